@@ -1,0 +1,41 @@
+//! What both isolation backends start: one container, all questions answered.
+
+use hullbox_protocol::{ProcessSpec, Setup};
+use std::path::PathBuf;
+
+/// Which wall stands around the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Its own microVM.
+    #[default]
+    Vm,
+    /// Namespaces of the host kernel.
+    Container,
+}
+
+/// A container ready to start. The same value drives a microVM and a namespace container:
+/// `setup` and `process` mean the same in both, which is what makes the two comparable.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Full container id, 64 hexadecimal digits.
+    pub id: String,
+    /// The wall.
+    pub isolation: Isolation,
+    /// The container's own directory: writable layer, records.
+    pub dir: PathBuf,
+    /// Its runtime directory: sockets, mount points; gone after a reboot.
+    pub runtime_dir: PathBuf,
+    /// EROFS images of the layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Arrangement of root filesystem, names and limits. A backend fills in
+    /// `setup.rootfs.layers` where it needs byte ranges.
+    pub setup: Setup,
+    /// The workload.
+    pub process: ProcessSpec,
+    /// Virtual CPUs (VM mode).
+    pub vcpus: u8,
+    /// Guest memory (VM mode), in MiB.
+    pub memory_mib: u32,
+    /// Log of the guest kernel's serial console, if wanted (VM mode).
+    pub serial_log: Option<PathBuf>,
+}

@@ -1,0 +1,3 @@
+//! Containers: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
+
+pub mod bundle;

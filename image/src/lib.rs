@@ -1,0 +1,2 @@
+//! Image (see the package description).
+#![forbid(unsafe_code)]

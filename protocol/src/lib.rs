@@ -1,0 +1,50 @@
+//! What the host and the guest agent say to each other.
+//!
+//! One byte stream (vsock into a microVM, a Unix socket between Hullbox's own
+//! processes) carries [`Frame`]s. Structured payloads ([`Setup`],
+//! [`ProcessSpec`], …) are postcard; standard streams are raw bytes under
+//! credit, so that neither side ever has to buffer without bound.
+//!
+//! This crate does no I/O and trusts no byte: [`Decoder`] is the one place
+//! where a peer's bytes become values, and every length in it has a limit.
+//!
+//! # Conversation
+//!
+//! ```text
+//! guest                                   host
+//!   Hello ───────────────────────────────►
+//!   ◄──────────────────────────────── Setup      once, session 0
+//!   ◄──────────────────────────────── Exec       opens a session (0 = the workload)
+//!   Started | Failed ───────────────────►
+//!   Data, Eof, Credit ◄─────────────────► Data, Eof, Credit, Signal, Resize
+//!   Exited ─────────────────────────────►        closes the session
+//! ```
+//!
+//! The host need not wait for `Hello` before it sends `Setup` and `Exec`.
+//! Every stream starts with [`INITIAL_CREDIT`] bytes that its sender may have
+//! outstanding; the receiver returns credit as it passes bytes on.
+#![forbid(unsafe_code)]
+
+mod frame;
+mod spec;
+
+pub use frame::{
+    DecodeError, Decoder, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Stream,
+    encode_data, encode_into,
+};
+pub use spec::{
+    AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, ProcessSpec,
+    Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+};
+
+/// Version of the conversation. A peer that says another one is refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The vsock port on the host that the guest agent dials, once.
+pub const CONTROL_PORT: u32 = 1024;
+
+/// The vsock port on which the helper machine's agent accepts sessions.
+pub const MACHINE_PORT: u32 = 1025;
+
+/// The vsock port on the host that the helper machine dials once it is up.
+pub const MACHINE_READY_PORT: u32 = 1026;

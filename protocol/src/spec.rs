@@ -1,0 +1,247 @@
+//! The structured payloads: how a guest is set up, what runs in it, how it ended.
+
+use serde::{Deserialize, Serialize};
+
+/// First words of the guest agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the agent.
+    pub version: u32,
+    /// Guest uptime when the agent connected, in microseconds.
+    pub uptime_us: u64,
+}
+
+/// How to arrange the guest before the workload runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The root filesystem.
+    pub rootfs: RootfsSpec,
+    /// UTS host name.
+    pub hostname: String,
+    /// Whole contents of /etc/hosts, /etc/resolv.conf and /etc/hostname; empty leaves the image's.
+    pub etc_hosts: String,
+    /// See `etc_hosts`.
+    pub etc_resolv_conf: String,
+    /// See `etc_hosts`.
+    pub etc_hostname: String,
+    /// `--tmpfs` mounts, in order.
+    pub tmpfs: Vec<TmpfsMount>,
+    /// Size of /dev/shm, in bytes.
+    pub shm_size_bytes: u64,
+    /// Limits of the workload's cgroup.
+    pub limits: CgroupLimits,
+    /// Run the workload as the child of a minimal init of its own (`--init`).
+    pub init: bool,
+    /// Wall clock at sending, in nanoseconds since 1970; 0 leaves the guest's.
+    pub wall_clock_ns: u64,
+    /// The writable layer outlives this run: sync it before `Exited` is sent.
+    pub persist: bool,
+    /// `net.*` and similar sysctls (`--sysctl`), as (name, value).
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// The image's layers and what lies above them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsSpec {
+    /// Read-only layers, lowest first.
+    pub layers: Vec<LayerDisk>,
+    /// Where writes go.
+    pub writable: WritableLayer,
+    /// Mount the finished root read-only (`--read-only`).
+    pub read_only: bool,
+}
+
+/// One EROFS layer: a byte range of the guest's first block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerDisk {
+    /// Offset on the disk, in bytes; a multiple of 4096.
+    pub offset_bytes: u64,
+    /// Length, in bytes; a multiple of 512.
+    pub length_bytes: u64,
+}
+
+/// Where a container's writes go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WritableLayer {
+    /// The guest's memory; gone with the guest.
+    #[default]
+    Memory,
+    /// An ext4 filesystem on the guest's second block device.
+    Disk,
+}
+
+/// A `--tmpfs` mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsMount {
+    /// Absolute path in the container.
+    pub path: String,
+    /// Mount options as Docker takes them (`size=64m,mode=1777,noexec`), perhaps empty.
+    pub options: String,
+}
+
+/// Limits of the workload's cgroup v2 group; 0 means none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupLimits {
+    /// `memory.max`, in bytes.
+    pub memory_bytes: u64,
+    /// `pids.max`.
+    pub pids: u64,
+    /// `cpu.max` quota in microseconds for each period of 100 ms.
+    pub cpu_quota_us: u64,
+}
+
+/// A process to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Program and arguments, exact bytes. The program is looked up in the spec's own PATH.
+    pub argv: Vec<Bytes>,
+    /// Whole environment as `NAME=value`, exact bytes.
+    pub env: Vec<Bytes>,
+    /// Working directory in the container; made when it is missing.
+    pub cwd: String,
+    /// Who runs it.
+    pub user: UserSpec,
+    /// Resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// File mode creation mask; `None` leaves 0o022.
+    pub umask: Option<u32>,
+    /// Give it a terminal of this size.
+    pub terminal: Option<TerminalSize>,
+    /// Bounding, permitted and effective capabilities as a bit mask; `None` keeps all.
+    pub capabilities: Option<u64>,
+    /// Set `no_new_privs`.
+    pub no_new_privileges: bool,
+    /// Attach standard input; otherwise it reads an immediate end.
+    pub stdin: bool,
+}
+
+/// Bytes that need not be UTF-8.
+type Bytes = Vec<u8>;
+
+/// Who runs a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserSpec {
+    /// As Docker's `USER`: `user`, `uid`, `user:group`, `uid:gid`, …; empty is root. Names are
+    /// resolved in the image's own /etc/passwd and /etc/group; an unknown one is an error.
+    Named {
+        /// The `USER` text.
+        user: String,
+        /// `--group-add`: names or numbers.
+        additional_groups: Vec<String>,
+    },
+    /// Already resolved.
+    Ids {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+        /// Supplementary group ids.
+        groups: Vec<u32>,
+    },
+}
+
+impl Default for UserSpec {
+    fn default() -> Self {
+        Self::Named {
+            user: String::new(),
+            additional_groups: Vec::new(),
+        }
+    }
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_*` number of Linux.
+    pub resource: u32,
+    /// Soft limit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` is unlimited.
+    pub hard: u64,
+}
+
+/// A terminal's size, in character cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// A process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Process id as the guest agent sees it.
+    pub pid: u32,
+    /// Guest uptime, in microseconds.
+    pub uptime_us: u64,
+}
+
+/// Why a process could not be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort of failure, which decides the exit code.
+    pub kind: FailureKind,
+    /// One line for the user, without a trailing full stop or newline.
+    pub message: String,
+}
+
+/// Sorts of failure to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The program does not exist: exit code 127.
+    NotFound,
+    /// The program exists and cannot be executed: exit code 126.
+    NotExecutable,
+    /// Anything else (bad user, bad rootfs, mount failure): exit code 125.
+    Setup,
+}
+
+impl Failure {
+    /// The exit code that `docker run` documents for this failure.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self.kind {
+            FailureKind::Setup => 125,
+            FailureKind::NotExecutable => 126,
+            FailureKind::NotFound => 127,
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// It exited.
+    Code(u8),
+    /// A signal ended it.
+    Signal {
+        /// Signal number.
+        signal: u8,
+        /// The out-of-memory killer sent it.
+        oom: bool,
+    },
+}
+
+impl ExitStatus {
+    /// The exit code a shell or `docker run` gives: the code itself, or 128 + signal.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match *self {
+            Self::Code(code) => code,
+            Self::Signal { signal, .. } => 128u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Names of the kernel command line parameters with which the VMM's user speaks to the agent.
+///
+/// The kernel hands `name=value` parameters that it does not know to init as environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentEnv;
+
+impl AgentEnv {
+    /// `hullbox.role=`: `container` (the default) or `machine`.
+    pub const ROLE: &'static str = "HULLBOX_ROLE";
+}

@@ -1,0 +1,2 @@
+//! Tests (see the package description).
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! VMM (see the package description).
