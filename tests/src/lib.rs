@@ -1,2 +1,210 @@
-//! Tests (see the package description).
+//! The integration tests' harness: the real `hullbox` program, on a data directory of the tests'
+//! own, through the helper machine where this host's KVM cannot serve.
+//!
+//! `scripts/test-integration` prepares what the tests need and says where it is:
+//! `HULLBOX_BIN`, `HULLBOX_TEST_FIXTURES`, `HULLBOX_ROOT` and `HULLBOX_RUNTIME`.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test harness fails by panicking"
+)]
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+/// The wall a case runs behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `--isolation=vm`.
+    Vm,
+    /// `--isolation=container`.
+    Container,
+}
+
+impl Mode {
+    /// The command-line flag.
+    #[must_use]
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Vm => "--isolation=vm",
+            Self::Container => "--isolation=container",
+        }
+    }
+}
+
+/// Declares a case that runs once behind each wall.
+#[macro_export]
+macro_rules! both_modes {
+    ($(#[$attribute:meta])* fn $name:ident($mode:ident) $body:block) => {
+        mod $name {
+            #[allow(unused_imports, reason = "not every case uses its parent's names")]
+            use super::*;
+            fn case($mode: $crate::Mode) $body
+            #[test]
+            #[ignore = "needs the built program: make test"]
+            $(#[$attribute])*
+            fn vm() { case($crate::Mode::Vm); }
+            #[test]
+            #[ignore = "needs the built program: make test"]
+            $(#[$attribute])*
+            fn container() { case($crate::Mode::Container); }
+        }
+    };
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Exit code, or 128 + signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+impl Done {
+    fn from_output(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let status = output.status;
+        Self {
+            code: status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Standard output as text, without the last newline.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stdout).into_owned();
+        text.strip_suffix('\n').map_or(text.clone(), str::to_owned)
+    }
+
+    /// Fails the test unless the exit code is `code`.
+    #[track_caller]
+    #[must_use]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(
+            self.code,
+            code,
+            "stdout: {}\nstderr: {}",
+            String::from_utf8_lossy(&self.stdout),
+            self.stderr
+        );
+        self
+    }
+
+    /// Fails the test unless the program failed of itself (125) with one clear line that holds `part`.
+    #[track_caller]
+    pub fn fails_saying(self, part: &str) {
+        let done = self.exits(125);
+        let lines: Vec<_> = done
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("hullbox: "))
+            .collect();
+        assert_eq!(lines.len(), 1, "one error line: {}", done.stderr);
+        assert!(
+            done.stderr.to_lowercase().contains(&part.to_lowercase()),
+            "{part:?} not in: {}",
+            done.stderr
+        );
+    }
+}
+
+fn from_env(name: &str) -> PathBuf {
+    std::env::var_os(name)
+        .unwrap_or_else(|| panic!("{name} is not set: run the tests with `make test`"))
+        .into()
+}
+
+/// A file that `tests/fixtures/make` made.
+#[must_use]
+pub fn fixture(name: &str) -> PathBuf {
+    from_env("HULLBOX_TEST_FIXTURES").join(name)
+}
+
+/// A `hullbox` command, not yet run.
+pub fn command<I, S>(args: I) -> Command
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(from_env("HULLBOX_BIN"));
+    command.args(args);
+    command
+}
+
+/// Runs `hullbox` with nothing on standard input.
+pub fn hullbox<I, S>(args: I) -> Done
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    finish(command(args), b"")
+}
+
+/// Runs `hullbox run --rm` behind `mode`'s wall.
+pub fn run<I, S>(mode: Mode, args: I) -> Done
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    run_with_input(mode, args, b"")
+}
+
+/// The same with `input` on standard input, which is then closed.
+pub fn run_with_input<I, S>(mode: Mode, args: I, input: &[u8]) -> Done
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = command(["run", "--rm", mode.flag()]);
+    command.args(args);
+    finish(command, input)
+}
+
+/// Runs a program in the helper machine, or directly where there is none: the reference runtimes
+/// and a look at what was left behind.
+#[must_use]
+pub fn on_the_machine(script: &str) -> Done {
+    let policy = std::env::var("HULLBOX_MACHINE").unwrap_or_default();
+    let command = if policy == "never" {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    } else {
+        command(["machine", "exec", "--", "sh", "-c", script])
+    };
+    finish(command, b"")
+}
+
+/// Runs a command to its end, feeding it `input` while its output is read.
+#[must_use]
+pub fn finish(mut command: Command, input: &[u8]) -> Done {
+    let mut child = command
+        .stdin(if input.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let stdin = child.stdin.take();
+    thread::scope(|scope| {
+        if let Some(mut stdin) = stdin {
+            // A program that ends early breaks the pipe; its exit code tells the story.
+            scope.spawn(move || stdin.write_all(input).ok());
+        }
+        Done::from_output(child.wait_with_output().expect("the program ends"))
+    })
+}

@@ -1,0 +1,5 @@
+//! Integration tests on the real program, a real kernel and real images. One binary: `make test`.
+#![forbid(unsafe_code)]
+
+mod basics;
+mod images;
