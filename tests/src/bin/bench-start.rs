@@ -1,0 +1,394 @@
+//! `make bench-start`: how fast a container starts, side by side in one run.
+//!
+//! Runs on the machine that has KVM (inside the helper machine where the host cannot serve).
+//! Competitors take turns, so that a drift of the machine's speed touches all of them; quote the
+//! ratios, never the absolute times.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+struct Options {
+    hullbox: PathBuf,
+    fixtures: PathBuf,
+    work: PathBuf,
+    rounds: usize,
+}
+
+/// One competitor and its samples.
+struct Contender {
+    name: &'static str,
+    command: Vec<String>,
+    samples: Vec<Duration>,
+}
+
+fn main() -> Result<()> {
+    let options = parse()?;
+    fs::create_dir_all(&options.work)?;
+    start_times(&options)?;
+    memory(&options)?;
+    streams(&options)?;
+    loading(&options)?;
+    Ok(())
+}
+
+fn parse() -> Result<Options> {
+    let mut args = std::env::args().skip(1);
+    let mut next = |what: &str| args.next().with_context(|| format!("missing {what}"));
+    Ok(Options {
+        hullbox: next("HULLBOX")?.into(),
+        fixtures: next("FIXTURES")?.into(),
+        work: next("WORK_DIR")?.into(),
+        rounds: next("ROUNDS")?.parse()?,
+    })
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// A bundle for the reference runtimes: the same image, unpacked by umoci, no terminal.
+fn reference_bundle(options: &Options) -> Result<PathBuf> {
+    let bundle = options.work.join("bundle");
+    if bundle.exists() {
+        return Ok(bundle);
+    }
+    let layout = options.work.join("layout");
+    let archive = options.fixtures.join("busybox.tar");
+    quiet(
+        Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "-q"])
+            .arg(format!("docker-archive:{}", archive.display()))
+            .arg(format!("oci:{}:busybox", layout.display())),
+    )?;
+    quiet(
+        Command::new("umoci")
+            .args(["unpack", "--image"])
+            .arg(format!("{}:busybox", layout.display()))
+            .arg(&bundle),
+    )?;
+    let path = bundle.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+    config["process"]["args"] = serde_json::json!(["/bin/true"]);
+    config["process"]["terminal"] = serde_json::json!(false);
+    fs::write(&path, serde_json::to_vec(&config)?)?;
+    Ok(bundle)
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn start_times(options: &Options) -> Result<()> {
+    let bundle = reference_bundle(options)?;
+    let bundle = bundle.display();
+    let hullbox = options.hullbox.display();
+    let mut contenders = vec![
+        Contender {
+            name: "crun run",
+            command: words(&format!("crun run --bundle {bundle} bench-crun")),
+            samples: Vec::new(),
+        },
+        Contender {
+            name: "hullbox run --rm (VM, cold)",
+            command: words(&format!(
+                "{hullbox} run --rm --isolation=vm --cpus 1 -m 128m busybox true"
+            )),
+            samples: Vec::new(),
+        },
+        Contender {
+            name: "hullbox run --rm (container)",
+            command: words(&format!(
+                "{hullbox} run --rm --isolation=container -m 128m busybox true"
+            )),
+            samples: Vec::new(),
+        },
+    ];
+    if on_path("runc") {
+        contenders.push(Contender {
+            name: "runc run",
+            command: words(&format!("runc run --bundle {bundle} bench-runc")),
+            samples: Vec::new(),
+        });
+    }
+    for round in 0..=options.rounds {
+        for contender in &mut contenders {
+            let took = time(&contender.command)?;
+            if round > 0 {
+                contender.samples.push(took); // round 0 warms up
+            }
+        }
+    }
+    report(&mut contenders);
+    phases(options)
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn time(command: &[String]) -> Result<Duration> {
+    let (program, args) = command.split_first().context("an empty command")?;
+    let start = Instant::now();
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| program.clone())?;
+    let took = start.elapsed();
+    ensure!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(took)
+}
+
+fn median(samples: &mut [Duration]) -> Duration {
+    samples.sort_unstable();
+    samples.get(samples.len() / 2).copied().unwrap_or_default()
+}
+
+fn report(contenders: &mut [Contender]) {
+    let mut reference = None;
+    println!("start to exit of busybox `true`, 1 vCPU, 128 MiB, competitors in turn:");
+    println!(
+        "{:<32} {:>9} {:>9} {:>9} {:>7}",
+        "", "median", "min", "max", "ratio"
+    );
+    for contender in contenders {
+        let middle = median(&mut contender.samples);
+        let base = *reference.get_or_insert(middle);
+        println!(
+            "{:<32} {:>7} ms {:>6} ms {:>6} ms {:>7.2}",
+            contender.name,
+            middle.as_millis(),
+            contender.samples.first().map_or(0, Duration::as_millis),
+            contender.samples.last().map_or(0, Duration::as_millis),
+            middle.as_secs_f64() / base.as_secs_f64()
+        );
+    }
+}
+
+/// How one cold run divides, from the program's own account.
+fn phases(options: &Options) -> Result<()> {
+    let output = Command::new(&options.hullbox)
+        .args(["run", "--rm", "--isolation=vm", "--cpus", "1", "-m", "128m"])
+        .args(["busybox", "true"])
+        .env("HULLBOX_TIMING", "1")
+        .stdin(Stdio::null())
+        .output()?;
+    println!("\nhow one cold run divides:");
+    println!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    Ok(())
+}
+
+/// Resident memory of an idle VM's monitor: guest RAM and everything else, from smaps.
+fn memory(options: &Options) -> Result<()> {
+    let mut child = Command::new(&options.hullbox)
+        .args([
+            "run",
+            "--rm",
+            "-i",
+            "--isolation=vm",
+            "--cpus",
+            "1",
+            "-m",
+            "128m",
+        ])
+        .args(["busybox", "sh", "-c", "echo up; read line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut up = [0u8; 3];
+    let stdout = child.stdout.as_mut().context("stdout is piped")?;
+    stdout.read_exact(&mut up)?;
+    let (guest_kib, other_kib) = monitor_memory()?;
+    println!("\nmemory of an idle VM (128 MiB, workload waiting):");
+    println!("  guest memory touched    {:>7.1} MiB", guest_kib / 1024.0);
+    println!("  VMM without guest RAM   {:>7.1} MiB", other_kib / 1024.0);
+    child
+        .stdin
+        .take()
+        .context("stdin is piped")?
+        .write_all(b"\n")?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Sums resident KiB over the mappings of the one running monitor: those that are guest RAM
+/// (KVM maps nothing smaller than it; the monitor names them) and the rest.
+fn monitor_memory() -> Result<(f64, f64)> {
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Ok(cmdline) = fs::read(path.join("cmdline")) else {
+            continue;
+        };
+        if !cmdline.windows(9).any(|part| part == b"__monitor") {
+            continue;
+        }
+        let smaps = fs::read_to_string(path.join("smaps"))?;
+        return Ok(split_smaps(&smaps));
+    }
+    bail!("no monitor is running")
+}
+
+fn split_smaps(smaps: &str) -> (f64, f64) {
+    let (mut guest, mut other, mut is_guest) = (0.0, 0.0, false);
+    for line in smaps.lines() {
+        let mut fields = line.split_whitespace();
+        match fields.next() {
+            Some(range) if range.contains('-') => {
+                is_guest = line.contains("guest-memory")
+                    || line.contains("vmlinux")
+                    || line.contains("initramfs");
+            }
+            Some("Rss:") => {
+                let kib: f64 = fields
+                    .next()
+                    .and_then(|kib| kib.parse().ok())
+                    .unwrap_or(0.0);
+                *(if is_guest { &mut guest } else { &mut other }) += kib;
+            }
+            _ => {}
+        }
+    }
+    (guest, other)
+}
+
+/// 100 MiB through `cat`, in both modes.
+fn streams(options: &Options) -> Result<()> {
+    let input = options.work.join("100M");
+    if !input.exists() {
+        quiet(Command::new("sh").arg("-c").arg(format!(
+            "head -c 104857600 /dev/urandom > {}",
+            input.display()
+        )))?;
+    }
+    let expected = digest(&input)?;
+    let mut times = Vec::new();
+    for mode in ["vm", "container"] {
+        let output = options.work.join("100M.out");
+        let start = Instant::now();
+        let status = Command::new(&options.hullbox)
+            .args([
+                "run",
+                "--rm",
+                "-i",
+                &format!("--isolation={mode}"),
+                "busybox",
+                "cat",
+            ])
+            .stdin(fs::File::open(&input)?)
+            .stdout(fs::File::create(&output)?)
+            .status()?;
+        times.push(start.elapsed());
+        ensure!(status.success(), "cat in {mode} mode: {status}");
+        ensure!(
+            digest(&output)? == expected,
+            "{mode} mode changed the bytes"
+        );
+    }
+    let [vm, container] = times[..] else {
+        bail!("two modes")
+    };
+    println!("\n100 MiB through `cat`, whole command, intact in both modes:");
+    println!(
+        "  VM {:.1} s, container {:.1} s: the VM's throughput is {:.2} of the container's",
+        vm.as_secs_f64(),
+        container.as_secs_f64(),
+        container.as_secs_f64() / vm.as_secs_f64()
+    );
+    Ok(())
+}
+
+fn digest(path: &Path) -> Result<Vec<u8>> {
+    Ok(Command::new("sha256sum")
+        .stdin(fs::File::open(path)?)
+        .output()?
+        .stdout)
+}
+
+/// A 300 MiB image into the store, against `umoci unpack` of the same layers.
+fn loading(options: &Options) -> Result<()> {
+    let layout = options.work.join("big");
+    if !layout.exists() {
+        make_big_image(options, &layout)?;
+    }
+    let (mut ours, mut theirs, mut peak_kib) = (Vec::new(), Vec::new(), 0);
+    for round in 0..3 {
+        let bundle = options.work.join(format!("big-bundle-{round}"));
+        let image = format!("{}:big", layout.display());
+        theirs.push(time(
+            &[
+                "umoci",
+                "unpack",
+                "--image",
+                &image,
+                &bundle.display().to_string(),
+            ]
+            .map(str::to_owned),
+        )?);
+        fs::remove_dir_all(&bundle)?;
+        let (took, peak) = timed_load(options, &layout)?;
+        ours.push(took);
+        peak_kib = peak_kib.max(peak);
+        quiet(Command::new(&options.hullbox).args(["rmi", "big"]))?;
+    }
+    println!("\nloading a 300 MiB image (medians of 3):");
+    println!(
+        "  hullbox load {:.1} s, umoci unpack {:.1} s, ratio {:.2}; peak resident memory {} MiB",
+        median(&mut ours).as_secs_f64(),
+        median(&mut theirs).as_secs_f64(),
+        median(&mut ours).as_secs_f64() / median(&mut theirs).as_secs_f64(),
+        peak_kib / 1024
+    );
+    Ok(())
+}
+
+fn make_big_image(options: &Options, layout: &Path) -> Result<()> {
+    let tree = options.work.join("big-tree");
+    let script = format!(
+        "mkdir -p {t} && for i in $(seq 1 300); do mkdir -p {t}/d$i; head -c 524288 /dev/urandom > {t}/d$i/random; head -c 524288 /dev/zero | tr '\\0' x > {t}/d$i/text; done; \
+         umoci init --layout {l} && umoci new --image {l}:big && umoci insert --image {l}:big {t} / && rm -rf {t}",
+        t = tree.display(),
+        l = layout.display()
+    );
+    quiet(Command::new("sh").arg("-c").arg(script))
+}
+
+/// Runs `hullbox load` and reads its peak resident set as it ends.
+fn timed_load(options: &Options, layout: &Path) -> Result<(Duration, u64)> {
+    let start = Instant::now();
+    let mut child = Command::new(&options.hullbox)
+        .args(["load", "-q", "-i"])
+        .arg(layout)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    loop {
+        let status = fs::read_to_string(&status_file).unwrap_or_default();
+        let high_water = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = high_water.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        peak_kib = peak_kib.max(kib.unwrap_or(0));
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "hullbox load: {status}");
+            return Ok((start.elapsed(), peak_kib));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
