@@ -285,6 +285,33 @@ pub fn encode_data(
     put(Kind::Data, stream.byte(), session, bytes, out)
 }
 
+/// The header of a `Data` frame of `len` bytes, for a sender that has the bytes elsewhere.
+///
+/// # Errors
+/// [`DecodeError::TooLong`] over [`MAX_DATA`] bytes.
+pub fn data_header(
+    session: u32,
+    stream: Stream,
+    len: usize,
+) -> Result<[u8; HEADER_LEN], DecodeError> {
+    header(Kind::Data, stream.byte(), session, len)
+}
+
+fn header(
+    kind: Kind,
+    stream: u8,
+    session: u32,
+    len: usize,
+) -> Result<[u8; HEADER_LEN], DecodeError> {
+    let too_long = DecodeError::TooLong { kind, len };
+    if len > kind.max_payload() {
+        return Err(too_long);
+    }
+    let [l0, l1, l2, l3] = u32::try_from(len).map_err(|_| too_long)?.to_le_bytes();
+    let [s0, s1, s2, s3] = session.to_le_bytes();
+    Ok([l0, l1, l2, l3, kind as u8, stream, 0, 0, s0, s1, s2, s3])
+}
+
 fn put(
     kind: Kind,
     stream: u8,
@@ -292,18 +319,9 @@ fn put(
     payload: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), DecodeError> {
-    let too_long = DecodeError::TooLong {
-        kind,
-        len: payload.len(),
-    };
-    if payload.len() > kind.max_payload() {
-        return Err(too_long);
-    }
-    let len = u32::try_from(payload.len()).map_err(|_| too_long)?;
+    let header = header(kind, stream, session, payload.len())?;
     out.reserve(HEADER_LEN + payload.len());
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&[kind as u8, stream, 0, 0]);
-    out.extend_from_slice(&session.to_le_bytes());
+    out.extend_from_slice(&header);
     out.extend_from_slice(payload);
     Ok(())
 }
@@ -317,6 +335,22 @@ impl<T: Serialize> ErasedSerialize for T {
     fn to_postcard(&self) -> Result<Vec<u8>, postcard::Error> {
         postcard::to_allocvec(self)
     }
+}
+
+/// A frame as it stands in the decoder's buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// [`Frame::Data`], not copied.
+    Data {
+        /// See [`Frame::Exec`].
+        session: u32,
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Any other frame.
+    Frame(Frame),
 }
 
 /// Turns a byte stream into frames. Feed it what was read; take frames out until there is none.
@@ -338,11 +372,17 @@ impl Decoder {
 
     /// Adds bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.tail().extend_from_slice(bytes);
+    }
+
+    /// The buffer at whose end arriving bytes go, for a reader that can append to it directly.
+    /// Only append: what stands in it is what was not taken yet.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        self.buffer.extend_from_slice(bytes);
+        &mut self.buffer
     }
 
     /// Whether bytes of an incomplete frame are waiting: an end of the stream now cuts one off.
@@ -356,6 +396,25 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`]; the stream cannot be resynchronised after one.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, DecodeError> {
+        Ok(self.next_incoming()?.map(|incoming| match incoming {
+            Incoming::Frame(frame) => frame,
+            Incoming::Data {
+                session,
+                stream,
+                bytes,
+            } => Frame::Data {
+                session,
+                stream,
+                bytes: bytes.to_vec(),
+            },
+        }))
+    }
+
+    /// As [`Self::next_frame`], with the bytes of `Data` borrowed from the buffer.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the stream cannot be resynchronised after one.
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming<'_>>, DecodeError> {
         let rest = &self.buffer[self.start..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER_LEN>() else {
             return Ok(None);
@@ -373,9 +432,20 @@ impl Decoder {
             return Ok(None);
         };
         let session = u32::from_le_bytes([s0, s1, s2, s3]);
-        let frame = parse(kind, stream, session, payload)?;
+        let incoming = if kind == Kind::Data {
+            if payload.is_empty() {
+                return Err(DecodeError::Malformed(kind));
+            }
+            Incoming::Data {
+                session,
+                stream: Stream::from_byte(stream).ok_or(DecodeError::UnknownStream(stream))?,
+                bytes: payload,
+            }
+        } else {
+            Incoming::Frame(parse(kind, stream, session, payload)?)
+        };
         self.start += HEADER_LEN + len;
-        Ok(Some(frame))
+        Ok(Some(incoming))
     }
 }
 
@@ -402,12 +472,8 @@ fn parse(kind: Kind, stream: u8, session: u32, payload: &[u8]) -> Result<Frame, 
             session,
             status: from_postcard(kind, payload)?,
         },
-        Kind::Data if payload.is_empty() => return Err(malformed),
-        Kind::Data => Frame::Data {
-            session,
-            stream: which()?,
-            bytes: payload.to_vec(),
-        },
+        // `next_incoming` lends these without a copy and does not come here.
+        Kind::Data => return Err(malformed),
         Kind::Eof => Frame::Eof {
             session,
             stream: which()?,

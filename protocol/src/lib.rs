@@ -29,8 +29,8 @@ mod frame;
 mod spec;
 
 pub use frame::{
-    DecodeError, Decoder, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Stream,
-    encode_data, encode_into,
+    DecodeError, Decoder, Frame, HEADER_LEN, INITIAL_CREDIT, Incoming, Kind, MAX_DATA, MAX_PAYLOAD,
+    Stream, data_header, encode_data, encode_into,
 };
 pub use spec::{
     AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, ProcessSpec,
