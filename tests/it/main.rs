@@ -3,3 +3,5 @@
 
 mod basics;
 mod images;
+mod outcomes;
+mod terminal;

@@ -10,6 +10,10 @@
     reason = "a test harness fails by panicking"
 )]
 
+mod terminal;
+
+pub use terminal::Terminal;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
