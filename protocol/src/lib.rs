@@ -33,8 +33,9 @@ pub use frame::{
     Stream, data_header, encode_data, encode_into,
 };
 pub use spec::{
-    AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, ProcessSpec,
-    Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+    AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, PipedStreams,
+    ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 
 /// Version of the conversation. A peer that says another one is refused.

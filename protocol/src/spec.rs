@@ -107,12 +107,27 @@ pub struct ProcessSpec {
     pub umask: Option<u32>,
     /// Give it a terminal of this size.
     pub terminal: Option<TerminalSize>,
+    /// Streams that are pipes all the same when there is a terminal.
+    pub pipes: PipedStreams,
     /// Bounding, permitted and effective capabilities as a bit mask; `None` keeps all.
     pub capabilities: Option<u64>,
     /// Set `no_new_privs`.
     pub no_new_privileges: bool,
     /// Attach standard input; otherwise it reads an immediate end.
     pub stdin: bool,
+}
+
+/// Which standard streams of a process with a terminal do not lead there.
+///
+/// All `false` in a container; a forwarded command has each stream as its caller has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipedStreams {
+    /// Standard input comes from a pipe.
+    pub stdin: bool,
+    /// Standard output goes to a pipe.
+    pub stdout: bool,
+    /// Standard error goes to a pipe.
+    pub stderr: bool,
 }
 
 /// Bytes that need not be UTF-8.
