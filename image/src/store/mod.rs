@@ -1,0 +1,195 @@
+//! The content store: what is in it, and the few operations on it.
+//!
+//! ```text
+//! $root/images.db          index (SQLite)
+//!       blobs/sha256/HEX   configurations and manifests
+//!       layers/KEY.erofs   layers; KEY is the DiffID, or the ChainID where the layer's meaning
+//!                          depends on what lies below it
+//!       staging/           one directory for every operation at work
+//!       staging.lock       held shared by operations that stage, exclusively by the sweeper
+//!       use.lock           held shared while a container is made, exclusively by removal
+//! ```
+//!
+//! Files appear by rename after `fsync`, rows by one transaction after the files. An operation
+//! keeps its staging directory for as long as files and rows may disagree; a directory without
+//! an owner tells the next command to sweep.
+
+mod commit;
+mod query;
+mod remove;
+mod schema;
+mod staging;
+
+pub(crate) use commit::{NewImage, NewLayer};
+pub use query::{ConfigError, Image, ImageSummary, LayerFile, ResolveError};
+pub use remove::{ImageUse, RemoveError, Removed};
+pub use staging::Lease;
+pub(crate) use staging::Staging;
+
+use crate::limits::Limits;
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a command waits for another's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system refused an operation on a file of the store.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("the image index failed")]
+    Index(#[from] rusqlite::Error),
+    /// A newer program wrote the index.
+    #[error(
+        "the image index has version {found}, this program knows {known}: it was written by a newer hullbox"
+    )]
+    TooNew {
+        /// Version of the index.
+        found: u32,
+        /// Highest version this program knows.
+        known: u32,
+    },
+    /// A row holds what was never written there.
+    #[error("the image index is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl StoreError {
+    /// For `map_err` on an operation on `path`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// A content store that is open. Opening is cheap enough for the start path of every container.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    db: Connection,
+    limits: Limits,
+}
+
+impl Store {
+    /// Opens the store under `root`, creating it when there is none, and sweeps away what a
+    /// killed operation left half done.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = root.as_ref();
+        let path = root.join("images.db");
+        let db = match open_index(&path) {
+            Ok(db) => db,
+            // The one error a missing directory causes; asking beforehand would cost every start.
+            Err(rusqlite::Error::SqliteFailure(error, _))
+                if error.code == rusqlite::ErrorCode::CannotOpen =>
+            {
+                make_dir(root)?;
+                open_index(&path)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut store = Self {
+            root: root.to_owned(),
+            db,
+            limits: Limits::default(),
+        };
+        store.initialise()?;
+        store.sweep_if_needed()?;
+        Ok(store)
+    }
+
+    /// Replaces the limits on what is loaded.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The directory it is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn initialise(&mut self) -> Result<(), StoreError> {
+        if schema::version(&self.db)? == schema::VERSION {
+            return Ok(());
+        }
+        make_dir(&self.root)?;
+        // Changing the journal mode does not honour the busy timeout, so first users queue here.
+        let _alone = staging::lock_exclusive(&self.use_lock_path())?;
+        for dir in ["blobs/sha256", "layers", "staging"] {
+            make_dir(&self.root.join(dir))?;
+        }
+        schema::migrate(&mut self.db)
+    }
+
+    fn use_lock_path(&self) -> PathBuf {
+        self.root.join("use.lock")
+    }
+
+    fn staging_lock_path(&self) -> PathBuf {
+        self.root.join("staging.lock")
+    }
+
+    fn staging_path(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(crate) fn layer_path(&self, key: &str) -> PathBuf {
+        self.root.join("layers").join(format!("{key}.erofs"))
+    }
+
+    fn blob_path(&self, digest: &crate::Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+}
+
+fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    // The last command to close would otherwise checkpoint and delete the log, and the next one
+    // make it again; the automatic checkpoint bounds it anyway.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // FULL, not NORMAL: files are unlinked after the transaction that forgets them. Were that
+    // transaction lost in a power cut and the unlinking not, an image would lack its layers.
+    // Readers never sync, so only load, tag and rmi pay for it.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    Ok(db)
+}
+
+/// Creates a directory and its parents, ours open to nobody else.
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StoreError::io("create", path))
+}

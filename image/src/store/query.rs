@@ -1,0 +1,341 @@
+//! Finding images, and what is known of them.
+
+use super::{Store, StoreError};
+use crate::digest::{DiffId, Digest, ImageId};
+use crate::reference::{Reference, familiar_name};
+use oci_spec::image::ImageConfiguration;
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// An image, ready to be run.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its identity.
+    pub id: ImageId,
+    /// Its configuration: platform, default command, environment, user, …
+    pub config: ImageConfiguration,
+    /// Its layers as EROFS images, lowest first. An image may have none.
+    pub layers: Vec<LayerFile>,
+}
+
+/// One layer as an EROFS image. The size is a multiple of 4096 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerFile {
+    /// Digest of the layer's tar.
+    pub diff_id: DiffId,
+    /// The file; it is never changed once it is there.
+    pub path: PathBuf,
+    /// Its size, in bytes.
+    pub size_bytes: u64,
+}
+
+/// A line of `hullbox images`: one name of an image, or an image without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// The image.
+    pub id: ImageId,
+    /// Repository as it is shown (`debian`), unless the image has no name.
+    pub repository: Option<String>,
+    /// Tag, unless the image has no name.
+    pub tag: Option<String>,
+    /// When the configuration says it was made, in seconds since 1970.
+    pub created: Option<i64>,
+    /// Sum of the sizes of all files in all layers, in bytes, as Docker counts.
+    pub size_bytes: u64,
+}
+
+/// What is wrong with a configuration in the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Its bytes are not those that were stored.
+    #[error("the stored configuration of image {0} was changed on disk")]
+    Changed(ImageId),
+    /// It is not a configuration.
+    #[error("the image configuration is not valid")]
+    Invalid(#[source] serde_json::Error),
+}
+
+/// Why a name does not lead to an image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// Nothing has this name or id.
+    #[error("no such image: {0}")]
+    NotFound(String),
+    /// Several ids begin with it.
+    #[error("image id {0:?} is ambiguous: several images begin with it")]
+    Ambiguous(String),
+    /// The image's configuration.
+    #[error("image {0} cannot be used")]
+    Config(String, #[source] ConfigError),
+    /// The store.
+    #[error("cannot look up image {0}")]
+    Store(String, #[source] StoreError),
+}
+
+/// How a text led to an image.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub id: ImageId,
+    /// The name it was found by; `None` when found by id.
+    pub name: Option<Reference>,
+}
+
+impl Store {
+    /// Finds an image by name (`debian`, `debian:12`, `debian@sha256:…`) or by id, whole or
+    /// shortened, with or without `sha256:`. Names win over ids, as in Docker.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub fn resolve(&self, text: &str) -> Result<Image, ResolveError> {
+        let found = self.find(text)?;
+        let raw = self
+            .config_bytes(&found.id)
+            .map_err(|error| error.into_resolve(text))?;
+        let config = serde_json::from_slice(&raw)
+            .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))?;
+        let layers = self
+            .layers_of(&found.id)
+            .map_err(|error| ResolveError::Store(text.to_owned(), error))?;
+        Ok(Image {
+            id: found.id,
+            config,
+            layers,
+        })
+    }
+
+    /// Every name of every image, and images without one; newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        let mut statement = self.db.prepare(
+            "SELECT i.id, n.repository, n.tag, i.created,
+                    (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layers il
+                     JOIN layers l ON l.key = il.layer WHERE il.image = i.id)
+             FROM images i LEFT JOIN names n ON n.image = i.id
+             ORDER BY i.created DESC, n.repository, n.tag, i.id",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(ImageSummary {
+                id: image_id(row.get(0)?),
+                repository: row
+                    .get::<_, Option<String>>(1)?
+                    .map(|name| familiar_name(&name).to_owned()),
+                tag: row.get(2)?,
+                created: row.get(3)?,
+                size_bytes: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Gives the image that `source` names the name `target` too.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<ImageId, ResolveError> {
+        let found = self.find(source)?;
+        let failed = |error: rusqlite::Error| ResolveError::Store(source.to_owned(), error.into());
+        let tag = target.tag().unwrap_or("latest");
+        // The image may have gone since it was found; the foreign key notices.
+        self.db
+            .execute(
+                "INSERT INTO names (repository, tag, image) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET image = excluded.image",
+                params![target.name(), tag, found.id.digest().as_bytes()],
+            )
+            .map_err(failed)?;
+        self.db
+            .execute(
+                "UPDATE images SET tagged = unixepoch() WHERE id = ?1",
+                params![found.id.digest().as_bytes()],
+            )
+            .map_err(failed)?;
+        Ok(found.id)
+    }
+
+    /// What `docker inspect` says of an image, under the same keys.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub fn inspect(&self, text: &str) -> Result<Value, ResolveError> {
+        let found = self.find(text)?;
+        let raw = self
+            .config_bytes(&found.id)
+            .map_err(|error| error.into_resolve(text))?;
+        let config: Value = serde_json::from_slice(&raw)
+            .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))?;
+        self.inspect_value(&found.id, &config)
+            .map_err(|error| ResolveError::Store(text.to_owned(), error))
+    }
+
+    fn inspect_value(&self, id: &ImageId, config: &Value) -> Result<Value, StoreError> {
+        let names = self.names_of(id)?;
+        let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
+        let (manifest, tagged, size): (Option<[u8; 32]>, i64, i64) = self.db.query_row(
+            "SELECT manifest, tagged,
+                    (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layers il
+                     JOIN layers l ON l.key = il.layer WHERE il.image = images.id)
+             FROM images WHERE id = ?1",
+            params![id.digest().as_bytes()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let digests: Vec<_> = manifest
+            .map(Digest::from_bytes)
+            .iter()
+            .flat_map(|digest| {
+                let repositories: std::collections::BTreeSet<_> =
+                    names.iter().map(Reference::familiar_name).collect();
+                repositories
+                    .into_iter()
+                    .map(move |name| format!("{name}@{digest}"))
+            })
+            .collect();
+        let layers: Vec<_> = self
+            .layers_of(id)?
+            .iter()
+            .map(|layer| layer.diff_id.to_string())
+            .collect();
+        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+        let comment = config
+            .get("history")
+            .and_then(Value::as_array)
+            .and_then(|history| history.last())
+            .and_then(|last| last.get("comment"))
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        Ok(json!({
+            "Id": id.to_string(),
+            "RepoTags": tags,
+            "RepoDigests": digests,
+            "Comment": comment,
+            "Created": text("created"),
+            "Author": text("author"),
+            "Architecture": text("architecture"),
+            "Variant": text("variant"),
+            "Os": text("os"),
+            "Size": size,
+            "Config": config.get("config").cloned().unwrap_or(Value::Null),
+            "RootFS": { "Type": "layers", "Layers": layers },
+            "Metadata": { "LastTagTime": crate::time::rfc3339(tagged) },
+        }))
+    }
+
+    pub(super) fn find(&self, text: &str) -> Result<Found, ResolveError> {
+        let failed = |error: rusqlite::Error| ResolveError::Store(text.to_owned(), error.into());
+        if let Ok(name) = Reference::parse(text)
+            && let Some(id) = self.find_name(&name).map_err(failed)?
+        {
+            let name = Some(name);
+            return Ok(Found { id, name });
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let Some((low, high)) = id_range(hex) else {
+            return Err(ResolveError::NotFound(text.to_owned()));
+        };
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT id FROM images WHERE id BETWEEN ?1 AND ?2 LIMIT 2")
+            .map_err(failed)?;
+        let ids: Vec<ImageId> = statement
+            .query_map(params![low, high], |row| row.get(0).map(image_id))
+            .and_then(Iterator::collect)
+            .map_err(failed)?;
+        match ids[..] {
+            [] => Err(ResolveError::NotFound(text.to_owned())),
+            [id] => Ok(Found { id, name: None }),
+            _ => Err(ResolveError::Ambiguous(text.to_owned())),
+        }
+    }
+
+    fn find_name(&self, name: &Reference) -> rusqlite::Result<Option<ImageId>> {
+        let row = match (name.digest(), name.tag()) {
+            (Some(digest), _) => self.db.query_row(
+                "SELECT i.id FROM names n JOIN images i ON i.id = n.image
+                 WHERE n.repository = ?1 AND ?2 IN (i.manifest, i.id) LIMIT 1",
+                params![name.name(), digest.as_bytes()],
+                |row| row.get(0),
+            ),
+            (None, tag) => self.db.query_row(
+                "SELECT image FROM names WHERE repository = ?1 AND tag = ?2",
+                params![name.name(), tag.unwrap_or("latest")],
+                |row| row.get(0),
+            ),
+        };
+        Ok(row.optional()?.map(image_id))
+    }
+
+    pub(super) fn names_of(&self, id: &ImageId) -> Result<Vec<Reference>, StoreError> {
+        let mut statement = self
+            .db
+            .prepare("SELECT repository || ':' || tag FROM names WHERE image = ?1 ORDER BY 1")?;
+        let rows = statement.query_map(params![id.digest().as_bytes()], |row| {
+            row.get::<_, String>(0)
+        })?;
+        rows.map(|name| {
+            Reference::parse(&name?).map_err(|_| StoreError::Damaged("a name is not a reference"))
+        })
+        .collect()
+    }
+
+    fn layers_of(&self, id: &ImageId) -> Result<Vec<LayerFile>, StoreError> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT l.key, l.diff_id, l.file_bytes FROM image_layers il
+             JOIN layers l ON l.key = il.layer WHERE il.image = ?1 ORDER BY il.position",
+        )?;
+        let rows = statement.query_map(params![id.digest().as_bytes()], |row| {
+            let key: String = row.get(0)?;
+            Ok(LayerFile {
+                diff_id: Digest::from_bytes(row.get(1)?).into(),
+                path: self.layer_path(&key),
+                size_bytes: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>, BlobError> {
+        let path = self.blob_path(id.digest());
+        let bytes = std::fs::read(&path)
+            .map_err(StoreError::io("read", &path))
+            .map_err(BlobError::Store)?;
+        if Digest::of(&bytes) != *id.digest() {
+            return Err(BlobError::Config(ConfigError::Changed(*id)));
+        }
+        Ok(bytes)
+    }
+}
+
+enum BlobError {
+    Store(StoreError),
+    Config(ConfigError),
+}
+
+impl BlobError {
+    fn into_resolve(self, text: &str) -> ResolveError {
+        match self {
+            Self::Store(error) => ResolveError::Store(text.to_owned(), error),
+            Self::Config(error) => ResolveError::Config(text.to_owned(), error),
+        }
+    }
+}
+
+pub(super) fn image_id(bytes: [u8; 32]) -> ImageId {
+    Digest::from_bytes(bytes).into()
+}
+
+/// The lowest and highest digest that begin with these digits.
+fn id_range(hex: &str) -> Option<([u8; 32], [u8; 32])> {
+    let valid = (1..=64).contains(&hex.len())
+        && hex
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let bound = |fill: &str| {
+        let padded = format!("{hex}{}", fill.repeat(64 - hex.len()));
+        Digest::from_hex(&padded).map(|digest| *digest.as_bytes())
+    };
+    valid.then(|| Some((bound("0")?, bound("f")?))).flatten()
+}

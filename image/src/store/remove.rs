@@ -1,0 +1,223 @@
+//! `rmi`: names first, then the image, then what nobody needs any more.
+
+use super::query::Found;
+use super::staging::lock_exclusive;
+use super::{ResolveError, Store, StoreError};
+use crate::digest::ImageId;
+use crate::reference::Reference;
+use rusqlite::{Transaction, TransactionBehavior, params};
+
+/// That a container is made from an image, as whoever keeps containers reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageUse {
+    /// A container that does not run.
+    Stopped {
+        /// Its id, as it is to be shown.
+        container: String,
+    },
+    /// A container that runs.
+    Running {
+        /// Its id, as it is to be shown.
+        container: String,
+    },
+}
+
+/// What a removal did, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// This name, as it is shown, is gone.
+    Untagged(String),
+    /// This image is gone.
+    Deleted(ImageId),
+}
+
+/// Why an image or a name was not removed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// It was not found.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A container uses the last name of the image.
+    #[error(
+        "conflict: unable to remove repository reference {name:?} (must force) - container {container} is using its referenced image {image}"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// The container.
+        container: String,
+        /// Short id of the image.
+        image: String,
+    },
+    /// The image has names beyond those that its id may remove.
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is referenced in multiple repositories"
+    )]
+    ManyNames {
+        /// Short id of the image.
+        image: String,
+    },
+    /// A stopped container uses it.
+    #[error(
+        "conflict: unable to delete {image} (must be forced) - image is being used by stopped container {container}"
+    )]
+    UsedByStopped {
+        /// Short id of the image.
+        image: String,
+        /// The container.
+        container: String,
+    },
+    /// A running container uses it; force does not help.
+    #[error(
+        "conflict: unable to delete {image} (cannot be forced) - image is being used by running container {container}"
+    )]
+    UsedByRunning {
+        /// Short id of the image.
+        image: String,
+        /// The container.
+        container: String,
+    },
+    /// The store.
+    #[error("cannot remove the image")]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for RemoveError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What is to be done, decided before anything is done.
+struct Removal {
+    untag: Vec<Reference>,
+    delete: bool,
+}
+
+impl Store {
+    /// Removes a name, or an image with its names, by Docker's rules: a name goes by itself while
+    /// the image has others; the last name takes the image along; an id removes an image whose
+    /// names are at most one, or with `force` any.
+    ///
+    /// `in_use` is asked, while no [`super::Lease`] is out, whether a container is made from an image.
+    ///
+    /// # Errors
+    /// [`RemoveError`].
+    pub fn remove(
+        &mut self,
+        text: &str,
+        force: bool,
+        in_use: &mut dyn FnMut(&ImageId) -> Option<ImageUse>,
+    ) -> Result<Vec<Removed>, RemoveError> {
+        let _no_new_users = lock_exclusive(&self.use_lock_path())?;
+        let found = self.find(text)?;
+        let names = self.names_of(&found.id)?;
+        let usage = in_use(&found.id);
+        let removal = decide(&found, names, usage, force)?;
+        // While this is held nobody sweeps, so the mark outlives a kill before the rows are gone.
+        let staging = self.stage()?;
+        if removal.delete {
+            self.mark_for_sweep()?;
+        }
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let removed = apply(&transaction, &found.id, &removal)?;
+        transaction.commit()?;
+        drop(staging);
+        if removal.delete {
+            self.try_sweep()?;
+        }
+        Ok(removed)
+    }
+}
+
+fn decide(
+    found: &Found,
+    names: Vec<Reference>,
+    usage: Option<ImageUse>,
+    force: bool,
+) -> Result<Removal, RemoveError> {
+    let image = found.id.short();
+    if let Some(name) = &found.name {
+        // A digest reference has no row of its own: it stands for the names of its repository.
+        let (untag, kept): (Vec<_>, Vec<_>) = names.into_iter().partition(|other| {
+            other.name() == name.name() && (name.digest().is_some() || other.tag() == name.tag())
+        });
+        return match usage {
+            _ if !kept.is_empty() => Ok(Removal {
+                untag,
+                delete: false,
+            }),
+            None => Ok(Removal {
+                untag,
+                delete: true,
+            }),
+            Some(ImageUse::Stopped { .. } | ImageUse::Running { .. }) if force => {
+                // The container keeps the image; only the name goes, as in Docker. A stopped
+                // container's image stays too: its layers are the container's root.
+                Ok(Removal {
+                    untag,
+                    delete: false,
+                })
+            }
+            Some(ImageUse::Stopped { container } | ImageUse::Running { container }) => {
+                Err(RemoveError::NameInUse {
+                    name: name.familiar(),
+                    container,
+                    image,
+                })
+            }
+        };
+    }
+    match usage {
+        Some(ImageUse::Running { container }) => {
+            return Err(RemoveError::UsedByRunning { image, container });
+        }
+        Some(ImageUse::Stopped { container }) if !force => {
+            return Err(RemoveError::UsedByStopped { image, container });
+        }
+        _ => {}
+    }
+    if names.len() > 1 && !force {
+        return Err(RemoveError::ManyNames { image });
+    }
+    Ok(Removal {
+        untag: names,
+        // A forced removal under a stopped container takes the names and leaves the container
+        // able to start: the image goes when it is removed again, unused.
+        delete: usage.is_none(),
+    })
+}
+
+fn apply(
+    transaction: &Transaction<'_>,
+    id: &ImageId,
+    removal: &Removal,
+) -> Result<Vec<Removed>, RemoveError> {
+    let id_bytes = id.digest().as_bytes();
+    let mut removed = Vec::new();
+    for name in &removal.untag {
+        transaction.execute(
+            "DELETE FROM names WHERE repository = ?1 AND tag = ?2 AND image = ?3",
+            params![name.name(), name.tag(), id_bytes],
+        )?;
+        removed.push(Removed::Untagged(name.familiar()));
+    }
+    if removal.delete {
+        // Another command may have named the image since; then it stays.
+        let deleted = transaction.execute(
+            "DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)",
+            params![id_bytes],
+        )?;
+        transaction.execute(
+            "DELETE FROM layers WHERE key NOT IN (SELECT layer FROM image_layers)",
+            [],
+        )?;
+        if deleted > 0 {
+            removed.push(Removed::Deleted(*id));
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,62 @@
+//! The index's tables and their versions.
+
+use super::StoreError;
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Each script takes the index from the version that is its position to the next.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE layers (
+    key           TEXT PRIMARY KEY,     -- file name: hex of the DiffID or ChainID
+    diff_id       BLOB NOT NULL,
+    dependent     INTEGER NOT NULL,     -- means this only on top of the layers it was made for
+    file_bytes    INTEGER NOT NULL,
+    content_bytes INTEGER NOT NULL      -- sum of the sizes of its files, as Docker counts
+) STRICT, WITHOUT ROWID;
+CREATE TABLE images (
+    id         BLOB PRIMARY KEY,        -- digest of the configuration
+    manifest   BLOB,                    -- digest, where the source had a manifest
+    created    INTEGER,                 -- seconds since 1970, as the configuration says
+    tagged     INTEGER NOT NULL         -- when it was last loaded or tagged
+) STRICT, WITHOUT ROWID;
+CREATE TABLE image_layers (
+    image    BLOB NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    layer    TEXT NOT NULL REFERENCES layers(key),
+    PRIMARY KEY (image, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_layers_by_layer ON image_layers(layer);
+CREATE TABLE names (
+    repository TEXT NOT NULL,           -- canonical: docker.io/library/debian
+    tag        TEXT NOT NULL,
+    image      BLOB NOT NULL REFERENCES images(id),
+    PRIMARY KEY (repository, tag)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX names_by_image ON names(image);
+"];
+
+/// The version this program writes.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of migrations")]
+pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+pub(super) fn version(db: &Connection) -> Result<u32, StoreError> {
+    Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    let pending = usize::try_from(found)
+        .ok()
+        .and_then(|found| MIGRATIONS.get(found..))
+        .ok_or(StoreError::TooNew {
+            found,
+            known: VERSION,
+        })?;
+    for script in pending {
+        transaction.execute_batch(script)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Work in progress, who may touch it, and the sweeping up after a killed operation.
+
+use super::{Store, StoreError};
+use crate::digest::Digest;
+use rustix::fs::FlockOperation;
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// While one is held, no image is removed: take it before resolving, keep it until the container
+/// is on record and the removal hook would report it.
+#[derive(Debug)]
+pub struct Lease {
+    _lock: File,
+}
+
+/// A directory of an operation's own, and the promise that nobody sweeps meanwhile.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    path: PathBuf,
+    next_file: u32,
+    _lock: File,
+}
+
+impl Staging {
+    /// A fresh file, for writing and reading, and its path.
+    pub(crate) fn create_file(&mut self) -> Result<(File, PathBuf), StoreError> {
+        let path = self.path.join(self.next_file.to_string());
+        self.next_file += 1;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(StoreError::io("create", &path))?;
+        Ok((file, path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // On failure the sweeper of the next command tries again.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+impl Store {
+    /// Protects images from removal while a container is made from one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn lease(&self) -> Result<Lease, StoreError> {
+        let path = self.use_lock_path();
+        let file = open_lock(&path)?;
+        rustix::fs::flock(&file, FlockOperation::LockShared)
+            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+        Ok(Lease { _lock: file })
+    }
+
+    /// Begins an operation that stages files.
+    pub(crate) fn stage(&self) -> Result<Staging, StoreError> {
+        let lock_path = self.staging_lock_path();
+        let lock = open_lock(&lock_path)?;
+        rustix::fs::flock(&lock, FlockOperation::LockShared)
+            .map_err(|error| StoreError::io("lock", &lock_path)(error.into()))?;
+        let mut attempt = 0;
+        loop {
+            // With the lock held, whoever had this process id before is gone, but another thread
+            // of this process, or a process of another pid namespace, may have the name.
+            let name = format!("{}-{attempt}", std::process::id());
+            let path = self.staging_path().join(name);
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    return Ok(Staging {
+                        path,
+                        next_file: 0,
+                        _lock: lock,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+                Err(error) => return Err(StoreError::io("create", &path)(error)),
+            }
+        }
+    }
+
+    /// Marks that files and rows may disagree from here on; sweeping removes the mark.
+    pub(super) fn mark_for_sweep(&self) -> Result<(), StoreError> {
+        let path = self.staging_path().join("sweep");
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(StoreError::io("create", &path)(error))
+            }
+            _ => sync_dir(&self.staging_path()),
+        }
+    }
+
+    /// Sweeps when something is lying about. One directory read on the start path.
+    pub(super) fn sweep_if_needed(&self) -> Result<(), StoreError> {
+        let staging = self.staging_path();
+        let mut entries = std::fs::read_dir(&staging).map_err(StoreError::io("read", &staging))?;
+        if entries.next().is_some() {
+            self.try_sweep()?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything no row speaks of, unless an operation is at work: then whoever comes
+    /// after it does.
+    pub(super) fn try_sweep(&self) -> Result<(), StoreError> {
+        let lock_path = self.staging_lock_path();
+        let lock = open_lock(&lock_path)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => self.sweep(),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(()),
+            Err(error) => Err(StoreError::io("lock", &lock_path)(error.into())),
+        }
+    }
+
+    fn sweep(&self) -> Result<(), StoreError> {
+        let layers = self.column("SELECT key || '.erofs' FROM layers", |row| {
+            row.get::<_, String>(0)
+        })?;
+        remove_others(&self.root.join("layers"), &layers)?;
+        let blobs = self.column(
+            "SELECT id FROM images UNION SELECT manifest FROM images WHERE manifest IS NOT NULL",
+            |row| {
+                row.get::<_, [u8; 32]>(0)
+                    .map(|bytes| Digest::from_bytes(bytes).hex())
+            },
+        )?;
+        remove_others(&self.root.join("blobs/sha256"), &blobs)?;
+        // Last, so that a sweep that is killed is done again.
+        let staging = self.staging_path();
+        remove_others(&staging, &HashSet::new())
+    }
+
+    fn column(
+        &self,
+        sql: &str,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<String>,
+    ) -> Result<HashSet<String>, StoreError> {
+        let mut statement = self.db.prepare(sql)?;
+        let rows = statement.query_map([], read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+/// Waits for and takes a lock alone; it ends with the file.
+pub(super) fn lock_exclusive(path: &Path) -> Result<File, StoreError> {
+    let file = open_lock(path)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| StoreError::io("lock", path)(error.into()))?;
+    Ok(file)
+}
+
+fn open_lock(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}
+
+/// Makes renames within `path` last.
+pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(StoreError::io("sync", path))
+}
+
+fn remove_others(dir: &Path, keep: &HashSet<String>) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(dir).map_err(StoreError::io("read", dir))? {
+        let entry = entry.map_err(StoreError::io("read", dir))?;
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| keep.contains(name))
+        {
+            continue;
+        }
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_dir {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
