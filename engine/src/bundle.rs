@@ -1,10 +1,12 @@
 //! What both isolation backends start: one container, all questions answered.
 
 use hullbox_protocol::{ProcessSpec, Setup};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Which wall stands around the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// Its own microVM.
     #[default]
@@ -15,7 +17,7 @@ pub enum Isolation {
 
 /// A container ready to start. The same value drives a microVM and a namespace container:
 /// `setup` and `process` mean the same in both, which is what makes the two comparable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bundle {
     /// Full container id, 64 hexadecimal digits.
     pub id: String,

@@ -1,0 +1,379 @@
+//! From what was typed and what the image says to a container with all questions answered.
+//!
+//! [`RunRequest`] is what was typed, [`ImageDefaults`] what the image says; [`plan`] makes a
+//! [`ContainerSpec`] of them, which is what is kept of a container and what every start of it
+//! begins with. Nothing here does I/O.
+
+pub mod caps;
+pub mod environment;
+mod files;
+pub mod names;
+mod request;
+mod spec;
+pub mod units;
+
+pub use request::{ImageDefaults, PullPolicy, RunRequest};
+pub use spec::ContainerSpec;
+
+use crate::bundle::Isolation;
+use crate::paths::short_id;
+use hullbox_protocol::{
+    CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
+};
+use units::{Bytes, ValueError};
+
+/// PATH of an image that sets none.
+const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Docker's `/dev/shm`.
+const DEFAULT_SHM: Bytes = Bytes(64 << 20);
+/// Processes in a container, unless it asks for more: what podman has.
+const DEFAULT_PIDS: u64 = 2048;
+/// Below this Docker refuses a limit, and rightly.
+const MIN_MEMORY: Bytes = Bytes(6 << 20);
+/// The least memory a guest kernel is given; a smaller `--memory` becomes a limit inside.
+const MIN_GUEST_MIB: u32 = 64;
+/// A guest's memory unless it asks for more. It is an upper bound: the host commits a page when
+/// the guest first touches it.
+const DEFAULT_GUEST_MIB: u32 = 1024;
+/// The most memory a guest may have, in MiB.
+const MAX_GUEST_MIB: u64 = 1 << 20;
+/// Virtual CPUs unless it asks for more. Each further one costs milliseconds at every start.
+const DEFAULT_VCPUS: u8 = 2;
+/// The most virtual CPUs the VMM gives.
+const MAX_VCPUS: u64 = 32;
+/// Longest host name Linux takes, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
+/// Why a request cannot become a container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A value that parses but makes no sense here.
+    #[error("invalid value for --{flag}")]
+    Value {
+        /// Flag without dashes.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        source: ValueError,
+    },
+    /// Neither the image nor the command line says what to run.
+    #[error("no command: the image names none and none was given")]
+    NoCommand,
+    /// A relative working directory.
+    #[error("the working directory {0:?} is not an absolute path")]
+    RelativeWorkdir(String),
+    /// Arguments and environment are over what the kernel would take.
+    #[error("arguments and environment are too long")]
+    TooLong,
+    /// A NUL byte ends strings in the kernel's eyes.
+    #[error("an argument contains a NUL byte")]
+    Nul,
+    /// The image's own configuration makes no sense.
+    #[error("the image's configuration is invalid: {0}")]
+    Image(&'static str),
+}
+
+fn value(flag: &'static str, why: impl Into<String>) -> PlanError {
+    PlanError::Value {
+        flag,
+        source: ValueError::new(why),
+    }
+}
+
+/// What a plan must know of the host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostFacts {
+    /// CPUs this process may use.
+    pub cpus: u64,
+}
+
+impl HostFacts {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn probe() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            cpus: u64::try_from(cpus).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Makes a container of a request. `id` is the container's full id.
+///
+/// # Errors
+/// [`PlanError`]; nothing was changed anywhere.
+pub fn plan(
+    id: &str,
+    request: RunRequest,
+    image: ImageDefaults,
+    host: HostFacts,
+) -> Result<ContainerSpec, PlanError> {
+    let hostname = match &request.hostname {
+        Some(name) => {
+            check_hostname(name).map_err(|source| PlanError::Value {
+                flag: "hostname",
+                source,
+            })?;
+            name.clone()
+        }
+        None => short_id(id).to_owned(),
+    };
+    let argv = command(&request, &image)?;
+    let env = environment(&request, &image, &hostname);
+    check_size(&argv, &env)?;
+    let cwd = workdir(&request, &image)?;
+    let machine = Machine::decide(&request, host)?;
+    let capabilities =
+        caps::resolve(&request.cap_add, &request.cap_drop).map_err(|source| PlanError::Value {
+            flag: "cap-add and --cap-drop",
+            source,
+        })?;
+    let stop_signal = match (request.stop_signal, image.stop_signal.as_deref()) {
+        (Some(signal), _) => signal,
+        (None, Some(text)) if !text.is_empty() => text
+            .parse()
+            .map_err(|_| PlanError::Image("its StopSignal is not a signal"))?,
+        _ => units::Signal::TERM,
+    };
+    let setup = Setup {
+        rootfs: RootfsSpec {
+            layers: Vec::new(),
+            // A read-only root keeps nothing, so it needs no disk.
+            writable: if request.read_only {
+                WritableLayer::Memory
+            } else {
+                WritableLayer::Disk
+            },
+            read_only: request.read_only,
+        },
+        etc_hosts: files::hosts(&hostname, &request.add_host),
+        etc_resolv_conf: files::resolv_conf(&request)?,
+        etc_hostname: format!("{hostname}\n"),
+        hostname,
+        tmpfs: request
+            .tmpfs
+            .iter()
+            .map(|mount| TmpfsMount {
+                path: mount.path.clone(),
+                options: mount.options.clone(),
+            })
+            .collect(),
+        shm_size_bytes: request.shm_size.unwrap_or(DEFAULT_SHM).0,
+        limits: machine.limits,
+        init: request.init,
+        wall_clock_ns: 0,
+        persist: !request.auto_remove,
+        sysctls: request.sysctls.clone(),
+        ..Setup::default()
+    };
+    let process = ProcessSpec {
+        argv,
+        env,
+        cwd,
+        user: UserSpec::Named {
+            user: request.user.clone().unwrap_or(image.user),
+            additional_groups: request.group_add.clone(),
+        },
+        rlimits: request
+            .ulimits
+            .iter()
+            .map(|limit| Rlimit {
+                resource: limit.resource,
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
+        umask: request.umask.map(|mask| mask.0),
+        terminal: request
+            .tty
+            .then(|| request.terminal_size.unwrap_or_default()),
+        capabilities: Some(capabilities),
+        no_new_privileges: request.no_new_privileges,
+        stdin: request.interactive,
+        ..ProcessSpec::default()
+    };
+    Ok(ContainerSpec {
+        isolation: request.isolation,
+        setup,
+        process,
+        vcpus: machine.vcpus,
+        memory_mib: machine.memory_mib,
+        stop_signal: stop_signal.0,
+        auto_remove: request.auto_remove,
+        labels: image
+            .labels
+            .into_iter()
+            .chain(request.labels.into_iter().map(|l| (l.key, l.value)))
+            .collect(),
+    })
+}
+
+/// Docker's rule: `--entrypoint` replaces the image's ENTRYPOINT and forgets its CMD; arguments
+/// replace CMD; what is left is joined.
+fn command(request: &RunRequest, image: &ImageDefaults) -> Result<Vec<Vec<u8>>, PlanError> {
+    let (entrypoint, cmd): (Vec<Vec<u8>>, &[Vec<u8>]) = match &request.entrypoint {
+        Some(program) if program.is_empty() => (Vec::new(), &[]),
+        Some(program) => (vec![program.clone()], &[]),
+        None => (image.entrypoint.clone(), &image.cmd),
+    };
+    let arguments = if request.args.is_empty() {
+        cmd
+    } else {
+        &request.args
+    };
+    let argv: Vec<_> = entrypoint.into_iter().chain(arguments.to_vec()).collect();
+    if argv.first().is_none_or(Vec::is_empty) {
+        return Err(PlanError::NoCommand);
+    }
+    Ok(argv)
+}
+
+/// As Docker orders it: PATH, HOSTNAME and TERM first, then what was typed over what the image
+/// says. HOME is added where the user is known, inside.
+fn environment(request: &RunRequest, image: &ImageDefaults, hostname: &str) -> Vec<Vec<u8>> {
+    let mut base = vec![
+        DEFAULT_PATH.to_vec(),
+        format!("HOSTNAME={hostname}").into_bytes(),
+    ];
+    if request.tty {
+        base.push(b"TERM=xterm".to_vec());
+    }
+    let image = image
+        .env
+        .iter()
+        .filter(|entry| entry.contains(&b'=') && !entry.starts_with(b"="))
+        .cloned();
+    environment::merge(environment::merge(base, image), request.env.iter().cloned())
+}
+
+fn workdir(request: &RunRequest, image: &ImageDefaults) -> Result<String, PlanError> {
+    let chosen = match &request.workdir {
+        Some(dir) if !dir.starts_with('/') => return Err(PlanError::RelativeWorkdir(dir.clone())),
+        Some(dir) => dir,
+        None if image.workdir.is_empty() => "/",
+        // An image may say it relative to the root.
+        None if !image.workdir.starts_with('/') => return Ok(format!("/{}", image.workdir)),
+        None => &image.workdir,
+    };
+    if chosen.contains('\0') {
+        return Err(PlanError::Nul);
+    }
+    Ok(chosen.to_owned())
+}
+
+/// The protocol's frame holds 4 MiB; leave room for the rest of it. The kernel takes less.
+fn check_size(argv: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), PlanError> {
+    let all = || argv.iter().chain(env);
+    if all().any(|text| text.contains(&0)) {
+        return Err(PlanError::Nul);
+    }
+    let total: usize = all().map(|text| text.len() + 8).sum();
+    if total > hullbox_protocol::MAX_PAYLOAD / 2 {
+        return Err(PlanError::TooLong);
+    }
+    Ok(())
+}
+
+/// CPU and memory: what a guest has, and what the workload's control group allows.
+#[derive(Debug)]
+struct Machine {
+    vcpus: u8,
+    memory_mib: u32,
+    limits: CgroupLimits,
+}
+
+impl Machine {
+    fn decide(request: &RunRequest, host: HostFacts) -> Result<Self, PlanError> {
+        let pids = match request.pids_limit {
+            None => DEFAULT_PIDS,
+            // Docker's 0 and -1 lift the limit.
+            Some(limit) => u64::try_from(limit).unwrap_or(0),
+        };
+        let memory = request.memory.unwrap_or_default();
+        if memory.0 != 0 && memory < MIN_MEMORY {
+            return Err(value("memory", "the least is 6m"));
+        }
+        match request.isolation {
+            Isolation::Vm => Self::guest(request, host, memory, pids),
+            Isolation::Container => Self::group(request, host, memory, pids),
+        }
+    }
+
+    fn guest(
+        request: &RunRequest,
+        host: HostFacts,
+        memory: Bytes,
+        pids: u64,
+    ) -> Result<Self, PlanError> {
+        let cpus = request.cpus.unwrap_or_default();
+        let vcpus = match cpus.whole() {
+            0 => u8::try_from(host.cpus).map_or(DEFAULT_VCPUS, |cpus| cpus.clamp(1, DEFAULT_VCPUS)),
+            whole if whole > MAX_VCPUS => {
+                return Err(value(
+                    "cpus",
+                    format!("a guest has at most {MAX_VCPUS} CPUs"),
+                ));
+            }
+            whole => u8::try_from(whole).unwrap_or(u8::MAX),
+        };
+        let fractional = !cpus.0.is_multiple_of(units::NanoCpus::ONE);
+        let mib = memory.0.div_ceil(1 << 20);
+        if mib > MAX_GUEST_MIB {
+            return Err(value("memory", "the most is 1t"));
+        }
+        let memory_mib = match u32::try_from(mib) {
+            Ok(0) => DEFAULT_GUEST_MIB,
+            Ok(mib) => mib.max(MIN_GUEST_MIB),
+            Err(_) => return Err(value("memory", "too large")),
+        };
+        let small = mib < u64::from(MIN_GUEST_MIB);
+        Ok(Self {
+            vcpus,
+            memory_mib,
+            limits: CgroupLimits {
+                memory_bytes: if small { memory.0 } else { 0 },
+                pids,
+                cpu_quota_us: if fractional { cpus.quota_us() } else { 0 },
+            },
+        })
+    }
+
+    fn group(
+        request: &RunRequest,
+        host: HostFacts,
+        memory: Bytes,
+        pids: u64,
+    ) -> Result<Self, PlanError> {
+        let cpus = request.cpus.unwrap_or_default();
+        if cpus.whole() > host.cpus {
+            let why = format!("this host has {} CPUs", host.cpus);
+            return Err(value("cpus", why));
+        }
+        Ok(Self {
+            vcpus: 0,
+            memory_mib: 0,
+            limits: CgroupLimits {
+                memory_bytes: memory.0,
+                pids,
+                cpu_quota_us: cpus.quota_us(),
+            },
+        })
+    }
+}
+
+/// Whether Linux and /etc/hosts can hold a name.
+fn check_hostname(name: &str) -> Result<(), ValueError> {
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    if plain && (1..=MAX_HOSTNAME).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(ValueError::new(
+        "a host name is 1 to 64 letters, digits, '-', '_' and '.'",
+    ))
+}
+
+#[cfg(test)]
+mod tests;

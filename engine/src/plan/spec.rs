@@ -1,0 +1,48 @@
+//! What is kept of a container.
+
+use crate::bundle::{Bundle, Isolation};
+use crate::paths::Roots;
+use hullbox_protocol::{ProcessSpec, Setup};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A container with all questions answered: what every start of it begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Which wall.
+    pub isolation: Isolation,
+    /// Arrangement of root filesystem, names and limits.
+    pub setup: Setup,
+    /// The workload.
+    pub process: ProcessSpec,
+    /// Virtual CPUs; 0 in container mode.
+    pub vcpus: u8,
+    /// Guest memory, in MiB; 0 in container mode.
+    pub memory_mib: u32,
+    /// What `stop` sends first.
+    pub stop_signal: u8,
+    /// Remove the container when it ends.
+    pub auto_remove: bool,
+    /// Labels of the image and the container's own.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// The bundle to start: this container, in its place, over these layers (lowest first).
+    #[must_use]
+    pub fn bundle(&self, id: &str, roots: &Roots, layers: Vec<PathBuf>) -> Bundle {
+        Bundle {
+            id: id.to_owned(),
+            isolation: self.isolation,
+            dir: roots.container_dir(id),
+            runtime_dir: roots.container_runtime_dir(id),
+            layers,
+            setup: self.setup.clone(),
+            process: self.process.clone(),
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            serial_log: None,
+        }
+    }
+}

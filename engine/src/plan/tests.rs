@@ -1,0 +1,154 @@
+use super::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const HOST: HostFacts = HostFacts { cpus: 4 };
+
+fn list(items: &[&str]) -> Vec<Vec<u8>> {
+    items.iter().map(|item| item.as_bytes().to_vec()).collect()
+}
+
+fn image() -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: list(&["/entry", "-x"]),
+        cmd: list(&["cmd"]),
+        env: list(&["PATH=/image/bin", "LANG=C"]),
+        user: "www".into(),
+        workdir: "/srv".into(),
+        stop_signal: Some("SIGQUIT".into()),
+        labels: vec![("a".into(), "image".into()), ("b".into(), "image".into())],
+    }
+}
+
+fn make(request: RunRequest) -> ContainerSpec {
+    plan(ID, request, image(), HOST).unwrap()
+}
+
+#[test]
+fn the_image_gives_defaults() {
+    let spec = make(RunRequest::default());
+    assert_eq!(spec.process.argv, list(&["/entry", "-x", "cmd"]));
+    assert_eq!(
+        spec.process.env,
+        list(&["PATH=/image/bin", "HOSTNAME=0123456789ab", "LANG=C"])
+    );
+    assert_eq!(spec.process.cwd, "/srv");
+    assert_eq!(spec.stop_signal, 3);
+    assert_eq!(spec.setup.hostname, "0123456789ab");
+    assert!(spec.setup.persist);
+    assert_eq!(spec.setup.rootfs.writable, WritableLayer::Disk);
+}
+
+#[test]
+fn entrypoint_and_arguments_follow_docker() {
+    let argv = |entrypoint: Option<&str>, args: &[&str]| {
+        let request = RunRequest {
+            entrypoint: entrypoint.map(|text| text.as_bytes().to_vec()),
+            args: list(args),
+            ..RunRequest::default()
+        };
+        plan(ID, request, image(), HOST).map(|spec| spec.process.argv)
+    };
+    assert_eq!(argv(None, &["a"]).unwrap(), list(&["/entry", "-x", "a"]));
+    assert_eq!(argv(Some("/e"), &[]).unwrap(), list(&["/e"]));
+    assert_eq!(
+        argv(Some("/e"), &["a", ""]).unwrap(),
+        list(&["/e", "a", ""])
+    );
+    assert_eq!(argv(Some(""), &["a"]).unwrap(), list(&["a"]));
+    assert!(matches!(argv(Some(""), &[]), Err(PlanError::NoCommand)));
+}
+
+#[test]
+fn typed_environment_wins_and_removes() {
+    let spec = make(RunRequest {
+        env: list(&["LANG=de", "HOSTNAME=h", "NEW=", "PATH"]),
+        tty: true,
+        ..RunRequest::default()
+    });
+    assert_eq!(
+        spec.process.env,
+        list(&["HOSTNAME=h", "TERM=xterm", "LANG=de", "NEW="])
+    );
+}
+
+#[test]
+fn guests_get_whole_cpus_and_their_memory() {
+    let spec = make(RunRequest::default());
+    assert_eq!((spec.vcpus, spec.memory_mib), (2, 1024));
+    let spec = make(RunRequest {
+        cpus: Some("1.5".parse().unwrap()),
+        memory: Some("128m".parse().unwrap()),
+        ..RunRequest::default()
+    });
+    assert_eq!((spec.vcpus, spec.memory_mib), (2, 128));
+    assert_eq!(spec.setup.limits.cpu_quota_us, 150_000);
+    assert_eq!(spec.setup.limits.memory_bytes, 0);
+    let spec = make(RunRequest {
+        memory: Some("16m".parse().unwrap()),
+        cpus: Some("16".parse().unwrap()),
+        ..RunRequest::default()
+    });
+    assert_eq!((spec.vcpus, spec.memory_mib), (16, 64));
+    assert_eq!(spec.setup.limits.memory_bytes, 16 << 20);
+    assert_eq!(spec.setup.limits.cpu_quota_us, 0);
+}
+
+#[test]
+fn groups_get_limits() {
+    let request = || RunRequest {
+        isolation: Isolation::Container,
+        memory: Some("128m".parse().unwrap()),
+        ..RunRequest::default()
+    };
+    let spec = make(RunRequest {
+        cpus: Some("2".parse().unwrap()),
+        pids_limit: Some(-1),
+        ..request()
+    });
+    assert_eq!(spec.setup.limits.memory_bytes, 128 << 20);
+    assert_eq!(spec.setup.limits.cpu_quota_us, 200_000);
+    assert_eq!(spec.setup.limits.pids, 0);
+    let too_many = RunRequest {
+        cpus: Some("5".parse().unwrap()),
+        ..request()
+    };
+    assert!(plan(ID, too_many, image(), HOST).is_err());
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let fails = |request: RunRequest| plan(ID, request, image(), HOST).is_err();
+    assert!(fails(RunRequest {
+        memory: Some("1m".parse().unwrap()),
+        ..RunRequest::default()
+    }));
+    assert!(fails(RunRequest {
+        workdir: Some("rel".into()),
+        ..RunRequest::default()
+    }));
+    assert!(fails(RunRequest {
+        hostname: Some("a b".into()),
+        ..RunRequest::default()
+    }));
+    assert!(fails(RunRequest {
+        args: vec![vec![b'x'; 3 << 20]],
+        ..RunRequest::default()
+    }));
+    assert!(fails(RunRequest {
+        dns_search: vec!["a\nnameserver 6.6.6.6".into()],
+        ..RunRequest::default()
+    }));
+    let mut bad = image();
+    bad.stop_signal = Some("SIGNONE".into());
+    assert!(plan(ID, RunRequest::default(), bad, HOST).is_err());
+}
+
+#[test]
+fn labels_of_the_container_win() {
+    let spec = make(RunRequest {
+        labels: vec!["a=own".parse().unwrap()],
+        ..RunRequest::default()
+    });
+    assert_eq!(spec.labels["a"], "own");
+    assert_eq!(spec.labels["b"], "image");
+}

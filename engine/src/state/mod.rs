@@ -1,0 +1,411 @@
+//! Which containers there are: one SQLite database, one directory for each container, and locks
+//! that tell the living from the dead.
+//!
+//! A container that is being made or runs holds an exclusive lock on its own byte of the lock
+//! file (the byte's offset is the row's number), taken inside the transaction that inserts the
+//! row and handed on to the monitor by inheritance. So a row in such a state whose byte is free
+//! belongs to somebody who was killed, and whoever notices cleans up: see [`State::recover`].
+//! Rows are the first thing of a container and the last: there is never a directory that no row
+//! tells of.
+
+mod record;
+mod recover;
+mod schema;
+
+pub use record::{Filter, NewContainer, Phase, Record, Resolved};
+
+use crate::paths::{Roots, short_id};
+use crate::plan::names;
+use crate::sys::{self, LockKind};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a command waits for another one's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The lock file's byte that guards which images are in use. Rows count from 1.
+const IMAGES_BYTE: i64 = 0;
+
+/// Why the containers' state cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// SQLite failed.
+    #[error("the container database failed")]
+    Database(#[from] rusqlite::Error),
+    /// A newer program wrote it.
+    #[error("the container database has version {found}; this program knows up to {known}")]
+    Version {
+        /// In the file.
+        found: i64,
+        /// Here.
+        known: i64,
+    },
+    /// A file or directory of the state.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The name is taken.
+    #[error("the name {name:?} is in use by container {}", short_id(id))]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// By whom.
+        id: String,
+    },
+    /// No such container.
+    #[error("no such container: {0}")]
+    NotFound(String),
+    /// An id prefix that fits several.
+    #[error("{0} fits more than one container")]
+    Ambiguous(String),
+    /// It runs.
+    #[error("container {0} is running")]
+    Running(String),
+    /// A record that this program did not write.
+    #[error("the record of container {id} is damaged")]
+    Damaged {
+        /// Of which container.
+        id: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl StateError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// The containers of one data directory.
+#[derive(Debug)]
+pub struct State {
+    roots: Roots,
+    database: Connection,
+    lock_file: PathBuf,
+}
+
+/// The lock of one living container. Whoever inherits the file keeps the container alive.
+#[derive(Debug)]
+pub struct LifeLock {
+    file: File,
+}
+
+impl LifeLock {
+    /// The file to hand to the monitor.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// Keeps images from being removed while a container that uses one is being made.
+#[derive(Debug)]
+pub struct ImagesGuard {
+    _file: File,
+}
+
+impl State {
+    /// Opens the database, and makes it when it is missing.
+    ///
+    /// # Errors
+    /// It cannot be opened, or a newer program wrote it.
+    pub fn open(roots: &Roots) -> Result<Self, StateError> {
+        let database = schema::open(&roots.data.join("containers.db"), BUSY_TIMEOUT)?;
+        Ok(Self {
+            roots: roots.clone(),
+            database,
+            lock_file: roots.data.join("containers.lock"),
+        })
+    }
+
+    /// Where things are.
+    #[must_use]
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    fn open_lock_file(&self) -> Result<File, StateError> {
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.lock_file)
+            .map_err(StateError::io("open", &self.lock_file))
+    }
+
+    /// Shared: an image is being looked up for a new container. Exclusive: images are being
+    /// removed. Waits for the other.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or locked.
+    pub fn guard_images(&self, kind: LockKind) -> Result<ImagesGuard, StateError> {
+        let file = self.open_lock_file()?;
+        sys::lock_byte(&file, kind, IMAGES_BYTE)
+            .map_err(StateError::io("lock", &self.lock_file))?;
+        Ok(ImagesGuard { _file: file })
+    }
+
+    /// Makes a container: its row, in phase [`Phase::Starting`], with its lock held; and its
+    /// directory.
+    ///
+    /// # Errors
+    /// [`StateError::NameInUse`] among others; nothing was made then.
+    pub fn create(&mut self, new: &NewContainer) -> Result<(Record, LifeLock), StateError> {
+        let file = self.open_lock_file()?;
+        let spec = serde_json::to_string(&new.spec).map_err(|source| StateError::Damaged {
+            id: new.id.clone(),
+            source,
+        })?;
+        let transaction = self
+            .database
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let name = match &new.name {
+            Some(name) => {
+                if let Some(id) = schema::id_of_name(&transaction, name)? {
+                    let name = name.clone();
+                    return Err(StateError::NameInUse { name, id });
+                }
+                name.clone()
+            }
+            None => free_name(&transaction, &new.id)?,
+        };
+        transaction.execute(
+            "INSERT INTO containers (id, name, image_id, image_ref, phase, auto_remove, created_ns, spec)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                new.id,
+                name,
+                new.image_id,
+                new.image_ref,
+                Phase::Starting.as_str(),
+                new.spec.auto_remove,
+                now_ns(),
+                spec
+            ],
+        )?;
+        let row = transaction.last_insert_rowid();
+        // The byte of a new row can be held by nobody: numbers are never used twice.
+        sys::lock_byte(&file, LockKind::Exclusive, row)
+            .map_err(StateError::io("lock", &self.lock_file))?;
+        transaction.commit()?;
+        let lock = LifeLock { file };
+        let record = self.get(&new.id)?;
+        make_dir(&self.roots.container_dir(&new.id))?;
+        make_dir(&self.roots.container_runtime_dir(&new.id))?;
+        Ok((record, lock))
+    }
+
+    /// One container by its full id.
+    ///
+    /// # Errors
+    /// [`StateError::NotFound`] among others.
+    pub fn get(&self, id: &str) -> Result<Record, StateError> {
+        self.database
+            .query_row(
+                &format!("SELECT {} FROM containers WHERE id = ?1", record::COLUMNS),
+                [id],
+                record::from_row,
+            )
+            .optional()?
+            .ok_or_else(|| StateError::NotFound(id.to_owned()))?
+    }
+
+    /// Finds a container by name, id, or the beginning of an id.
+    ///
+    /// # Errors
+    /// [`StateError::NotFound`] and [`StateError::Ambiguous`] among others.
+    pub fn resolve(&self, text: &str) -> Result<Resolved, StateError> {
+        schema::resolve(&self.database, text)
+    }
+
+    /// All containers, newest first.
+    ///
+    /// # Errors
+    /// The database fails, or a record is damaged.
+    pub fn list(&self) -> Result<Vec<Record>, StateError> {
+        let mut statement = self.database.prepare(&format!(
+            "SELECT {} FROM containers ORDER BY row DESC",
+            record::COLUMNS
+        ))?;
+        let rows = statement.query_map([], record::from_row)?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// Containers that use an image.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn users_of_image(&self, image_id: &str) -> Result<Vec<String>, StateError> {
+        let mut statement = self
+            .database
+            .prepare("SELECT id FROM containers WHERE image_id = ?1 ORDER BY row")?;
+        let rows = statement.query_map([image_id], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that the workload runs, and in which process its monitor is.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_running(&self, id: &str, monitor_pid: u32) -> Result<(), StateError> {
+        self.database.execute(
+            "UPDATE containers SET phase = ?2, started_ns = ?3, monitor_pid = ?4 WHERE id = ?1",
+            params![id, Phase::Running.as_str(), now_ns(), monitor_pid],
+        )?;
+        Ok(())
+    }
+
+    /// Notes how the container ended. One that is to be removed is removed.
+    ///
+    /// # Errors
+    /// The database fails, or directories cannot be removed.
+    pub fn finish(&self, id: &str, end: &End) -> Result<(), StateError> {
+        remove_dir(&self.roots.container_runtime_dir(id))?;
+        if self.get(id)?.spec.auto_remove {
+            return self.forget(id);
+        }
+        self.database.execute(
+            "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
+             oom = ?6, error = ?7, monitor_pid = NULL WHERE id = ?1",
+            params![
+                id,
+                Phase::Exited.as_str(),
+                now_ns(),
+                end.exit_code,
+                end.signal,
+                end.oom,
+                end.error
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Removes a container that does not run.
+    ///
+    /// # Errors
+    /// [`StateError::Running`] among others.
+    pub fn remove(&self, id: &str) -> Result<(), StateError> {
+        let record = self.get(id)?;
+        let file = self.open_lock_file()?;
+        // Held until the row is gone, so that nobody starts it meanwhile.
+        let free = sys::try_lock_byte(&file, LockKind::Exclusive, record.row)
+            .map_err(StateError::io("lock", &self.lock_file))?;
+        if !free {
+            return Err(StateError::Running(short_id(id).to_owned()));
+        }
+        self.forget(id)
+    }
+
+    /// Waits until nobody holds a container's lock: its monitor is gone.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or locked.
+    pub fn wait_for_end(&self, record: &Record) -> Result<(), StateError> {
+        let file = self.open_lock_file()?;
+        sys::lock_byte(&file, LockKind::Shared, record.row)
+            .map_err(StateError::io("lock", &self.lock_file))
+    }
+
+    /// Directories first, the row last: killed between, the row still tells what there was.
+    fn forget(&self, id: &str) -> Result<(), StateError> {
+        remove_dir(&self.roots.container_runtime_dir(id))?;
+        remove_dir(&self.roots.container_dir(id))?;
+        self.database
+            .execute("DELETE FROM containers WHERE id = ?1", [id])?;
+        Ok(())
+    }
+}
+
+/// How a container ended, as it is recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct End {
+    /// As `docker run` gives it.
+    pub exit_code: u8,
+    /// The signal that ended the workload.
+    pub signal: Option<u8>,
+    /// The out-of-memory killer ended it.
+    pub oom: bool,
+    /// Cause of death in words, where it was not the workload's own end.
+    pub error: Option<String>,
+}
+
+fn free_name(database: &Connection, id: &str) -> Result<String, StateError> {
+    for attempt in 0..8 {
+        let at = usize::try_from(attempt).unwrap_or(0) * 8;
+        let digits = id.get(at..at + 8).unwrap_or("0");
+        let random = u32::from_str_radix(digits, 16).unwrap_or(0);
+        let name = names::generate(random.to_le_bytes(), attempt);
+        if schema::id_of_name(database, &name)?.is_none() {
+            return Ok(name);
+        }
+    }
+    // Ids are unique, and so are names made of them.
+    Ok(format!("box_{id}"))
+}
+
+fn make_dir(path: &Path) -> Result<(), StateError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StateError::io("create", path))
+}
+
+fn remove_dir(path: &Path) -> Result<(), StateError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StateError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|now| i64::try_from(now.as_nanos()).ok())
+        .unwrap_or(0)
+}
+
+/// A fresh container id: 64 hexadecimal digits of which the first twelve are not all decimal, so
+/// that the host name they give is not a number.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub fn new_id() -> io::Result<String> {
+    loop {
+        let mut bytes = [0u8; 32];
+        let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        if read != bytes.len() {
+            continue;
+        }
+        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if !short_id(&id).bytes().all(|digit| digit.is_ascii_digit()) {
+            return Ok(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

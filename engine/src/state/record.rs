@@ -1,0 +1,132 @@
+//! One container's record.
+
+use super::StateError;
+use crate::plan::ContainerSpec;
+use rusqlite::Row;
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Made, never started.
+    Created,
+    /// Somebody is starting it.
+    Starting,
+    /// The workload runs.
+    Running,
+    /// It ended.
+    Exited,
+}
+
+impl Phase {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Exited => "exited",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "created" => Self::Created,
+            "starting" => Self::Starting,
+            "running" => Self::Running,
+            _ => Self::Exited,
+        }
+    }
+}
+
+/// What [`super::State::create`] needs.
+#[derive(Debug)]
+pub struct NewContainer {
+    /// Full id.
+    pub id: String,
+    /// Checked name; made up when missing.
+    pub name: Option<String>,
+    /// The image's id.
+    pub image_id: String,
+    /// The image as typed.
+    pub image_ref: String,
+    /// Everything else.
+    pub spec: ContainerSpec,
+}
+
+/// A container as the database knows it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Number of the row, and the lock's offset.
+    pub row: i64,
+    /// Full id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image's id.
+    pub image_id: String,
+    /// The image as typed.
+    pub image_ref: String,
+    /// Where in its life.
+    pub phase: Phase,
+    /// Nanoseconds since 1970.
+    pub created_ns: i64,
+    /// Nanoseconds since 1970.
+    pub started_ns: Option<i64>,
+    /// Nanoseconds since 1970.
+    pub finished_ns: Option<i64>,
+    /// Process id of the monitor.
+    pub monitor_pid: Option<u32>,
+    /// As `docker run` gave it.
+    pub exit_code: Option<u8>,
+    /// The signal that ended the workload.
+    pub signal: Option<u8>,
+    /// The out-of-memory killer ended it.
+    pub oom: bool,
+    /// Cause of death in words.
+    pub error: Option<String>,
+    /// Everything else.
+    pub spec: ContainerSpec,
+}
+
+/// Which containers a listing wants.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// The stopped ones too.
+    pub all: bool,
+}
+
+/// The answer to "which container is that".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Full id.
+    pub id: String,
+}
+
+pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
+     finished_ns, monitor_pid, exit_code, signal, oom, error, spec";
+
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
+    let id: String = row.get(1)?;
+    let spec: String = row.get(14)?;
+    let spec = match serde_json::from_str(&spec) {
+        Ok(spec) => spec,
+        Err(source) => return Ok(Err(StateError::Damaged { id, source })),
+    };
+    let phase: String = row.get(5)?;
+    Ok(Ok(Record {
+        row: row.get(0)?,
+        id,
+        name: row.get(2)?,
+        image_id: row.get(3)?,
+        image_ref: row.get(4)?,
+        phase: Phase::parse(&phase),
+        created_ns: row.get(6)?,
+        started_ns: row.get(7)?,
+        finished_ns: row.get(8)?,
+        monitor_pid: row.get(9)?,
+        exit_code: row.get(10)?,
+        signal: row.get(11)?,
+        oom: row.get(12)?,
+        error: row.get(13)?,
+        spec,
+    }))
+}

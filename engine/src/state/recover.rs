@@ -1,0 +1,76 @@
+//! Cleaning up after the dead.
+
+use super::{End, LockKind, Phase, Record, State, StateError, record};
+use crate::paths::short_id;
+use crate::sys;
+
+/// What a container is recorded to have died of when its monitor was killed: SIGKILL's code.
+const KILLED: u8 = 137;
+
+impl State {
+    /// Finishes what somebody was killed over: a container whose row says that it starts or runs
+    /// and whose lock nobody holds. `release` frees what outlives a monitor (control groups,
+    /// mounts, processes of a namespace container) and must cope with finding nothing.
+    ///
+    /// Costs one query when there is nothing to do. Returns the short ids of what was found.
+    ///
+    /// # Errors
+    /// The database or the directories fail; the rest is tried all the same and the first error
+    /// returned.
+    pub fn recover(
+        &self,
+        release: &dyn Fn(&Record) -> std::io::Result<()>,
+    ) -> Result<Vec<String>, StateError> {
+        let alive = {
+            let mut statement = self.database.prepare_cached(&format!(
+                "SELECT {} FROM containers WHERE phase IN ('starting', 'running')",
+                record::COLUMNS
+            ))?;
+            let rows = statement.query_map([], record::from_row)?;
+            rows.map(|row| row?)
+                .collect::<Result<Vec<_>, StateError>>()?
+        };
+        let mut found = Vec::new();
+        let mut first_error = None;
+        for record in &alive {
+            match self.recover_one(record, release) {
+                Ok(true) => found.push(short_id(&record.id).to_owned()),
+                Ok(false) => {}
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(found), Err)
+    }
+
+    fn recover_one(
+        &self,
+        seen: &Record,
+        release: &dyn Fn(&Record) -> std::io::Result<()>,
+    ) -> Result<bool, StateError> {
+        let file = self.open_lock_file()?;
+        let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row)
+            .map_err(StateError::io("lock", &self.lock_file))?;
+        if !dead {
+            return Ok(false);
+        }
+        // Under the lock, look again: it may have ended in good order since.
+        let record = match self.get(&seen.id) {
+            Err(StateError::NotFound(_)) => return Ok(false),
+            other => other?,
+        };
+        if !matches!(record.phase, Phase::Starting | Phase::Running) {
+            return Ok(false);
+        }
+        release(&record).map_err(StateError::io(
+            "clean up",
+            &self.roots.container_runtime_dir(&record.id),
+        ))?;
+        let end = End {
+            exit_code: KILLED,
+            error: Some("its monitor was killed".to_owned()),
+            ..End::default()
+        };
+        self.finish(&record.id, &end)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,115 @@
+//! The database's tables and the questions that several callers ask.
+
+use super::StateError;
+use super::record::Resolved;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use std::path::Path;
+use std::time::Duration;
+
+/// Version of the tables that this program writes, in `user_version`.
+const VERSION: i64 = 1;
+
+/// Numbers of rows are never used twice, because the locks' offsets must not be.
+const TABLES: &str = "
+    CREATE TABLE containers (
+        row         INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT NOT NULL UNIQUE,
+        name        TEXT NOT NULL UNIQUE,
+        image_id    TEXT NOT NULL,
+        image_ref   TEXT NOT NULL,
+        phase       TEXT NOT NULL,
+        auto_remove INTEGER NOT NULL,
+        created_ns  INTEGER NOT NULL,
+        started_ns  INTEGER,
+        finished_ns INTEGER,
+        monitor_pid INTEGER,
+        exit_code   INTEGER,
+        signal      INTEGER,
+        oom         INTEGER NOT NULL DEFAULT 0,
+        error       TEXT,
+        spec        TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX containers_by_image ON containers (image_id);
+    CREATE INDEX containers_alive ON containers (phase) WHERE phase IN ('starting', 'running');
+";
+
+pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError> {
+    let database = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    database.busy_timeout(busy)?;
+    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > VERSION {
+        return Err(StateError::Version {
+            found: version,
+            known: VERSION,
+        });
+    }
+    // A commit survives the death of any process; after a power cut the last ones may be gone,
+    // but whole ones.
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    if version == 0 {
+        create(&database)?;
+    }
+    Ok(database)
+}
+
+fn create(database: &Connection) -> Result<(), StateError> {
+    // The journal mode is kept in the file, so it is set once.
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    database.execute_batch("BEGIN IMMEDIATE")?;
+    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let made = if version == 0 {
+        database
+            .execute_batch(TABLES)
+            .and_then(|()| database.pragma_update(None, "user_version", VERSION))
+    } else {
+        Ok(())
+    };
+    match made {
+        Ok(()) => Ok(database.execute_batch("COMMIT")?),
+        Err(error) => {
+            // The first error is the one to tell; the connection is dropped anyway.
+            let _ = database.execute_batch("ROLLBACK");
+            Err(error.into())
+        }
+    }
+}
+
+pub(super) fn id_of_name(database: &Connection, name: &str) -> Result<Option<String>, StateError> {
+    Ok(database
+        .query_row("SELECT id FROM containers WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()?)
+}
+
+pub(super) fn resolve(database: &Connection, text: &str) -> Result<Resolved, StateError> {
+    let exact: Option<String> = database
+        .query_row(
+            "SELECT id FROM containers WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1",
+            [text],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(id) = exact {
+        return Ok(Resolved { id });
+    }
+    let hexadecimal = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !hexadecimal {
+        return Err(StateError::NotFound(text.to_owned()));
+    }
+    let mut statement =
+        database.prepare("SELECT id FROM containers WHERE id LIKE ?1 || '%' LIMIT 2")?;
+    let mut ids = statement
+        .query_map([text], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    match (ids.pop(), ids.pop()) {
+        (Some(_), Some(_)) => Err(StateError::Ambiguous(text.to_owned())),
+        (Some(id), None) => Ok(Resolved { id }),
+        _ => Err(StateError::NotFound(text.to_owned())),
+    }
+}
