@@ -1,0 +1,421 @@
+//! The user's end: our own standard streams, terminal and signals, joined to one session.
+
+mod signals;
+mod terminal;
+
+pub use terminal::terminal_size;
+
+use crate::connection::{Connection, ConnectionError};
+use crate::server::wait_for;
+use crate::sink::{Sink, Writer};
+use hullbox_protocol::{ExitStatus, Failure, Frame, INITIAL_CREDIT, Incoming, MAX_DATA, Stream};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use signals::{Signals, Watch};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use terminal::RawTerminal;
+
+/// How to join.
+#[derive(Debug, Clone, Copy)]
+pub struct AttachOptions {
+    /// The session, as in its `Exec`.
+    pub session: u32,
+    /// Pass our standard input on (`-i`). Without it not a byte of it is read.
+    pub stdin: bool,
+    /// The process has a terminal (`-t`). If our input is one too and passed on, it is in
+    /// raw mode meanwhile, so that Ctrl-C and the like travel as bytes.
+    pub tty: bool,
+    /// Send on the signals that we get (`--sig-proxy`). With a raw terminal none is sent on,
+    /// as in Docker: what ends us then leaves the process alone.
+    pub sig_proxy: bool,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The process ended; all its output is written.
+    Exited(ExitStatus),
+    /// It could not be run.
+    Failed(Failure),
+    /// The other side closed the connection before the process ended.
+    Disconnected,
+    /// This signal, which is not one to send on, asks ourselves to end. The terminal is
+    /// restored; the process runs on as far as we know.
+    Interrupted(i32),
+}
+
+/// Why joining failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The connection failed, or the peer does not keep to the protocol.
+    #[error("the connection to the container failed")]
+    Connection(#[from] ConnectionError),
+    /// Our terminal could not be set up.
+    #[error("cannot set up the terminal")]
+    Terminal(#[source] std::io::Error),
+    /// Signals could not be caught.
+    #[error("cannot catch signals")]
+    Signals(#[source] std::io::Error),
+    /// Output could not be written, though the process ended like this.
+    #[error("cannot write the output")]
+    Output {
+        /// How the process ended.
+        outcome: Box<Outcome>,
+        /// What is wrong with our output.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The three descriptors to join: our own standard streams but for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Streams<'a> {
+    /// Read from.
+    pub stdin: BorrowedFd<'a>,
+    /// Written to.
+    pub stdout: BorrowedFd<'a>,
+    /// Written to.
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// Joins our standard streams to a session until its process ends.
+///
+/// `first_frames` (such as `Setup` and `Exec`) are sent before anything else. `observer`
+/// sees every frame that is no stream's: `Hello`, `Started`, `Log`.
+///
+/// # Errors
+/// See [`AttachError`]; the terminal is restored on every path.
+pub fn attach(
+    connection: OwnedFd,
+    first_frames: &[Frame],
+    options: AttachOptions,
+    observer: &mut dyn FnMut(&Frame),
+) -> Result<Outcome, AttachError> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = Streams {
+        stdin: stdin.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: stderr.as_fd(),
+    };
+    attach_streams(connection, first_frames, options, streams, observer)
+}
+
+/// As [`attach`], with other descriptors than our own standard streams.
+///
+/// # Errors
+/// See [`attach`].
+pub fn attach_streams(
+    connection: OwnedFd,
+    first_frames: &[Frame],
+    options: AttachOptions,
+    streams: Streams<'_>,
+    observer: &mut dyn FnMut(&Frame),
+) -> Result<Outcome, AttachError> {
+    let mut connection = Connection::new(connection)?;
+    for frame in first_frames {
+        connection.send(frame)?;
+    }
+    // Set the other side to work before we do anything for ourselves.
+    connection.flush()?;
+    let raw = options.tty && options.stdin && rustix::termios::isatty(streams.stdin);
+    let watch = match (raw, options.sig_proxy) {
+        (true, _) => Watch::RawTerminal,
+        (false, true) => Watch::Proxy,
+        (false, false) => Watch::SizeOnly,
+    };
+    let signals = Signals::watch(watch).map_err(AttachError::Signals)?;
+    let terminal = raw.then(|| RawTerminal::enter(streams.stdin)).transpose();
+    let client = Client {
+        connection,
+        options,
+        streams,
+        signals,
+        terminal: terminal.map_err(AttachError::Terminal)?,
+        input: options.stdin,
+        credit: INITIAL_CREDIT as usize,
+        outputs: [output(streams.stdout), output(streams.stderr)],
+        outcome: None,
+    };
+    client.run(observer)
+}
+
+/// A sink for one of our outputs. One that is closed swallows what comes.
+fn output(fd: BorrowedFd<'_>) -> Sink {
+    let mut sink = Sink::default();
+    sink.open(Writer::for_shared(fd).ok(), false);
+    sink
+}
+
+const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+struct Client<'a> {
+    connection: Connection,
+    options: AttachOptions,
+    streams: Streams<'a>,
+    signals: Signals,
+    terminal: Option<RawTerminal>,
+    /// Our input is still to be read.
+    input: bool,
+    /// Bytes of it that may be sent.
+    credit: usize,
+    outputs: [Sink; 2],
+    outcome: Option<Outcome>,
+}
+
+/// Which of the client's descriptors can be used now.
+#[derive(Debug)]
+struct Ready {
+    connection: bool,
+    signals: bool,
+    input: bool,
+    outputs: [PollFlags; 2],
+}
+
+impl Client<'_> {
+    fn run(mut self, observer: &mut dyn FnMut(&Frame)) -> Result<Outcome, AttachError> {
+        self.send_size()?;
+        loop {
+            self.decode(observer)?;
+            if let Some(outcome) = self.finished() {
+                return self.conclude(outcome);
+            }
+            self.settle()?;
+            // A peer that sent its last frames and left need not take ours any more.
+            if let Err(error) = self.connection.flush()
+                && self.outcome.is_none()
+                && !self.drain_after(&error)?
+            {
+                return Ok(Outcome::Disconnected);
+            }
+            let ready = self.poll()?;
+            if ready.signals
+                && let Some(signal) = self.handle_signals()?
+            {
+                return Ok(Outcome::Interrupted(signal));
+            }
+            for (sink, flags) in self.outputs.iter_mut().zip(ready.outputs) {
+                if flags.intersects(PollFlags::ERR | PollFlags::NVAL) {
+                    sink.break_off();
+                } else if !flags.is_empty() {
+                    sink.write_queued();
+                }
+            }
+            if ready.input {
+                self.read_input()?;
+            }
+            if ready.connection && !self.fill()? {
+                self.decode(observer)?;
+                let _ = self.outcome.get_or_insert(Outcome::Disconnected);
+            }
+        }
+    }
+
+    /// Reads from the connection; `false` at its end. A reset is an end like any other:
+    /// that is how a peer's death looks on vsock.
+    fn fill(&mut self) -> Result<bool, ConnectionError> {
+        match self.connection.fill() {
+            Err(ConnectionError::Io(error)) if is_disconnect(&error) => Ok(false),
+            result => result,
+        }
+    }
+
+    /// The peer takes no more bytes; what it sent before may still be read. `false` if
+    /// there is nothing.
+    fn drain_after(&mut self, error: &ConnectionError) -> Result<bool, AttachError> {
+        match error {
+            ConnectionError::Io(error) if is_disconnect(error) => Ok(self.fill()?),
+            _ => Ok(false),
+        }
+    }
+
+    /// The outcome, once everything is written that came before it.
+    fn finished(&mut self) -> Option<Outcome> {
+        if self.outputs.iter().any(Sink::is_waiting) {
+            return None;
+        }
+        self.outcome.take()
+    }
+
+    fn conclude(mut self, outcome: Outcome) -> Result<Outcome, AttachError> {
+        // Before the error is printed, so that it is not printed on a raw terminal.
+        self.terminal = None;
+        match self.outputs.iter_mut().find_map(Sink::take_error) {
+            None => Ok(outcome),
+            Some(errno) => Err(AttachError::Output {
+                outcome: Box::new(outcome),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    fn decode(&mut self, observer: &mut dyn FnMut(&Frame)) -> Result<(), ConnectionError> {
+        let ours = self.options.session;
+        while let Some(incoming) = self.connection.next_incoming()? {
+            match incoming {
+                Incoming::Data {
+                    session,
+                    stream,
+                    bytes,
+                } => {
+                    let Some(index) = OUTPUTS.iter().position(|&s| s == stream) else {
+                        return Err(ConnectionError::Violation("input sent to the user"));
+                    };
+                    if session == ours && !self.outputs[index].accept(bytes) {
+                        return Err(ConnectionError::Violation("output beyond its credit"));
+                    }
+                }
+                Incoming::Frame(frame) => {
+                    observer(&frame);
+                    self.take_frame(frame);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_frame(&mut self, frame: Frame) {
+        let ours = self.options.session;
+        match frame {
+            Frame::Exited { session, status } if session == ours => {
+                self.outcome = Some(Outcome::Exited(status));
+            }
+            Frame::Failed { session, failure } if session == ours => {
+                self.outcome = Some(Outcome::Failed(failure));
+            }
+            Frame::Credit {
+                session,
+                stream: Stream::Stdin,
+                bytes,
+            } if session == ours => self.credit = self.credit.saturating_add(bytes as usize),
+            Frame::Eof {
+                session,
+                stream: Stream::Stdin,
+            } if session == ours => self.input = false,
+            _ => {}
+        }
+        if self.outcome.is_some() {
+            self.input = false;
+        }
+    }
+
+    fn settle(&mut self) -> Result<(), ConnectionError> {
+        let session = self.options.session;
+        for (stream, sink) in OUTPUTS.into_iter().zip(&mut self.outputs) {
+            if let Some(bytes) = sink.take_credit() {
+                self.connection.send(&Frame::Credit {
+                    session,
+                    stream,
+                    bytes,
+                })?;
+            }
+            if sink.take_broken() {
+                self.connection.send(&Frame::Eof { session, stream })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&self) -> Result<Ready, ConnectionError> {
+        let mut fds = Vec::with_capacity(5);
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, self.outcome.is_none());
+        flags.set(PollFlags::OUT, self.connection.pending() > 0);
+        // A closed connection would report itself for ever while the last output is written.
+        let connected = self.outcome.is_none();
+        if connected {
+            fds.push(PollFd::from_borrowed_fd(self.connection.as_fd(), flags));
+        }
+        fds.push(PollFd::from_borrowed_fd(
+            self.signals.as_fd(),
+            PollFlags::IN,
+        ));
+        let input = self.input && self.credit > 0 && self.connection.has_room();
+        if input {
+            fds.push(PollFd::from_borrowed_fd(self.streams.stdin, PollFlags::IN));
+        }
+        let mut watched = [false; 2];
+        for (sink, watched) in self.outputs.iter().zip(&mut watched) {
+            if let Some(writer) = sink.writer.as_ref() {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::OUT, sink.is_waiting());
+                fds.push(PollFd::from_borrowed_fd(writer.as_fd(), flags));
+                *watched = true;
+            }
+        }
+        wait_for(&mut fds, None)?;
+        let mut flags = fds.iter().map(PollFd::revents);
+        let mut take = |there: bool| match there {
+            true => flags.next().unwrap_or(PollFlags::empty()),
+            false => PollFlags::empty(),
+        };
+        Ok(Ready {
+            connection: take(connected).intersects(!PollFlags::OUT),
+            signals: !take(true).is_empty(),
+            input: !take(input).is_empty(),
+            outputs: watched.map(&mut take),
+        })
+    }
+
+    fn read_input(&mut self) -> Result<(), ConnectionError> {
+        let (session, stream) = (self.options.session, Stream::Stdin);
+        let limit = self.credit.min(MAX_DATA);
+        let read = self
+            .connection
+            .send_from(self.streams.stdin, session, stream, limit);
+        match read {
+            Ok(read @ 1..) => self.credit -= read,
+            Err(Errno::WOULDBLOCK) => {}
+            // An end, or an input that cannot be read, such as one that is closed.
+            Ok(_) | Err(_) => {
+                self.input = false;
+                self.connection.send(&Frame::Eof { session, stream })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Acts on the signals that came; returns one that is meant for ourselves.
+    fn handle_signals(&mut self) -> Result<Option<i32>, AttachError> {
+        for signal in self.signals.take() {
+            if signal == signals::RESIZED {
+                self.send_size()?;
+            } else if signal == signals::CONTINUED {
+                // The shell set its own modes while we were stopped.
+                if let Some(terminal) = &self.terminal {
+                    terminal.reenter().map_err(AttachError::Terminal)?;
+                }
+                self.send_size()?;
+            } else if self.signals.is_for_us(signal) || self.outcome.is_some() {
+                return Ok(Some(signal));
+            } else if let Ok(signal) = u32::try_from(signal) {
+                let session = self.options.session;
+                self.connection.send(&Frame::Signal { session, signal })?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn send_size(&mut self) -> Result<(), ConnectionError> {
+        if !self.options.tty || self.outcome.is_some() {
+            return Ok(());
+        }
+        let fds = [self.streams.stdout, self.streams.stdin, self.streams.stderr];
+        let Some(size) = fds.into_iter().find_map(terminal_size) else {
+            return Ok(());
+        };
+        let session = self.options.session;
+        self.connection.send(&Frame::Resize { session, size })
+    }
+}
+
+fn is_disconnect(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::BrokenPipe | Kind::ConnectionReset | Kind::NotConnected
+    )
+}
+
+#[cfg(test)]
+mod tests;

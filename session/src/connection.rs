@@ -1,0 +1,350 @@
+//! A non-blocking connection that speaks frames.
+
+use hullbox_protocol::{
+    DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Stream, data_header, encode_into,
+};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Bytes asked of the connection in one read: two whole `Data` frames.
+const READ_LEN: usize = 2 * (MAX_DATA + HEADER_LEN);
+
+/// No more data is read from a process while this many bytes wait for the peer.
+const HIGH_WATER: usize = 2 * MAX_DATA;
+
+/// Nothing more is read from a peer that leaves this many bytes unread. Only one
+/// that floods us with requests gets here: data alone stops at [`HIGH_WATER`].
+const FLOODED: usize = 16 * 1024 * 1024;
+
+/// Room for a full [`HIGH_WATER`] and one frame more. Untouched pages of it cost nothing.
+const BUFFER_LEN: usize = HIGH_WATER + 2 * (MAX_DATA + HEADER_LEN);
+
+/// Why a connection came to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer's bytes are not frames.
+    #[error("the peer does not speak the protocol")]
+    Decode(#[source] DecodeError),
+    /// One of our own frames is too large to be sent.
+    #[error("a frame cannot be sent")]
+    Encode(#[source] DecodeError),
+    /// The peer sent what it had no credit for, or what this side never takes.
+    #[error("the peer broke the protocol: {0}")]
+    Violation(&'static str),
+    /// Reading or writing failed.
+    #[error("the connection failed")]
+    Io(#[source] std::io::Error),
+}
+
+impl From<Errno> for ConnectionError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+/// A connection's file descriptor with what waits in either direction.
+///
+/// Nothing here blocks: [`Self::flush`] writes what the socket takes,
+/// [`Self::fill`] reads what is there. The owner polls.
+#[derive(Debug)]
+pub struct Connection {
+    fd: OwnedFd,
+    outbox: Outbox,
+    decoder: Decoder,
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Connection {
+    /// Takes over a connected stream socket and makes it non-blocking.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] if the descriptor is not fit for that.
+    pub fn new(fd: OwnedFd) -> Result<Self, ConnectionError> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self {
+            fd,
+            outbox: Outbox::default(),
+            decoder: Decoder::new(),
+        })
+    }
+
+    /// Queues a frame.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Encode`] if it is over its limits.
+    pub fn send(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        self.outbox.push(frame).map_err(ConnectionError::Encode)
+    }
+
+    /// Queues a `Data` frame of bytes that lie elsewhere.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Encode`] over [`MAX_DATA`] bytes.
+    pub fn send_data(
+        &mut self,
+        session: u32,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let header = data_header(session, stream, bytes.len()).map_err(ConnectionError::Encode)?;
+        self.outbox.append(&header);
+        self.outbox.append(bytes);
+        Ok(())
+    }
+
+    /// Reads up to `limit` bytes from `source` straight into a queued `Data` frame.
+    /// Returns how many; 0 is the source's end, and queues nothing.
+    ///
+    /// # Errors
+    /// The source's error, `WOULDBLOCK` among them; nothing is queued then.
+    pub fn send_from(
+        &mut self,
+        source: BorrowedFd<'_>,
+        session: u32,
+        stream: Stream,
+        limit: usize,
+    ) -> Result<usize, Errno> {
+        self.outbox.read_from(source, session, stream, limit)
+    }
+
+    /// Bytes queued and not yet written.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.outbox.pending()
+    }
+
+    /// Whether the peer keeps up, so that more data may be queued.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.pending() < HIGH_WATER
+    }
+
+    /// Whether to read at all: not from a peer that sends and never reads.
+    #[must_use]
+    pub fn may_fill(&self) -> bool {
+        self.pending() < FLOODED
+    }
+
+    /// Writes what the socket takes; [`Self::pending`] tells what is left.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] when the connection is broken.
+    pub fn flush(&mut self) -> Result<(), ConnectionError> {
+        self.outbox.flush(self.fd.as_fd())
+    }
+
+    /// Reads once what has arrived. `Ok(false)` is the end of the stream.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] when the connection is broken,
+    /// [`ConnectionError::Violation`] when it ended inside a frame.
+    pub fn fill(&mut self) -> Result<bool, ConnectionError> {
+        let tail = self.decoder.tail();
+        tail.reserve(READ_LEN);
+        let read = loop {
+            match rustix::io::read(&self.fd, spare_capacity(tail)) {
+                Err(Errno::INTR) => {}
+                result => break result,
+            }
+        };
+        match read {
+            Ok(0) if self.decoder.is_mid_frame() => {
+                Err(ConnectionError::Violation("it ended inside a frame"))
+            }
+            Ok(0) => Ok(false),
+            Ok(_) | Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The next whole frame of what was read, or `None` until [`Self::fill`] reads more.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Decode`]; the connection is of no use afterwards.
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming<'_>>, ConnectionError> {
+        self.decoder
+            .next_incoming()
+            .map_err(ConnectionError::Decode)
+    }
+
+    /// As [`Self::next_incoming`], together with a way to queue answers while the
+    /// frame is still borrowed.
+    pub(crate) fn split(&mut self) -> (&mut Decoder, &mut Outbox) {
+        (&mut self.decoder, &mut self.outbox)
+    }
+}
+
+/// Bytes on their way to the peer. The buffer is zeroed once, lazily by the
+/// kernel, so that data can be read into its middle without unsafe code.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Outbox {
+    pub(crate) fn pending(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Makes the buffer's free end at least `len` long.
+    fn reserve(&mut self, len: usize) {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        if self.end + len <= self.buffer.len() {
+            return;
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let needed = self.end + len;
+        if self.buffer.is_empty() && needed <= BUFFER_LEN {
+            self.buffer = vec![0; BUFFER_LEN];
+        } else if self.buffer.len() < needed {
+            self.buffer.resize(needed.next_multiple_of(BUFFER_LEN), 0);
+        }
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.buffer[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    pub(crate) fn push(&mut self, frame: &Frame) -> Result<(), DecodeError> {
+        let mut wire = Vec::new();
+        encode_into(frame, &mut wire)?;
+        self.append(&wire);
+        Ok(())
+    }
+
+    fn read_from(
+        &mut self,
+        source: BorrowedFd<'_>,
+        session: u32,
+        stream: Stream,
+        limit: usize,
+    ) -> Result<usize, Errno> {
+        let limit = limit.min(MAX_DATA);
+        self.reserve(HEADER_LEN + limit);
+        let body = self.end + HEADER_LEN;
+        let read = loop {
+            match rustix::io::read(source, &mut self.buffer[body..body + limit]) {
+                Err(Errno::INTR) => {}
+                result => break result?,
+            }
+        };
+        if read > 0 {
+            let header = data_header(session, stream, read).map_err(|_| Errno::OVERFLOW)?;
+            self.buffer[self.end..body].copy_from_slice(&header);
+            self.end = body + read;
+        }
+        Ok(read)
+    }
+
+    fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<(), ConnectionError> {
+        while self.pending() > 0 {
+            let waiting = &self.buffer[self.start..self.end];
+            // MSG_NOSIGNAL: a peer that went away is an error of this
+            // connection, not a SIGPIPE for the whole process.
+            let sent = rustix::net::send(fd, waiting, rustix::net::SendFlags::NOSIGNAL);
+            match sent {
+                Ok(sent) => self.start += sent,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if self.buffer.len() > 2 * BUFFER_LEN {
+            // A rare huge frame went out: give its memory back.
+            *self = Self::default();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (Connection, UnixStream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Connection::new(a.into()).unwrap(), b)
+    }
+
+    #[test]
+    fn frames_cross_with_a_peer_that_dribbles() {
+        let (mut connection, mut peer) = pair();
+        let mut wire = Vec::new();
+        let frame = Frame::Log("x".repeat(5000));
+        encode_into(&frame, &mut wire).unwrap();
+        for byte in wire {
+            assert_eq!(connection.next_incoming().unwrap(), None);
+            peer.write_all(&[byte]).unwrap();
+            assert!(connection.fill().unwrap());
+        }
+        assert_eq!(
+            connection.next_incoming().unwrap(),
+            Some(Incoming::Frame(frame))
+        );
+        drop(peer);
+        assert!(!connection.fill().unwrap());
+    }
+
+    #[test]
+    fn an_end_inside_a_frame_is_not_a_clean_one() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(&[1, 0, 0, 0, 6, 0]).unwrap();
+        assert!(connection.fill().unwrap());
+        drop(peer);
+        assert!(matches!(
+            connection.fill(),
+            Err(ConnectionError::Violation(_))
+        ));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_leaves_bytes_pending_in_order() {
+        let (mut connection, mut peer) = pair();
+        let mut expected = Vec::new();
+        for i in 0..100u32 {
+            let bytes = vec![u8::try_from(i).unwrap(); 40_000];
+            connection.send_data(i, Stream::Stdout, &bytes).unwrap();
+            expected.extend_from_slice(&data_header(i, Stream::Stdout, 40_000).unwrap());
+            expected.extend_from_slice(&bytes);
+        }
+        let mut seen = Vec::new();
+        peer.set_nonblocking(true).unwrap();
+        while connection.pending() > 0 {
+            connection.flush().unwrap();
+            let mut chunk = vec![0; 30_000];
+            if let Ok(n) = peer.read(&mut chunk) {
+                seen.extend_from_slice(&chunk[..n]);
+            }
+        }
+        peer.read_to_end(&mut seen).unwrap_err();
+        assert!(seen == expected);
+    }
+
+    #[test]
+    fn writing_to_a_peer_that_left_is_an_error_not_a_signal() {
+        let (mut connection, peer) = pair();
+        drop(peer);
+        connection.send(&Frame::Shutdown).unwrap();
+        assert!(connection.flush().is_err());
+    }
+}

@@ -1,0 +1,632 @@
+//! The process's end: pipes and terminals of many sessions on one connection.
+//!
+//! ```no_run
+//! # use hullbox_session::server::{Drain, Event, Pump, Stdio};
+//! # use hullbox_protocol::ExitStatus;
+//! # fn spawn() -> (std::process::Child, Stdio) { unimplemented!() }
+//! # fn demo(socket: std::os::fd::OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut pump = Pump::new(socket)?;
+//! loop {
+//!     match pump.wait(&[], None)? {
+//!         Event::Exec { session, .. } => {
+//!             let (mut child, stdio) = spawn();
+//!             pump.open(session, stdio)?;
+//!             // … and when a watched descriptor says that it ended:
+//!             let code = child.wait()?.code().unwrap_or(1) as u8;
+//!             pump.finish(session, ExitStatus::Code(code), Drain::ToEnd);
+//!         }
+//!         Event::Finished { .. } | Event::Closed(_) => return Ok(()),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
+
+mod source;
+
+use crate::connection::{Connection, ConnectionError};
+use crate::sink::{Sink, Writer};
+use hullbox_protocol::{
+    ExitStatus, Failure, Frame, Incoming, MAX_DATA, ProcessSpec, Setup, Started, Stream,
+    TerminalSize,
+};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use source::Source;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sessions that one connection may have at a time.
+const MAX_SESSIONS: usize = 1024;
+
+/// A process's standard streams, as its parent holds them.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The parent's ends of pipes; `None` where the process has something else. Without
+    /// `stdin` the peer is told at once that nobody reads.
+    Pipes {
+        /// Write end.
+        stdin: Option<OwnedFd>,
+        /// Read end.
+        stdout: Option<OwnedFd>,
+        /// Read end.
+        stderr: Option<OwnedFd>,
+    },
+    /// The master of a pseudo-terminal whose slave the process has open already.
+    Terminal(OwnedFd),
+}
+
+/// What to do, once a process ended, with an output that others still hold open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Pass on everything until its end. For a process whose descendants die with it.
+    ToEnd,
+    /// Wait this long for the end, then pass on what is there and close.
+    Grace(Duration),
+}
+
+/// What the pump does not settle by itself.
+#[derive(Debug)]
+pub enum Event {
+    /// Arrange the guest.
+    Setup(Box<Setup>),
+    /// Run a process; answer with [`Pump::open`] and [`Pump::started`], or [`Pump::fail`].
+    Exec {
+        /// Its session; input for it is kept from now on.
+        session: u32,
+        /// What to run.
+        spec: Box<ProcessSpec>,
+    },
+    /// Deliver a signal. The session may have ended; the number is 1 to 64.
+    Signal {
+        /// See [`Frame::Exec`].
+        session: u32,
+        /// Linux signal number.
+        signal: u32,
+    },
+    /// A size for a session whose terminal the pump does not hold (yet).
+    Resize {
+        /// See [`Frame::Exec`].
+        session: u32,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// End in an orderly way.
+    Shutdown,
+    /// `Exited` of this session is written to the connection.
+    Finished {
+        /// See [`Frame::Exec`].
+        session: u32,
+    },
+    /// The extra descriptor with this index is readable (or hung up).
+    Ready(usize),
+    /// The time is over.
+    Timeout,
+    /// The connection ended: cleanly, or why not. All sessions are dropped.
+    Closed(Option<ConnectionError>),
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    id: u32,
+    terminal: Option<Arc<OwnedFd>>,
+    opened: bool,
+    stdin: Sink,
+    stdout: Source,
+    stderr: Source,
+    exit: Option<Exit>,
+}
+
+#[derive(Debug)]
+struct Exit {
+    status: ExitStatus,
+    /// When to stop waiting for others that hold the output open.
+    deadline: Option<Instant>,
+}
+
+impl Session {
+    fn source(&mut self, stream: Stream) -> Option<&mut Source> {
+        match stream {
+            Stream::Stdin => None,
+            Stream::Stdout => Some(&mut self.stdout),
+            Stream::Stderr => Some(&mut self.stderr),
+        }
+    }
+
+    fn sources(&self) -> [(Stream, &Source); 2] {
+        [
+            (Stream::Stdout, &self.stdout),
+            (Stream::Stderr, &self.stderr),
+        ]
+    }
+
+    /// The peer ended a stream: its own input, or its interest in our output.
+    fn end(&mut self, stream: Stream) {
+        let terminal = self.terminal.is_some();
+        match self.source(stream) {
+            Some(source) => source.turn_away(terminal),
+            None => self.stdin.end(),
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.stdout.fd.is_none() && self.stderr.fd.is_none()
+    }
+}
+
+/// Joins the standard streams of any number of processes to one connection.
+#[derive(Debug)]
+pub struct Pump {
+    connection: Connection,
+    sessions: Vec<Session>,
+    events: VecDeque<Event>,
+    finishing: Vec<u32>,
+    closed: bool,
+}
+
+/// Which descriptor a poll result is about.
+#[derive(Debug, Clone, Copy)]
+enum Token {
+    Connection,
+    Extra(usize),
+    Stdin(usize),
+    Output(usize, Stream),
+}
+
+impl Pump {
+    /// Takes over a connected stream socket.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] if it cannot be made non-blocking.
+    pub fn new(connection: OwnedFd) -> Result<Self, ConnectionError> {
+        Ok(Self {
+            connection: Connection::new(connection)?,
+            sessions: Vec::new(),
+            events: VecDeque::new(),
+            finishing: Vec::new(),
+            closed: false,
+        })
+    }
+
+    /// Queues a frame of the caller's own, such as `Hello` or `Log`.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Encode`] if it is over its limits.
+    pub fn send(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        if self.closed {
+            return Ok(());
+        }
+        self.connection.send(frame)
+    }
+
+    /// Joins a process's streams to its session. Input that came before is passed on.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] if a descriptor cannot be made non-blocking.
+    pub fn open(&mut self, session: u32, stdio: Stdio) -> Result<(), ConnectionError> {
+        let session = self.session_or_new(session);
+        session.opened = true;
+        match stdio {
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let stdin = shared(stdin)?.map(Writer::NonBlocking);
+                session.stdin.open(stdin, false);
+                session.stdout.open(shared(stdout)?, false);
+                session.stderr.open(shared(stderr)?, false);
+            }
+            Stdio::Terminal(master) => {
+                let master = shared(Some(master))?;
+                session.terminal.clone_from(&master);
+                let writer = master.clone().map(Writer::NonBlocking);
+                session.stdin.open(writer, true);
+                session.stdout.open(master, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that the process runs.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub fn started(&mut self, session: u32, started: Started) -> Result<(), ConnectionError> {
+        self.send(&Frame::Started { session, started })
+    }
+
+    /// Tells the peer that the process could not be run, and ends the session.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub fn fail(&mut self, session: u32, failure: Failure) -> Result<(), ConnectionError> {
+        self.sessions.retain(|s| s.id != session);
+        self.send(&Frame::Failed { session, failure })
+    }
+
+    /// The process ended: once its output is drained, `Exited` is sent and
+    /// [`Event::Finished`] reported.
+    pub fn finish(&mut self, session: u32, status: ExitStatus, drain: Drain) {
+        let deadline = match drain {
+            Drain::ToEnd => None,
+            Drain::Grace(time) => Some(Instant::now() + time),
+        };
+        let session = self.session_or_new(session);
+        session.stdin.break_off();
+        // Nobody is left whom the peer could send anything.
+        let _ = session.stdin.take_broken();
+        session.exit = Some(Exit { status, deadline });
+    }
+
+    /// Waits for the next event, moving bytes meanwhile.
+    ///
+    /// `extra` descriptors are watched for reading; `timeout` is for this call.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] if polling itself fails. The end of the connection
+    /// is an event, not an error.
+    pub fn wait(
+        &mut self,
+        extra: &[BorrowedFd<'_>],
+        timeout: Option<Duration>,
+    ) -> Result<Event, ConnectionError> {
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if let Err(error) = self.advance() {
+                self.close(Some(error));
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if self.closed && extra.is_empty() && end.is_none() {
+                return Ok(Event::Closed(None));
+            }
+            let ready = self.poll(extra, end)?;
+            if let Some(event) = self.dispatch(&ready) {
+                return Ok(event);
+            }
+            if ready.is_empty() && end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(Event::Timeout);
+            }
+        }
+    }
+
+    /// Everything that needs no waiting: decode, settle, write.
+    fn advance(&mut self) -> Result<(), ConnectionError> {
+        if self.closed {
+            return Ok(());
+        }
+        self.decode()?;
+        self.settle()?;
+        self.connection.flush()?;
+        if self.connection.pending() == 0 {
+            let finished = self.finishing.drain(..);
+            self.events
+                .extend(finished.map(|session| Event::Finished { session }));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, why: Option<ConnectionError>) {
+        self.closed = true;
+        self.sessions.clear();
+        self.finishing.clear();
+        self.events.push_back(Event::Closed(why));
+    }
+
+    fn session_or_new(&mut self, id: u32) -> &mut Session {
+        let index = self.sessions.iter().position(|s| s.id == id);
+        let index = index.unwrap_or_else(|| {
+            self.sessions.push(Session {
+                id,
+                ..Session::default()
+            });
+            self.sessions.len() - 1
+        });
+        &mut self.sessions[index]
+    }
+
+    /// Takes all whole frames that were read.
+    fn decode(&mut self) -> Result<(), ConnectionError> {
+        let sessions = &mut self.sessions;
+        let (decoder, _) = self.connection.split();
+        while let Some(incoming) = decoder.next_incoming().map_err(ConnectionError::Decode)? {
+            match incoming {
+                Incoming::Data {
+                    session,
+                    stream: Stream::Stdin,
+                    bytes,
+                } => {
+                    let target = sessions.iter_mut().find(|s| s.id == session);
+                    if !target.is_none_or(|s| s.stdin.accept(bytes)) {
+                        return Err(ConnectionError::Violation("input beyond its credit"));
+                    }
+                }
+                Incoming::Data { .. } => {
+                    return Err(ConnectionError::Violation("output sent to the process"));
+                }
+                Incoming::Frame(frame) => {
+                    if let Some(event) = take_frame(sessions, frame)? {
+                        self.events.push_back(event);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues what the state of the sessions calls for.
+    fn settle(&mut self) -> Result<(), ConnectionError> {
+        let (_, outbox) = self.connection.split();
+        let mut push = |frame| outbox.push(&frame).map_err(ConnectionError::Encode);
+        for state in &mut self.sessions {
+            let (session, stream) = (state.id, Stream::Stdin);
+            if let Some(bytes) = state.stdin.take_credit() {
+                push(Frame::Credit {
+                    session,
+                    stream,
+                    bytes,
+                })?;
+            }
+            if state.stdin.take_broken() {
+                push(Frame::Eof { session, stream })?;
+            }
+            if state.is_drained()
+                && let Some(Exit { status, .. }) = state.exit.take()
+            {
+                push(Frame::Exited { session, status })?;
+                self.finishing.push(session);
+            }
+        }
+        self.sessions.retain(|s| !self.finishing.contains(&s.id));
+        Ok(())
+    }
+
+    /// Waits until something can be done. The answer is empty when the time is over.
+    fn poll(
+        &self,
+        extra: &[BorrowedFd<'_>],
+        end: Option<Instant>,
+    ) -> Result<Vec<(Token, PollFlags)>, ConnectionError> {
+        let mut tokens = Vec::with_capacity(8);
+        let mut fds = Vec::with_capacity(8);
+        let mut watch = |token, fd, flags| {
+            tokens.push(token);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if !self.closed {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, self.connection.may_fill());
+            flags.set(PollFlags::OUT, self.connection.pending() > 0);
+            watch(Token::Connection, self.connection.as_fd(), flags);
+        }
+        for (index, fd) in extra.iter().enumerate() {
+            watch(Token::Extra(index), *fd, PollFlags::IN);
+        }
+        let room = self.connection.has_room();
+        let mut end = end;
+        for (index, session) in self.sessions.iter().enumerate() {
+            if let Some(writer) = session.stdin.writer.as_ref()
+                && session.stdin.is_watched()
+            {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::OUT, session.stdin.is_waiting());
+                watch(Token::Stdin(index), writer.as_fd(), flags);
+            }
+            for (stream, source) in session.sources() {
+                if let Some(fd) = source.fd.as_ref()
+                    && source.is_watched(room)
+                {
+                    watch(Token::Output(index, stream), fd.as_fd(), PollFlags::IN);
+                }
+            }
+            if let Some(deadline) = session.exit.as_ref().and_then(|exit| exit.deadline) {
+                end = Some(end.map_or(deadline, |end| end.min(deadline)));
+            }
+        }
+        wait_for(&mut fds, end)?;
+        Ok(tokens
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(token, fd)| (token, fd.revents()))
+            .collect())
+    }
+
+    /// Moves the bytes that `ready` allows to move.
+    fn dispatch(&mut self, ready: &[(Token, PollFlags)]) -> Option<Event> {
+        let mut event = None;
+        for &(token, flags) in ready {
+            match token {
+                Token::Extra(index) => {
+                    let _ = event.get_or_insert(Event::Ready(index));
+                }
+                // Only room to write was waited for: `advance` flushes.
+                Token::Connection if flags == PollFlags::OUT => {}
+                Token::Connection => match self.connection.fill() {
+                    Ok(true) => {}
+                    Ok(false) => self.close(None),
+                    Err(error) => self.close(Some(error)),
+                },
+                _ if self.closed => {}
+                Token::Stdin(index) => {
+                    let sink = &mut self.sessions[index].stdin;
+                    if flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+                        sink.break_off();
+                    } else {
+                        sink.write_queued();
+                    }
+                }
+                Token::Output(index, stream) => {
+                    if let Err(error) = self.read_output(index, stream) {
+                        self.close(Some(error));
+                    }
+                }
+            }
+        }
+        self.close_overdue();
+        event
+    }
+
+    /// Reads once from a process and queues what came.
+    fn read_output(&mut self, index: usize, stream: Stream) -> Result<(), ConnectionError> {
+        let connection = &mut self.connection;
+        let Some(session) = self.sessions.get_mut(index) else {
+            return Ok(());
+        };
+        let id = session.id;
+        let Some(source) = session.source(stream) else {
+            return Ok(());
+        };
+        let Some(fd) = source.fd.clone() else {
+            return Ok(());
+        };
+        let read = if source.discards() {
+            rustix::io::read(&fd, &mut [0; 4096])
+        } else {
+            connection.send_from(fd.as_fd(), id, stream, source.credit().min(MAX_DATA))
+        };
+        match read {
+            Ok(read @ 1..) => source.spend(read),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            // A terminal whose last slave was closed says EIO instead of an end.
+            Ok(_) | Err(_) => {
+                source.fd = None;
+                let ended = Frame::Eof {
+                    session: id,
+                    stream,
+                };
+                if session.terminal.is_some() {
+                    session.stdin.break_off();
+                }
+                self.connection.send(&ended)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up outputs that outlive their process beyond its grace and have nothing to say.
+    fn close_overdue(&mut self) {
+        let now = Instant::now();
+        for session in &mut self.sessions {
+            let Some(exit) = &mut session.exit else {
+                continue;
+            };
+            if exit.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            // Not a busy loop while a slow peer leaves bytes here: look again in a while.
+            exit.deadline = Some(now + Duration::from_millis(100));
+            for source in [&mut session.stdout, &mut session.stderr] {
+                if source.fd.as_ref().is_some_and(|fd| !is_readable(fd)) {
+                    source.fd = None;
+                }
+            }
+        }
+    }
+}
+
+/// Settles a frame or turns it into an event.
+fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>, ConnectionError> {
+    Ok(match frame {
+        Frame::Setup(setup) => Some(Event::Setup(setup)),
+        Frame::Exec { session, spec } => {
+            if find(sessions, session).is_some() {
+                return Err(ConnectionError::Violation("a session number in use"));
+            }
+            if sessions.len() >= MAX_SESSIONS {
+                return Err(ConnectionError::Violation("too many sessions"));
+            }
+            sessions.push(Session {
+                id: session,
+                ..Session::default()
+            });
+            Some(Event::Exec { session, spec })
+        }
+        Frame::Signal { session, signal } => (1..=64)
+            .contains(&signal)
+            .then_some(Event::Signal { session, signal }),
+        Frame::Resize { session, size } => match find(sessions, session).map(|s| &s.terminal) {
+            Some(Some(master)) => {
+                // The terminal may be gone already; its size is then of no interest.
+                let _ = rustix::termios::tcsetwinsize(master, window(size));
+                None
+            }
+            Some(None) => Some(Event::Resize { session, size }),
+            None => None,
+        },
+        Frame::Shutdown => Some(Event::Shutdown),
+        Frame::Credit {
+            session,
+            stream,
+            bytes,
+        } => {
+            if let Some(source) = find(sessions, session).and_then(|s| s.source(stream)) {
+                source.add_credit(bytes);
+            }
+            None
+        }
+        Frame::Eof { session, stream } => {
+            if let Some(session) = find(sessions, session) {
+                session.end(stream);
+            }
+            None
+        }
+        Frame::Data { .. }
+        | Frame::Hello(_)
+        | Frame::Started { .. }
+        | Frame::Failed { .. }
+        | Frame::Exited { .. }
+        | Frame::Log(_) => {
+            return Err(ConnectionError::Violation("a frame of the other direction"));
+        }
+    })
+}
+
+fn find(sessions: &mut [Session], id: u32) -> Option<&mut Session> {
+    sessions.iter_mut().find(|s| s.id == id)
+}
+
+fn window(size: TerminalSize) -> rustix::termios::Winsize {
+    rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}
+
+/// Makes a descriptor fit for the pump.
+fn shared(fd: Option<OwnedFd>) -> Result<Option<Arc<OwnedFd>>, ConnectionError> {
+    let Some(fd) = fd else { return Ok(None) };
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Ok(Some(Arc::new(fd)))
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+    polled.is_ok() && fds[0].revents().contains(PollFlags::IN)
+}
+
+/// Polls until something happens or the time is over.
+pub(crate) fn wait_for(
+    fds: &mut [PollFd<'_>],
+    end: Option<Instant>,
+) -> Result<(), ConnectionError> {
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(fds, left.as_ref()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
