@@ -1,51 +1,67 @@
-//! The helper machine's side: the same agent as init of one long-lived VM whose root is the
-//! host's filesystem, serving sessions until nobody needs it.
+//! The helper machine's role: PID 1 under QEMU with Debian's cloud kernel.
 //!
-//! # Contract with the host (`hullbox-engine`, `machine`)
+//! The host side (`engine/src/machine`) builds an initramfs and a command line; this
+//! module's side of that contract is:
 //!
-//! The kernel is a distribution's: virtio over PCI, most drivers as modules, ACPI. The agent runs
-//! in this role when its environment says `HULLBOX_ROLE=machine` ([`AgentEnv::ROLE`], from the
-//! kernel command line). The initramfs holds, besides `/init`:
+//! # Initramfs
 //!
-//! - `/machine/modules`: file names, one a line, of kernel modules in `/machine/`, uncompressed,
-//!   in an order that satisfies their dependencies. Load each (`finit_module`); one that is there
-//!   already is fine, one that fails is logged and skipped.
-//! - `/machine/config`: lines `key=value`; the value is the rest of the line, any bytes but
-//!   newline. Paths are absolute and without `..`. Unknown keys are ignored. Keys:
+//! | path | what |
+//! |---|---|
+//! | `/init` | this program |
+//! | `/dev/console`, `/dev/null` | character nodes 5:1 and 1:3 (the kernel and Rust's runtime open them before anything is mounted) |
+//! | `/modules/list` | file names, one a line, in loading order; empty lines and lines with `#` are passed over. Absent: no modules |
+//! | `/modules/NAME.ko` | each module of the list. An already loaded or built-in one (`EEXIST`) is no error; any other failure is reported on the console and passed over, so that a missing driver shows itself where it is needed |
 //!
-//! | key | times | meaning |
+//! Module parameters follow the file name on its line: `kvm-amd.ko nested=0`.
+//!
+//! # Kernel command line
+//!
+//! The kernel hands `HULLBOX_…=value` words to init as environment.
+//!
+//! | word | meaning | without it |
 //! |---|---|---|
-//! | `root` | 1 | tag of the virtio-fs share with the host's root |
-//! | `hostname` | 1 | host name |
-//! | `modules` | 0–1 | directory of the host: bind it at `/lib/modules/<uname -r>`, so that modprobe works |
-//! | `data` | 0–1 | mount `/dev/vda` (ext4) here, over whatever the host has there |
-//! | `volume` | 0– | directory or file of the host that is written through: bind it from the share |
-//! | `tmpfs` | 0– | a fresh tmpfs here, mode 0755 |
-//! | `idle_s` | 1 | power off after this long without work; 0 is never |
+//! | `HULLBOX_ROLE=machine` | this role | the container role |
+//! | `HULLBOX_HOST_TAG=host` | virtio-fs tag of the host's root, mounted as the read-only lower layer of `/` | `host` |
+//! | `HULLBOX_DATA_DEV=/dev/vda` | block device with ext4, the data disk | no data disk |
+//! | `HULLBOX_DATA_DIR=/path` | where the data disk is mounted (made if missing) | no data disk |
+//! | `HULLBOX_WRITABLE=tag:/path,tag2:/path2` | virtio-fs shares mounted read-write at these paths; no comma or space in a path, use `\054` and `\040` (octal, as in /proc/mounts) | none |
+//! | `HULLBOX_IDLE_S=60` | power off after so many seconds without a session or leftover process; 0 is never | 0 |
+//! | `HULLBOX_HOSTNAME=name` | host name | `hullbox-machine` |
+//! | `HULLBOX_CLOCK_NS=…` | wall clock in ns since 1970, set if the kernel's own is before it | the kernel's (RTC) |
+//! | `HULLBOX_ROOT_SIZE=50%` | size option of the tmpfs that takes writes to `/` | `50%` |
 //!
-//! Root: an overlay of the share (below) and a tmpfs, so writes go to memory. On it the usual
-//! /proc, /sys, /dev (with pts, shm, mqueue), a cgroup2 with all controllers delegated, an empty
-//! tmpfs on /run, and then, each made if missing: `modules`, `volume`, `tmpfs`, `data` in that
-//! order (the sources of `modules` and `volume` are taken from the share itself, below the
-//! overlay, because `data` may hide them). PID 1 itself enters this root (so that the kernel's
-//! own calls of modprobe find it). `/dev/kvm` gets mode 0666, `lo` is up, `net.ipv4.ip_forward`
-//! stays as it is.
+//! # What programs find
 //!
-//! Sessions: the agent listens on vsock port [`MACHINE_PORT`]. Then it dials the host's
-//! [`MACHINE_READY_PORT`] once, sends one `Hello` and closes: that is the "up" event. If set-up
-//! fails it writes the reason to the console (one line that starts with `hullbox-agent: `) and
-//! powers off. On each accepted connection it first drops what the kernel remembers of names
-//! (writes 6 to `/proc/sys/vm/drop_caches`: a file that the host made or replaced since the last
-//! command must be seen, and overlayfs never asks again about a name that was not there), then
-//! sends `Hello`; the connection counts as work from that moment. The host sends one `Exec`
-//! (session 0; no `Setup`), then streams and signals as in a container. `ProcessSpec.stdin` and
-//! `.terminal` and `.pipes` apply; PATH is looked up in the new root. Signals go to the
-//! session's process group. After `Exited` the connection is closed. When the host closes it
-//! first, the session's process group gets SIGHUP and SIGCONT, and SIGKILL after a grace of 2 s.
-//! Processes that left their session (a container's monitor) live on, are reaped by the agent and
-//! count as work. `Shutdown` on any connection, or idling, ends everything: SIGTERM to all,
-//! SIGKILL after 5 s, sync, unmount `data`, power off (ACPI).
+//! `/` is the host's root with a memory overlay; `/proc`, `/sys`, `/dev` (devtmpfs, with
+//! `/dev/kvm` open to all), `/dev/pts`, `/dev/shm`, `/dev/mqueue`, `/run` and `/tmp` (tmpfs, mode 1777) are the
+//! machine's own; `/sys/fs/cgroup` is cgroup v2 with all controllers enabled for children;
+//! programs run in the group `/sys/fs/cgroup/init`. Loopback is up. Every mount of the machine
+//! is private, so nothing propagates.
 //!
-//! [`AgentEnv::ROLE`]: hullbox_protocol::AgentEnv::ROLE
-//! [`MACHINE_PORT`]: hullbox_protocol::MACHINE_PORT
-//! [`MACHINE_READY_PORT`]: hullbox_protocol::MACHINE_READY_PORT
+//! # Sessions
+//!
+//! When all of this stands, the machine connects once to the host (CID 2) at
+//! [`MACHINE_READY_PORT`](hullbox_protocol::MACHINE_READY_PORT), sends one `Hello` frame and
+//! closes; if the setup failed it sends a `Log` frame with the reason instead and powers off. It
+//! listens on [`MACHINE_PORT`](hullbox_protocol::MACHINE_PORT) before it connects, so a host
+//! that has seen `Hello` can dial at once.
+//!
+//! Each accepted connection is one trusted session. The client sends `Exec { session: 0 }` (no
+//! `Setup`, no wait for `Hello`) and then speaks as with any agent: `Data`, `Eof`, `Credit`,
+//! `Signal`, `Resize` in, `Started` or `Failed`, `Data`, `Eof`, `Credit`, `Exited` out.
+//! `ProcessSpec` means what it means in a container, in the machine's root:
+//! - `user`: `UserSpec::Ids` (`Named` is resolved in the host's files);
+//! - `cwd`: the absolute path; one that does not exist here is an error, not made;
+//! - `argv`, `env`: exact; the program is looked up in the spec's PATH;
+//! - `terminal`: a pseudo-terminal of the machine, controlling, of its own session;
+//! - a signal goes to the process group of the program, as from a terminal's keyboard.
+//!
+//! When the program ends, `Exited` follows as soon as its output is drained; descendants that
+//! hold the output open hold it up for two seconds at most and are then left alone.
+//! When the connection ends first, the program's process group gets SIGHUP, and SIGKILL two
+//! seconds later. Processes that left the group (`setsid`: detached monitors) live on and
+//! are reaped; as long as one lives the machine is not idle.
+//!
+//! A `Shutdown` frame on any connection stops the machine in an orderly way: SIGTERM to all,
+//! SIGKILL after five seconds, sync, unmount the data disk, ACPI power-off (QEMU ends).
+//! The same happens after `HULLBOX_IDLE_S`.
