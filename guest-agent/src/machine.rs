@@ -9,26 +9,28 @@
 //! |---|---|
 //! | `/init` | this program |
 //! | `/dev/console`, `/dev/null` | character nodes 5:1 and 1:3 (the kernel and Rust's runtime open them before anything is mounted) |
-//! | `/modules/list` | file names, one a line, in loading order; empty lines and lines with `#` are passed over. Absent: no modules |
-//! | `/modules/NAME.ko` | each module of the list. An already loaded or built-in one (`EEXIST`) is no error; any other failure is reported on the console and passed over, so that a missing driver shows itself where it is needed |
+//! | `/machine/modules` | module file names, one a line, in loading order. Absent: none |
+//! | `/machine/NAME.ko` | each module of the list. One that is loaded or built in already (`EEXIST`) is no error; any other failure is reported on the console and passed over, so that a missing driver shows itself where it is needed |
+//! | `/machine/config` | the configuration |
 //!
-//! Module parameters follow the file name on its line: `kvm-amd.ko nested=0`.
+//! The role itself comes from the kernel command line: `HULLBOX_ROLE=machine`, which the
+//! kernel hands to init as environment.
 //!
-//! # Kernel command line
+//! # Configuration
 //!
-//! The kernel hands `HULLBOX_…=value` words to init as environment.
+//! Lines of `key=value`, the value as it stands up to the end of its line; unknown keys are
+//! passed over.
 //!
-//! | word | meaning | without it |
+//! | key | meaning | without it |
 //! |---|---|---|
-//! | `HULLBOX_ROLE=machine` | this role | the container role |
-//! | `HULLBOX_HOST_TAG=host` | virtio-fs tag of the host's root, mounted as the read-only lower layer of `/` | `host` |
-//! | `HULLBOX_DATA_DEV=/dev/vda` | block device with ext4, the data disk | no data disk |
-//! | `HULLBOX_DATA_DIR=/path` | where the data disk is mounted (made if missing) | no data disk |
-//! | `HULLBOX_WRITABLE=tag:/path,tag2:/path2` | virtio-fs shares mounted read-write at these paths; no comma or space in a path, use `\054` and `\040` (octal, as in /proc/mounts) | none |
-//! | `HULLBOX_IDLE_S=60` | power off after so many seconds without a session or leftover process; 0 is never | 0 |
-//! | `HULLBOX_HOSTNAME=name` | host name | `hullbox-machine` |
-//! | `HULLBOX_CLOCK_NS=…` | wall clock in ns since 1970, set if the kernel's own is before it | the kernel's (RTC) |
-//! | `HULLBOX_ROOT_SIZE=50%` | size option of the tmpfs that takes writes to `/` | `50%` |
+//! | `root` | virtio-fs tag of the host's root: the read-only lower layer of `/` | `host` |
+//! | `hostname` | host name | `hullbox-machine` |
+//! | `modules` | this kernel's module directory as a path of the host; `/lib/modules/RELEASE` becomes a link to it, so that `modprobe` works | none |
+//! | `volume` (any number) | a path of the host that is written through: the share's own directory is mounted over the overlay at the same path. The share must allow it; the machine's mount alone gives no right | none |
+//! | `data` | where the ext4 filesystem on `/dev/vda` is mounted, read-write | no data disk |
+//! | `idle_s` | power off after so many seconds without a session or leftover process; 0 is never | 0 |
+//!
+//! A volume or the data directory that does not exist below is made in the overlay.
 //!
 //! # What programs find
 //!
@@ -64,4 +66,4 @@
 //!
 //! A `Shutdown` frame on any connection stops the machine in an orderly way: SIGTERM to all,
 //! SIGKILL after five seconds, sync, unmount the data disk, ACPI power-off (QEMU ends).
-//! The same happens after `HULLBOX_IDLE_S`.
+//! The same happens after `idle_s`.
