@@ -25,7 +25,7 @@
 //! |---|---|---|
 //! | `root` | virtio-fs tag of the host's root: the read-only lower layer of `/` | `host` |
 //! | `hostname` | host name | `hullbox-machine` |
-//! | `modules` | this kernel's module directory as a path of the host; `/lib/modules/RELEASE` becomes a link to it, so that `modprobe` works | none |
+//! | `modules` | this kernel's module directory as a path of the host; bound from the share (below the overlay, and before `data`, which may hide the path) at `/lib/modules/RELEASE`, so that `modprobe` works | none |
 //! | `volume` (any number) | a path of the host that is written through: the share's own directory is mounted over the overlay at the same path. The share must allow it; the machine's mount alone gives no right | none |
 //! | `data` | where the ext4 filesystem on `/dev/vda` is mounted, read-write | no data disk |
 //! | `idle_s` | power off after so many seconds without a session or leftover process; 0 is never | 0 |
@@ -35,7 +35,7 @@
 //! # What programs find
 //!
 //! `/` is the host's root with a memory overlay; `/proc`, `/sys`, `/dev` (devtmpfs, with
-//! `/dev/kvm` open to all), `/dev/pts`, `/dev/shm`, `/dev/mqueue`, `/run` and `/tmp` (tmpfs, mode 1777) are the
+//! `/dev/kvm` open to all), `/dev/pts`, `/dev/shm`, `/dev/mqueue` and `/run` (tmpfs) are the
 //! machine's own; `/sys/fs/cgroup` is cgroup v2 with all controllers enabled for children;
 //! programs run in the group `/sys/fs/cgroup/init`. Loopback is up. Every mount of the machine
 //! is private, so nothing propagates.
@@ -48,8 +48,15 @@
 //! listens on [`MACHINE_PORT`](hullbox_protocol::MACHINE_PORT) before it connects, so a host
 //! that has seen `Hello` can dial at once.
 //!
+//! On each accepted connection the agent first makes the kernel forget names (it writes `6` to
+//! `/proc/sys/vm/drop_caches`: a file that the host made or replaced since must be seen, and
+//! overlayfs never asks again about a name that was not there), then sends `Hello`. From that
+//! moment the connection counts as work; the client waits for it, so that a machine about to
+//! idle out is noticed before any input is spent. `ProcessSpec.pipes` says which streams are
+//! pipes although there is a terminal.
+//!
 //! Each accepted connection is one trusted session. The client sends `Exec { session: 0 }` (no
-//! `Setup`, no wait for `Hello`) and then speaks as with any agent: `Data`, `Eof`, `Credit`,
+//! `Setup`) and then speaks as with any agent: `Data`, `Eof`, `Credit`,
 //! `Signal`, `Resize` in, `Started` or `Failed`, `Data`, `Eof`, `Credit`, `Exited` out.
 //! `ProcessSpec` means what it means in a container, in the machine's root:
 //! - `user`: `UserSpec::Ids` (`Named` is resolved in the host's files);
