@@ -215,7 +215,7 @@ impl Client<'_> {
     /// that is how a peer's death looks on vsock.
     fn fill(&mut self) -> Result<bool, ConnectionError> {
         match self.connection.fill() {
-            Err(ConnectionError::Io(error)) if is_disconnect(&error) => Ok(false),
+            Err(error) if error.is_disconnect() => Ok(false),
             result => result,
         }
     }
@@ -223,10 +223,10 @@ impl Client<'_> {
     /// The peer takes no more bytes; what it sent before may still be read. `false` if
     /// there is nothing.
     fn drain_after(&mut self, error: &ConnectionError) -> Result<bool, AttachError> {
-        match error {
-            ConnectionError::Io(error) if is_disconnect(error) => Ok(self.fill()?),
-            _ => Ok(false),
+        if error.is_disconnect() {
+            return Ok(self.fill()?);
         }
+        Ok(false)
     }
 
     /// The outcome, once everything is written that came before it.
@@ -407,14 +407,6 @@ impl Client<'_> {
         let session = self.options.session;
         self.connection.send(&Frame::Resize { session, size })
     }
-}
-
-fn is_disconnect(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    matches!(
-        error.kind(),
-        Kind::BrokenPipe | Kind::ConnectionReset | Kind::NotConnected
-    )
 }
 
 #[cfg(test)]

@@ -44,6 +44,21 @@ impl From<Errno> for ConnectionError {
     }
 }
 
+impl ConnectionError {
+    /// Whether it only says that the peer is gone, in the words of a peer that left bytes unread.
+    #[must_use]
+    pub fn is_disconnect(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        matches!(
+            self,
+            Self::Io(error) if matches!(
+                error.kind(),
+                Kind::BrokenPipe | Kind::ConnectionReset | Kind::NotConnected
+            )
+        )
+    }
+}
+
 /// A connection's file descriptor with what waits in either direction.
 ///
 /// Nothing here blocks: [`Self::flush`] writes what the socket takes,

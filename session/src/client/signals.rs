@@ -68,7 +68,7 @@ impl Signals {
             Watch::SizeOnly => {}
         }
         let (read, write) = UnixStream::pair()?;
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly::default(), wanted)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?;
         Ok(Self { delivery, watch })
     }
 

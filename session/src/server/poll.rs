@@ -1,0 +1,185 @@
+//! Waiting, and moving the bytes that can be moved.
+
+use super::{Event, Pump};
+use crate::connection::ConnectionError;
+use hullbox_protocol::{Frame, MAX_DATA, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Which descriptor a poll result is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Token {
+    Connection,
+    Extra(usize),
+    Stdin(usize),
+    Output(usize, Stream),
+}
+
+impl Pump {
+    /// Waits until something can be done. The answer is empty when the time is over.
+    pub(super) fn poll(
+        &self,
+        extra: &[BorrowedFd<'_>],
+        end: Option<Instant>,
+    ) -> Result<Vec<(Token, PollFlags)>, ConnectionError> {
+        let mut tokens = Vec::with_capacity(8);
+        let mut fds = Vec::with_capacity(8);
+        let mut watch = |token, fd, flags| {
+            tokens.push(token);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if !self.closed {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, self.connection.may_fill());
+            flags.set(PollFlags::OUT, self.connection.pending() > 0);
+            watch(Token::Connection, self.connection.as_fd(), flags);
+        }
+        for (index, fd) in extra.iter().enumerate() {
+            watch(Token::Extra(index), *fd, PollFlags::IN);
+        }
+        let room = self.connection.has_room();
+        let mut end = end;
+        for (index, session) in self.sessions.iter().enumerate() {
+            if let Some(writer) = session.stdin.writer.as_ref()
+                && session.stdin.is_watched()
+            {
+                let mut flags = PollFlags::empty();
+                flags.set(PollFlags::OUT, session.stdin.is_waiting());
+                watch(Token::Stdin(index), writer.as_fd(), flags);
+            }
+            for (stream, source) in session.sources() {
+                if let Some(fd) = source.fd.as_ref()
+                    && source.is_watched(room)
+                {
+                    watch(Token::Output(index, stream), fd.as_fd(), PollFlags::IN);
+                }
+            }
+            if let Some(deadline) = session.exit.as_ref().and_then(|exit| exit.deadline) {
+                end = Some(end.map_or(deadline, |end| end.min(deadline)));
+            }
+        }
+        wait_for(&mut fds, end)?;
+        Ok(tokens
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(token, fd)| (token, fd.revents()))
+            .collect())
+    }
+
+    /// Moves the bytes that `ready` allows to move.
+    pub(super) fn dispatch(&mut self, ready: &[(Token, PollFlags)]) -> Option<Event> {
+        let mut event = None;
+        for &(token, flags) in ready {
+            match token {
+                Token::Extra(index) => {
+                    let _ = event.get_or_insert(Event::Ready(index));
+                }
+                // Only room to write was waited for: `advance` flushes.
+                Token::Connection if flags == PollFlags::OUT => {}
+                Token::Connection => match self.connection.fill() {
+                    Ok(true) => {}
+                    Ok(false) => self.close(None),
+                    Err(error) => self.close(Some(error)),
+                },
+                _ if self.closed => {}
+                Token::Stdin(index) => {
+                    let sink = &mut self.sessions[index].stdin;
+                    if flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+                        sink.break_off();
+                    } else {
+                        sink.write_queued();
+                    }
+                }
+                Token::Output(index, stream) => {
+                    if let Err(error) = self.read_output(index, stream) {
+                        self.close(Some(error));
+                    }
+                }
+            }
+        }
+        self.close_overdue();
+        event
+    }
+
+    /// Reads once from a process and queues what came.
+    fn read_output(&mut self, index: usize, stream: Stream) -> Result<(), ConnectionError> {
+        let connection = &mut self.connection;
+        let Some(session) = self.sessions.get_mut(index) else {
+            return Ok(());
+        };
+        let id = session.id;
+        let Some(source) = session.source(stream) else {
+            return Ok(());
+        };
+        let Some(fd) = source.fd.clone() else {
+            return Ok(());
+        };
+        let read = if source.discards() {
+            rustix::io::read(&fd, &mut [0; 4096])
+        } else {
+            connection.send_from(fd.as_fd(), id, stream, source.credit().min(MAX_DATA))
+        };
+        match read {
+            Ok(read @ 1..) => source.spend(read),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            // A terminal whose last slave was closed says EIO instead of an end.
+            Ok(_) | Err(_) => {
+                source.fd = None;
+                let ended = Frame::Eof {
+                    session: id,
+                    stream,
+                };
+                if session.terminal.is_some() {
+                    session.stdin.break_off();
+                }
+                self.connection.send(&ended)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up outputs that outlive their process beyond its grace and have nothing to say.
+    fn close_overdue(&mut self) {
+        let now = Instant::now();
+        for session in &mut self.sessions {
+            let Some(exit) = &mut session.exit else {
+                continue;
+            };
+            if exit.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            // Not a busy loop while a slow peer leaves bytes here: look again in a while.
+            exit.deadline = Some(now + Duration::from_millis(100));
+            for source in [&mut session.stdout, &mut session.stderr] {
+                if source.fd.as_ref().is_some_and(|fd| !is_readable(fd)) {
+                    source.fd = None;
+                }
+            }
+        }
+    }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+    polled.is_ok() && fds[0].revents().contains(PollFlags::IN)
+}
+
+/// Polls until something happens or the time is over.
+pub(crate) fn wait_for(
+    fds: &mut [PollFd<'_>],
+    end: Option<Instant>,
+) -> Result<(), ConnectionError> {
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(fds, left.as_ref()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
