@@ -298,11 +298,7 @@ fn descendants_that_keep_the_output_hold_it_up_for_the_grace_only() {
 
 #[test]
 fn a_lost_connection_is_reported() {
-    let (mut peer, server) = start(&["sleep", "30"], Drain::ToEnd);
-    peer.send(&Frame::Signal {
-        session: 9,
-        signal: 15,
-    });
+    let (peer, server) = start(&["sleep", "30"], Drain::ToEnd);
     drop(peer);
     let end = server.join().unwrap();
     assert!(matches!(end, Event::Closed(None)), "{end:?}");
