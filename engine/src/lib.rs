@@ -1,7 +1,12 @@
 //! Containers: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
 
+pub mod artifacts;
 pub mod bundle;
+pub mod containers;
+pub mod monitor;
 pub mod paths;
 pub mod plan;
 pub mod state;
 pub mod sys;
+pub mod timing;
+pub mod vm;

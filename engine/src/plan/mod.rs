@@ -165,7 +165,6 @@ pub fn plan(
         wall_clock_ns: 0,
         persist: !request.auto_remove,
         sysctls: request.sysctls.clone(),
-        ..Setup::default()
     };
     let process = ProcessSpec {
         argv,
@@ -189,9 +188,9 @@ pub fn plan(
             .tty
             .then(|| request.terminal_size.unwrap_or_default()),
         capabilities: Some(capabilities),
+        pipes: hullbox_protocol::PipedStreams::default(),
         no_new_privileges: request.no_new_privileges,
         stdin: request.interactive,
-        ..ProcessSpec::default()
     };
     Ok(ContainerSpec {
         isolation: request.isolation,

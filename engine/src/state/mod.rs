@@ -26,8 +26,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a command waits for another one's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The lock file's byte that guards which images are in use. Rows count from 1.
-const IMAGES_BYTE: i64 = 0;
 
 /// Why the containers' state cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -116,12 +114,6 @@ impl LifeLock {
     }
 }
 
-/// Keeps images from being removed while a container that uses one is being made.
-#[derive(Debug)]
-pub struct ImagesGuard {
-    _file: File,
-}
-
 impl State {
     /// Opens the database, and makes it when it is missing.
     ///
@@ -151,18 +143,6 @@ impl State {
             .mode(0o600)
             .open(&self.lock_file)
             .map_err(StateError::io("open", &self.lock_file))
-    }
-
-    /// Shared: an image is being looked up for a new container. Exclusive: images are being
-    /// removed. Waits for the other.
-    ///
-    /// # Errors
-    /// The lock file cannot be opened or locked.
-    pub fn guard_images(&self, kind: LockKind) -> Result<ImagesGuard, StateError> {
-        let file = self.open_lock_file()?;
-        sys::lock_byte(&file, kind, IMAGES_BYTE)
-            .map_err(StateError::io("lock", &self.lock_file))?;
-        Ok(ImagesGuard { _file: file })
     }
 
     /// Makes a container: its row, in phase [`Phase::Starting`], with its lock held; and its
@@ -314,6 +294,15 @@ impl State {
             return Err(StateError::Running(short_id(id).to_owned()));
         }
         self.forget(id)
+    }
+
+    /// Whether somebody holds a container's lock: its monitor, or who starts it.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or asked.
+    pub fn is_alive(&self, record: &Record) -> Result<bool, StateError> {
+        let file = self.open_lock_file()?;
+        sys::is_byte_locked(&file, record.row).map_err(StateError::io("look at", &self.lock_file))
     }
 
     /// Waits until nobody holds a container's lock: its monitor is gone.

@@ -2,7 +2,7 @@
 
 use super::StateError;
 use super::record::Resolved;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError
             | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     database.busy_timeout(busy)?;
+    // Otherwise the last command to close deletes the log and the next one makes it again.
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > VERSION {
         return Err(StateError::Version {

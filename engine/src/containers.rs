@@ -1,0 +1,331 @@
+//! What front ends do with containers: make and start, list, remove, and tidy up after the dead.
+
+use crate::bundle::Bundle;
+use crate::monitor::{self, Monitor, SpawnError};
+use crate::paths::{PathError, Roots};
+use crate::plan::names;
+use crate::plan::units::ValueError;
+use crate::plan::{self, HostFacts, ImageDefaults, PlanError, PullPolicy, RunRequest};
+use crate::state::{self, LifeLock, NewContainer, Record, State, StateError};
+use crate::timing::Timing;
+use hullbox_image::{Image, ImageId, ImageUse, Reference, ReferenceError, ResolveError, Store};
+use std::io;
+use std::path::PathBuf;
+
+/// Why a container was not made, found or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// The data or runtime directory.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Not the name of any image.
+    #[error("invalid reference {text:?}")]
+    Reference {
+        /// As typed.
+        text: String,
+        /// Why.
+        #[source]
+        source: ReferenceError,
+    },
+    /// Docker's words, because people look for them.
+    #[error("Unable to find image '{0}' locally")]
+    NoImage(String),
+    /// `--pull=always`.
+    #[error("cannot pull {0}: there is no registry support yet")]
+    NoRegistry(String),
+    /// The image store.
+    #[error(transparent)]
+    Image(#[from] ResolveError),
+    /// The image store cannot be opened.
+    #[error("cannot use the image store")]
+    Store(#[from] hullbox_image::StoreError),
+    /// A name that somebody typed.
+    #[error("invalid container name {name:?}")]
+    Name {
+        /// As typed.
+        name: String,
+        /// Why.
+        #[source]
+        source: ValueError,
+    },
+    /// The request.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The containers' state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The monitor.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The kernel gives no random bytes.
+    #[error("cannot make a container id")]
+    Random(#[source] io::Error),
+    /// A running container, and no force.
+    #[error("container {0} is running: stop it first, or use --force")]
+    Running(String),
+    /// A monitor that does not end.
+    #[error("cannot stop container {id}")]
+    Stop {
+        /// Which.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One data directory: its images and containers.
+#[derive(Debug)]
+pub struct Engine {
+    roots: Roots,
+    state: State,
+}
+
+/// What `run` is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct RunOrder {
+    /// Image as typed.
+    pub image: String,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--pull`.
+    pub pull: PullPolicy,
+    /// Everything else.
+    pub request: RunRequest,
+}
+
+/// A container that was made and holds its lock; to be started at once.
+#[derive(Debug)]
+pub struct Created {
+    /// Its record.
+    pub record: Record,
+    lock: LifeLock,
+    bundle: Bundle,
+}
+
+impl Engine {
+    /// Opens the data directory, making it when there is none, and finishes what killed commands
+    /// and monitors left half done.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn open(roots: Roots) -> Result<Self, ContainerError> {
+        roots.create()?;
+        let state = State::open(&roots)?;
+        state.recover(&release)?;
+        Ok(Self { roots, state })
+    }
+
+    /// Opens the image store.
+    ///
+    /// # Errors
+    /// [`ContainerError::Store`].
+    pub fn images(&self) -> Result<Store, ContainerError> {
+        Ok(Store::open(&self.roots.data)?)
+    }
+
+    /// The containers' records.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where things are.
+    #[must_use]
+    pub const fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; nothing is left of it then.
+    pub fn create(&mut self, order: RunOrder) -> Result<Created, ContainerError> {
+        if let Some(name) = &order.name {
+            names::check(name).map_err(|source| ContainerError::Name {
+                name: name.clone(),
+                source,
+            })?;
+        }
+        let store = self.images()?;
+        // Until the container is on record, nobody may remove the image.
+        let _lease = store.lease()?;
+        let image = find_image(&store, &order.image, order.pull)?;
+        let id = state::new_id().map_err(ContainerError::Random)?;
+        let layers: Vec<PathBuf> = image
+            .layers
+            .iter()
+            .map(|layer| layer.path.clone())
+            .collect();
+        let spec = plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?;
+        let new = NewContainer {
+            id,
+            name: order.name,
+            image_id: image.id.to_string(),
+            image_ref: order.image,
+            spec,
+        };
+        let (record, lock) = self.state.create(&new)?;
+        let bundle = new.spec.bundle(&new.id, &self.roots, layers);
+        Ok(Created {
+            record,
+            lock,
+            bundle,
+        })
+    }
+
+    /// Starts a container that was just made. Its monitor tells the rest.
+    ///
+    /// # Errors
+    /// [`ContainerError::Spawn`]; the container is finished or removed then.
+    pub fn start(
+        &self,
+        created: Created,
+        debug: bool,
+        timing: Timing,
+    ) -> Result<Monitor, ContainerError> {
+        let config = monitor::Config {
+            bundle: created.bundle,
+            data: self.roots.data.clone(),
+            runtime: self.roots.runtime.clone(),
+            debug,
+            timing,
+        };
+        let started = monitor::spawn(&config, created.lock);
+        Ok(started.inspect_err(|_| {
+            // The first error is the one to tell; the next command tries this again.
+            let _ = self.state.recover(&release);
+        })?)
+    }
+
+    /// Cleans up after a monitor that broke off without a word.
+    ///
+    /// # Errors
+    /// [`ContainerError::State`].
+    pub fn recover(&self) -> Result<(), ContainerError> {
+        self.state.recover(&release)?;
+        Ok(())
+    }
+
+    /// Removes a container by name or id; a running one only by force, which kills it.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn remove(&self, text: &str, force: bool) -> Result<(), ContainerError> {
+        let id = self.state.resolve(text)?.id;
+        match self.state.remove(&id) {
+            Err(StateError::Running(short)) if force => {
+                let record = self.state.get(&id)?;
+                self.kill(&record)
+                    .map_err(|source| ContainerError::Stop { id: short, source })?;
+                match self.state.remove(&id) {
+                    // Its monitor was faster: the container was to go when it ended.
+                    Err(StateError::NotFound(_)) => Ok(()),
+                    other => Ok(other?),
+                }
+            }
+            Err(StateError::Running(short)) => Err(ContainerError::Running(short)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Tells the monitor to end and waits until it has.
+    fn kill(&self, record: &Record) -> io::Result<()> {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let pid = record
+            .monitor_pid
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // First the handle, then the check: whoever still holds the lock is this process.
+            let monitor = pidfd_open(pid, PidfdFlags::empty());
+            if let Ok(monitor) = monitor
+                && self.state.is_alive(record).map_err(io::Error::other)?
+            {
+                pidfd_send_signal(monitor, Signal::TERM)?;
+            }
+        }
+        self.state.wait_for_end(record).map_err(io::Error::other)
+    }
+
+    /// Whether a container is made from an image: for [`Store::remove`].
+    #[must_use]
+    pub fn image_use(&self, id: &ImageId) -> Option<ImageUse> {
+        let Ok(users) = self.state.users_of_image(&id.to_string()) else {
+            // When nobody knows, nothing is removed.
+            let container = "(unknown: the container database failed)".to_owned();
+            return Some(ImageUse::Running { container });
+        };
+        let mut stopped = None;
+        for user in users {
+            let container = crate::paths::short_id(&user).to_owned();
+            let alive = self
+                .state
+                .get(&user)
+                .and_then(|record| self.state.is_alive(&record));
+            match alive {
+                Ok(true) => return Some(ImageUse::Running { container }),
+                _ => stopped = Some(ImageUse::Stopped { container }),
+            }
+        }
+        stopped
+    }
+}
+
+/// Frees what outlives a dead monitor.
+fn release(record: &Record) -> io::Result<()> {
+    let _ = record;
+    Ok(())
+}
+
+fn find_image(store: &Store, text: &str, pull: PullPolicy) -> Result<Image, ContainerError> {
+    if pull == PullPolicy::Always {
+        return Err(ContainerError::NoRegistry(text.to_owned()));
+    }
+    match store.resolve(text) {
+        Err(ResolveError::NotFound(_)) => Err(match Reference::parse(text) {
+            Ok(reference) => ContainerError::NoImage(full_name(&reference)),
+            Err(source) => ContainerError::Reference {
+                text: text.to_owned(),
+                source,
+            },
+        }),
+        other => Ok(other?),
+    }
+}
+
+fn full_name(reference: &Reference) -> String {
+    let name = reference.familiar();
+    if reference.tag().is_some() || reference.digest().is_some() {
+        name
+    } else {
+        format!("{name}:latest")
+    }
+}
+
+fn defaults(image: &Image) -> ImageDefaults {
+    let Some(config) = image.config.config() else {
+        return ImageDefaults::default();
+    };
+    let bytes = |list: &Option<Vec<String>>| -> Vec<Vec<u8>> {
+        list.iter()
+            .flatten()
+            .map(|item| item.clone().into_bytes())
+            .collect()
+    };
+    ImageDefaults {
+        entrypoint: bytes(config.entrypoint()),
+        cmd: bytes(config.cmd()),
+        env: bytes(config.env()),
+        user: config.user().clone().unwrap_or_default(),
+        workdir: config.working_dir().clone().unwrap_or_default(),
+        stop_signal: config.stop_signal().clone(),
+        labels: config
+            .labels()
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    }
+}

@@ -1,0 +1,33 @@
+//! What a monitor asks of either wall.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+/// How the workload's side is reached.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// It is there.
+    Connected(OwnedFd),
+    /// It will dial in, once.
+    Awaited(UnixListener),
+}
+
+/// A container that has been started behind one wall or the other.
+pub(crate) trait Backend {
+    /// The connection that speaks the protocol. Asked for once.
+    ///
+    /// # Errors
+    /// It was asked for before.
+    fn link(&mut self) -> io::Result<Link>;
+
+    /// Becomes readable when all is over, of itself or because of [`Self::kill`].
+    fn ended(&self) -> BorrowedFd<'_>;
+
+    /// Ends everything at once. May be called at any time, more than once.
+    fn kill(&mut self);
+
+    /// Waits for the end and frees what the backend holds. A clause for the user on how it ended,
+    /// for when the workload's side did not say.
+    fn release(self: Box<Self>) -> String;
+}

@@ -1,0 +1,57 @@
+//! A monitor's orders and how they travel.
+
+use crate::bundle::Bundle;
+use crate::paths::Roots;
+use crate::timing::Timing;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Longest encoding of a [`Config`], in bytes: a `Setup`, an `Exec`, and paths.
+const MAX_LEN: usize = 3 * hullbox_protocol::MAX_PAYLOAD;
+
+/// What a monitor is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// The container to start.
+    pub bundle: Bundle,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The runtime directory.
+    pub runtime: PathBuf,
+    /// Show what goes on inside on standard error.
+    pub debug: bool,
+    /// Show what takes how long on standard error.
+    pub timing: Timing,
+}
+
+impl Config {
+    pub(super) fn roots(&self) -> Roots {
+        Roots {
+            data: self.data.clone(),
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    pub(super) fn write_to(&self, mut to: impl Write) -> io::Result<()> {
+        let body = postcard::to_allocvec(self).map_err(io::Error::other)?;
+        let len = u32::try_from(body.len())
+            .ok()
+            .filter(|_| body.len() <= MAX_LEN)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        to.write_all(&len.to_le_bytes())?;
+        to.write_all(&body)
+    }
+
+    pub(super) fn read_from(mut from: impl Read) -> io::Result<Self> {
+        let mut len = [0; 4];
+        from.read_exact(&mut len)?;
+        let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
+        if len > MAX_LEN {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        let mut body = vec![0; len];
+        from.read_exact(&mut body)?;
+        postcard::from_bytes(&body).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,29 @@
+//! The monitor: one process for each running container, which owns its microVM or its namespace
+//! container, stands between it and whoever is attached, and records how it ended.
+//!
+//! ```text
+//! cli ══ socket pair ══ monitor ══ vsock or socket pair ══ agent or ns ─► workload
+//! ```
+//!
+//! [`spawn`] starts it from the command line: the same program, `hullbox __monitor`, in a session
+//! of its own, with an empty environment, the attached socket as descriptor 0, the container's
+//! lock as descriptor 1 and nothing else. Its orders, a [`Config`], arrive on the socket before
+//! any frame does. [`main`] is that program's other end.
+//!
+//! A container is attached to whoever started it. When that connection breaks (the command was
+//! killed), the workload is killed too and nothing stays behind; there is no detaching yet.
+
+mod backend;
+mod config;
+mod hub;
+mod serve;
+mod spawn;
+
+pub(crate) use backend::{Backend, Link};
+
+pub use config::Config;
+pub use serve::main;
+pub use spawn::{Monitor, SpawnError, spawn};
+
+/// The hidden argument that makes the program a monitor.
+pub const ENTRY: &str = "__monitor";
