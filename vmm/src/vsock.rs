@@ -25,7 +25,7 @@ use packet::{
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use virtio_queue::{
     DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT, Reader, Writer,
@@ -86,16 +86,41 @@ impl VsockCore {
     /// When the socket cannot be bound (its directory is missing, the path is taken or too long).
     pub fn new(guest_cid: u64, uds_path: &Path) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        Ok(Self {
+        let host = HostSide::listen(uds_path, &epoll)?;
+        Ok(Self::assemble(guest_cid, epoll, host))
+    }
+
+    /// The same on a listener that somebody else bound to `uds_path`.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn on_listener(
+        guest_cid: u64,
+        listener: UnixListener,
+        uds_path: &Path,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let host = HostSide::take_over(listener, uds_path, &epoll)?;
+        Ok(Self::assemble(guest_cid, epoll, host))
+    }
+
+    fn assemble(guest_cid: u64, epoll: Epoll, host: HostSide) -> Self {
+        Self {
             guest_cid,
-            host: HostSide::listen(uds_path, &epoll)?,
+            host,
             epoll,
             connections: HashMap::new(),
             answers: VecDeque::new(),
             ready: VecDeque::new(),
             next_host_port: FIRST_HOST_PORT,
             scratch: vec![0; MAX_PAYLOAD].into_boxed_slice(),
-        })
+        }
+    }
+
+    /// The guest's context id, as its driver reads it from the configuration space.
+    #[must_use]
+    pub const fn guest_cid(&self) -> u64 {
+        self.guest_cid
     }
 
     /// Readable when a host socket has something for [`Self::service`].
@@ -452,7 +477,7 @@ impl VsockCore {
             return; // dropping the socket is the answer
         }
         let host_port = self.next_host_port;
-        self.next_host_port = FIRST_HOST_PORT | (host_port + 1) % FIRST_HOST_PORT;
+        self.next_host_port = FIRST_HOST_PORT | ((host_port + 1) % FIRST_HOST_PORT);
         let key = ConnectionKey {
             host_port,
             guest_port,

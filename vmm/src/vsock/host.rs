@@ -40,6 +40,15 @@ impl HostSide {
     pub(super) fn listen(path: &Path, epoll: &Epoll) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Self::take_over(listener, path, epoll)
+    }
+
+    /// Serves a listener that is bound to `path`, and removes that in the end.
+    pub(super) fn take_over(
+        listener: UnixListener,
+        path: &Path,
+        epoll: &Epoll,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let event = EpollEvent::new(EventSet::IN, LISTENER_TOKEN);
         epoll.ctl(ControlOperation::Add, listener.as_raw_fd(), event)?;

@@ -73,18 +73,18 @@ pub(super) struct Header {
 impl Header {
     /// Takes a header off the front of a packet.
     pub(super) fn read_from(reader: &mut impl Read) -> io::Result<Self> {
-        let mut header = Self::default();
-        header.src_cid = u64::from_le_bytes(take(reader)?);
-        header.dst_cid = u64::from_le_bytes(take(reader)?);
-        header.src_port = u32::from_le_bytes(take(reader)?);
-        header.dst_port = u32::from_le_bytes(take(reader)?);
-        header.len = u32::from_le_bytes(take(reader)?);
-        header.kind = u16::from_le_bytes(take(reader)?);
-        header.op = u16::from_le_bytes(take(reader)?);
-        header.flags = u32::from_le_bytes(take(reader)?);
-        header.buf_alloc = u32::from_le_bytes(take(reader)?);
-        header.fwd_cnt = u32::from_le_bytes(take(reader)?);
-        Ok(header)
+        Ok(Self {
+            src_cid: u64::from_le_bytes(take(reader)?),
+            dst_cid: u64::from_le_bytes(take(reader)?),
+            src_port: u32::from_le_bytes(take(reader)?),
+            dst_port: u32::from_le_bytes(take(reader)?),
+            len: u32::from_le_bytes(take(reader)?),
+            kind: u16::from_le_bytes(take(reader)?),
+            op: u16::from_le_bytes(take(reader)?),
+            flags: u32::from_le_bytes(take(reader)?),
+            buf_alloc: u32::from_le_bytes(take(reader)?),
+            fwd_cnt: u32::from_le_bytes(take(reader)?),
+        })
     }
 
     /// Puts the header at the front of a packet.

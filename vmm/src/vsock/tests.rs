@@ -1,7 +1,6 @@
 //! The device's core against a driver played by hand, over real guest memory and real sockets.
 
 use super::*;
-use std::os::unix::net::UnixListener;
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::mock::MockSplitQueue;
