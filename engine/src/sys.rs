@@ -2,6 +2,10 @@
 //!
 //! The engine's only `unsafe` code, apart from what a dependency does.
 
+pub mod machine;
+
+pub mod container;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,10 +1,11 @@
-//! (NOTE to MACHINE from LEAD: tested with QEMU 7.2, 50 MiB echoed intact; wire `serve` into vsock.rs
-//! instead of vhost-device-vsock, with the listeners that the supervisor bound; then delete this line.)
 //! QEMU's vsock device, served over vhost-user by the same core as the microVM's own.
 
+use super::plan::{MACHINE_CID, RuntimeFiles};
+use crate::sys::machine::inherited_fd;
 use hullbox_vmm::vsock::VsockCore;
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -16,7 +17,9 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
 const QUEUE_SIZE: usize = 256;
 /// Receive, transmit; QEMU keeps the event queue to itself.
@@ -107,6 +110,42 @@ impl VhostUserBackendMut for Backend {
             }
         }
     }
+}
+
+/// Arguments of the child that runs [`serve_inherited`].
+#[must_use]
+pub fn arguments(
+    files: &RuntimeFiles,
+    backend: BorrowedFd<'_>,
+    sessions: BorrowedFd<'_>,
+) -> Vec<OsString> {
+    vec![
+        "vsock".into(),
+        backend.as_raw_fd().to_string().into(),
+        sessions.as_raw_fd().to_string().into(),
+        files.vsock().into(),
+    ]
+}
+
+/// Serves on the listeners that [`arguments`] names.
+///
+/// # Errors
+/// Bad arguments, or as [`serve`].
+pub fn serve_inherited(args: &[OsString]) -> io::Result<()> {
+    let [backend, sessions, path] = args else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let listener = |number: &OsString| {
+        let number = number.to_str().and_then(|text| text.parse().ok());
+        let fd = inherited_fd(number.ok_or(io::ErrorKind::InvalidInput)?)?;
+        io::Result::Ok(UnixListener::from(fd))
+    };
+    serve(
+        MACHINE_CID,
+        listener(backend)?,
+        listener(sessions)?,
+        Path::new(path),
+    )
 }
 
 /// Serves the one QEMU that connects to `backend`, until it goes away.

@@ -1,0 +1,287 @@
+//! What the user wants of the helper machine: a configuration file, and the environment over it.
+
+use serde::Deserialize;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Environment variable of the policy.
+pub const POLICY_VARIABLE: &str = "HULLBOX_MACHINE";
+
+/// When commands go to the helper machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// When this host's KVM cannot run a guest.
+    #[default]
+    Auto,
+    /// Whatever KVM can do.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The machine's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineConfig {
+    /// When it is used.
+    pub policy: Policy,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// Its virtual CPUs.
+    pub cpus: u8,
+    /// Seconds without work until it stops; 0 is never.
+    pub idle_s: u64,
+    /// Size of its sparse data disk when that is made, in GiB.
+    pub disk_gib: u32,
+    /// Files and directories of the host that are written through.
+    pub volumes: Vec<PathBuf>,
+    /// A directory with `boot/vmlinuz-*` and `lib/modules` to take the kernel from.
+    pub kernel_dir: Option<PathBuf>,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{} is not a valid configuration", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The environment says something unknown.
+    #[error("{POLICY_VARIABLE} is `{0}`; it can be never, auto or always")]
+    Policy(String),
+    /// A number out of range.
+    #[error("machine.{key} is {value}; it must be between {least} and {most}")]
+    Range {
+        /// Its key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that is possible.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// A path that is not absolute and plain.
+    #[error("machine.{key} is {}; it must be an absolute path without `..`", path.display())]
+    Path {
+        /// Its key.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
+}
+
+/// The configuration file, as far as it is about the machine.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    machine: Section,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Section {
+    policy: Option<Policy>,
+    memory_mib: Option<u32>,
+    cpus: Option<u8>,
+    idle_s: Option<u64>,
+    disk_gib: Option<u32>,
+    volumes: Vec<PathBuf>,
+    kernel_dir: Option<PathBuf>,
+}
+
+impl MachineConfig {
+    /// Reads the user's configuration file, else the system's, and the environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; a file that is not there is none.
+    pub fn load() -> Result<Self, ConfigError> {
+        Self::load_with(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    fn load_with(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let user = env("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))
+            .map(|dir| dir.join("hullbox/config.toml"));
+        let mut section = Section::default();
+        for path in user
+            .into_iter()
+            .chain([PathBuf::from("/etc/hullbox/config.toml")])
+        {
+            if let Some(file) = read(&path)? {
+                section = file.machine;
+                break;
+            }
+        }
+        let mut config = Self::from_section(section)?;
+        if let Some(value) = env(POLICY_VARIABLE) {
+            config.policy = parse_policy(&value)?;
+        }
+        Ok(config)
+    }
+
+    fn from_section(section: Section) -> Result<Self, ConfigError> {
+        let host_cpus = std::thread::available_parallelism()
+            .map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX));
+        let config = Self {
+            policy: section.policy.unwrap_or_default(),
+            memory_mib: section.memory_mib.unwrap_or_else(default_memory_mib),
+            cpus: section.cpus.unwrap_or_else(|| host_cpus.min(8)),
+            idle_s: section.idle_s.unwrap_or(15 * 60),
+            disk_gib: section.disk_gib.unwrap_or(64),
+            volumes: section.volumes,
+            kernel_dir: section.kernel_dir,
+        };
+        let range = |key, value: u64, least, most| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(ConfigError::Range {
+                key,
+                value,
+                least,
+                most,
+            })
+        };
+        range("memory_mib", config.memory_mib.into(), 512, 1024 * 1024)?;
+        range("cpus", config.cpus.into(), 1, 64)?;
+        range("disk_gib", config.disk_gib.into(), 1, 16 * 1024)?;
+        let plain = |key, path: &Path| {
+            let dots = path
+                .components()
+                .any(|part| part == std::path::Component::ParentDir);
+            if path.is_absolute() && !dots {
+                return Ok(());
+            }
+            Err(ConfigError::Path {
+                key,
+                path: path.to_owned(),
+            })
+        };
+        for volume in &config.volumes {
+            plain("volumes", volume)?;
+        }
+        if let Some(dir) = &config.kernel_dir {
+            plain("kernel_dir", dir)?;
+        }
+        Ok(config)
+    }
+}
+
+fn parse_policy(value: &std::ffi::OsStr) -> Result<Policy, ConfigError> {
+    match value.to_str() {
+        Some("never") => Ok(Policy::Never),
+        Some("auto") => Ok(Policy::Auto),
+        Some("always") => Ok(Policy::Always),
+        _ => Err(ConfigError::Policy(value.to_string_lossy().into_owned())),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<File>, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+/// An eighth of the host's memory, between 2 and 8 GiB: it is taken only as the machine uses it.
+fn default_memory_mib() -> u32 {
+    let total_mib = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+            u32::try_from(kib / 1024).ok()
+        })
+        .unwrap_or(0);
+    (total_mib / 8).clamp(2048, 8192)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, policy: Option<&str>) -> Result<MachineConfig, ConfigError> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir =
+            std::env::temp_dir().join(format!("hullbox-config-{}-{number}", std::process::id()));
+        fs::create_dir_all(dir.join("hullbox")).unwrap();
+        fs::write(dir.join("hullbox/config.toml"), text).unwrap();
+        let result = MachineConfig::load_with(&|name| match name {
+            "XDG_CONFIG_HOME" => Some(dir.clone().into()),
+            POLICY_VARIABLE => policy.map(OsString::from),
+            _ => None,
+        });
+        fs::remove_dir_all(dir).unwrap();
+        result
+    }
+
+    #[test]
+    fn the_file_sets_and_the_environment_overrides() {
+        let text = "[machine]\npolicy = \"never\"\nmemory_mib = 1024\ncpus = 3\nidle_s = 5\n\
+                    volumes = [\"/srv/a\"]\n[other]\nkey = 1\n";
+        let config = load(text, None).unwrap();
+        assert_eq!(config.policy, Policy::Never);
+        assert_eq!(
+            (config.memory_mib, config.cpus, config.idle_s),
+            (1024, 3, 5)
+        );
+        assert_eq!(config.volumes, [PathBuf::from("/srv/a")]);
+        assert_eq!(load(text, Some("always")).unwrap().policy, Policy::Always);
+        let defaults = load("", None).unwrap();
+        assert_eq!(defaults.policy, Policy::Auto);
+        assert!(defaults.memory_mib >= 2048 && defaults.cpus >= 1);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(matches!(
+            load("[machine]\ncpuz = 1\n", None),
+            Err(ConfigError::Parse { .. })
+        ));
+        assert!(matches!(
+            load("[machine]\nmemory_mib = 1\n", None),
+            Err(ConfigError::Range { .. })
+        ));
+        assert!(matches!(
+            load("[machine]\nvolumes = [\"a/../b\"]\n", None),
+            Err(ConfigError::Path { .. })
+        ));
+        assert!(matches!(
+            load("", Some("sometimes")),
+            Err(ConfigError::Policy(_))
+        ));
+    }
+}

@@ -1,0 +1,322 @@
+//! The machine's own kernel: a distribution's, found installed or fetched as a package.
+//!
+//! It is not the guests' kernel: it must load `kvm-amd` and speak virtio-fs. Debian's cloud kernel
+//! does, is small, and its package need not be installed to be used.
+
+use super::modules::{ModuleError, ModuleTree};
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The package that depends on the newest cloud kernel.
+const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// What the machine cannot do without.
+const REQUIRED_MODULES: [&str; 7] = [
+    "kvm-amd",
+    "virtio-pci",
+    "virtio-blk",
+    "virtiofs",
+    "overlay",
+    "ext4",
+    "vmw_vsock_virtio_transport",
+];
+
+/// A kernel and its modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineKernel {
+    /// Its release, as `uname -r` will say.
+    pub release: String,
+    /// The bootable image.
+    pub image: PathBuf,
+    /// `…/lib/modules/RELEASE`.
+    pub modules: PathBuf,
+}
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A directory named by the user holds none.
+    #[error("{} holds no kernel: it should have boot/vmlinuz-* and lib/modules", .0.display())]
+    NotThere(PathBuf),
+    /// None is installed and there is no apt to fetch one.
+    #[error(
+        "no suitable kernel is installed and apt is not available to fetch one; \
+         unpack Debian's {META_PACKAGE} somewhere and set machine.kernel_dir to that directory"
+    )]
+    NoApt,
+    /// apt does not know the package.
+    #[error("apt does not know the package {META_PACKAGE}; run `apt-get update` and try again")]
+    UnknownPackage,
+    /// The download failed.
+    #[error(
+        "cannot fetch the kernel package {package}: {reason}; \
+         check the network, or install the package {META_PACKAGE} by hand"
+    )]
+    Download {
+        /// The package.
+        package: String,
+        /// apt's last words.
+        reason: String,
+    },
+    /// The package does not unpack.
+    #[error("cannot unpack the kernel package {package}: {reason}")]
+    Unpack {
+        /// The package.
+        package: String,
+        /// dpkg-deb's last words.
+        reason: String,
+    },
+    /// The kernel lacks a driver.
+    #[error(transparent)]
+    Modules(#[from] ModuleError),
+    /// The cache directory cannot be used.
+    #[error("cannot use {}", path.display())]
+    Cache {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Finds a kernel without fetching one: a directory the user named, else one that is installed,
+/// else one fetched earlier.
+///
+/// # Errors
+/// [`KernelError::NotThere`] when the named directory holds none.
+pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<MachineKernel>, KernelError> {
+    if let Some(dir) = named {
+        return match newest_in(dir, "") {
+            None => Err(KernelError::NotThere(dir.to_owned())),
+            found => Ok(found),
+        };
+    }
+    if let Some(kernel) = newest_in(Path::new("/"), "-cloud-amd64") {
+        return Ok(Some(kernel));
+    }
+    let mut cached: Vec<_> = read_names(cache)
+        .iter()
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| newest_in(&cache.join(name), ""))
+        .collect();
+    cached.sort_by(|a, b| compare_versions(&a.release, &b.release));
+    // A kernel for desktops serves too, if it has the drivers, but boots slower.
+    Ok(cached.pop().or_else(|| newest_in(Path::new("/"), "")))
+}
+
+/// As [`find`], and fetches Debian's package when there is none.
+///
+/// # Errors
+/// [`KernelError`].
+pub fn find_or_fetch(
+    named: Option<&Path>,
+    cache: &Path,
+    progress: &dyn Fn(&str),
+) -> Result<MachineKernel, KernelError> {
+    match find(named, cache)? {
+        Some(kernel) => Ok(kernel),
+        None => fetch(cache, progress),
+    }
+}
+
+/// The newest usable kernel under `root` whose release ends in `suffix`.
+fn newest_in(root: &Path, suffix: &str) -> Option<MachineKernel> {
+    let mut releases: Vec<_> = read_names(&root.join("boot"))
+        .iter()
+        .filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
+        .filter(|release| release.ends_with(suffix))
+        .collect();
+    releases.sort_by(|a, b| compare_versions(b, a));
+    releases.into_iter().find_map(|release| {
+        let image = root.join("boot").join(format!("vmlinuz-{release}"));
+        let modules = ["lib/modules", "usr/lib/modules"]
+            .iter()
+            .map(|dir| root.join(dir).join(&release))
+            .find(|dir| dir.is_dir())?;
+        // An unreadable image (some systems keep it from ordinary users) is as good as none.
+        fs::File::open(&image).ok()?;
+        let tree = ModuleTree::open(&modules).ok()?;
+        REQUIRED_MODULES
+            .iter()
+            .all(|name| tree.has(name))
+            .then_some(MachineKernel {
+                release,
+                image,
+                modules,
+            })
+    })
+}
+
+fn read_names(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+/// Orders releases as people do: runs of digits by value, all else by byte.
+fn compare_versions(a: &str, b: &str) -> Ordering {
+    fn parts(version: &str) -> Vec<(u64, &str)> {
+        version
+            .split_inclusive(|c: char| !c.is_ascii_digit())
+            .map(|part| {
+                let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+                (digits.parse().unwrap_or(0), &part[digits.len()..])
+            })
+            .collect()
+    }
+    parts(a).cmp(&parts(b))
+}
+
+fn fetch(cache: &Path, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelError> {
+    let base = newest_package()?;
+    // The unsigned twin first: it is what the signed one is made of, and it is complete.
+    let unsigned = format!("{base}-unsigned");
+    progress(&format!("fetching the helper machine's kernel ({base})"));
+    let cache_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| KernelError::Cache { path, source }
+    };
+    let staging = cache.join(format!(".fetch-{}", std::process::id()));
+    // Left over from a process that had our number and was killed.
+    let _ = fs::remove_dir_all(&staging);
+    fs::create_dir_all(&staging).map_err(cache_error(&staging))?;
+    let result = download(&unsigned, &staging)
+        .or_else(|_| download(&base, &staging))
+        .and_then(|package| unpack(&package, &staging))
+        .and_then(|tree| {
+            let target = cache.join(&base);
+            match fs::rename(&tree, &target) {
+                // Somebody else was faster.
+                Err(_) if newest_in(&target, "").is_some() => Ok(target),
+                Err(source) => Err(cache_error(&target)(source)),
+                Ok(()) => Ok(target),
+            }
+        });
+    let _ = fs::remove_dir_all(&staging);
+    let target = result?;
+    match newest_in(&target, "") {
+        Some(kernel) => Ok(kernel),
+        None => {
+            // Never again found by `find`, and out of the next fetch's way.
+            let _ = fs::remove_dir_all(&target);
+            Err(KernelError::NotThere(target))
+        }
+    }
+}
+
+/// The name of the newest kernel package, from apt's own metadata.
+fn newest_package() -> Result<String, KernelError> {
+    let output = Command::new("apt-cache")
+        .args(["depends", META_PACKAGE])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|_| KernelError::NoApt)?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with("linux-image-") && name.ends_with("-cloud-amd64"))
+        .map(str::to_owned)
+        .ok_or(KernelError::UnknownPackage)
+}
+
+/// Downloads a package, which apt verifies against the archive's signed index.
+fn download(package: &str, dir: &Path) -> Result<PathBuf, KernelError> {
+    let failed = |reason| KernelError::Download {
+        package: package.to_owned(),
+        reason,
+    };
+    let output = Command::new("apt-get")
+        // The directory is closed to apt's own unprivileged user.
+        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+        .current_dir(dir)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|_| KernelError::NoApt)?;
+    if !output.status.success() {
+        return Err(failed(last_line(&output.stderr)));
+    }
+    read_names(dir)
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.extension() == Some(OsStr::new("deb")))
+        .ok_or_else(|| failed("nothing arrived".to_owned()))
+}
+
+fn unpack(package: &Path, dir: &Path) -> Result<PathBuf, KernelError> {
+    let failed = |reason| KernelError::Unpack {
+        package: package
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        reason,
+    };
+    let tree = dir.join("tree");
+    let output = Command::new("dpkg-deb")
+        .arg("-x")
+        .arg(package)
+        .arg(&tree)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(last_line(&output.stderr)));
+    }
+    // Documentation only.
+    let _ = fs::remove_dir_all(tree.join("usr/share"));
+    for release in read_names(&tree.join("lib/modules")) {
+        // With its index, modprobe works inside the machine; without, only what we load is there.
+        let _ = Command::new("depmod")
+            .arg("-b")
+            .arg(&tree)
+            .arg(release)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+    Ok(tree)
+}
+
+fn last_line(output: &[u8]) -> String {
+    String::from_utf8_lossy(output)
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())
+        .unwrap_or("no reason given")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_by_number() {
+        let less = |a, b| assert_eq!(compare_versions(a, b), Ordering::Less, "{a} < {b}");
+        less("6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64");
+        less("6.1.0-56-cloud-amd64", "6.12.1-1-cloud-amd64");
+        less("5.10.0-30-amd64", "6.1.0-1-amd64");
+    }
+
+    #[test]
+    fn a_named_directory_without_a_kernel_is_an_error() {
+        let dir = std::env::temp_dir();
+        let missing = dir.join("hullbox-no-kernel-here");
+        assert!(matches!(
+            find(Some(&missing), &dir),
+            Err(KernelError::NotThere(_))
+        ));
+    }
+}

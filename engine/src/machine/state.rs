@@ -1,0 +1,207 @@
+//! What a running machine says about itself, and who holds a data directory.
+
+use super::plan::{Plan, RuntimeFiles};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The record that the supervisor keeps while it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The supervisor.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot: with it, a pid is not taken for another's.
+    pub pid_start: u64,
+    /// Wall clock at the start, in seconds since 1970.
+    pub started_s: u64,
+    /// Whether the agent has reported.
+    pub ready: bool,
+    /// How long the start took, in milliseconds.
+    pub start_ms: u64,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Kernel release.
+    pub kernel: String,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Idle time until it stops, in seconds.
+    pub idle_s: u64,
+    /// What is written through.
+    pub volumes: Vec<PathBuf>,
+}
+
+impl Record {
+    /// The record of this process running `plan`.
+    #[must_use]
+    pub fn of_this_process(plan: &Plan) -> Self {
+        let pid = rustix::process::getpid();
+        Self {
+            pid: pid.as_raw_nonzero().get(),
+            pid_start: start_time(pid).unwrap_or(0),
+            started_s: std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+            ready: false,
+            start_ms: 0,
+            data: plan.data.clone(),
+            kernel: plan.kernel_release.clone(),
+            cpus: plan.cpus,
+            memory_mib: plan.memory_mib,
+            idle_s: plan.idle_s,
+            volumes: plan.volumes.clone(),
+        }
+    }
+
+    /// Reads the record, `None` when there is none that makes sense.
+    #[must_use]
+    pub fn load(files: &RuntimeFiles) -> Option<Self> {
+        serde_json::from_slice(&fs::read(files.state()).ok()?).ok()
+    }
+
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, files: &RuntimeFiles) -> io::Result<()> {
+        let staged = files.state().with_extension("new");
+        fs::write(&staged, serde_json::to_vec(self)?)?;
+        fs::rename(staged, files.state())
+    }
+
+    /// A handle of the supervisor, if it is still the process that wrote the record.
+    #[must_use]
+    pub fn process(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.pid)?;
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Compared after the handle exists: from here on the number cannot change hands.
+        (start_time(pid) == Some(self.pid_start)).then_some(handle)
+    }
+
+    /// Sends the supervisor a signal. Returns whether it was there.
+    #[must_use]
+    pub fn signal(&self, signal: Signal) -> bool {
+        self.process()
+            .is_some_and(|handle| pidfd_send_signal(handle, signal).is_ok())
+    }
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)).
+fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The command's name may hold anything, parentheses too; after its last one all is numbers.
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+/// A hold on a data directory: by the machine alone, or by any number of direct users.
+#[derive(Debug)]
+pub struct DataLock {
+    file: File,
+}
+
+impl DataLock {
+    /// Where the lock of a data directory is.
+    #[must_use]
+    pub fn path(data: &Path) -> PathBuf {
+        data.join("machine").join("lock")
+    }
+
+    fn open(data: &Path) -> io::Result<File> {
+        let path = Self::path(data);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+    }
+
+    /// Holds the directory for direct use, `None` while a machine has it.
+    ///
+    /// # Errors
+    /// The lock file cannot be used.
+    pub fn try_shared(data: &Path) -> io::Result<Option<Self>> {
+        Self::try_lock(data, FlockOperation::NonBlockingLockShared)
+    }
+
+    /// Holds the directory for a machine, `None` while anybody has it.
+    ///
+    /// # Errors
+    /// The lock file cannot be used.
+    pub fn try_exclusive(data: &Path) -> io::Result<Option<Self>> {
+        Self::try_lock(data, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn try_lock(data: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {
+        let file = Self::open(data)?;
+        match flock(&file, operation) {
+            Ok(()) => Ok(Some(Self { file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The lock's descriptor: whoever inherits it holds the lock too.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_excludes_direct_users() {
+        let dir = std::env::temp_dir().join(format!("hullbox-datalock-{}", std::process::id()));
+        let one = DataLock::try_shared(&dir).unwrap().unwrap();
+        let two = DataLock::try_shared(&dir).unwrap().unwrap();
+        assert!(DataLock::try_exclusive(&dir).unwrap().is_none());
+        drop((one, two));
+        let machine = DataLock::try_exclusive(&dir).unwrap().unwrap();
+        let inherited = machine.file().try_clone().unwrap();
+        drop(machine);
+        assert!(DataLock::try_shared(&dir).unwrap().is_none());
+        drop(inherited);
+        assert!(DataLock::try_shared(&dir).unwrap().is_some());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_recycled_pid_is_nobody() {
+        let pid = rustix::process::getpid();
+        let start = start_time(pid).unwrap();
+        let record = |pid_start| Record {
+            pid: pid.as_raw_nonzero().get(),
+            pid_start,
+            started_s: 0,
+            ready: true,
+            start_ms: 0,
+            data: "/d".into(),
+            kernel: "6".into(),
+            cpus: 1,
+            memory_mib: 1,
+            idle_s: 0,
+            volumes: Vec::new(),
+        };
+        assert!(record(start).process().is_some());
+        assert!(record(start + 1).process().is_none());
+    }
+}
