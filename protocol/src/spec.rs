@@ -38,6 +38,11 @@ pub struct Setup {
     pub persist: bool,
     /// `net.*` and similar sysctls (`--sysctl`), as (name, value).
     pub sysctls: Vec<(String, String)>,
+    /// Leave the kernel's own files (/proc/kcore, /proc/sysrq-trigger, …) neither hidden nor
+    /// read-only (`--security-opt systempaths=unconfined`).
+    pub system_paths_unconfined: bool,
+    /// Filter no system calls (`--security-opt seccomp=unconfined`).
+    pub seccomp_unconfined: bool,
 }
 
 /// The image's layers and what lies above them.

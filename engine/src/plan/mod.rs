@@ -165,6 +165,8 @@ pub fn plan(
         wall_clock_ns: 0,
         persist: !request.auto_remove,
         sysctls: request.sysctls.clone(),
+        system_paths_unconfined: request.system_paths_unconfined,
+        seccomp_unconfined: request.seccomp_unconfined,
     };
     let process = ProcessSpec {
         argv,

@@ -68,6 +68,10 @@ pub struct RunRequest {
     pub cap_drop: Vec<String>,
     /// `--security-opt no-new-privileges`.
     pub no_new_privileges: bool,
+    /// `--security-opt seccomp=unconfined`.
+    pub seccomp_unconfined: bool,
+    /// `--security-opt systempaths=unconfined`.
+    pub system_paths_unconfined: bool,
     /// `--stop-signal`.
     pub stop_signal: Option<Signal>,
     /// `--add-host`.
