@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod containers;
 pub mod machine;
 pub mod monitor;
+pub mod ns;
 pub mod paths;
 pub mod plan;
 pub mod state;

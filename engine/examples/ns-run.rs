@@ -1,0 +1,156 @@
+//! Runs a program in a namespace container of given layer images, without the rest of Hullbox:
+//! for tests of container mode and for measuring it.
+//!
+//! ```text
+//! ns-run -l layer.erofs [-l …] -d DIR [-e K=V] [-u USER] [-w DIR] [-i] [-t] [--init] … -- CMD…
+//! ns-run -d DIR --cleanup
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use hullbox_engine::bundle::{Bundle, Isolation};
+use hullbox_engine::ns;
+use hullbox_engine::sys::container::{Forked, fork_alone};
+use hullbox_protocol::{
+    Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+};
+use hullbox_session::client::{AttachOptions, Outcome, attach};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Docker's fourteen.
+const CAPABILITIES: u64 = 0xa804_25fb;
+
+fn main() -> ExitCode {
+    let (bundle, cleanup) = parse();
+    std::fs::create_dir_all(&bundle.runtime_dir).unwrap();
+    if cleanup {
+        ns::cleanup(&bundle).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Forked::Parent(supervisor) = fork_alone().unwrap() else {
+        drop(ours);
+        if let Err(e) = ns::run(&bundle, theirs) {
+            eprintln!("ns-run: {e}");
+        }
+        std::process::exit(0);
+    };
+    drop(theirs);
+    let options = AttachOptions {
+        session: 0,
+        stdin: bundle.process.stdin,
+        tty: bundle.process.terminal.is_some(),
+        sig_proxy: true,
+    };
+    let frames = [
+        Frame::Setup(Box::new(bundle.setup.clone())),
+        Frame::Exec {
+            session: 0,
+            spec: Box::new(bundle.process.clone()),
+        },
+    ];
+    let outcome = attach(ours.into(), &frames, options, &mut |_| ());
+    // Until then, things are still being removed.
+    rustix::process::waitpid(Some(supervisor), rustix::process::WaitOptions::empty()).unwrap();
+    match outcome {
+        Ok(Outcome::Exited(status)) => {
+            if format!("{status:?}").contains("oom: true") {
+                eprintln!("ns-run: out of memory");
+            }
+            ExitCode::from(status.exit_code())
+        }
+        Ok(Outcome::Failed(failure)) => {
+            eprintln!("ns-run: {}", failure.message);
+            ExitCode::from(failure.exit_code())
+        }
+        other => {
+            eprintln!("ns-run: {other:?}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn parse() -> (Bundle, bool) {
+    let mut args = std::env::args().skip(1);
+    let mut bundle = empty();
+    let mut dir = PathBuf::from("/tmp/ns-run");
+    let mut user = String::new();
+    let mut groups = Vec::new();
+    let mut cleanup = false;
+    let (setup, process) = (&mut bundle.setup, &mut bundle.process);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().expect("a value");
+        match arg.as_str() {
+            "-l" => bundle.layers.push(value().into()),
+            "-d" => dir = value().into(),
+            "-e" => process.env.push(value().into_bytes()),
+            "-u" => user = value(),
+            "-w" => process.cwd = value(),
+            "-i" => process.stdin = true,
+            "-t" => {
+                process.terminal = Some(TerminalSize {
+                    rows: 24,
+                    columns: 80,
+                })
+            }
+            "-h" => setup.hostname = value(),
+            "-m" => setup.limits.memory_bytes = value().parse().unwrap(),
+            "--group-add" => groups.push(value()),
+            "--pids" => setup.limits.pids = value().parse().unwrap(),
+            "--cpu-quota" => setup.limits.cpu_quota_us = value().parse().unwrap(),
+            "--init" => setup.init = true,
+            "--read-only" => setup.rootfs.read_only = true,
+            "--memory-layer" => setup.rootfs.writable = WritableLayer::Memory,
+            "--hosts" => setup.etc_hosts = value(),
+            "--resolv" => setup.etc_resolv_conf = value(),
+            "--tmpfs" => {
+                let text = value();
+                let (path, options) = text.split_once(':').unwrap_or((&text, ""));
+                let (path, options) = (path.to_owned(), options.to_owned());
+                setup.tmpfs.push(TmpfsMount { path, options });
+            }
+            "--caps" => process.capabilities = u64::from_str_radix(&value(), 16).ok(),
+            "--no-new-privs" => process.no_new_privileges = true,
+            "--cleanup" => cleanup = true,
+            "--" => break,
+            other => panic!("unknown option {other}"),
+        }
+    }
+    process.argv = args.map(String::into_bytes).collect();
+    process.user = UserSpec::Named {
+        user,
+        additional_groups: groups,
+    };
+    bundle.id = format!("ns-run-{}", dir.file_name().unwrap().to_string_lossy());
+    bundle.runtime_dir = dir.join("run");
+    bundle.dir = dir;
+    (bundle, cleanup)
+}
+
+fn empty() -> Bundle {
+    Bundle {
+        id: String::new(),
+        isolation: Isolation::Container,
+        dir: PathBuf::new(),
+        runtime_dir: PathBuf::new(),
+        layers: Vec::new(),
+        setup: Setup {
+            rootfs: hullbox_protocol::RootfsSpec {
+                writable: WritableLayer::Disk,
+                ..Default::default()
+            },
+            ..Setup::default()
+        },
+        process: ProcessSpec {
+            env: vec![
+                b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_vec(),
+            ],
+            capabilities: Some(CAPABILITIES),
+            ..ProcessSpec::default()
+        },
+        vcpus: 1,
+        memory_mib: 0,
+        serial_log: None,
+    }
+}

@@ -1,0 +1,327 @@
+//! The container's cgroup: `hullbox/<id>` in the unified hierarchy.
+//!
+//! All access is by descriptor, so that it works wherever the hierarchy is mounted, and where it
+//! is not mounted at all: the kernel gives a detached mount of it to whoever asks.
+
+use super::devices;
+use crate::sys::container as sys;
+use hullbox_protocol::CgroupLimits;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsmount, fsopen,
+    move_mount,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the unified hierarchy is expected, by libcontainer too.
+const STANDARD: &str = "/sys/fs/cgroup";
+/// Where hybrid systems put it.
+const HYBRID: &str = "/sys/fs/cgroup/unified";
+/// Our group, below the root of the hierarchy.
+const GROUP: &str = "hullbox";
+/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+/// What limits and statistics need.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// Largest control file that is read, in bytes.
+const MAX_CONTROL_FILE: usize = 64 * 1024;
+
+/// Why a cgroup could not be made, used or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CgroupError {
+    /// No unified hierarchy, mounted or to be had.
+    #[error(
+        "this host offers no cgroup v2 hierarchy: mount one with `mount -t cgroup2 none {STANDARD}`"
+    )]
+    NoHierarchy(#[source] Errno),
+    /// A limit was asked for that needs an absent controller.
+    #[error(
+        "the {controller} controller is not available in the cgroup v2 hierarchy, so the \
+         limit cannot be kept: it may be in use by cgroup v1 \
+         (boot with systemd.unified_cgroup_hierarchy=1), or not be delegated to this container"
+    )]
+    NoController {
+        /// Its name.
+        controller: &'static str,
+    },
+    /// Access to a control file failed.
+    #[error("cannot {action} {file} of the container's cgroup")]
+    Control {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        file: String,
+        /// Why not.
+        #[source]
+        source: Errno,
+    },
+    /// The device program was refused.
+    #[error("cannot install the container's device rules in its cgroup")]
+    Devices(#[source] std::io::Error),
+}
+
+/// A container's cgroup.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    group: OwnedFd,
+    dir: OwnedFd,
+    id: String,
+}
+
+impl Cgroup {
+    /// Makes the container's cgroup, with limits and device rules in force. An empty one left
+    /// over from an earlier run is used again.
+    pub(super) fn create(id: &str, limits: &CgroupLimits) -> Result<Self, CgroupError> {
+        let root = hierarchy()?;
+        let group = make_group(&root)?;
+        make_dir(&group, id)?;
+        let dir = open_dir(&group, id).map_err(|e| control("open", id, e))?;
+        let cgroup = Self {
+            group,
+            dir,
+            id: id.to_owned(),
+        };
+        cgroup.limit(limits)?;
+        let program =
+            sys::load_device_program(&devices::program()).map_err(CgroupError::Devices)?;
+        sys::attach_device_program(cgroup.dir.as_fd(), program.as_fd())
+            .map_err(CgroupError::Devices)?;
+        Ok(cgroup)
+    }
+
+    /// The existing cgroup of a container, or `None`.
+    pub(super) fn find(id: &str) -> Result<Option<Self>, CgroupError> {
+        let root = hierarchy()?;
+        let found = open_dir(&root, GROUP).and_then(|group| {
+            let dir = open_dir(&group, id)?;
+            Ok((group, dir))
+        });
+        match found {
+            Ok((group, dir)) => Ok(Some(Self {
+                group,
+                dir,
+                id: id.to_owned(),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(control("open", id, e)),
+        }
+    }
+
+    /// The path from the root of the hierarchy, as an OCI specification names it.
+    pub(super) fn oci_path(id: &str) -> PathBuf {
+        Path::new("/").join(GROUP).join(id)
+    }
+
+    /// Makes the hierarchy visible at its standard place in this process's mount namespace,
+    /// which must be private.
+    pub(super) fn show_at_standard_place() -> Result<(), CgroupError> {
+        if is_unified(STANDARD) {
+            return Ok(());
+        }
+        let mounted = detached_hierarchy().map_err(CgroupError::NoHierarchy)?;
+        move_mount(
+            &mounted,
+            "",
+            rustix::fs::CWD,
+            STANDARD,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(CgroupError::NoHierarchy)
+    }
+
+    fn limit(&self, limits: &CgroupLimits) -> Result<(), CgroupError> {
+        let set = |controller, file: &str, value: String| match write(&self.dir, file, &value) {
+            Err(Errno::NOENT) => Err(CgroupError::NoController { controller }),
+            other => other.map_err(|e| control("write", file, e)),
+        };
+        if limits.memory_bytes > 0 {
+            set("memory", "memory.max", limits.memory_bytes.to_string())?;
+            // The limit means the same as in a microVM, which has no swap. The file is missing
+            // where the kernel has none either.
+            match write(&self.dir, "memory.swap.max", "0") {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(control("write", "memory.swap.max", e)),
+            }
+        }
+        if limits.pids > 0 {
+            set("pids", "pids.max", limits.pids.to_string())?;
+        }
+        if limits.cpu_quota_us > 0 {
+            set("cpu", "cpu.max", format!("{} 100000", limits.cpu_quota_us))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the out-of-memory killer has been at work in it.
+    pub(super) fn had_oom_kill(&self) -> bool {
+        let events = read(&self.dir, "memory.events").unwrap_or_default();
+        events
+            .lines()
+            .filter_map(|line| line.strip_prefix("oom_kill "))
+            .any(|count| count != "0")
+    }
+
+    /// Kills whatever is in it.
+    pub(super) fn kill(&self) -> Result<(), CgroupError> {
+        match write(&self.dir, "cgroup.kill", "1") {
+            Ok(()) => Ok(()),
+            // Before Linux 5.14: one by one, until there is nobody left.
+            Err(Errno::NOENT) => self.kill_each(),
+            Err(e) => Err(control("write", "cgroup.kill", e)),
+        }
+    }
+
+    fn kill_each(&self) -> Result<(), CgroupError> {
+        for _ in 0..1000 {
+            let procs =
+                read(&self.dir, "cgroup.procs").map_err(|e| control("read", "cgroup.procs", e))?;
+            if procs.is_empty() {
+                break;
+            }
+            procs
+                .lines()
+                .filter_map(|line| line.parse().ok().and_then(rustix::process::Pid::from_raw))
+                .for_each(|pid| {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                });
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Removes it with all that its processes made below it. They must be dead or dying.
+    pub(super) fn remove(self) -> Result<(), CgroupError> {
+        let mut pause = Duration::from_micros(100);
+        // A killed process leaves its cgroup some time after the signal: 3 s in all.
+        for _ in 0..24 {
+            remove_children(&self.dir, 0);
+            match rustix::fs::unlinkat(&self.group, self.id.as_str(), AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::BUSY) => std::thread::sleep(pause),
+                Err(e) => return Err(control("remove", &self.id, e)),
+            }
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+        Err(control("remove", &self.id, Errno::BUSY))
+    }
+}
+
+fn control(action: &'static str, file: &str, source: Errno) -> CgroupError {
+    CgroupError::Control {
+        action,
+        file: file.to_owned(),
+        source,
+    }
+}
+
+fn is_unified(path: &str) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == CGROUP2_MAGIC)
+}
+
+/// The root of the unified hierarchy.
+fn hierarchy() -> Result<OwnedFd, CgroupError> {
+    for place in [STANDARD, HYBRID] {
+        if is_unified(place) {
+            return open_dir(rustix::fs::CWD, place).map_err(CgroupError::NoHierarchy);
+        }
+    }
+    detached_hierarchy().map_err(CgroupError::NoHierarchy)
+}
+
+fn detached_hierarchy() -> Result<OwnedFd, Errno> {
+    let fs = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&fs)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Our group, its controllers handed down as far as the host gives them.
+fn make_group(root: &OwnedFd) -> Result<OwnedFd, CgroupError> {
+    make_dir(root, GROUP)?;
+    let group = open_dir(root, GROUP).map_err(|e| control("open", GROUP, e))?;
+    // Both levels need it: a group has the controllers that its parent hands down.
+    for level in [root.as_fd(), group.as_fd()] {
+        let available = read(level, "cgroup.controllers").unwrap_or_default();
+        let enabled = read(level, "cgroup.subtree_control").unwrap_or_default();
+        let missing: Vec<String> = CONTROLLERS
+            .into_iter()
+            .filter(|c| has(&available, c) && !has(&enabled, c))
+            .map(|c| format!("+{c}"))
+            .collect();
+        // One that cannot be enabled shows as soon as a limit needs it.
+        for controller in missing {
+            let _ = write(level, "cgroup.subtree_control", &controller);
+        }
+    }
+    Ok(group)
+}
+
+fn has(list: &str, controller: &str) -> bool {
+    list.split_ascii_whitespace().any(|name| name == controller)
+}
+
+fn make_dir(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(control("make", name, e)),
+    }
+}
+
+fn open_dir(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(
+        at,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+}
+
+fn write(dir: impl AsFd, file: &str, value: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}
+
+fn read(dir: impl AsFd, file: &str) -> Result<String, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match rustix::io::read(&file, &mut chunk)? {
+            n if n == 0 || text.len() >= MAX_CONTROL_FILE => break,
+            n => text.extend_from_slice(&chunk[..n]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Removes the groups below one, deepest first. What cannot be removed shows when the group
+/// itself cannot.
+fn remove_children(dir: &OwnedFd, depth: usize) {
+    /// `cgroup.max.depth` has no default limit; nobody needs more than this.
+    const MAX_DEPTH: usize = 64;
+    let Ok(entries) = Dir::read_from(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_dir = entry.file_type() == FileType::Directory;
+        if !is_dir || name.to_bytes() == b"." || name.to_bytes() == b".." {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        if depth < MAX_DEPTH
+            && let Ok(child) = rustix::fs::openat(dir, name, flags, Mode::empty())
+        {
+            remove_children(&child, depth + 1);
+        }
+        let _ = rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+    }
+}

@@ -1,0 +1,361 @@
+//! The last mile: from a fresh process in the container's namespaces to the workload.
+//!
+//! libcontainer makes namespaces and mounts, enters the root and calls [`Executor::exec`] as
+//! full root of those namespaces, because it was asked for no other user and no fewer
+//! capabilities. Everything that turns this process into the workload happens here, in an order
+//! in which each step still has the privileges that it needs: seccomp without
+//! `no_new_privileges` before capabilities are gone, limits before they cannot be raised.
+
+use super::network;
+use super::workload::{Workload, shown};
+use crate::sys::container::{self as sys, Forked};
+use hullbox_protocol::{Failure, FailureKind};
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+/// Exit code of a process that could not become the workload. What went wrong is in the pipe.
+const FAILED: i32 = 127;
+/// The process id of the first child in a PID namespace, which the minimal init counts on.
+const FIRST_CHILD: i32 = 2;
+
+/// What the executor needs besides the workload.
+#[derive(Debug)]
+pub(super) struct Launch {
+    /// What to become.
+    pub(super) workload: Workload,
+    /// Takes a [`Failure`]; closed by a successful `execve`.
+    pub(super) report: OwnedFd,
+    /// With `--init`: the program that is PID 1.
+    pub(super) init: Option<Init>,
+    /// Our own `oom_score_adj` is not zero, and must not be the workload's.
+    pub(super) reset_oom_score: bool,
+}
+
+/// The minimal init.
+#[derive(Debug)]
+pub(super) struct Init {
+    /// The program.
+    pub(super) program: OwnedFd,
+    /// Takes the workload's wait status.
+    pub(super) status: OwnedFd,
+}
+
+/// Runs a [`Launch`] for libcontainer.
+#[derive(Debug, Clone)]
+pub(super) struct LastMile(pub(super) Rc<Launch>);
+
+impl Executor for LastMile {
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let failure = match self.0.run() {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        };
+        // Whoever reads is still there, or nobody wants to know.
+        let _ = rustix::io::write(&self.0.report, &encode(&failure));
+        std::process::exit(FAILED)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        // From here on libcontainer waits for the word to start, which a dead monitor will not
+        // give.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // `execve` is given the whole environment; ours is of no interest to anybody.
+        Ok(())
+    }
+}
+
+/// The text of a failure in a pipe: its kind and its message.
+pub(super) fn encode(failure: &Failure) -> Vec<u8> {
+    let kind = match failure.kind {
+        FailureKind::NotFound => b'F',
+        FailureKind::NotExecutable => b'X',
+        FailureKind::Setup => b'S',
+    };
+    let mut out = vec![kind];
+    // A pipe takes this much at once.
+    out.extend(failure.message.bytes().take(4000));
+    out
+}
+
+/// The other way. `None`: nothing went wrong.
+pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
+    let (kind, message) = bytes.split_first()?;
+    Some(Failure {
+        kind: match kind {
+            b'F' => FailureKind::NotFound,
+            b'X' => FailureKind::NotExecutable,
+            _ => FailureKind::Setup,
+        },
+        message: String::from_utf8_lossy(message).into_owned(),
+    })
+}
+
+/// Nothing: what a step that ends in `execve` returns when all goes well.
+enum Never {}
+
+/// Turns an error into the failure of a step.
+fn step<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure {
+        kind: FailureKind::Setup,
+        message: format!("cannot {what}: {error}"),
+    }
+}
+
+impl Launch {
+    fn run(&self) -> Result<Never, Failure> {
+        let workload = &self.workload;
+        network::bring_up_loopback().map_err(step("bring up the loopback interface"))?;
+        // The caller's keyring is not the container's. A kernel without keyrings has none.
+        let _ = sys::join_new_session_keyring();
+        if self.reset_oom_score {
+            std::fs::write("/proc/self/oom_score_adj", "0").map_err(step("reset oom_score_adj"))?;
+        }
+        self.close_descriptors()?;
+        self.take_terminal()?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(workload.umask & 0o777));
+        for (resource, limit) in &workload.rlimits {
+            rustix::process::setrlimit(*resource, *limit).map_err(step("set a resource limit"))?;
+        }
+        self.enter_working_directory()?;
+        if !workload.no_new_privileges {
+            sys::install_seccomp_filter(&workload.filter).map_err(step("install seccomp"))?;
+        }
+        self.drop_privileges().map_err(step("drop privileges"))?;
+        // Again: changing the user has cleared it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(step("tie the container to its monitor"))?;
+        if workload.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+            sys::install_seccomp_filter(&workload.filter).map_err(step("install seccomp"))?;
+        }
+        match &self.init {
+            Some(init) => self.run_under(init),
+            None => {
+                sys::reset_signals(false).map_err(step("reset signals"))?;
+                self.exec()
+            }
+        }
+    }
+
+    /// Closes what was open in the monitor, before any path of the image's is looked at: a
+    /// working directory or a program of `/proc/self/fd/N` must not lead to the host.
+    fn close_descriptors(&self) -> Result<(), Failure> {
+        let mut keep = vec![self.report.as_fd()];
+        if let Some(init) = &self.init {
+            keep.extend([init.program.as_fd(), init.status.as_fd()]);
+        }
+        sys::close_all_but(&keep).map_err(step("close descriptors"))
+    }
+
+    /// Gives the terminal to the workload's user, as a login would.
+    fn take_terminal(&self) -> Result<(), Failure> {
+        if self.workload.terminal {
+            let uid = rustix::fs::Uid::from_raw(self.workload.identity.uid);
+            rustix::fs::fchown(rustix::stdio::stdin(), Some(uid), None)
+                .map_err(step("give the terminal to the user"))?;
+        }
+        Ok(())
+    }
+
+    fn enter_working_directory(&self) -> Result<(), Failure> {
+        let cwd = &self.workload.cwd;
+        let failed = |e: &dyn std::fmt::Display| Failure {
+            kind: FailureKind::Setup,
+            message: format!("cannot enter the working directory {}: {e}", cwd.display()),
+        };
+        match std::env::set_current_dir(cwd) {
+            // Below a mount of the container, where it could not be made from outside.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(cwd).map_err(|e| failed(&e))?;
+                std::env::set_current_dir(cwd).map_err(|e| failed(&e))?;
+            }
+            other => other.map_err(|e| failed(&e))?,
+        }
+        // The kernel says "(unreachable)" of a directory that is not below our root.
+        let here = rustix::process::getcwd(Vec::new()).map_err(|e| failed(&e))?;
+        if !here.as_bytes().starts_with(b"/") {
+            return Err(failed(&"it is outside the container"));
+        }
+        Ok(())
+    }
+
+    fn drop_privileges(&self) -> Result<(), Errno> {
+        let Workload {
+            identity,
+            capabilities,
+            ..
+        } = &self.workload;
+        for number in 0..64 {
+            if capabilities >> number & 1 == 1 {
+                continue;
+            }
+            let capability = CapabilitySet::from_bits_retain(1 << number);
+            match rustix::thread::remove_capability_from_bounding_set(capability) {
+                Ok(()) => {}
+                // This kernel has no capability of that number, nor of higher ones.
+                Err(Errno::INVAL) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        let groups: Vec<_> = identity
+            .groups
+            .iter()
+            .map(|&gid| rustix::fs::Gid::from_raw(gid))
+            .collect();
+        rustix::thread::set_thread_groups(&groups)?;
+        let gid = rustix::fs::Gid::from_raw(identity.gid);
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        let uid = rustix::fs::Uid::from_raw(identity.uid);
+        // From root to somebody else, this clears the permitted and effective sets.
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        rustix::thread::clear_ambient_capability_set()?;
+        let mine = rustix::thread::capabilities(None)?.permitted.bits() & capabilities;
+        let mine = CapabilitySet::from_bits_retain(mine);
+        // Nothing is inheritable, as with Docker since CVE-2022-24769.
+        rustix::thread::set_capabilities(
+            None,
+            CapabilitySets {
+                effective: mine,
+                permitted: mine,
+                inheritable: CapabilitySet::empty(),
+            },
+        )
+    }
+
+    /// Forks the workload and becomes its init.
+    fn run_under(&self, init: &Init) -> Result<Never, Failure> {
+        sys::reset_signals(true).map_err(step("block signals"))?;
+        match sys::fork_alone().map_err(step("fork the workload"))? {
+            Forked::Child => {
+                self.lead_foreground();
+                sys::reset_signals(false).map_err(step("reset signals"))?;
+                self.exec()
+            }
+            Forked::Parent(child) => self.become_init(init, child),
+        }
+    }
+
+    /// A process group of its own, in the foreground: what the terminal sends then reaches the
+    /// workload once, and not a second time by way of init.
+    fn lead_foreground(&self) {
+        let me = rustix::process::getpid();
+        let own_group = rustix::process::setpgid(None, None);
+        if self.workload.terminal && own_group.is_ok() {
+            let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), me);
+        }
+    }
+
+    fn become_init(&self, init: &Init, child: Pid) -> Result<Never, Failure> {
+        if child.as_raw_nonzero().get() != FIRST_CHILD {
+            return Err(step("start the init")(format!(
+                "its child is process {child:?}"
+            )));
+        }
+        // The pipe is the only descriptor that init has. The workload's streams end with it.
+        rustix::stdio::dup2_stdin(&init.status)
+            .and_then(|()| rustix::stdio::dup2_stdout(&init.status))
+            .and_then(|()| rustix::stdio::dup2_stderr(&init.status))
+            .map_err(step("start the init"))?;
+        let args = sys::ExecArgs::new(vec![c"hullbox-init".to_owned()], Vec::new());
+        Err(step("start the init")(
+            args.execve_file(init.program.as_fd()),
+        ))
+    }
+
+    /// Becomes the workload.
+    fn exec(&self) -> Result<Never, Failure> {
+        // It is the only one that is still open, and must not stay so.
+        rustix::io::fcntl_setfd(&self.report, FdFlags::CLOEXEC)
+            .map_err(step("close the report"))?;
+        let mut refused = None;
+        for candidate in &self.workload.candidates {
+            let error = self.workload.args.execve(candidate);
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) if !exists(candidate) => {}
+                // Of a name, another place may have one that can be executed.
+                Some(libc::EACCES) if self.workload.by_name => refused = Some((candidate, error)),
+                _ => return Err(self.refusal(candidate, &error)),
+            }
+        }
+        Err(match refused {
+            Some((candidate, error)) => self.refusal(candidate, &error),
+            None => self.not_found(),
+        })
+    }
+
+    fn not_found(&self) -> Failure {
+        let program = &self.workload.program;
+        let why = match self.workload.by_name {
+            true => "executable file not found in $PATH".to_owned(),
+            false => format!("stat {program}: no such file or directory"),
+        };
+        Failure {
+            kind: FailureKind::NotFound,
+            message: format!("exec: {program:?}: {why}"),
+        }
+    }
+
+    fn refusal(&self, candidate: &CStr, error: &io::Error) -> Failure {
+        let path = shown(std::ffi::OsStr::from_bytes(candidate.to_bytes()));
+        let (kind, why) = match error.raw_os_error() {
+            Some(libc::EACCES) => (FailureKind::NotExecutable, "permission denied"),
+            Some(libc::ENOEXEC) => (FailureKind::NotExecutable, "exec format error"),
+            Some(libc::ENOENT) => (
+                FailureKind::NotFound,
+                "no such file or directory (its interpreter or loader is missing)",
+            ),
+            _ => {
+                let message = format!("exec {path:?}: {error}");
+                return Failure {
+                    kind: FailureKind::NotExecutable,
+                    message,
+                };
+            }
+        };
+        Failure {
+            kind,
+            message: format!("exec {path:?}: {why}"),
+        }
+    }
+}
+
+/// Whether a program is there, though `execve` says that something is not.
+fn exists(path: &CStr) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_pass_through_the_pipe() {
+        for kind in [
+            FailureKind::NotFound,
+            FailureKind::NotExecutable,
+            FailureKind::Setup,
+        ] {
+            let failure = Failure {
+                kind,
+                message: "why".into(),
+            };
+            assert_eq!(decode(&encode(&failure)), Some(failure));
+        }
+        assert_eq!(decode(b""), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! From a bundle to a running process.
+
+use super::cgroup::Cgroup;
+use super::executor::{Init, LastMile, Launch};
+use super::rootfs::Rootfs;
+use super::workload::Workload;
+use super::{NsError, check_caller, init, io, spec};
+use crate::bundle::Bundle;
+use hullbox_session::server::Stdio;
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::termios::Winsize;
+use std::io::IoSliceMut;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// libcontainer's directory in the container's runtime directory.
+pub(super) fn state_dir(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("oci")
+}
+
+/// A container whose first process runs, or has failed to.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Its first process.
+    pub(super) pid: Pid,
+    /// The same, to be watched and signalled.
+    pub(super) pidfd: OwnedFd,
+    /// Our ends of its standard streams.
+    pub(super) stdio: Stdio,
+    /// Gives a failure, or ends when the workload's `execve` succeeded.
+    pub(super) report: OwnedFd,
+    /// With `--init`: gives the workload's wait status.
+    pub(super) status: Option<OwnedFd>,
+}
+
+/// What a container is in, from its making to its removal.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) cgroup: Cgroup,
+    rootfs: Rootfs,
+}
+
+impl Surroundings {
+    /// Makes cgroup and root.
+    pub(super) fn make(bundle: &Bundle) -> Result<Self, NsError> {
+        check_caller()?;
+        let cgroup = Cgroup::create(&bundle.id, &bundle.setup.limits)?;
+        match Rootfs::mount(bundle) {
+            Ok(rootfs) => Ok(Self { cgroup, rootfs }),
+            Err(e) => {
+                // The first error is the one to tell.
+                let _ = cgroup.remove();
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Kills what is left in the container and removes everything but the writable layer.
+    pub(super) fn remove(self, bundle: &Bundle) -> Result<(), NsError> {
+        let killed = self.cgroup.kill();
+        let removed = self.cgroup.remove();
+        self.rootfs.unmount();
+        super::remove_runtime_files(&bundle.runtime_dir);
+        killed.and(removed).map_err(NsError::Cgroup)
+    }
+
+    /// Starts the workload.
+    pub(super) fn start(&self, bundle: &Bundle) -> Result<Running, NsError> {
+        Cgroup::show_at_standard_place()?;
+        let root = self.rootfs.root();
+        let workload = Workload::prepare(root, &bundle.setup, &bundle.process)?;
+        let spec = spec::build(bundle, &self.rootfs.path(), root).map_err(NsError::Spec)?;
+        let state = state_dir(&bundle.runtime_dir);
+        make_empty_dir(&state).map_err(io("make the state directory"))?;
+        spec.save(state.join("config.json"))
+            .map_err(NsError::Spec)?;
+
+        let (report, report_end) = pipe().map_err(io("make a pipe"))?;
+        let (status, init) = init_parts(bundle)?;
+        let terminal = bundle.process.terminal.is_some();
+        let owner = Uid::from_raw(workload.identity.uid);
+        let launch = LastMile(Rc::new(Launch {
+            workload,
+            report: report_end,
+            init,
+            reset_oom_score: has_oom_score(),
+        }));
+        let builder = ContainerBuilder::new(bundle.id.clone(), SyscallType::default())
+            .with_executor(launch)
+            .with_root_path(&state)
+            .and_then(ContainerBuilder::validate_id)
+            .map_err(create)?;
+        let (mut container, stdio) = if terminal {
+            build_with_terminal(builder, &state, bundle)?
+        } else {
+            build_with_pipes(builder, &state, bundle, owner)?
+        };
+        let pid = container
+            .pid()
+            .and_then(|pid| Pid::from_raw(pid.as_raw()))
+            .ok_or_else(|| create(LibcontainerError::Other("no process id".into())))?;
+        let pidfd =
+            pidfd_open(pid, PidfdFlags::empty()).map_err(io("watch the container's process"))?;
+        container.start().map_err(create)?;
+        Ok(Running {
+            pid,
+            pidfd,
+            stdio,
+            report,
+            status,
+        })
+    }
+}
+
+fn create(error: LibcontainerError) -> NsError {
+    NsError::Create(Box::new(error))
+}
+
+fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC)
+}
+
+fn make_empty_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// With `--init`: where the workload's status comes from, and what the init needs.
+fn init_parts(bundle: &Bundle) -> Result<(Option<OwnedFd>, Option<Init>), NsError> {
+    if !bundle.setup.init {
+        return Ok((None, None));
+    }
+    let program = init::program().map_err(io("make the init program"))?;
+    let (read, status) = pipe().map_err(io("make a pipe"))?;
+    Ok((Some(read), Some(Init { program, status })))
+}
+
+/// Whether our own `oom_score_adj` would be passed on to the workload.
+fn has_oom_score() -> bool {
+    std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.trim() != "0")
+}
+
+fn finish(builder: ContainerBuilder, state: &Path) -> Result<Container, NsError> {
+    builder
+        .as_init(state)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(create)
+}
+
+fn build_with_pipes(
+    builder: ContainerBuilder,
+    state: &Path,
+    bundle: &Bundle,
+    owner: Uid,
+) -> Result<(Container, Stdio), NsError> {
+    let make = || pipe().map_err(io("make a pipe"));
+    let (stdout, stdout_end) = make()?;
+    let (stderr, stderr_end) = make()?;
+    let (stdin_end, stdin) = if bundle.process.stdin {
+        let (end, stdin) = make()?;
+        (end, Some(stdin))
+    } else {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let null = rustix::fs::open("/dev/null", flags, Mode::empty());
+        (null.map_err(io("open /dev/null"))?, None)
+    };
+    // The workload may open its streams again by way of /dev/stdout.
+    let pipes = [
+        stdin.as_ref().map(|_| &stdin_end),
+        Some(&stdout_end),
+        Some(&stderr_end),
+    ];
+    for end in pipes.into_iter().flatten() {
+        rustix::fs::fchown(end, Some(owner), None::<Gid>).map_err(io("hand over a pipe"))?;
+    }
+    let builder = builder
+        .with_stdin(stdin_end)
+        .with_stdout(stdout_end)
+        .with_stderr(stderr_end);
+    let container = finish(builder, state)?;
+    Ok((
+        container,
+        Stdio::Pipes {
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+        },
+    ))
+}
+
+/// libcontainer makes the terminal in the container's own devpts and sends its master to a
+/// socket that it finds by path.
+fn build_with_terminal(
+    builder: ContainerBuilder,
+    state: &Path,
+    bundle: &Bundle,
+) -> Result<(Container, Stdio), NsError> {
+    let listener = console_listener(state).map_err(io("make the console socket"))?;
+    let builder = builder.with_console_socket(Some(state.join(CONSOLE)));
+    let container = finish(builder, state)?;
+    let master = receive_master(&listener).map_err(io("receive the terminal"))?;
+    if let Some(size) = bundle.process.terminal {
+        let size = Winsize {
+            ws_row: size.rows,
+            ws_col: size.columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&master, size).map_err(io("size the terminal"))?;
+    }
+    Ok((container, Stdio::Terminal(master)))
+}
+
+/// Name of the console socket in the state directory.
+const CONSOLE: &str = "console.sock";
+
+fn console_listener(state: &Path) -> rustix::io::Result<OwnedFd> {
+    let listener = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // A short name for a directory whose own may be longer than a socket address.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(state, flags, Mode::empty())?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{CONSOLE}", dir.as_raw_fd()))?;
+    rustix::net::bind(&listener, &address)?;
+    rustix::net::listen(&listener, 1)?;
+    Ok(listener)
+}
+
+fn receive_master(listener: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let connection = rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?;
+    let mut name = [0; 64];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    rustix::net::recvmsg(
+        &connection,
+        &mut [IoSliceMut::new(&mut name)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        })
+        .ok_or(rustix::io::Errno::BADMSG)
+}
+
+/// The descriptors that the pump watches for us.
+impl Running {
+    /// Process and report.
+    pub(super) fn watched(&self) -> [rustix::fd::BorrowedFd<'_>; 2] {
+        [self.pidfd.as_fd(), self.report.as_fd()]
+    }
+}

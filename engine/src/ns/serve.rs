@@ -1,0 +1,267 @@
+//! The conversation about one container, from `Hello` to `Exited`.
+
+use super::executor::decode;
+use super::launch::{Running, Surroundings};
+use super::{NsError, io};
+use crate::bundle::Bundle;
+use crate::sys::container as sys;
+use hullbox_protocol::{
+    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Started, TerminalSize,
+};
+use hullbox_session::server::{Drain, Event, Pump, Stdio};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::termios::Winsize;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// The session of the workload.
+const WORKLOAD: u32 = 0;
+/// How long the peer may take to hear of a failure.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest failure text in the report.
+const MAX_REPORT: usize = 8 * 1024;
+
+// Indices of the descriptors that the pump watches for us.
+const PROCESS: usize = 0;
+const REPORT: usize = 1;
+
+pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsError> {
+    let mut pump = Pump::new(OwnedFd::from(connection))?;
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        uptime_us: uptime_us(),
+    };
+    pump.send(&Frame::Hello(hello))?;
+    let surroundings = match Surroundings::make(bundle) {
+        Ok(surroundings) => surroundings,
+        Err(e) => return tell_failure(&mut pump, e.failure()),
+    };
+    let told = match surroundings.start(bundle) {
+        Ok(running) => Conversation::new(running).hold(&mut pump, &surroundings),
+        Err(e) => Ok(Ending::Failed(e.failure())),
+    };
+    let removed = surroundings.remove(bundle);
+    match told {
+        Ok(Ending::Told) => removed,
+        // Only now: whoever hears of a failure may count on nothing being left.
+        Ok(Ending::Failed(failure)) => tell_failure(&mut pump, failure).and(removed),
+        Err(e) => Err(e),
+    }
+}
+
+/// How a conversation ended.
+enum Ending {
+    /// With `Exited`, or with nobody left to tell.
+    Told,
+    /// The workload could not be run, which is still to be said.
+    Failed(Failure),
+}
+
+/// Says why there is no container, and waits until the peer has heard it.
+fn tell_failure(pump: &mut Pump, failure: Failure) -> Result<(), NsError> {
+    pump.fail(WORKLOAD, failure)?;
+    loop {
+        match pump.wait(&[], Some(PATIENCE))? {
+            Event::Closed(_) | Event::Shutdown | Event::Timeout => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Microseconds since the kernel started.
+fn uptime_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000 + nanoseconds / 1000
+}
+
+struct Conversation {
+    running: Running,
+    stdio: Option<Stdio>,
+    /// The peer asked for the workload: its session may be opened.
+    asked: bool,
+    /// The workload's `execve` has succeeded.
+    executed: bool,
+    failure_text: Vec<u8>,
+}
+
+impl Conversation {
+    fn new(mut running: Running) -> Self {
+        let nothing = Stdio::Pipes {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        let stdio = std::mem::replace(&mut running.stdio, nothing);
+        Self {
+            running,
+            stdio: Some(stdio),
+            asked: false,
+            executed: false,
+            failure_text: Vec::new(),
+        }
+    }
+
+    fn hold(mut self, pump: &mut Pump, around: &Surroundings) -> Result<Ending, NsError> {
+        let mut ended = false;
+        loop {
+            let watched = self.running.watched();
+            let extra = match (ended, self.executed) {
+                (true, _) => &watched[..0],
+                (false, true) => &watched[..=PROCESS],
+                (false, false) => &watched[..],
+            };
+            match pump.wait(extra, None)? {
+                Event::Ready(REPORT) => {
+                    if let Some(failure) = self.read_report(pump)? {
+                        return Ok(Ending::Failed(failure));
+                    }
+                }
+                // The report may not have had its turn yet.
+                Event::Ready(PROCESS) if !self.executed => {
+                    if let Some(failure) = self.read_report(pump)? {
+                        return Ok(Ending::Failed(failure));
+                    }
+                }
+                Event::Ready(_) => {
+                    if self.asked {
+                        ended = true;
+                        let status = self.exit_status(around)?;
+                        pump.finish(WORKLOAD, status, Drain::ToEnd);
+                    }
+                }
+                Event::Exec {
+                    session: WORKLOAD, ..
+                } => {
+                    self.asked = true;
+                    self.open_when_both(pump)?;
+                }
+                Event::Exec { session, .. } => pump.fail(session, unsupported())?,
+                Event::Signal {
+                    session: WORKLOAD,
+                    signal,
+                } => self.signal(signal),
+                Event::Resize {
+                    session: WORKLOAD,
+                    size,
+                } => self.resize(size),
+                Event::Shutdown => around.cgroup.kill()?,
+                Event::Finished { session: WORKLOAD } | Event::Closed(None) => {
+                    return Ok(Ending::Told);
+                }
+                Event::Closed(Some(e)) => return Err(e.into()),
+                Event::Setup(_) | Event::Signal { .. } | Event::Resize { .. } => {}
+                Event::Finished { .. } | Event::Timeout => {}
+            }
+        }
+    }
+
+    /// Takes the workload's report as far as it goes. A failure that is complete is returned.
+    fn read_report(&mut self, pump: &mut Pump) -> Result<Option<Failure>, NsError> {
+        let mut chunk = [0; 1024];
+        loop {
+            let read = rustix::io::read(&self.running.report, &mut chunk);
+            match read.map_err(io("read the workload's report"))? {
+                0 => break,
+                n if self.failure_text.len() < MAX_REPORT => {
+                    self.failure_text.extend_from_slice(&chunk[..n]);
+                }
+                _ => {}
+            }
+        }
+        let failure = decode(&self.failure_text);
+        if failure.is_none() {
+            self.executed = true;
+            self.open_when_both(pump)?;
+        }
+        Ok(failure)
+    }
+
+    /// Opens the session when it is asked for and the workload runs.
+    fn open_when_both(&mut self, pump: &mut Pump) -> Result<(), NsError> {
+        if self.asked
+            && self.executed
+            && let Some(stdio) = self.stdio.take()
+        {
+            let pid = self.running.pid.as_raw_nonzero().get().unsigned_abs();
+            pump.started(
+                WORKLOAD,
+                Started {
+                    pid,
+                    uptime_us: uptime_us(),
+                },
+            )?;
+            pump.open(WORKLOAD, stdio)?;
+        }
+        Ok(())
+    }
+
+    /// Reaps the container's first process and says how the workload ended.
+    fn exit_status(&self, around: &Surroundings) -> Result<ExitStatus, NsError> {
+        let how = waitid(
+            WaitId::PidFd(self.running.pidfd.as_fd()),
+            WaitIdOptions::EXITED,
+        )
+        .map_err(io("wait for the container"))?;
+        let how = how.ok_or_else(|| io("wait for the container")(rustix::io::Errno::CHILD))?;
+        let first = match (how.exit_status(), how.terminating_signal()) {
+            (Some(code), _) => Status::Code(code),
+            (None, signal) => Status::Signal(signal.unwrap_or(libc::SIGKILL)),
+        };
+        let status = self.status_from_init().unwrap_or(first);
+        Ok(match status {
+            Status::Code(code) => ExitStatus::Code((code & 0xff) as u8),
+            Status::Signal(signal) => ExitStatus::Signal {
+                signal: (signal & 0x7f) as u8,
+                oom: signal == libc::SIGKILL && around.cgroup.had_oom_kill(),
+            },
+        })
+    }
+
+    /// The wait status that the minimal init wrote before it ended, if it did.
+    fn status_from_init(&self) -> Option<Status> {
+        let mut status = [0; 4];
+        let read = rustix::io::read(self.running.status.as_ref()?, &mut status).ok()?;
+        if read != status.len() {
+            return None;
+        }
+        let status = i32::from_ne_bytes(status);
+        Some(match libc::WIFEXITED(status) {
+            true => Status::Code(libc::WEXITSTATUS(status)),
+            false => Status::Signal(libc::WTERMSIG(status)),
+        })
+    }
+
+    fn signal(&self, signal: u32) {
+        // It may have ended just now.
+        let _ = sys::send_signal(self.running.pidfd.as_fd(), signal);
+    }
+
+    /// A size that came before the terminal was the pump's.
+    fn resize(&self, size: TerminalSize) {
+        if let Some(Stdio::Terminal(master)) = &self.stdio {
+            let size = Winsize {
+                ws_row: size.rows,
+                ws_col: size.columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
+            let _ = rustix::termios::tcsetwinsize(master, size);
+        }
+    }
+}
+
+/// How a process ended.
+enum Status {
+    Code(i32),
+    Signal(i32),
+}
+
+fn unsupported() -> Failure {
+    Failure {
+        kind: FailureKind::Setup,
+        message: "further processes in a namespace container are not supported yet".to_owned(),
+    }
+}

@@ -1,0 +1,282 @@
+//! The OCI runtime specification of a container, with Docker's defaults.
+//!
+//! It asks libcontainer for namespaces, mounts, devices, masked paths and the entry into the
+//! root. The process in it is a stand-in with full privileges: what runs, as whom and under
+//! which filter is [`super::executor`]'s, and limits and device rules are
+//! [`super::cgroup`]'s. So neither arguments nor environment are written to disk here.
+
+use super::cgroup::Cgroup;
+use super::inroot::Root;
+use crate::bundle::Bundle;
+use hullbox_protocol::TmpfsMount;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// What a container has no business looking at.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What a container may look at and not change.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Settings of the container's own network namespace that let ordinary users bind any port and
+/// ping, as Docker has it.
+const SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// Size of /dev/shm where none is given, in bytes.
+const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
+
+/// The specification for a bundle whose root is mounted at `rootfs`.
+pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Spec, OciSpecError> {
+    let setup = &bundle.setup;
+    let mut process = ProcessBuilder::default()
+        .terminal(bundle.process.terminal.is_some())
+        .user(UserBuilder::default().uid(0u32).gid(0u32).build()?)
+        .args(vec!["(workload)".to_owned()])
+        .env(Vec::new())
+        .cwd("/")
+        .build()?;
+    // The builder has opinions of its own on these.
+    process
+        .set_capabilities(None)
+        .set_no_new_privileges(None)
+        .set_rlimits(None);
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces()?)
+        .masked_paths(MASKED.map(str::to_owned))
+        .readonly_paths(READ_ONLY.map(str::to_owned))
+        .cgroups_path(Cgroup::oci_path(&bundle.id))
+        .sysctl(sysctls(&setup.sysctls))
+        .build()?;
+    linux.set_resources(None);
+    let mut spec = SpecBuilder::default()
+        .version("1.0.2")
+        .root(
+            RootBuilder::default()
+                .path(rootfs)
+                .readonly(setup.rootfs.read_only)
+                .build()?,
+        )
+        .process(process)
+        .mounts(mounts(bundle, root)?)
+        .linux(linux)
+        .build()?;
+    spec.set_hostname((!setup.hostname.is_empty()).then(|| setup.hostname.clone()));
+    Ok(spec)
+}
+
+fn namespaces() -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Network,
+        LinuxNamespaceType::Cgroup,
+    ]
+    .into_iter()
+    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+    .collect()
+}
+
+fn sysctls(asked: &[(String, String)]) -> HashMap<String, String> {
+    let exists = |name: &str| Path::new("/proc/sys").join(name.replace('.', "/")).exists();
+    let defaults = SYSCTLS.iter().filter(|(name, _)| exists(name));
+    let mut all: HashMap<_, _> = defaults
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    all.extend(asked.iter().cloned());
+    all
+}
+
+/// Docker's mounts, but for those whose places are taken by `--tmpfs`.
+fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let setup = &bundle.setup;
+    let shm_bytes = match setup.shm_size_bytes {
+        0 => DEFAULT_SHM_SIZE,
+        size => size,
+    };
+    let shm = format!("size={shm_bytes}");
+    let nothing = ["nosuid", "noexec", "nodev"];
+    let table: [(&str, &str, &str, Vec<&str>); 7] = [
+        ("/proc", "proc", "proc", nothing.to_vec()),
+        (
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            vec!["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        (
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            vec![
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        (
+            "/sys",
+            "sysfs",
+            "sysfs",
+            [nothing.as_slice(), &["ro"]].concat(),
+        ),
+        (
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            [nothing.as_slice(), &["ro"]].concat(),
+        ),
+        ("/dev/mqueue", "mqueue", "mqueue", nothing.to_vec()),
+        (
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            [nothing.as_slice(), &["mode=1777", &shm]].concat(),
+        ),
+    ];
+    let mut mounts = Vec::with_capacity(table.len() + setup.tmpfs.len());
+    for (destination, kind, source, options) in table {
+        let taken = |tmpfs: &TmpfsMount| Path::new(&tmpfs.path) == Path::new(destination);
+        if !setup.tmpfs.iter().any(taken) {
+            let options = options.into_iter().map(str::to_owned).collect();
+            mounts.push(mount(destination, kind, source, options)?);
+        }
+    }
+    for tmpfs in &setup.tmpfs {
+        mounts.push(mount(
+            &tmpfs.path,
+            "tmpfs",
+            "tmpfs",
+            tmpfs_options(tmpfs, root),
+        )?);
+    }
+    Ok(mounts)
+}
+
+fn mount(
+    destination: &str,
+    kind: &str,
+    source: &str,
+    options: Vec<String>,
+) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(PathBuf::from(destination))
+        .typ(kind)
+        .source(PathBuf::from(source))
+        .options(options)
+        .build()
+}
+
+/// Docker's defaults for `--tmpfs`, which the user's options come after and so override. The
+/// mode is that of the directory which is covered, if there is one.
+fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Vec<String> {
+    let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+    let covered = root
+        .find(Path::new(&tmpfs.path))
+        .and_then(|found| rustix::fs::fstat(&found));
+    if let Ok(stat) = covered {
+        options.push(format!("mode={:o}", stat.st_mode & 0o7777));
+    }
+    let asked = tmpfs
+        .options
+        .split(',')
+        .map(str::trim)
+        .filter(|option| !option.is_empty());
+    options.extend(asked.map(str::to_owned));
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hullbox_protocol::{ProcessSpec, Setup};
+    use rustix::fd::AsFd;
+
+    fn bundle(setup: Setup) -> Bundle {
+        Bundle {
+            id: "0123".into(),
+            isolation: crate::bundle::Isolation::Container,
+            dir: "/nowhere".into(),
+            runtime_dir: "/nowhere".into(),
+            layers: Vec::new(),
+            setup,
+            process: ProcessSpec::default(),
+            vcpus: 1,
+            memory_mib: 0,
+            serial_log: None,
+        }
+    }
+
+    fn built(setup: Setup) -> Spec {
+        let dir =
+            rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        build(&bundle(setup), Path::new("/root"), Root::new(dir.as_fd())).unwrap()
+    }
+
+    #[test]
+    fn a_tmpfs_takes_the_place_of_a_default_mount() {
+        let tmpfs = |path: &str, options: &str| TmpfsMount {
+            path: path.into(),
+            options: options.into(),
+        };
+        let spec = built(Setup {
+            tmpfs: vec![tmpfs("/dev/shm/", "size=1m,exec"), tmpfs("/no/such", "")],
+            ..Setup::default()
+        });
+        let mounts = spec.mounts().as_ref().unwrap();
+        let shm: Vec<_> = mounts
+            .iter()
+            .filter(|m| m.destination() == Path::new("/dev/shm"))
+            .collect();
+        assert_eq!(shm.len(), 1);
+        let options = shm[0].options().as_ref().unwrap();
+        assert!(
+            options.ends_with(&["size=1m".into(), "exec".into()]),
+            "{options:?}"
+        );
+        let other = mounts.last().unwrap().options().as_ref().unwrap();
+        assert_eq!(other, &["nosuid", "nodev", "noexec"]);
+    }
+
+    #[test]
+    fn nothing_secret_is_in_the_specification() {
+        let mut bundle = bundle(Setup::default());
+        bundle.process.env = vec![b"SECRET=hunter2".to_vec()];
+        bundle.process.argv = vec![b"hunter2".to_vec()];
+        let dir =
+            rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        let spec = build(&bundle, Path::new("/root"), Root::new(dir.as_fd())).unwrap();
+        assert!(!serde_json::to_string(&spec).unwrap().contains("hunter2"));
+    }
+}
