@@ -1,7 +1,7 @@
 //! The virtual machine monitor: KVM, memory, virtual CPUs and virtio devices.
 //!
 //! ```no_run
-//! use hullbox_vmm::{MemorySize, Vm, VmConfig, VcpuCount};
+//! use hullbox_vmm::{MemorySize, VcpuCount, Vm, VmConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut config = VmConfig::new(VcpuCount::new(1)?, MemorySize::from_mib(128)?, "vmlinux");
@@ -13,16 +13,39 @@
 //! ```
 //!
 //! This crate does not know what a container is, nor what travels over vsock.
+//!
+//! # How a guest ends
+//!
+//! The VMM adds `panic=-1 reboot=k` to the kernel's command line. Init powers the machine off by
+//! writing the byte 1 to I/O port 0x5e0 (as root through `/dev/port` or after `ioperm`), and
+//! restarts it by writing 2; both take effect at once, so whatever must reach a disk is synced
+//! before. A restart without that announcement is an [`Outcome::Panic`], unless the kernel had
+//! masked its interrupts first, as an orderly `reboot(2)` does and a panic does not: then it is
+//! an [`Outcome::Reset`].
 #![deny(unsafe_code)]
 
+mod arch;
 mod boot;
 mod config;
+mod devices;
 mod error;
-
+#[expect(
+    unsafe_code,
+    reason = "maps guest memory and moves bytes between it and files"
+)]
 mod memory;
 mod outcome;
+pub mod probe;
+mod stats;
+#[expect(
+    unsafe_code,
+    reason = "shares a byte with KVM and signals a thread to leave the guest"
+)]
+mod vcpu;
+mod virtio;
+#[expect(unsafe_code, reason = "reads unions that KVM fills")]
 mod vm;
-pub mod vsock; // LEAD writes vmm/src/vsock.rs and vmm/src/vsock/ right now; see the note there
+mod worker;
 
 pub use boot::{BootError, LoadError};
 pub use config::{

@@ -24,6 +24,7 @@ mod kernel;
 mod log;
 mod modules;
 mod plan;
+mod policy;
 mod share;
 mod start;
 mod state;
@@ -38,6 +39,7 @@ pub use initramfs::{AgentSource, InitramfsError};
 pub use kernel::{KernelError, MachineKernel, find as find_kernel};
 pub use modules::ModuleError;
 pub use plan::find_program;
+pub use policy::{KvmVerdict, Route, kvm_verdict, route};
 pub use start::StartOptions;
 pub use state::DataLock;
 
