@@ -1,0 +1,181 @@
+//! The root filesystem: layers, the writable one above them, and moving in.
+
+use crate::failure::{failed, setup};
+use crate::sys;
+use hullbox_protocol::{Failure, LayerDisk, Setup, WritableLayer};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The disk with the layers, and the one for writes.
+const LAYER_DISK: &str = "/dev/vda";
+const WRITABLE_DISK: &str = "/dev/vdb";
+
+/// Where layers are stacked from; short, because 127 of them must fit one page of options.
+const LAYERS: &str = "/l";
+/// Where the writable layer is mounted.
+const WRITABLE: &str = "/w";
+/// Where the whole is put together before it becomes `/`.
+const ROOT: &str = "/r";
+/// More layers than this are no image that Docker would make.
+const MAX_LAYERS: usize = 200;
+
+fn directory(path: &str) -> Result<(), Failure> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed(format_args!("cannot make {path}"))(errno)),
+    }
+}
+
+/// The agent's own part, in its own mount namespace: a writable layer that outlives
+/// the container's namespace, so that it can be brought to rest afterwards.
+#[derive(Debug)]
+pub(super) struct Writable {
+    mounted: OwnedFd,
+}
+
+impl Writable {
+    /// Mounts it, if it is one that lives on a disk.
+    pub(super) fn mount(setup: &Setup) -> Result<Option<Self>, Failure> {
+        if setup.rootfs.writable != WritableLayer::Disk {
+            return Ok(None);
+        }
+        directory(WRITABLE)?;
+        // Its inode tables are zero already; nobody should be busy with writing them. What does
+        // not outlive the run need not wait for the disk either.
+        let options = if setup.persist {
+            c"noinit_itable"
+        } else {
+            c"noinit_itable,nobarrier"
+        };
+        let what = || failed("cannot mount the writable layer");
+        mount(
+            WRITABLE_DISK,
+            WRITABLE,
+            "ext4",
+            MountFlags::NOATIME,
+            options,
+        )
+        .map_err(what())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mounted = rustix::fs::open(WRITABLE, flags, Mode::empty()).map_err(what())?;
+        Ok(Some(Self { mounted }))
+    }
+
+    /// Everything on the disk, and the filesystem clean, now that nobody writes.
+    pub(super) fn settle(&self) -> Result<(), Errno> {
+        if mount_remount(WRITABLE, MountFlags::RDONLY, c"").is_ok() {
+            return Ok(());
+        }
+        // Something is still open for writing: at least all data is safe then.
+        rustix::fs::syncfs(&self.mounted)
+    }
+}
+
+/// Makes the container's root out of the disks and moves into it.
+pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
+    directory(ROOT)?;
+    let lower = mount_layers(&setup.rootfs.layers)?;
+    if setup.rootfs.writable == WritableLayer::Memory {
+        directory(WRITABLE)?;
+        mount("tmpfs", WRITABLE, "tmpfs", MountFlags::NOATIME, c"mode=755")
+            .map_err(failed("cannot mount memory for writes"))?;
+    }
+    let top = lower.first().cloned();
+    let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
+    make_upper(&upper, top.as_deref())?;
+    directory(&work)?;
+    // No optional feature that would make the writable layer depend on these lower ones, or that
+    // the container backend could not read. Volatile: nobody waits for the disk on behalf
+    // of a layer that ends with the run.
+    let volatile = if setup.persist { "" } else { ",volatile" };
+    let options = format!(
+        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=off,\
+         xino=auto{volatile}",
+        lower.join(":")
+    );
+    let options = CString::new(options).map_err(|_| crate::failure::setup("overlay options"))?;
+    mount("overlay", ROOT, "overlay", MountFlags::empty(), &*options)
+        .map_err(failed("cannot stack the layers"))?;
+    move_in()
+}
+
+/// Mounts the layers; gives their paths, the topmost first.
+fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
+    if layers.len() > MAX_LAYERS {
+        return Err(setup(format_args!("{} layers are too many", layers.len())));
+    }
+    directory(LAYERS)?;
+    if layers.is_empty() {
+        // An image without layers is an empty root.
+        return Ok(vec![LAYERS.to_owned()]);
+    }
+    let whole = layers.len() == 1 && layers[0].offset_bytes == 0;
+    let disk = if whole {
+        None
+    } else {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let disk = rustix::fs::open(LAYER_DISK, flags, Mode::empty())
+            .map_err(failed("cannot open the layers' disk"))?;
+        Some(disk)
+    };
+    let mut paths = Vec::with_capacity(layers.len());
+    for (index, layer) in layers.iter().enumerate() {
+        let device = match &disk {
+            None => LAYER_DISK.to_owned(),
+            Some(disk) => {
+                let number = index + 1;
+                sys::add_partition(disk.as_fd(), number, layer.offset_bytes, layer.length_bytes)
+                    .map_err(failed(format_args!("cannot find layer {number}")))?;
+                format!("{LAYER_DISK}{number}")
+            }
+        };
+        let path = format!("{LAYERS}/{index}");
+        directory(&path)?;
+        mount(device, path.as_str(), "erofs", MountFlags::RDONLY, None)
+            .map_err(failed(format_args!("cannot mount layer {}", index + 1)))?;
+        paths.push(path);
+    }
+    paths.reverse();
+    Ok(paths)
+}
+
+/// The writable layer's root is the container's `/`: on its first use it looks like
+/// that of the image.
+fn make_upper(upper: &str, top: Option<&str>) -> Result<(), Failure> {
+    match rustix::fs::mkdir(upper, Mode::from_raw_mode(0o755)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(errno) => return Err(failed("cannot make the writable layer")(errno)),
+    }
+    let Some(stat) = top.and_then(|top| rustix::fs::stat(top).ok()) else {
+        return Ok(());
+    };
+    let what = || failed("cannot prepare the writable layer");
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    rustix::fs::chown(upper, Some(owner.0), Some(owner.1)).map_err(what())?;
+    rustix::fs::chmod(upper, mode).map_err(what())
+}
+
+/// Puts the finished root over the initramfs, which cannot be pivoted away from.
+fn move_in() -> Result<(), Failure> {
+    let what = || failed("cannot enter the root filesystem");
+    rustix::process::chdir(ROOT).map_err(what())?;
+    mount_move(".", "/").map_err(what())?;
+    rustix::process::chroot(".").map_err(what())?;
+    rustix::process::chdir("/").map_err(what())
+}
+
+/// No more writes to the root, though to what is mounted in it.
+pub(super) fn make_read_only() -> Result<(), Failure> {
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")
+        .map_err(failed("cannot make the root filesystem read-only"))
+}
+
+/// Forgets the agent's own mount of the writable layer.
+pub(super) fn unmount_writable() {
+    let _ = unmount(WRITABLE, UnmountFlags::DETACH);
+}

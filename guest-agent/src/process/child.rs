@@ -1,0 +1,160 @@
+//! The child's way from the fork to its program.
+
+use super::status::StatusWriter;
+use super::{ChildPipes, identity, program, terminal, tiny_init};
+use crate::failure::{failed, setup};
+use crate::sys;
+use hullbox_protocol::{Failure, ProcessSpec};
+use rustix::fs::{Mode, OFlags};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// What differs between a container's first process, one that joins it, and one of the machine.
+pub trait Root {
+    /// Descriptors that [`Self::enter`] needs.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Makes the child's root what the program shall see as `/`.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    fn enter(&self, spec: &ProcessSpec) -> Result<(), Failure>;
+
+    /// Runs the program under a small init of its own.
+    fn init(&self) -> bool {
+        false
+    }
+
+    /// Binds the terminal to the container's console.
+    fn console(&self) -> bool {
+        false
+    }
+
+    /// Makes a missing working directory.
+    fn makes_cwd(&self) -> bool {
+        true
+    }
+
+    /// The last step before the program: what must not be possible earlier.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    fn seal(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// The child. Does not return.
+pub(super) fn run(
+    spec: &ProcessSpec,
+    root: &dyn Root,
+    pipes: ChildPipes,
+    status: &StatusWriter,
+) -> ! {
+    let failure = match prepare(spec, root, pipes, status) {
+        Ok(ready) => program::exec(&ready.program, spec),
+        Err(failure) => failure,
+    };
+    status.failed(&failure);
+    sys::exit_now(i32::from(failure.exit_code()))
+}
+
+/// Everything is arranged but the program itself.
+struct Ready {
+    program: program::Program,
+}
+
+fn prepare(
+    spec: &ProcessSpec,
+    root: &dyn Root,
+    pipes: ChildPipes,
+    status: &StatusWriter,
+) -> Result<Ready, Failure> {
+    // Nothing of the agent's may be reachable from here on, least of all through
+    // a working directory such as /proc/self/fd/7.
+    let mut keep: Vec<_> = pipes.borrowed().chain(root.descriptors()).collect();
+    keep.push(status.as_fd());
+    sys::close_others(&keep);
+    rustix::process::setsid().map_err(failed("cannot make a session"))?;
+
+    root.enter(spec)?;
+    let identity = identity::resolve(&spec.user)?;
+    let program = program::Program::new(spec, &identity)?;
+    change_directory(&spec.cwd, root.makes_cwd())?;
+    arrange_streams(spec, root, pipes, &identity, status)?;
+    root.seal()?;
+
+    for limit in &spec.rlimits {
+        sys::set_rlimit(limit.resource, limit.soft, limit.hard)
+            .map_err(failed(format_args!("cannot set rlimit {}", limit.resource)))?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(spec.umask.unwrap_or(0o022) & 0o777));
+    if root.init() {
+        tiny_init::fork(spec.terminal.is_some())?;
+    }
+    identity::become_user(&identity, spec)?;
+    sys::reset_signals();
+    Ok(Ready { program })
+}
+
+/// Goes to the working directory. Absolute links in it stay within the root, which is
+/// the container's own by now.
+fn change_directory(cwd: &str, make: bool) -> Result<(), Failure> {
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    if !cwd.starts_with('/') {
+        return Err(setup(format_args!(
+            "the working directory \"{cwd}\" is invalid, it needs to be an absolute path"
+        )));
+    }
+    let what = || format!("working directory \"{cwd}\"");
+    match rustix::process::chdir(cwd) {
+        Err(rustix::io::Errno::NOENT) if make => {
+            crate::paths::make_directories(cwd).map_err(failed(what()))?;
+            rustix::process::chdir(cwd).map_err(failed(what()))
+        }
+        result => result.map_err(failed(what())),
+    }
+}
+
+/// Connects descriptors 0 to 2. All others close themselves when the program starts.
+fn arrange_streams(
+    spec: &ProcessSpec,
+    root: &dyn Root,
+    pipes: ChildPipes,
+    identity: &identity::Identity,
+    status: &StatusWriter,
+) -> Result<(), Failure> {
+    let streams = "cannot connect standard streams";
+    let slave = match spec.terminal {
+        Some(size) => Some(terminal::open(size, identity.uid, root.console(), status)?),
+        None => None,
+    };
+    // As Docker does: a program without root's rights may reopen /dev/stdout.
+    let own = |fd: BorrowedFd<'_>| {
+        if identity.uid != 0 {
+            let uid = rustix::process::Uid::from_raw(identity.uid);
+            let _ = rustix::fs::fchown(fd, Some(uid), None);
+        }
+    };
+    pipes.borrowed().for_each(own);
+    let null = || {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open("/dev/null", flags, Mode::empty()).map_err(failed("cannot open /dev/null"))
+    };
+    match (&pipes.stdin, &slave) {
+        (Some(pipe), _) => dup2_stdin(pipe).map_err(failed(streams))?,
+        (None, Some(slave)) if !spec.pipes.stdin => dup2_stdin(slave).map_err(failed(streams))?,
+        _ => dup2_stdin(null()?).map_err(failed(streams))?,
+    }
+    match pipes.stdout.as_ref().or(slave.as_ref()) {
+        Some(fd) => dup2_stdout(fd).map_err(failed(streams))?,
+        None => dup2_stdout(null()?).map_err(failed(streams))?,
+    }
+    match pipes.stderr.as_ref().or(slave.as_ref()) {
+        Some(fd) => dup2_stderr(fd).map_err(failed(streams))?,
+        None => dup2_stderr(null()?).map_err(failed(streams))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! How a child that has not become its program yet tells its parent what happens.
+//!
+//! One socket pair per child; the child's end closes itself on `exec`. So the end of the
+//! stream without a failure before it means that the program runs (or that the child was
+//! killed on the way, which its exit status then tells).
+
+use hullbox_protocol::{Failure, FailureKind};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Longest message, in bytes.
+const MAX_MESSAGE: usize = 4096;
+
+/// What a child reports.
+#[derive(Debug)]
+pub enum Report {
+    /// Its terminal's master.
+    Terminal(OwnedFd),
+    /// It could not become its program, and ends.
+    Failed(Failure),
+    /// It became its program.
+    Running,
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct StatusReader(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub struct StatusWriter(OwnedFd);
+
+/// Makes the two ends.
+pub fn channel() -> Result<(StatusReader, StatusWriter), Errno> {
+    let (reader, writer) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok((StatusReader(reader), StatusWriter(writer)))
+}
+
+impl AsFd for StatusReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for StatusWriter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl StatusReader {
+    /// The next report, or `None` if none has come yet.
+    pub fn next(&self) -> Option<Report> {
+        let mut bytes = [0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            let iov = &mut [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, iov, &mut control, flags) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return None,
+                // A broken channel says no more than a closed one.
+                Err(_) => return Some(Report::Running),
+                Ok(received) => break received.bytes,
+            }
+        };
+        let descriptor = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Some(match (descriptor, bytes.get(..received)) {
+            (Some(master), _) => Report::Terminal(master),
+            (None, Some([kind, message @ ..])) => Report::Failed(Failure {
+                kind: match kind {
+                    1 => FailureKind::NotFound,
+                    2 => FailureKind::NotExecutable,
+                    _ => FailureKind::Setup,
+                },
+                message: String::from_utf8_lossy(message).into_owned(),
+            }),
+            (None, _) => Report::Running,
+        })
+    }
+}
+
+impl StatusWriter {
+    /// Hands over the terminal's master.
+    pub fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [master];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        sendmsg(
+            &self.0,
+            &[IoSlice::new(b"T")],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
+        Ok(())
+    }
+
+    /// Says why there will be no program.
+    pub fn failed(&self, failure: &Failure) {
+        let mut message = vec![match failure.kind {
+            FailureKind::NotFound => 1,
+            FailureKind::NotExecutable => 2,
+            FailureKind::Setup => 3,
+        }];
+        message.extend_from_slice(failure.message.as_bytes());
+        message.truncate(MAX_MESSAGE);
+        // If the parent cannot be told, the exit code still tells it something.
+        let _ = rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_arrive_in_order_and_end_with_the_program() {
+        let (reader, writer) = channel().unwrap();
+        assert!(reader.next().is_none());
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        writer.terminal(read.as_fd()).unwrap();
+        writer.failed(&Failure {
+            kind: FailureKind::NotFound,
+            message: "no".into(),
+        });
+        drop(writer);
+        assert!(matches!(reader.next(), Some(Report::Terminal(_))));
+        let Some(Report::Failed(failure)) = reader.next() else {
+            panic!("no failure");
+        };
+        assert_eq!(failure.exit_code(), 127);
+        assert!(matches!(reader.next(), Some(Report::Running)));
+    }
+}

@@ -1,0 +1,91 @@
+//! vsock, and the loopback interface.
+
+use super::{Result, check};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// The host's address.
+const HOST: u32 = libc::VMADDR_CID_HOST;
+
+fn vsock(flags: SocketFlags) -> Result<OwnedFd> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)
+}
+
+fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    address.svm_family = u16::try_from(libc::AF_VSOCK).unwrap_or(0);
+    address.svm_cid = cid;
+    address.svm_port = port;
+    address
+}
+
+/// The size of a vsock address, as the system calls want it.
+fn address_len() -> libc::socklen_t {
+    u32::try_from(size_of::<libc::sockaddr_vm>()).unwrap_or(0)
+}
+
+/// Begins to connect to a port of the host. The socket is writable when it is decided.
+pub fn vsock_connect(port: u32) -> Result<OwnedFd> {
+    let socket = vsock(SocketFlags::NONBLOCK)?;
+    let host = address(HOST, port);
+    // SAFETY: the address is valid and its length is its own.
+    let result =
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const host).cast(), address_len()) };
+    match check(result) {
+        Ok(_) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Listens on a port of this guest.
+pub fn vsock_listen(port: u32) -> Result<OwnedFd> {
+    let socket = vsock(SocketFlags::NONBLOCK)?;
+    let any = address(libc::VMADDR_CID_ANY, port);
+    // SAFETY: the address is valid and its length is its own.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const any).cast(), address_len()) })?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(socket)
+}
+
+/// Takes a connection, if one waits. Only the host's own are taken.
+pub fn vsock_accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut peer = address(0, 0);
+    let mut len = address_len();
+    // SAFETY: the address buffer is valid and `len` says how long it is.
+    let fd = check(unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            (&raw mut peer).cast(),
+            &raw mut len,
+            libc::SOCK_CLOEXEC,
+        )
+    })?;
+    // SAFETY: the descriptor is new and ours.
+    let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    if peer.svm_cid != HOST {
+        return Err(Errno::PERM);
+    }
+    Ok(socket)
+}
+
+/// Brings up `lo`; the kernel gives it its addresses.
+pub fn loopback_up() -> Result<()> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *slot = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    // SAFETY: the request is valid and names an interface with a terminating zero.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+        .map(drop)
+}
