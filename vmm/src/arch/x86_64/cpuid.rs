@@ -1,0 +1,245 @@
+//! The processor that the guest sees: the host's, as far as KVM can offer it, as one socket with
+//! as many single-threaded cores as there are virtual CPUs.
+
+use crate::error::VmError;
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
+use kvm_ioctls::Kvm;
+
+const LEAF_FEATURES: u32 = 1;
+const LEAF_CACHES: u32 = 4;
+const LEAF_MWAIT: u32 = 5;
+const LEAF_PERFMON: u32 = 0xa;
+const LEAF_TOPOLOGY: u32 = 0xb;
+const LEAF_XSTATE: u32 = 0xd;
+const LEAF_TOPOLOGY_V2: u32 = 0x1f;
+const LEAF_EXT_FEATURES: u32 = 0x8000_0001;
+const LEAF_EXT_SIZES: u32 = 0x8000_0008;
+const LEAF_AMD_CACHES: u32 = 0x8000_001d;
+const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
+
+const ECX1_MWAIT: u32 = 1 << 3;
+const ECX1_VMX: u32 = 1 << 5;
+const ECX1_X2APIC: u32 = 1 << 21;
+const ECX1_TSC_DEADLINE: u32 = 1 << 24;
+const ECX1_XSAVE: u32 = 1 << 26;
+const ECX1_HYPERVISOR: u32 = 1 << 31;
+const EDX1_HTT: u32 = 1 << 28;
+const ECX_EXT_CMP_LEGACY: u32 = 1 << 1;
+const ECX_EXT_SVM: u32 = 1 << 2;
+
+const VENDOR_AMD_EBX: u32 = u32::from_le_bytes(*b"Auth");
+
+const LEVEL_SMT: u32 = 1;
+const LEVEL_CORE: u32 = 2;
+
+/// What all virtual CPUs have in common.
+#[derive(Debug)]
+pub(crate) struct CpuModel {
+    entries: Vec<kvm_cpuid_entry2>,
+    vcpus: u8,
+    amd: bool,
+    max_leaf: u32,
+}
+
+impl CpuModel {
+    /// Ask KVM what it can offer.
+    pub(crate) fn new(kvm: &Kvm, vcpus: u8) -> Result<Self, VmError> {
+        let supported = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(VmError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(Self::from_entries(supported.as_slice(), vcpus))
+    }
+
+    fn from_entries(supported: &[kvm_cpuid_entry2], vcpus: u8) -> Self {
+        let basic = supported.iter().find(|entry| entry.function == 0);
+        let max_leaf = basic.map_or(0, |entry| entry.eax);
+        let amd = basic.is_some_and(|entry| entry.ebx == VENDOR_AMD_EBX);
+        let mut entries: Vec<_> = supported
+            .iter()
+            .filter(|entry| !matches!(entry.function, LEAF_TOPOLOGY | LEAF_TOPOLOGY_V2))
+            .copied()
+            .collect();
+        for entry in &mut entries {
+            match entry.function {
+                LEAF_FEATURES => {
+                    // No nested virtualisation, and no MWAIT that would hold the host's CPU.
+                    entry.ecx &= !(ECX1_MWAIT | ECX1_VMX);
+                    entry.ecx |= ECX1_X2APIC | ECX1_TSC_DEADLINE | ECX1_HYPERVISOR;
+                }
+                LEAF_EXT_FEATURES => {
+                    entry.ecx &= !ECX_EXT_SVM;
+                    if amd && vcpus > 1 {
+                        entry.ecx |= ECX_EXT_CMP_LEGACY;
+                    }
+                }
+                LEAF_MWAIT | LEAF_PERFMON => {
+                    (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
+                }
+                _ => {}
+            }
+        }
+        Self {
+            entries,
+            vcpus,
+            amd,
+            max_leaf,
+        }
+    }
+
+    /// The features that XCR0 may enable; `None` for a processor without XSAVE.
+    pub(crate) fn xcr0(&self) -> Option<u64> {
+        let find = |function| {
+            self.entries
+                .iter()
+                .find(|entry| entry.function == function && entry.index == 0)
+        };
+        find(LEAF_FEATURES).filter(|entry| entry.ecx & ECX1_XSAVE != 0)?;
+        find(LEAF_XSTATE)
+            .map(|entry| u64::from(entry.edx) << 32 | u64::from(entry.eax))
+            .filter(|xcr0| *xcr0 != 0)
+    }
+
+    /// Bits of an APIC id that number the cores.
+    fn core_bits(&self) -> u32 {
+        u32::from(self.vcpus).next_power_of_two().trailing_zeros()
+    }
+
+    /// What one virtual CPU answers.
+    pub(crate) fn for_vcpu(&self, index: u8) -> Result<CpuId, VmError> {
+        CpuId::from_entries(&self.entries_for(index)).map_err(|_| VmError::Kvm {
+            what: "a list of CPUID entries",
+            source: std::io::ErrorKind::InvalidInput.into(),
+        })
+    }
+
+    fn entries_for(&self, index: u8) -> Vec<kvm_cpuid_entry2> {
+        let apic_id = u32::from(index);
+        let count = u32::from(self.vcpus);
+        let ids = 1 << self.core_bits();
+        let mut entries = self.entries.clone();
+        for entry in &mut entries {
+            match entry.function {
+                LEAF_FEATURES => {
+                    entry.ebx = (entry.ebx & 0xffff) | count << 16 | apic_id << 24;
+                    if count > 1 {
+                        entry.edx |= EDX1_HTT;
+                    } else {
+                        entry.edx &= !EDX1_HTT;
+                    }
+                }
+                LEAF_CACHES if entry.eax & 0x1f != 0 => {
+                    entry.eax = (entry.eax & 0x3fff) | (ids - 1) << 26 | self.sharing(entry.eax);
+                }
+                LEAF_AMD_CACHES if entry.eax & 0x1f != 0 => {
+                    entry.eax = (entry.eax & 0x3fff) | self.sharing(entry.eax);
+                }
+                LEAF_EXT_SIZES if self.amd => {
+                    entry.ecx = (entry.ecx & !0xf0ff) | (count - 1) | self.core_bits() << 12;
+                }
+                LEAF_AMD_TOPOLOGY => {
+                    entry.eax = apic_id;
+                    // One thread in a core, one node in the socket.
+                    entry.ebx = apic_id;
+                    entry.ecx = 0;
+                }
+                _ => {}
+            }
+        }
+        for leaf in [LEAF_TOPOLOGY, LEAF_TOPOLOGY_V2] {
+            if self.max_leaf >= leaf {
+                entries.extend(self.topology(leaf, apic_id));
+            }
+        }
+        entries
+    }
+
+    /// Which cores share a cache, as bits 25 to 14 of its leaf: all share the third level, none
+    /// the others.
+    fn sharing(&self, cache: u32) -> u32 {
+        let level = cache >> 5 & 7;
+        if level >= 3 {
+            ((1 << self.core_bits()) - 1) << 14
+        } else {
+            0
+        }
+    }
+
+    /// Intel SDM volume 2, CPUID leaves 0BH and 1FH.
+    fn topology(&self, leaf: u32, apic_id: u32) -> [kvm_cpuid_entry2; 3] {
+        let entry = |index, shift, processors, level: u32| kvm_cpuid_entry2 {
+            function: leaf,
+            index,
+            flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+            eax: shift,
+            ebx: processors,
+            ecx: index | level << 8,
+            edx: apic_id,
+            ..Default::default()
+        };
+        [
+            entry(0, 0, 1, LEVEL_SMT),
+            entry(1, self.core_bits(), u32::from(self.vcpus), LEVEL_CORE),
+            entry(2, 0, 0, 0),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supported() -> Vec<kvm_cpuid_entry2> {
+        let entry = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 {
+            function,
+            eax,
+            ebx,
+            ecx,
+            edx,
+            ..Default::default()
+        };
+        vec![
+            entry(0, 0x1f, VENDOR_AMD_EBX, 0, 0),
+            entry(1, 0, 0xffff_0800, ECX1_VMX | ECX1_MWAIT, EDX1_HTT),
+            entry(4, 0x7c00_4163, 0, 0, 0),
+            entry(0xa, 0x0730_0402, 0, 0, 0x603),
+            entry(0xb, 1, 2, 3, 99),
+            entry(LEAF_EXT_FEATURES, 0, 0, ECX_EXT_SVM, 0),
+            entry(LEAF_EXT_SIZES, 0x3030, 0, 0xf0ff, 0),
+            entry(LEAF_AMD_TOPOLOGY, 7, 7, 7, 0),
+        ]
+    }
+
+    fn find(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
+        *entries
+            .iter()
+            .find(|entry| entry.function == function && entry.index == index)
+            .unwrap()
+    }
+
+    #[test]
+    fn every_vcpu_knows_its_place() {
+        let model = CpuModel::from_entries(&supported(), 6);
+        let entries = model.entries_for(5);
+        let features = find(&entries, 1, 0);
+        assert_eq!(features.ebx, 5 << 24 | 6 << 16 | 0x0800);
+        assert_eq!(features.ecx & (ECX1_VMX | ECX1_MWAIT), 0);
+        assert_ne!(features.ecx & ECX1_TSC_DEADLINE, 0);
+        assert_eq!(find(&entries, 4, 0).eax, 7 << 26 | 7 << 14 | 0x163);
+        assert_eq!(find(&entries, 0xb, 0).edx, 5);
+        assert_eq!(find(&entries, 0xb, 1).eax, 3);
+        assert_eq!(find(&entries, 0x1f, 1).ebx, 6);
+        assert_eq!(find(&entries, LEAF_EXT_SIZES, 0).ecx, 3 << 12 | 5);
+        assert_eq!(find(&entries, LEAF_AMD_TOPOLOGY, 0).ebx, 5);
+        assert_eq!(find(&entries, LEAF_EXT_FEATURES, 0).ecx, ECX_EXT_CMP_LEGACY);
+        assert_eq!(entries.iter().filter(|e| e.function == 0xb).count(), 3);
+    }
+
+    #[test]
+    fn one_vcpu_is_not_hyperthreaded() {
+        let model = CpuModel::from_entries(&supported(), 1);
+        let features = find(&model.entries_for(0), 1, 0);
+        assert_eq!(features.edx & EDX1_HTT, 0);
+    }
+}

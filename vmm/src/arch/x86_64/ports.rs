@@ -1,0 +1,107 @@
+//! I/O ports.
+//!
+//! | port | access | meaning |
+//! |---|---|---|
+//! | 0x064 | write 0xfe | the kernel restarts the machine (`reboot=k`) |
+//! | 0x064 | read | 0: the keyboard controller is never busy |
+//! | 0x3f8 to 0x3ff | | the serial port, if there is one |
+//! | 0x5e0 | write 1 | the guest's init announces: power off now |
+//! | 0x5e0 | write 2 | the guest's init announces: restart now |
+//! | others | read | all ones, as from an empty bus |
+//! | others | write | ignored |
+//!
+//! A kernel that restarts without an announcement either panicked or was told to restart by
+//! something other than init. The two differ in the I/O APIC: an orderly restart masks every pin
+//! first, a panic restarts with interrupts as they were.
+
+use crate::devices::serial::Serial;
+use crate::outcome::Outcome;
+use std::sync::{Mutex, PoisonError};
+
+const KEYBOARD_COMMAND: u16 = 0x64;
+const KEYBOARD_RESET: u8 = 0xfe;
+const SERIAL_FIRST: u16 = 0x3f8;
+const SERIAL_LAST: u16 = 0x3ff;
+/// Where the guest's init announces the end.
+const ANNOUNCE: u16 = 0x5e0;
+const ANNOUNCE_SHUTDOWN: u8 = 1;
+const ANNOUNCE_RESET: u8 = 2;
+
+/// The devices behind ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    serial: Option<Mutex<Serial>>,
+}
+
+impl Ports {
+    pub(crate) fn new(serial: Option<Serial>) -> Self {
+        Self {
+            serial: serial.map(Mutex::new),
+        }
+    }
+
+    /// The guest reads. Wide and repeated reads take the port's bytes one after the other.
+    pub(crate) fn read(&self, port: u16, data: &mut [u8]) {
+        data.fill(0xff);
+        match (port, &self.serial) {
+            (KEYBOARD_COMMAND, _) => data.fill(0),
+            (SERIAL_FIRST..=SERIAL_LAST, Some(serial)) => {
+                let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
+                for byte in data {
+                    *byte = serial.read((port - SERIAL_FIRST) as u8);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The guest writes. What comes back ends the VM; `orderly` tells, when that matters, whether
+    /// the guest took its interrupts down first.
+    pub(crate) fn write(
+        &self,
+        port: u16,
+        data: &[u8],
+        orderly: impl FnOnce() -> bool,
+    ) -> Option<Outcome> {
+        match (port, data, &self.serial) {
+            (KEYBOARD_COMMAND, [KEYBOARD_RESET], _) => Some(if orderly() {
+                Outcome::Reset
+            } else {
+                Outcome::Panic
+            }),
+            (ANNOUNCE, [ANNOUNCE_SHUTDOWN], _) => Some(Outcome::Shutdown),
+            (ANNOUNCE, [ANNOUNCE_RESET], _) => Some(Outcome::Reset),
+            (SERIAL_FIRST..=SERIAL_LAST, _, Some(serial)) => {
+                let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
+                for byte in data {
+                    serial.write((port - SERIAL_FIRST) as u8, *byte);
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_documented_writes_end_the_vm() {
+        let ports = Ports::new(None);
+        assert_eq!(ports.write(0x64, &[0xfe], || true), Some(Outcome::Reset));
+        assert_eq!(ports.write(0x64, &[0xfe], || false), Some(Outcome::Panic));
+        assert_eq!(ports.write(0x5e0, &[1], || false), Some(Outcome::Shutdown));
+        assert_eq!(ports.write(0x5e0, &[2], || false), Some(Outcome::Reset));
+        for port in 0..=u16::MAX {
+            for data in [&[0u8][..], &[0xff; 4], &[0x5a; 2], &[]] {
+                assert_eq!(ports.write(port, data, || true), None);
+            }
+            let mut byte = [0u8; 4];
+            ports.read(port, &mut byte);
+            let expected = if port == 0x64 { 0 } else { 0xff };
+            assert_eq!(byte, [expected; 4]);
+        }
+    }
+}

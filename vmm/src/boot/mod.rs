@@ -1,0 +1,213 @@
+//! The kernel and the initramfs: from files into guest memory.
+
+mod elf;
+
+use crate::arch::layout;
+use crate::memory::{GuestMemory, MemoryError, PAGE};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+/// Why a kernel or initramfs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be opened or read.
+    #[error("cannot read it")]
+    Read(#[source] io::Error),
+    /// The file does not begin as an ELF file for this processor does.
+    #[error("it is not an ELF kernel for this processor")]
+    NotAKernel,
+    /// A header names bytes that the file does not have.
+    #[error("it is truncated")]
+    Truncated,
+    /// A part of the kernel does not lie in the guest's memory, or the entry point in no part.
+    #[error("it does not fit into the guest's memory")]
+    DoesNotFit,
+    /// The host could not place it.
+    #[error("it could not be placed in guest memory")]
+    Memory(#[source] MemoryError),
+}
+
+/// Why the guest's boot could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A table does not fit.
+    #[error("the boot tables do not fit into guest memory")]
+    Tables,
+    /// The host has no random numbers.
+    #[error("cannot get a random seed from the host")]
+    Seed(#[source] io::Error),
+}
+
+/// How a file's bytes get into guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// The guest shares the host's page cache until it writes.
+    Map,
+    /// The guest gets a copy.
+    Copy,
+}
+
+/// A kernel in guest memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoadedKernel {
+    /// Its first instruction.
+    pub(crate) entry: GuestAddress,
+    /// The first byte after it.
+    pub(crate) end: GuestAddress,
+}
+
+/// Load the kernel's segments where they say they belong.
+pub(crate) fn load_kernel(
+    memory: &GuestMemory,
+    path: &Path,
+    placement: Placement,
+) -> Result<LoadedKernel, LoadError> {
+    let (file, file_len) = open(path)?;
+    let image = elf::parse(&file, file_len)?;
+    let low_end = low_memory_end(memory);
+    let mut end = 0;
+    for segment in &image.segments {
+        let segment_end = segment
+            .address
+            .checked_add(segment.memory_len)
+            .ok_or(LoadError::DoesNotFit)?;
+        if segment.address < layout::HIGH_RAM || segment_end > low_end {
+            return Err(LoadError::DoesNotFit);
+        }
+        end = end.max(segment_end);
+        place(
+            memory,
+            &file,
+            segment.offset,
+            segment.address,
+            segment.file_len,
+            placement,
+        )?;
+    }
+    let inside = |segment: &elf::Segment| {
+        (segment.address..segment.address + segment.file_len).contains(&image.entry)
+    };
+    if !image.segments.iter().any(inside) {
+        return Err(LoadError::DoesNotFit);
+    }
+    Ok(LoadedKernel {
+        entry: GuestAddress(image.entry),
+        end: GuestAddress(end),
+    })
+}
+
+/// Load the initramfs as high as the kernel can reach, and return where it is.
+pub(crate) fn load_initramfs(
+    memory: &GuestMemory,
+    kernel: &LoadedKernel,
+    path: &Path,
+    placement: Placement,
+) -> Result<(GuestAddress, u64), LoadError> {
+    let (file, len) = open(path)?;
+    let pages = len
+        .checked_next_multiple_of(PAGE)
+        .ok_or(LoadError::DoesNotFit)?;
+    let start = low_memory_end(memory)
+        .checked_sub(pages)
+        .filter(|start| *start >= kernel.end.0 && len > 0)
+        .ok_or(LoadError::DoesNotFit)?;
+    match placement {
+        // The kernel does not look past the length it is told, so that the last page may hold
+        // whatever it likes.
+        Placement::Map => memory
+            .map_file(GuestAddress(start), &file, 0, pages)
+            .map_err(LoadError::Memory)?,
+        Placement::Copy => copy(memory, &file, 0, start, len)?,
+    }
+    Ok((GuestAddress(start), len))
+}
+
+fn open(path: &Path) -> Result<(File, u64), LoadError> {
+    let file = File::open(path).map_err(LoadError::Read)?;
+    let metadata = file.metadata().map_err(LoadError::Read)?;
+    if !metadata.is_file() {
+        return Err(LoadError::Read(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// End of the memory below the devices, up to which the kernel is mapped at its start.
+fn low_memory_end(memory: &GuestMemory) -> u64 {
+    memory
+        .ram()
+        .iter()
+        .next()
+        .map_or(0, |region| region.start_addr().0 + region.len())
+}
+
+/// Bring a part of a file to an address, whole pages by mapping if that is wanted and possible.
+fn place(
+    memory: &GuestMemory,
+    file: &File,
+    offset: u64,
+    address: u64,
+    bytes: u64,
+    placement: Placement,
+) -> Result<(), LoadError> {
+    let aligned = (offset | address) % PAGE == 0;
+    let mapped = match placement {
+        Placement::Map if aligned => bytes - bytes % PAGE,
+        _ => 0,
+    };
+    if mapped > 0 {
+        memory
+            .map_file(GuestAddress(address), file, offset, mapped)
+            .map_err(LoadError::Memory)?;
+    }
+    copy(
+        memory,
+        file,
+        offset + mapped,
+        address + mapped,
+        bytes - mapped,
+    )
+}
+
+fn copy(
+    memory: &GuestMemory,
+    file: &File,
+    offset: u64,
+    address: u64,
+    bytes: u64,
+) -> Result<(), LoadError> {
+    let len = usize::try_from(bytes).map_err(|_| LoadError::DoesNotFit)?;
+    let mut done = 0;
+    while done < len {
+        let mut vecs = crate::memory::Iovecs::new();
+        let slice = memory
+            .ram()
+            .get_slice(GuestAddress(address + done as u64), len - done)
+            .map_err(|_| LoadError::DoesNotFit)?;
+        vecs.push(&slice);
+        let at = offset + done as u64;
+        let fd = std::os::fd::AsFd::as_fd(file);
+        match crate::memory::pread(fd, &vecs, at).map_err(LoadError::Read)? {
+            0 => return Err(LoadError::Truncated),
+            count => done += count,
+        }
+    }
+    Ok(())
+}
+
+/// Read exactly, at an offset.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), LoadError> {
+    file.read_exact_at(buffer, offset)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => LoadError::Truncated,
+            _ => LoadError::Read(error),
+        })
+}
+
+#[cfg(test)]
+mod tests;

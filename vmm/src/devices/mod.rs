@@ -1,0 +1,245 @@
+//! A VM's devices: from the configuration to registers, interrupts and threads.
+
+pub(crate) mod serial;
+
+use crate::arch::{layout, ports::Ports};
+use crate::config::{SerialConfig, VmConfig};
+use crate::error::VmError;
+use crate::memory::{GuestMemory, PAGE, RegisterPages, add_slot};
+use crate::outcome::{InternalError, Outcome};
+use crate::stats::Counters;
+use crate::virtio::block::{Block, Disk};
+use crate::virtio::mmio::{QUEUE_NOTIFY, Transport};
+use crate::virtio::rng::{self, Rng};
+use crate::virtio::vsock::Vsock;
+use crate::virtio::{Backend, Identity, Interrupt};
+use crate::vm::Ending;
+use crate::worker::{Worker, WorkerThread};
+use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
+use serial::{Line, Output, Serial};
+use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Everything that virtual CPUs reach by leaving the guest.
+#[derive(Debug)]
+pub(crate) struct Bus {
+    transports: Vec<Mutex<Transport>>,
+    pub(crate) ports: Ports,
+}
+
+impl Bus {
+    fn transport(&self, address: u64) -> Option<(&Mutex<Transport>, usize)> {
+        let offset = usize::try_from(address.checked_sub(layout::MMIO_BASE)?).ok()?;
+        let transport = self.transports.get(offset / PAGE as usize)?;
+        Some((transport, offset % PAGE as usize))
+    }
+
+    /// The guest reads device memory. Where there is no device, it reads ones.
+    pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        match self.transport(address) {
+            Some((transport, offset)) => transport
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// The guest writes device memory. Where there is no device, nothing happens.
+    pub(crate) fn mmio_write(&self, address: u64, data: &[u8]) {
+        if let Some((transport, offset)) = self.transport(address) {
+            transport
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(offset, data);
+        }
+    }
+}
+
+/// The devices of a VM whose threads do not run yet.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    pub(crate) bus: Arc<Bus>,
+    /// Keeps the pages that KVM shows to the guest.
+    pub(crate) registers: Arc<RegisterPages>,
+    /// Kernel parameters that announce the devices.
+    pub(crate) parameters: String,
+    /// Disk I/O blocks, so that everything else has a thread of its own.
+    disk_worker: Worker,
+    stream_worker: Worker,
+}
+
+/// What is needed to attach a device, and where the next one goes.
+struct Builder<'a> {
+    vm: &'a VmFd,
+    memory: &'a GuestMemory,
+    counters: &'a Arc<Counters>,
+    registers: Arc<RegisterPages>,
+    transports: Vec<Mutex<Transport>>,
+    parameters: String,
+}
+
+impl Builder<'_> {
+    fn attach(
+        &mut self,
+        identity: Identity,
+        backend: Box<dyn Backend>,
+        worker: &mut Worker,
+    ) -> Result<(), VmError> {
+        let index = self.transports.len();
+        let irq = layout::device_irq(index);
+        let page = index * PAGE as usize;
+        let address = layout::MMIO_BASE + page as u64;
+        let line = Arc::new(crate::virtio::event().map_err(VmError::setup("an interrupt"))?);
+        self.vm
+            .register_irqfd(&line, irq)
+            .map_err(VmError::kvm("KVM_IRQFD"))?;
+        let link = worker
+            .add(backend)
+            .map_err(VmError::setup("a device's events"))?;
+        let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY as u64);
+        self.vm
+            .register_ioevent(link.notify_event(), &notify, NoDatamatch)
+            .map_err(VmError::kvm("KVM_IOEVENTFD"))?;
+        let interrupt = Interrupt::new(
+            line,
+            Arc::clone(&self.registers),
+            page,
+            Arc::clone(self.counters),
+        );
+        self.transports.push(Mutex::new(Transport::new(
+            identity,
+            Arc::clone(&self.registers),
+            page,
+            self.memory.ram().clone(),
+            interrupt,
+            link,
+        )));
+        // Writing to a string cannot fail.
+        let _ = write!(self.parameters, " virtio_mmio.device=4K@{address:#x}:{irq}");
+        Ok(())
+    }
+}
+
+impl Devices {
+    /// Make all devices and connect them to KVM. `slot` is the first free memory slot.
+    pub(crate) fn new(
+        vm: &VmFd,
+        memory: &GuestMemory,
+        config: &VmConfig,
+        slot: u32,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, VmError> {
+        let count =
+            config.disks.len() + usize::from(config.vsock.is_some()) + usize::from(config.rng);
+        let registers = RegisterPages::new(count).map_err(VmError::setup("device registers"))?;
+        let registers = Arc::new(registers);
+        let mut disk_worker = Worker::new().map_err(VmError::setup("a device thread"))?;
+        let mut stream_worker = Worker::new().map_err(VmError::setup("a device thread"))?;
+        let mut builder = Builder {
+            vm,
+            memory,
+            counters,
+            registers: Arc::clone(&registers),
+            transports: Vec::new(),
+            parameters: String::new(),
+        };
+        for disk in &config.disks {
+            let disk =
+                Disk::open(disk).map_err(|(path, source)| VmError::DeviceFile { path, source })?;
+            let identity = disk.identity();
+            builder.attach(identity, Box::new(Block::new(disk)), &mut disk_worker)?;
+        }
+        if let Some(vsock) = &config.vsock {
+            let device = Vsock::new(vsock).map_err(|source| VmError::DeviceFile {
+                path: vsock.uds_path.clone(),
+                source,
+            })?;
+            builder.attach(device.identity(), Box::new(device), &mut stream_worker)?;
+        }
+        if config.rng {
+            builder.attach(
+                rng::identity(),
+                Box::new(Rng::default()),
+                &mut stream_worker,
+            )?;
+        }
+        if count > 0 && vm.check_extension(Cap::ReadonlyMem) {
+            add_slot(
+                vm,
+                slot,
+                layout::MMIO_BASE,
+                registers.len() as u64,
+                registers.host_start(),
+                true,
+            )
+            .map_err(VmError::Memory)?;
+        }
+        let ports = Ports::new(serial(vm, &config.serial)?);
+        Ok(Self {
+            bus: Arc::new(Bus {
+                transports: builder.transports,
+                ports,
+            }),
+            registers,
+            parameters: builder.parameters,
+            disk_worker,
+            stream_worker,
+        })
+    }
+
+    /// Start the devices' threads.
+    pub(crate) fn start(
+        self,
+        counters: &Arc<Counters>,
+        ending: &Arc<Ending>,
+    ) -> Result<Vec<WorkerThread>, VmError> {
+        let mut threads = Vec::new();
+        for (worker, name) in [(self.disk_worker, "disks"), (self.stream_worker, "streams")] {
+            if worker.is_empty() {
+                continue;
+            }
+            let ending = Arc::clone(ending);
+            let failed = move |error: std::io::Error| {
+                let error = InternalError::Device(error.to_string());
+                ending.end(Outcome::InternalError(error));
+            };
+            let thread = worker
+                .start(name, Arc::clone(counters), failed)
+                .map_err(VmError::setup("a device thread"))?;
+            threads.push(thread);
+        }
+        Ok(threads)
+    }
+}
+
+fn serial(vm: &VmFd, config: &SerialConfig) -> Result<Option<Serial>, VmError> {
+    let output = match config {
+        SerialConfig::Off => return Ok(None),
+        SerialConfig::Stderr => {
+            let fd = std::io::stderr().as_fd().try_clone_to_owned();
+            let fd = fd.map_err(VmError::setup("the serial port's output"))?;
+            Output::new(fd.into(), u64::MAX)
+        }
+        SerialConfig::File { path, limit_bytes } => {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(libc::O_CLOEXEC)
+                .open(path)
+                .map_err(|source| VmError::DeviceFile {
+                    path: path.clone(),
+                    source,
+                })?;
+            Output::new(file, *limit_bytes)
+        }
+    };
+    let line = crate::virtio::event().map_err(VmError::setup("an interrupt"))?;
+    vm.register_irqfd(&line, layout::SERIAL_IRQ)
+        .map_err(VmError::kvm("KVM_IRQFD"))?;
+    Ok(Some(Serial::new(Line(line), output)))
+}

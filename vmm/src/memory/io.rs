@@ -1,0 +1,93 @@
+//! Vectored system calls between files and guest memory.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use vm_memory::VolatileSlice;
+use vm_memory::bitmap::BitmapSlice;
+
+/// The kernel's limit on the pieces of one vectored call.
+const IOV_MAX: usize = 1024;
+
+/// Pieces of guest memory for one vectored system call.
+#[derive(Debug)]
+pub(crate) struct Iovecs<'a> {
+    vecs: Vec<libc::iovec>,
+    bytes: usize,
+    memory: std::marker::PhantomData<VolatileSlice<'a, ()>>,
+}
+
+impl<'a> Iovecs<'a> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            vecs: Vec::new(),
+            bytes: 0,
+            memory: std::marker::PhantomData,
+        }
+    }
+
+    /// Add a piece. Pieces beyond what one call takes, and empty ones, are left out.
+    pub(crate) fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'a, B>) {
+        if slice.is_empty() || self.vecs.len() == IOV_MAX {
+            return;
+        }
+        self.bytes += slice.len();
+        self.vecs.push(libc::iovec {
+            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+            iov_len: slice.len(),
+        });
+    }
+
+    /// Bytes in all pieces.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forget all pieces, for another call.
+    pub(crate) fn clear(&mut self) {
+        self.vecs.clear();
+        self.bytes = 0;
+    }
+
+    fn count(&self) -> libc::c_int {
+        // At most IOV_MAX.
+        self.vecs.len() as libc::c_int
+    }
+}
+
+/// Repeat a system call that a signal interrupted.
+fn retry(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(bytes) => return Ok(bytes),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Read from a file into guest memory; may be short.
+pub(crate) fn pread(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
+    // writes within it.
+    retry(|| unsafe { libc::preadv(file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count(), offset) })
+}
+
+/// Write guest memory to a file; may be short.
+pub(crate) fn pwrite(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
+    // only reads it.
+    retry(|| unsafe { libc::pwritev(file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count(), offset) })
+}
+
+/// Read from a socket into guest memory; may be short.
+pub(crate) fn readv(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
+    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
+    // writes within it.
+    retry(|| unsafe { libc::readv(socket.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count()) })
+}

@@ -1,0 +1,394 @@
+//! Guest memory: how it is mapped, and how bytes move between it and files.
+//!
+//! This is one of the few modules with `unsafe` code. What it offers is safe: a [`Region`] keeps
+//! the mapping that it points into alive, and all access goes through `vm_memory`'s volatile
+//! slices.
+
+mod io;
+mod registers;
+
+pub(crate) use io::{Iovecs, pread, pwrite, readv};
+pub(crate) use registers::RegisterPages;
+
+use std::fs::File;
+use std::io as stdio;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use vm_memory::bitmap::BS;
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
+    GuestRegionCollection, GuestUsize, MemoryRegionAddress, VolatileSlice,
+};
+
+/// Size of a page of the host and the guest.
+pub(crate) const PAGE: u64 = 4096;
+/// Size of a huge page; guest memory is aligned to it so that KVM can use them.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Why guest memory could not be arranged.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host refused a mapping.
+    #[error("the host refused to map {bytes} bytes")]
+    Map {
+        /// How much was asked for.
+        bytes: u64,
+        /// The host's answer.
+        #[source]
+        source: stdio::Error,
+    },
+    /// A range that is not in guest memory, or not whole pages.
+    #[error("the range {start:#x}+{bytes:#x} is not whole pages of guest memory")]
+    Range {
+        /// Guest physical address.
+        start: u64,
+        /// Length.
+        bytes: u64,
+    },
+    /// KVM refused a memory slot.
+    #[error("KVM refused a memory slot")]
+    Slot(#[source] stdio::Error),
+}
+
+/// Whether the host should back guest memory with huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HugePages {
+    /// Yes: a page fault of the guest costs an exit, and one of 2 MiB saves 511.
+    Advise,
+    /// No: only what is touched is committed.
+    Never,
+}
+
+/// An anonymous private mapping, aligned to huge pages, unmapped when the last user is gone.
+#[derive(Debug)]
+struct Mapping {
+    base: *mut u8,
+    reserved: *mut u8,
+    reserved_len: usize,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory that any thread may access; all accesses to it go through
+// volatile slices or system calls, and it is unmapped only when no reference is left.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(len: usize) -> stdio::Result<Self> {
+        let reserved_len = len
+            .checked_add(HUGE_PAGE)
+            .ok_or(stdio::ErrorKind::OutOfMemory)?;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let reserved = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                reserved_len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if reserved == libc::MAP_FAILED {
+            return Err(stdio::Error::last_os_error());
+        }
+        let reserved = reserved.cast::<u8>();
+        let base = reserved.wrapping_add(reserved.align_offset(HUGE_PAGE));
+        Ok(Self {
+            base,
+            reserved,
+            reserved_len,
+            len,
+        })
+    }
+
+    fn advise(&self, advice: libc::c_int) -> stdio::Result<()> {
+        // SAFETY: the range is inside a mapping that `self` owns, and the advice given by callers
+        // in this module (huge pages, no dumping) does not change its contents.
+        let result = unsafe { libc::madvise(self.base.cast(), self.len, advice) };
+        if result != 0 {
+            return Err(stdio::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `self` owns exactly this mapping, and nobody holds a reference to it any more.
+        unsafe { libc::munmap(self.reserved.cast(), self.reserved_len) };
+    }
+}
+
+/// A range of guest physical memory that shares its mapping with other regions.
+#[derive(Debug)]
+pub(crate) struct Region {
+    start: GuestAddress,
+    len: usize,
+    offset: usize,
+    mapping: Arc<Mapping>,
+}
+
+impl Region {
+    fn host(&self, at: usize) -> *mut u8 {
+        self.mapping.base.wrapping_add(self.offset + at)
+    }
+
+    /// Host address of the region's first byte.
+    pub(crate) fn host_start(&self) -> u64 {
+        self.host(0) as u64
+    }
+}
+
+impl GuestMemoryRegion for Region {
+    type B = ();
+
+    fn len(&self) -> GuestUsize {
+        self.len as GuestUsize
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        self.start
+    }
+
+    fn bitmap(&self) -> BS<'_, Self::B> {}
+
+    fn get_host_address(&self, addr: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
+        match usize::try_from(addr.0) {
+            Ok(at) if at < self.len => Ok(self.host(at)),
+            _ => Err(GuestMemoryError::InvalidBackendAddress),
+        }
+    }
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_, BS<'_, Self::B>>, GuestMemoryError> {
+        let at = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        match at.checked_add(count) {
+            Some(end) if end <= self.len => {}
+            _ => return Err(GuestMemoryError::InvalidBackendAddress),
+        }
+        // SAFETY: `at..at + count` was just checked to lie in the region, whose bytes lie in the
+        // mapping that `self` keeps alive for longer than the slice's lifetime. Nobody makes
+        // references to guest memory; all users access it through volatile slices.
+        Ok(unsafe { VolatileSlice::new(self.host(at), count) })
+    }
+}
+
+impl GuestMemoryRegionBytes for Region {}
+
+/// What devices see of guest memory.
+pub(crate) type GuestRam = GuestRegionCollection<Region>;
+
+/// All of a guest's memory.
+#[derive(Debug, Clone)]
+pub(crate) struct GuestMemory {
+    ram: GuestRam,
+    mapping: Arc<Mapping>,
+}
+
+impl GuestMemory {
+    /// Memory at the given `(start, length)` ranges, which are whole pages in rising order.
+    pub(crate) fn new(ranges: &[(u64, u64)], huge: HugePages) -> Result<Self, MemoryError> {
+        let bytes: u64 = ranges.iter().map(|range| range.1).sum();
+        let map_error = |source| MemoryError::Map { bytes, source };
+        let len =
+            usize::try_from(bytes).map_err(|_| map_error(stdio::ErrorKind::OutOfMemory.into()))?;
+        let mapping = Arc::new(Mapping::new(len).map_err(map_error)?);
+        if huge == HugePages::Advise {
+            // A host without huge pages is slower, not unusable.
+            let _ = mapping.advise(libc::MADV_HUGEPAGE);
+        }
+        let mut offset = 0;
+        let mut regions = Vec::with_capacity(ranges.len());
+        for &(start, range_bytes) in ranges {
+            let range_error = MemoryError::Range {
+                start,
+                bytes: range_bytes,
+            };
+            let Ok(len) = usize::try_from(range_bytes) else {
+                return Err(range_error);
+            };
+            if start % PAGE != 0 || range_bytes % PAGE != 0 || len == 0 {
+                return Err(range_error);
+            }
+            regions.push(Region {
+                start: GuestAddress(start),
+                len,
+                offset,
+                mapping: Arc::clone(&mapping),
+            });
+            offset += len;
+        }
+        let ram =
+            GuestRam::from_regions(regions).map_err(|_| MemoryError::Range { start: 0, bytes })?;
+        Ok(Self { ram, mapping })
+    }
+
+    /// What devices see.
+    pub(crate) const fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Size of all regions, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.mapping.len as u64
+    }
+
+    /// Put a file's bytes into guest memory without copying them: the guest sees the host's page
+    /// cache until it writes, and then a page of its own.
+    ///
+    /// All of `start`, `offset` and `bytes` must be whole pages, and the file must not shrink
+    /// while the guest lives. Bytes after the file's end within its last page are zero.
+    pub(crate) fn map_file(
+        &self,
+        start: GuestAddress,
+        file: &File,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), MemoryError> {
+        let range_error = || MemoryError::Range {
+            start: start.0,
+            bytes,
+        };
+        let len = usize::try_from(bytes).map_err(|_| range_error())?;
+        let file_offset = libc::off_t::try_from(offset).map_err(|_| range_error())?;
+        if (start.0 | offset | bytes) % PAGE != 0 || len == 0 {
+            return Err(range_error());
+        }
+        let slice = self.ram.get_slice(start, len).map_err(|_| range_error())?;
+        let host = slice.ptr_guard_mut().as_ptr();
+        // SAFETY: `host..host + len` was just checked to be whole pages inside one region of the
+        // mapping that `self` owns. The new pages are as readable and writable as those they
+        // replace, and nobody holds references to guest memory.
+        let mapped = unsafe {
+            libc::mmap(
+                host.cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                file_offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(MemoryError::Map {
+                bytes,
+                source: stdio::Error::last_os_error(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Host addresses between which all of guest memory lies, and nothing else.
+    pub(crate) fn host_range(&self) -> (u64, u64) {
+        let start = self.mapping.reserved as u64;
+        (start, start + self.mapping.reserved_len as u64)
+    }
+}
+
+/// Register memory with KVM.
+///
+/// # Errors
+/// KVM's refusal.
+pub(crate) fn add_slot(
+    vm: &kvm_ioctls::VmFd,
+    slot: u32,
+    start: u64,
+    bytes: u64,
+    host: u64,
+    read_only: bool,
+) -> Result<(), MemoryError> {
+    let region = kvm_bindings::kvm_userspace_memory_region {
+        slot,
+        flags: if read_only {
+            kvm_bindings::KVM_MEM_READONLY
+        } else {
+            0
+        },
+        guest_phys_addr: start,
+        memory_size: bytes,
+        userspace_addr: host,
+    };
+    // SAFETY: callers in this crate pass `host..host + bytes` of a mapping (`Mapping` or
+    // `RegisterPages`) that `Vm` drops after the VM's and all vCPUs' file descriptors.
+    unsafe { vm.set_user_memory_region(region) }.map_err(|error| MemoryError::Slot(error.into()))
+}
+
+/// Register all of guest memory with KVM, in slots from 0.
+pub(crate) fn add_ram_slots(
+    vm: &kvm_ioctls::VmFd,
+    memory: &GuestMemory,
+) -> Result<u32, MemoryError> {
+    let mut slot = 0;
+    for region in memory.ram.iter() {
+        add_slot(
+            vm,
+            slot,
+            region.start.0,
+            region.len(),
+            region.host_start(),
+            false,
+        )?;
+        slot += 1;
+    }
+    Ok(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use vm_memory::Bytes;
+
+    #[test]
+    fn regions_have_gaps_and_bounds() {
+        let memory =
+            GuestMemory::new(&[(0, 4 << 20), (1 << 32, 2 << 20)], HugePages::Never).unwrap();
+        let ram = memory.ram();
+        assert_eq!(memory.bytes(), 6 << 20);
+        ram.write_obj(7u64, GuestAddress((1 << 32) + 8)).unwrap();
+        assert_eq!(ram.read_obj::<u64>(GuestAddress((1 << 32) + 8)).unwrap(), 7);
+        assert!(ram.write_obj(7u64, GuestAddress((4 << 20) - 4)).is_err());
+        assert!(ram.get_slice(GuestAddress((4 << 20) - 4), 8).is_err());
+        assert!(ram.read_obj::<u8>(GuestAddress(1 << 31)).is_err());
+        assert!(ram.read_obj::<u64>(GuestAddress(u64::MAX - 3)).is_err());
+    }
+
+    #[test]
+    fn a_mapped_file_is_seen_and_never_written() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[0xa5; 5000]).unwrap();
+        let memory = GuestMemory::new(&[(0, 1 << 20)], HugePages::Never).unwrap();
+        memory
+            .map_file(GuestAddress(0x4000), &file, 0, 8192)
+            .unwrap();
+        let ram = memory.ram();
+        assert_eq!(
+            ram.read_obj::<u8>(GuestAddress(0x4000 + 4999)).unwrap(),
+            0xa5
+        );
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(0x4000 + 5000)).unwrap(), 0);
+        ram.write_obj(0u8, GuestAddress(0x4000)).unwrap();
+        let mut first = [0u8; 1];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut first, 0).unwrap();
+        assert_eq!(first, [0xa5]);
+        for (start, offset, bytes) in [(1, 0, 4096), (0, 1, 4096), (0, 0, 1), (1 << 20, 0, 4096)] {
+            assert!(
+                memory
+                    .map_file(GuestAddress(start), &file, offset, bytes)
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn untouched_memory_is_not_resident() {
+        let memory = GuestMemory::new(&[(0, 1 << 30)], HugePages::Never).unwrap();
+        memory.ram().write_obj(1u8, GuestAddress(0)).unwrap();
+        assert_eq!(crate::stats::resident_bytes(memory.host_range()), PAGE);
+    }
+}

@@ -1,0 +1,355 @@
+//! The MMIO transport, version 2 (virtio 1.2, section 4.2.2).
+//!
+//! Every register that a driver reads lies in a page that the guest reads as memory; this code
+//! keeps it up to date as the driver writes. Only writes leave the guest, and of these neither
+//! notifications (an ioeventfd) nor interrupt acknowledgements need to come here.
+
+use super::{Activation, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Interrupt};
+use crate::memory::{GuestRam, PAGE, RegisterPages};
+use crate::worker::DeviceLink;
+use std::sync::Arc;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+const MAGIC: usize = 0x00;
+const VERSION: usize = 0x04;
+const DEVICE_ID: usize = 0x08;
+const VENDOR_ID: usize = 0x0c;
+const DEVICE_FEATURES: usize = 0x10;
+const DEVICE_FEATURES_SEL: usize = 0x14;
+const DRIVER_FEATURES: usize = 0x20;
+const DRIVER_FEATURES_SEL: usize = 0x24;
+const QUEUE_SEL: usize = 0x30;
+const QUEUE_NUM_MAX: usize = 0x34;
+const QUEUE_NUM: usize = 0x38;
+const QUEUE_READY: usize = 0x44;
+/// Written by the driver when it added buffers; wired to the device's thread.
+pub(crate) const QUEUE_NOTIFY: usize = 0x50;
+pub(crate) const INTERRUPT_STATUS: usize = 0x60;
+/// Written by the driver when it took an interrupt; wired to nothing.
+pub(crate) const INTERRUPT_ACK: usize = 0x64;
+pub(crate) const STATUS: usize = 0x70;
+const QUEUE_DESC: usize = 0x80;
+const QUEUE_DRIVER: usize = 0x90;
+const QUEUE_DEVICE: usize = 0xa0;
+const SHM_LEN: usize = 0xb0;
+const SHM_BASE: usize = 0xb8;
+const CONFIG: usize = 0x100;
+
+const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"virt");
+const VENDOR: u32 = u32::from_le_bytes(*b"HLBX");
+
+const INTERRUPT_USED: u32 = 1;
+pub(crate) const INTERRUPT_CONFIG: u32 = 2;
+
+/// Device status bits (virtio 1.2, section 2.1).
+pub(crate) mod status {
+    pub(crate) const ACKNOWLEDGE: u32 = 1;
+    pub(crate) const DRIVER: u32 = 2;
+    pub(crate) const DRIVER_OK: u32 = 4;
+    pub(crate) const FEATURES_OK: u32 = 8;
+    pub(crate) const NEEDS_RESET: u32 = 0x40;
+    pub(crate) const FAILED: u32 = 0x80;
+}
+
+/// What the driver has said about a queue so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct QueueSetup {
+    size: u32,
+    ready: bool,
+    desc: u64,
+    driver: u64,
+    device: u64,
+}
+
+/// The driver's side of a device.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    identity: Identity,
+    registers: Arc<RegisterPages>,
+    page: usize,
+    ram: GuestRam,
+    interrupt: Interrupt,
+    link: DeviceLink,
+    status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+    queues: Vec<QueueSetup>,
+}
+
+impl Transport {
+    pub(crate) fn new(
+        identity: Identity,
+        registers: Arc<RegisterPages>,
+        page: usize,
+        ram: GuestRam,
+        interrupt: Interrupt,
+        link: DeviceLink,
+    ) -> Self {
+        let mut transport = Self {
+            registers,
+            page,
+            ram,
+            interrupt,
+            link,
+            status: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            queues: vec![QueueSetup::default(); identity.queue_sizes.len()],
+            identity,
+        };
+        transport.publish_identity();
+        transport.forget_driver();
+        transport
+    }
+
+    fn publish_identity(&self) {
+        self.store(MAGIC, MAGIC_VALUE);
+        self.store(VERSION, 2);
+        self.store(DEVICE_ID, self.identity.kind);
+        self.store(VENDOR_ID, VENDOR);
+        // No shared memory regions: length and base of all ones.
+        for register in [SHM_LEN, SHM_LEN + 4, SHM_BASE, SHM_BASE + 4] {
+            self.store(register, u32::MAX);
+        }
+        for (index, bytes) in self.identity.config.chunks(4).enumerate() {
+            let mut word = [0u8; 4];
+            word[..bytes.len()].copy_from_slice(bytes);
+            self.store(CONFIG + index * 4, u32::from_le_bytes(word));
+        }
+    }
+
+    fn store(&self, register: usize, value: u32) {
+        if register < PAGE as usize {
+            self.registers.store(self.page + register, value);
+        }
+    }
+
+    const fn offered(&self) -> u64 {
+        self.identity.features | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC
+    }
+
+    fn publish_features(&self) {
+        let half = match self.device_features_sel {
+            0 => self.offered() as u32,
+            1 => (self.offered() >> 32) as u32,
+            _ => 0,
+        };
+        self.store(DEVICE_FEATURES, half);
+    }
+
+    fn publish_queue(&self) {
+        let index = self.queue_sel as usize;
+        let max = self.identity.queue_sizes.get(index).copied().unwrap_or(0);
+        let ready = self.queues.get(index).is_some_and(|queue| queue.ready);
+        self.store(QUEUE_NUM_MAX, max.into());
+        self.store(QUEUE_READY, ready.into());
+    }
+
+    fn publish_status(&self) {
+        self.store(STATUS, self.status);
+    }
+
+    /// The state after power-on and after a reset.
+    fn forget_driver(&mut self) {
+        self.status = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+        self.queues.fill(QueueSetup::default());
+        self.store(INTERRUPT_STATUS, 0);
+        self.publish_features();
+        self.publish_queue();
+        self.publish_status();
+    }
+
+    /// The driver reads. Only for hosts whose KVM cannot show the page to the guest.
+    pub(crate) fn read(&self, offset: usize, data: &mut [u8]) {
+        if offset + data.len() <= PAGE as usize {
+            self.registers.read(self.page + offset, data);
+        } else {
+            data.fill(0);
+        }
+    }
+
+    /// The driver writes. All registers are 32 bits wide; anything else is ignored, as are writes
+    /// to configuration space, where no device of ours has anything to set.
+    pub(crate) fn write(&mut self, offset: usize, data: &[u8]) {
+        let Ok(bytes) = <[u8; 4]>::try_from(data) else {
+            return;
+        };
+        let value = u32::from_le_bytes(bytes);
+        match offset {
+            DEVICE_FEATURES_SEL => {
+                self.device_features_sel = value;
+                self.publish_features();
+            }
+            DRIVER_FEATURES_SEL => self.driver_features_sel = value,
+            DRIVER_FEATURES => self.accept_features(value),
+            QUEUE_SEL => {
+                self.queue_sel = value;
+                self.publish_queue();
+            }
+            QUEUE_NOTIFY => self.link.notify(),
+            STATUS => self.write_status(value),
+            QUEUE_NUM..=0xff => self.write_queue(offset, value),
+            _ => {}
+        }
+    }
+
+    fn accept_features(&mut self, value: u32) {
+        if self.status & (status::DRIVER | status::FEATURES_OK) != status::DRIVER {
+            return;
+        }
+        let value = u64::from(value);
+        match self.driver_features_sel {
+            0 => self.driver_features = self.driver_features & !0xffff_ffff | value,
+            1 => self.driver_features = self.driver_features & 0xffff_ffff | value << 32,
+            _ => {}
+        }
+    }
+
+    /// Queues are set up between FEATURES_OK and DRIVER_OK.
+    fn write_queue(&mut self, offset: usize, value: u32) {
+        if self.status & (status::FEATURES_OK | status::DRIVER_OK) != status::FEATURES_OK {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(self.queue_sel as usize) else {
+            return;
+        };
+        let low = |address: &mut u64| *address = *address & !0xffff_ffff | u64::from(value);
+        let high = |address: &mut u64| *address = *address & 0xffff_ffff | u64::from(value) << 32;
+        match offset {
+            QUEUE_READY => {
+                queue.ready = value == 1;
+                self.publish_queue();
+            }
+            // A queue that is ready does not change any more.
+            _ if queue.ready => {}
+            QUEUE_NUM => queue.size = value,
+            QUEUE_DESC => low(&mut queue.desc),
+            0x84 => high(&mut queue.desc),
+            QUEUE_DRIVER => low(&mut queue.driver),
+            0x94 => high(&mut queue.driver),
+            QUEUE_DEVICE => low(&mut queue.device),
+            0xa4 => high(&mut queue.device),
+            _ => {}
+        }
+    }
+
+    /// The driver may reset, set the next bits in order, or give up; nothing else.
+    fn write_status(&mut self, value: u32) {
+        use status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK};
+        if value == 0 {
+            if self.status & DRIVER_OK != 0 {
+                self.link.reset();
+            }
+            self.forget_driver();
+            return;
+        }
+        if value & FAILED != 0 {
+            self.status |= FAILED;
+            self.publish_status();
+            return;
+        }
+        if self.status & FAILED != 0 || self.needs_reset() {
+            return;
+        }
+        const STEPS: [u32; 4] = [
+            ACKNOWLEDGE,
+            ACKNOWLEDGE | DRIVER,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
+        ];
+        let Some(now) = STEPS.iter().position(|step| *step == value) else {
+            return;
+        };
+        // One step at a time, or the same again.
+        let before = STEPS.iter().position(|step| *step == self.status);
+        if now != before.map_or(0, |before| before + 1) {
+            return;
+        }
+        if value & !self.status & FEATURES_OK != 0 && !self.features_acceptable() {
+            return;
+        }
+        let starts = value & !self.status & DRIVER_OK != 0;
+        self.status = value;
+        self.publish_status();
+        if starts {
+            self.activate();
+        }
+    }
+
+    fn needs_reset(&self) -> bool {
+        self.registers.load(self.page + STATUS) & status::NEEDS_RESET != 0
+    }
+
+    const fn features_acceptable(&self) -> bool {
+        self.driver_features & !self.offered() == 0 && self.driver_features & F_VERSION_1 != 0
+    }
+
+    fn activate(&mut self) {
+        let setups = std::mem::take(&mut self.queues);
+        self.queues = vec![QueueSetup::default(); setups.len()];
+        let mut queues = Vec::with_capacity(setups.len());
+        for (setup, max) in setups.iter().zip(self.identity.queue_sizes) {
+            let Some(queue) = self.build_queue(setup, *max) else {
+                self.interrupt.needs_reset();
+                return;
+            };
+            queues.push(queue);
+        }
+        self.store(INTERRUPT_STATUS, INTERRUPT_USED);
+        self.link.activate(Activation {
+            ram: self.ram.clone(),
+            queues,
+            features: self.driver_features,
+            interrupt: self.interrupt.clone(),
+        });
+    }
+
+    /// A queue whose size and rings have been checked. A queue that the driver left out is not
+    /// ready, and devices do not use it.
+    fn build_queue(&self, setup: &QueueSetup, max: u16) -> Option<Queue> {
+        let mut queue = Queue::new(max).ok()?;
+        if !setup.ready {
+            return Some(queue);
+        }
+        let size = u16::try_from(setup.size).ok()?;
+        queue.try_set_size(size).ok()?;
+        queue
+            .try_set_desc_table_address(GuestAddress(setup.desc))
+            .ok()?;
+        queue
+            .try_set_avail_ring_address(GuestAddress(setup.driver))
+            .ok()?;
+        queue
+            .try_set_used_ring_address(GuestAddress(setup.device))
+            .ok()?;
+        let entries = usize::from(size);
+        // Virtio 1.2, section 2.7: 16 bytes for each descriptor; 2 or 8 for each ring entry, and
+        // 6 for flags, index and event.
+        let rings = [
+            (setup.desc, 16 * entries),
+            (setup.driver, 6 + 2 * entries),
+            (setup.device, 6 + 8 * entries),
+        ];
+        for (address, bytes) in rings {
+            // virtio-queue takes address 0 for "not set up".
+            if address == 0 || !self.ram.check_range(GuestAddress(address), bytes) {
+                return None;
+            }
+        }
+        queue.set_event_idx(self.driver_features & F_EVENT_IDX != 0);
+        queue.set_ready(true);
+        Some(queue)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! virtio 1.2 devices over MMIO.
+//!
+//! A device has two halves. Its [`mmio::Transport`] answers the driver's register accesses on the
+//! virtual CPU's thread; its [`Backend`] does the work on a [`crate::worker`] thread. The driver's
+//! DRIVER_OK moves the queues, by value, from the first to the second; a reset takes them away
+//! again. In between the transport holds nothing that the driver could still change.
+//!
+//! ```text
+//!              DRIVER_OK: activate(queues)
+//!   ┌──────┐ ─────────────────────────────► ┌────────┐
+//!   │ idle │                                │ active │ ◄─┐ notify: the driver added buffers
+//!   └──────┘ ◄───────────────────────────── └────────┘ ──┘
+//!              Status = 0: reset()
+//! ```
+
+pub(crate) mod block;
+pub(crate) mod chain;
+pub(crate) mod mmio;
+pub(crate) mod rng;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod vsock;
+
+use crate::memory::{GuestRam, RegisterPages};
+use crate::stats::Counters;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use virtio_queue::{Queue, QueueT};
+use vmm_sys_util::eventfd::EventFd;
+
+/// VIRTIO_F_INDIRECT_DESC.
+pub(crate) const F_INDIRECT_DESC: u64 = 1 << 28;
+/// VIRTIO_F_EVENT_IDX.
+pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
+/// VIRTIO_F_VERSION_1, without which no driver of ours works.
+pub(crate) const F_VERSION_1: u64 = 1 << 32;
+
+/// What a device is, as the driver sees it before it starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Device type (virtio 1.2, section 5).
+    pub(crate) kind: u32,
+    /// Features of its own; the transport adds those of rings and transport.
+    pub(crate) features: u64,
+    /// Largest size of each queue.
+    pub(crate) queue_sizes: &'static [u16],
+    /// Configuration space.
+    pub(crate) config: Vec<u8>,
+}
+
+/// What a device gets when its driver is ready. It owns all of it.
+#[derive(Debug)]
+pub(crate) struct Activation {
+    /// Guest memory.
+    pub(crate) ram: GuestRam,
+    /// One for each queue of [`Identity::queue_sizes`]; those that the driver did not set up are
+    /// not ready.
+    pub(crate) queues: Vec<Queue>,
+    /// What the driver accepted.
+    pub(crate) features: u64,
+    /// How to reach the driver.
+    pub(crate) interrupt: Interrupt,
+}
+
+/// The working half of a device.
+///
+/// Calls come in this order: `activate`, any number of `notify` and `ready`, `reset`, and again.
+/// NOTE: `ready` may come at any time, also before `activate`.
+pub(crate) trait Backend: Send + std::fmt::Debug {
+    /// The driver is ready. The device starts by looking at its queues once.
+    fn activate(&mut self, activation: Activation);
+
+    /// The driver notified some queue. True asks to be called again soon: there is more to do, but
+    /// other devices and requests of the transport should have their turn.
+    fn notify(&mut self) -> bool;
+
+    /// The descriptor of `poll_fd` is readable. True as for `notify`.
+    fn ready(&mut self) -> bool {
+        false
+    }
+
+    /// What else the device waits for.
+    fn poll_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// The driver is gone. When this returns, the device no longer touches guest memory.
+    fn reset(&mut self);
+}
+
+/// How a device reaches its driver.
+///
+/// The interrupt status register says "a queue was used" from activation to reset, and
+/// acknowledgements go nowhere: the line belongs to one device, so that a handler that runs has a
+/// reason to, and neither reading nor acknowledging need leave the guest.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt {
+    line: Arc<EventFd>,
+    registers: Arc<RegisterPages>,
+    page: usize,
+    counters: Arc<Counters>,
+}
+
+impl Interrupt {
+    pub(crate) const fn new(
+        line: Arc<EventFd>,
+        registers: Arc<RegisterPages>,
+        page: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            line,
+            registers,
+            page,
+            counters,
+        }
+    }
+
+    fn trigger(&self) {
+        self.counters.interrupts.add(1);
+        // The counter cannot overflow: the kernel resets it as it raises the interrupt.
+        let _ = self.line.write(1);
+    }
+
+    /// Tell the driver about used buffers, if it wants to know.
+    pub(crate) fn used(&self, ram: &GuestRam, queue: &mut Queue) {
+        if queue.needs_notification(ram).unwrap_or(true) {
+            self.trigger();
+        }
+    }
+
+    /// Tell the driver that the device cannot go on until it is reset (virtio 1.2, section
+    /// 2.1.2). What a driver does to get here is its own fault.
+    pub(crate) fn needs_reset(&self) {
+        if let Some(status) = self.registers.register(self.page + mmio::STATUS) {
+            status.fetch_or(
+                mmio::status::NEEDS_RESET.to_le(),
+                std::sync::atomic::Ordering::AcqRel,
+            );
+        }
+        if let Some(pending) = self.registers.register(self.page + mmio::INTERRUPT_STATUS) {
+            pending.fetch_or(
+                mmio::INTERRUPT_CONFIG.to_le(),
+                std::sync::atomic::Ordering::AcqRel,
+            );
+        }
+        self.trigger();
+    }
+}
+
+/// Make a descriptor that a driver's notification makes readable.
+pub(crate) fn event() -> io::Result<EventFd> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+}

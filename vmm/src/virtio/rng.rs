@@ -1,0 +1,92 @@
+//! The entropy device (virtio 1.2, section 5.4).
+
+use super::chain::Buffers;
+use super::{Activation, Backend, Identity};
+use virtio_queue::{QueueOwnedT, QueueT};
+
+const KIND: u32 = 4;
+const QUEUE_SIZES: &[u16] = &[16];
+/// Most bytes for one request, and requests for one notification.
+const MAX_BYTES: usize = 4096;
+const MAX_REQUESTS: usize = 64;
+
+/// What the driver sees.
+pub(crate) fn identity() -> Identity {
+    Identity {
+        kind: KIND,
+        features: 0,
+        queue_sizes: QUEUE_SIZES,
+        config: Vec::new(),
+    }
+}
+
+/// Answers each request from the host's random numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Rng {
+    active: Option<Activation>,
+}
+
+impl Backend for Rng {
+    fn activate(&mut self, activation: Activation) {
+        self.active = Some(activation);
+    }
+
+    fn notify(&mut self) -> bool {
+        let Some(active) = &mut self.active else {
+            return false;
+        };
+        let Some(queue) = active.queues.first_mut().filter(|queue| queue.ready()) else {
+            return false;
+        };
+        let ram = &active.ram;
+        let mut buffers = Buffers::new();
+        let mut used = false;
+        for served in 0.. {
+            if served == MAX_REQUESTS {
+                active.interrupt.used(ram, queue);
+                return true;
+            }
+            let Ok(mut chains) = queue.iter(ram) else {
+                active.interrupt.needs_reset();
+                self.active = None;
+                return false;
+            };
+            let Some(mut chain) = chains.next() else {
+                match queue.enable_notification(ram) {
+                    Ok(true) => continue,
+                    _ => break,
+                }
+            };
+            let written = match buffers.fill(&mut chain, ram) {
+                Ok(()) => fill_random(&buffers),
+                Err(_) => 0,
+            };
+            if queue.add_used(ram, chain.head_index(), written).is_err() {
+                break;
+            }
+            used = true;
+        }
+        if used {
+            active.interrupt.used(ram, queue);
+        }
+        false
+    }
+
+    fn reset(&mut self) {
+        self.active = None;
+    }
+}
+
+fn fill_random<M: vm_memory::GuestMemoryBackend>(buffers: &Buffers<'_, M>) -> u32 {
+    let mut random = [0u8; MAX_BYTES];
+    let wanted = buffers.writable.bytes().min(MAX_BYTES);
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let Ok(filled) = rustix::rand::getrandom(&mut random[..wanted], flags) else {
+        return 0;
+    };
+    if buffers.writable.write(0, &random[..filled]) {
+        filled as u32
+    } else {
+        0
+    }
+}

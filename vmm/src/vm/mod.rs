@@ -1,0 +1,267 @@
+//! A VM from its configuration to its end.
+
+mod ending;
+
+pub(crate) use ending::Ending;
+
+use crate::arch;
+use crate::boot::{self, Placement};
+use crate::config::{MAX_CMDLINE_BYTES, SerialConfig, VmConfig};
+use crate::devices::{Bus, Devices};
+use crate::error::VmError;
+use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::outcome::{Outcome, VmStats};
+use crate::stats::{Counters, resident_bytes};
+use crate::vcpu::{Vcpu, VcpuThread};
+use crate::worker::WorkerThread;
+use kvm_ioctls::{Kvm, VmFd};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// A VM that is built and has not run an instruction yet.
+#[derive(Debug)]
+pub struct Vm {
+    // NOTE: fields are dropped in order. Virtual CPUs and the VM go before the memory they use.
+    vcpus: Vec<Vcpu>,
+    devices: Devices,
+    vm: Arc<VmFd>,
+    memory: GuestMemory,
+    counters: Arc<Counters>,
+}
+
+impl Vm {
+    /// Build a VM. It stays paused until [`Vm::start`].
+    ///
+    /// # Errors
+    /// See [`VmError`]. Nothing is left behind then.
+    pub fn new(config: VmConfig) -> Result<Self, VmError> {
+        config.check().map_err(VmError::Config)?;
+        let kvm = open_kvm()?;
+        let vm = Arc::new(create_vm(&kvm)?);
+        let counters = Arc::new(Counters::default());
+
+        let ranges = arch::layout::ram_ranges(config.memory.bytes());
+        let memory = GuestMemory::new(&ranges, HugePages::Advise).map_err(VmError::Memory)?;
+        let next_slot = add_ram_slots(&vm, &memory).map_err(VmError::Memory)?;
+        arch::create_irqchip(&vm)?;
+        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
+        let entry = load(&config, &memory, &devices.parameters)?;
+
+        let model = arch::CpuModel::new(&kvm, config.vcpus.get())?;
+        let mut vcpus = Vec::with_capacity(config.vcpus.get().into());
+        for index in 0..config.vcpus.get() {
+            let vcpu = Vcpu::new(&vm, index)?;
+            let entry = (index == 0).then_some(entry);
+            arch::setup_vcpu(vcpu.fd(), index, &model, entry)?;
+            vcpus.push(vcpu);
+        }
+        Ok(Self {
+            vcpus,
+            devices,
+            vm,
+            memory,
+            counters,
+        })
+    }
+
+    /// Let the virtual CPUs run.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`] if a thread cannot be made. Nothing is left behind then.
+    pub fn start(self) -> Result<RunningVm, VmError> {
+        let ending = Arc::new(Ending::new().map_err(VmError::setup("the end's event"))?);
+        let bus = Arc::clone(&self.devices.bus);
+        let registers = Arc::clone(&self.devices.registers);
+        let mut running = RunningVm {
+            vcpus: Vec::with_capacity(self.vcpus.len()),
+            workers: self.devices.start(&self.counters, &ending)?,
+            _bus: Arc::clone(&bus),
+            vm: self.vm,
+            _registers: registers,
+            memory: self.memory,
+            counters: self.counters,
+            ending,
+        };
+        // If a thread cannot be made, dropping `running` stops those before it.
+        for vcpu in self.vcpus {
+            let thread = vcpu.start(
+                Arc::clone(&bus),
+                Arc::clone(&running.vm),
+                Arc::clone(&running.counters),
+                Arc::clone(&running.ending),
+            )?;
+            running.vcpus.push(thread);
+        }
+        Ok(running)
+    }
+}
+
+/// A VM that runs, or has ended. Dropping it stops the VM and takes everything down.
+#[derive(Debug)]
+pub struct RunningVm {
+    // NOTE: fields are dropped in order: threads, what they use, the VM, its memory.
+    vcpus: Vec<VcpuThread>,
+    workers: Vec<WorkerThread>,
+    _bus: Arc<Bus>,
+    vm: Arc<VmFd>,
+    _registers: Arc<crate::memory::RegisterPages>,
+    memory: GuestMemory,
+    counters: Arc<Counters>,
+    ending: Arc<Ending>,
+}
+
+impl RunningVm {
+    /// Wait for the end, join all threads and give everything back.
+    #[must_use]
+    pub fn wait(mut self) -> Outcome {
+        let outcome = self.ending.wait();
+        self.take_down();
+        outcome
+    }
+
+    /// How the VM ended, if it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.ending.outcome()
+    }
+
+    /// A descriptor that becomes readable when the VM ends, for an event loop. Do not read it.
+    #[must_use]
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ending.event()
+    }
+
+    /// A way to stop the VM from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> VmHandle {
+        VmHandle {
+            ending: Arc::clone(&self.ending),
+        }
+    }
+
+    /// What the VM cost until now. Measuring resident memory takes a while; ask rarely.
+    #[must_use]
+    pub fn stats(&self) -> VmStats {
+        VmStats {
+            io_exits: self.counters.io_exits.get(),
+            mmio_read_exits: self.counters.mmio_read_exits.get(),
+            mmio_write_exits: self.counters.mmio_write_exits.get(),
+            other_exits: self.counters.other_exits.get(),
+            queue_notifications: self.counters.queue_notifications.get(),
+            interrupts: self.counters.interrupts.get(),
+            memory_bytes: self.memory.bytes(),
+            resident_bytes: resident_bytes(self.memory.host_range()),
+        }
+    }
+
+    fn take_down(&mut self) {
+        self.ending.end(Outcome::Stopped);
+        for vcpu in &self.vcpus {
+            vcpu.kick();
+        }
+        for vcpu in &mut self.vcpus {
+            vcpu.join();
+        }
+        for worker in &mut self.workers {
+            worker.stop();
+        }
+    }
+}
+
+impl Drop for RunningVm {
+    fn drop(&mut self) {
+        self.take_down();
+    }
+}
+
+/// Stops a VM, from any thread, any number of times.
+#[derive(Debug, Clone)]
+pub struct VmHandle {
+    ending: Arc<Ending>,
+}
+
+impl VmHandle {
+    /// Ask the VM to stop now; [`RunningVm::wait`] then returns [`Outcome::Stopped`], unless the
+    /// guest was faster.
+    pub fn stop(&self) {
+        self.ending.end(Outcome::Stopped);
+    }
+}
+
+fn open_kvm() -> Result<Kvm, VmError> {
+    Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))
+}
+
+/// Creating a VM fails with EINTR when a signal arrives meanwhile.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result.map_err(VmError::kvm("KVM_CREATE_VM")),
+        }
+    }
+}
+
+/// Load kernel, initramfs and boot tables; returns the kernel's entry.
+fn load(
+    config: &VmConfig,
+    memory: &GuestMemory,
+    devices: &str,
+) -> Result<vm_memory::GuestAddress, VmError> {
+    let kernel = boot::load_kernel(memory, &config.kernel, Placement::Map).map_err(|source| {
+        VmError::Load {
+            path: config.kernel.clone(),
+            source,
+        }
+    })?;
+    let initramfs = match &config.initramfs {
+        Some(path) => Some(
+            boot::load_initramfs(memory, &kernel, path, Placement::Map).map_err(|source| {
+                VmError::Load {
+                    path: path.clone(),
+                    source,
+                }
+            })?,
+        ),
+        None => None,
+    };
+    let cmdline = command_line(config, devices)?;
+    let info = arch::BootInfo {
+        cmdline: &cmdline,
+        initramfs,
+        vcpus: config.vcpus.get(),
+    };
+    arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
+    Ok(kernel.entry)
+}
+
+fn command_line(config: &VmConfig, devices: &str) -> Result<String, VmError> {
+    let serial = match config.serial {
+        SerialConfig::Off => arch::NO_SERIAL_PARAMETERS,
+        _ => arch::SERIAL_PARAMETERS,
+    };
+    // The VMM's own come first, so that the caller's can override them, and the devices before
+    // a possible `--`, after which the kernel passes everything to init.
+    let line = format!(
+        "{} {serial}{devices} {}",
+        arch::KERNEL_PARAMETERS,
+        config.cmdline
+    );
+    let line = line.trim_end().to_owned();
+    if line.len() > MAX_CMDLINE_BYTES {
+        return Err(VmError::Config(crate::ConfigError::CmdlineLength(
+            line.len(),
+        )));
+    }
+    Ok(line)
+}
+
+/// The redirection entries in KVM's image of the I/O APIC.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn ioapic_redirections(chip: &kvm_bindings::kvm_irqchip) -> [u64; 24] {
+    // SAFETY: every bit pattern is valid for every member of this union of integers, all of which
+    // `KVM_GET_IRQCHIP` or `Default` initialised.
+    let state = unsafe { chip.chip.ioapic };
+    // SAFETY: as above; `bits` covers the whole entry.
+    state.redirtbl.map(|entry| unsafe { entry.bits })
+}

@@ -1,0 +1,249 @@
+//! Threads that do the devices' work: one epoll loop each, for one or more devices.
+
+use crate::stats::Counters;
+use crate::virtio::{Activation, Backend};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+/// What a transport asks of a worker.
+#[derive(Debug)]
+enum Command {
+    Activate(usize, Box<Activation>),
+    Reset(usize, SyncSender<()>),
+    Stop,
+}
+
+/// The sending end of a worker's requests.
+#[derive(Debug, Clone)]
+struct Mailbox {
+    sender: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Mailbox {
+    fn send(&self, command: Command) {
+        if self.sender.send(command).is_ok() {
+            // The worker empties the counter; it cannot overflow.
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+/// A transport's connection to its device's thread.
+#[derive(Debug)]
+pub(crate) struct DeviceLink {
+    device: usize,
+    mailbox: Mailbox,
+    notify: Arc<EventFd>,
+}
+
+impl DeviceLink {
+    /// Hand the queues over.
+    pub(crate) fn activate(&self, activation: Activation) {
+        self.mailbox
+            .send(Command::Activate(self.device, Box::new(activation)));
+    }
+
+    /// Take the queues away, and wait until the device has let go of guest memory.
+    pub(crate) fn reset(&self) {
+        let (done, wait) = sync_channel(1);
+        self.mailbox.send(Command::Reset(self.device, done));
+        // An error means that the worker, and with it the device, is gone already.
+        let _ = wait.recv();
+    }
+
+    /// Make the device look at its queues.
+    pub(crate) fn notify(&self) {
+        let _ = self.notify.write(1);
+    }
+
+    /// The descriptor behind `notify`, for KVM to write to.
+    pub(crate) fn notify_event(&self) -> &EventFd {
+        &self.notify
+    }
+}
+
+/// A device as its worker sees it.
+#[derive(Debug)]
+struct Slot {
+    backend: Box<dyn Backend>,
+    notify: Arc<EventFd>,
+    active: bool,
+}
+
+/// A worker that is being put together.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    slots: Vec<Slot>,
+    mailbox: Mailbox,
+    commands: Receiver<Command>,
+}
+
+impl Worker {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (sender, commands) = channel();
+        let wake = Arc::new(crate::virtio::event()?);
+        Ok(Self {
+            slots: Vec::new(),
+            mailbox: Mailbox { sender, wake },
+            commands,
+        })
+    }
+
+    /// Whether there is anything to do at all.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Give the worker a device.
+    pub(crate) fn add(&mut self, backend: Box<dyn Backend>) -> io::Result<DeviceLink> {
+        let notify = Arc::new(crate::virtio::event()?);
+        let link = DeviceLink {
+            device: self.slots.len(),
+            mailbox: self.mailbox.clone(),
+            notify: Arc::clone(&notify),
+        };
+        self.slots.push(Slot {
+            backend,
+            notify,
+            active: false,
+        });
+        Ok(link)
+    }
+
+    /// Start the thread. `failed` is told if the loop ends in an error.
+    pub(crate) fn start(
+        self,
+        name: &str,
+        counters: Arc<Counters>,
+        failed: impl FnOnce(io::Error) + Send + 'static,
+    ) -> io::Result<WorkerThread> {
+        let mailbox = self.mailbox.clone();
+        let epoll = self.epoll()?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            // The loop's deepest call needs a few KiB.
+            .stack_size(256 << 10)
+            .spawn(move || {
+                if let Err(error) = self.run(&epoll, &counters) {
+                    failed(error);
+                }
+            })?;
+        Ok(WorkerThread {
+            mailbox,
+            thread: Some(thread),
+        })
+    }
+
+    /// Event data: 0 for commands; for device `n` 2n+1 is its notification, 2n+2 its own source.
+    fn epoll(&self) -> io::Result<Epoll> {
+        let epoll = Epoll::new()?;
+        let add = |fd: RawFd, data| {
+            let event = EpollEvent::new(EventSet::IN, data);
+            epoll.ctl(ControlOperation::Add, fd, event)
+        };
+        add(self.mailbox.wake.as_raw_fd(), 0)?;
+        for (index, slot) in self.slots.iter().enumerate() {
+            let data = index as u64 * 2 + 1;
+            add(slot.notify.as_raw_fd(), data)?;
+            if let Some(fd) = slot.backend.poll_fd() {
+                add(fd, data + 1)?;
+            }
+        }
+        Ok(epoll)
+    }
+
+    fn run(mut self, epoll: &Epoll, counters: &Counters) -> io::Result<()> {
+        let mut events = [EpollEvent::default(); 16];
+        loop {
+            let count = match epoll.wait(-1, &mut events) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            for event in &events[..count] {
+                let data = event.data();
+                if data == 0 {
+                    let _ = self.mailbox.wake.read();
+                    if self.obey() {
+                        return Ok(());
+                    }
+                } else if let Some(slot) = self.slots.get_mut(((data - 1) / 2) as usize) {
+                    slot.handle(data % 2 == 1, counters);
+                }
+            }
+        }
+    }
+
+    /// Carry out all commands; true is the end.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Stop => return true,
+                Command::Activate(device, activation) => {
+                    if let Some(slot) = self.slots.get_mut(device) {
+                        slot.backend.activate(*activation);
+                        slot.active = true;
+                        // Buffers may be there already.
+                        let _ = slot.notify.write(1);
+                    }
+                }
+                Command::Reset(device, done) => {
+                    if let Some(slot) = self.slots.get_mut(device) {
+                        slot.backend.reset();
+                        slot.active = false;
+                    }
+                    let _ = done.send(());
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Slot {
+    fn handle(&mut self, notified: bool, counters: &Counters) {
+        let more = if notified {
+            let _ = self.notify.read();
+            if !self.active {
+                return;
+            }
+            counters.queue_notifications.add(1);
+            self.backend.notify()
+        } else {
+            self.backend.ready()
+        };
+        if more {
+            let _ = self.notify.write(1);
+        }
+    }
+}
+
+/// A worker that runs. Dropping it ends the thread.
+#[derive(Debug)]
+pub(crate) struct WorkerThread {
+    mailbox: Mailbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WorkerThread {
+    /// End the thread and wait for it.
+    pub(crate) fn stop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.mailbox.send(Command::Stop);
+            // A panic was reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
