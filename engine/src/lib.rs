@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod bundle;
 pub mod containers;
+pub mod doctor;
 pub mod machine;
 pub mod monitor;
 pub mod ns;

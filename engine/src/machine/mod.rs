@@ -37,7 +37,7 @@ pub use disk::DiskError;
 pub use forward::{ForwardError, Session, Terminal};
 pub use initramfs::{AgentSource, InitramfsError};
 pub use kernel::{KernelError, MachineKernel, find as find_kernel};
-pub use modules::ModuleError;
+pub use modules::{ModuleError, ModuleTree};
 pub use plan::find_program;
 pub use policy::{KvmVerdict, Route, kvm_verdict, route};
 pub use start::StartOptions;

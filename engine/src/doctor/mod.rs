@@ -1,0 +1,166 @@
+//! What this host offers, what it lacks, and what helps.
+//!
+//! Every check is real where that is cheap: KVM is asked to run a guest, not looked up in a list.
+
+mod host;
+mod machine;
+
+use crate::machine::{Machine, MachineConfig};
+use crate::paths::Roots;
+use serde::Serialize;
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Something works less well, or only for some.
+    Warn,
+    /// Something does not work.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// A name for scripts, which stays.
+    pub id: &'static str,
+    /// How it went.
+    pub status: Status,
+    /// What was found, in words.
+    pub found: String,
+    /// What helps, if something is lacking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(id: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            id,
+            status: Status::Ok,
+            found: found.into(),
+            remedy: None,
+        }
+    }
+
+    fn warn(id: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            id,
+            status: Status::Warn,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    fn fail(id: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            id,
+            status: Status::Fail,
+            found: found.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// How an isolation mode can be had here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Available {
+    /// On this host's own kernel.
+    Directly,
+    /// In the helper machine.
+    Machine,
+    /// Not until something is remedied.
+    No,
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// `--isolation=vm`.
+    pub vm: Available,
+    /// `--isolation=container`.
+    pub container: Available,
+    /// Speed of guest kernel code, in instructions a second, if KVM could be asked.
+    pub kvm_instructions_per_s: Option<u64>,
+    /// All checks.
+    pub checks: Vec<Check>,
+}
+
+/// Looks at everything.
+#[must_use]
+pub fn examine(roots: &Roots, config: &MachineConfig) -> Report {
+    let (kvm, speed) = host::kvm();
+    let mut checks = vec![kvm, host::privileges()];
+    checks.extend(host::artifacts());
+    checks.push(host::cgroups());
+    checks.push(host::namespaces());
+    checks.extend(host::kernel_features());
+    checks.push(host::vsock());
+    let helper = Machine::new(roots);
+    checks.extend(machine::tools());
+    checks.push(machine::kernel(&helper, config));
+    checks.push(machine::state(&helper, config));
+
+    let fine = |ids: &[&str]| {
+        checks
+            .iter()
+            .filter(|check| ids.contains(&check.id))
+            .all(|check| check.status != Status::Fail)
+    };
+    let through_machine = fine(&[
+        "guest-kernel",
+        "qemu",
+        "virtiofsd",
+        "mke2fs",
+        "machine-kernel",
+    ]) && rustix::process::geteuid().is_root();
+    let available = |directly| match (directly, through_machine) {
+        (true, _) => Available::Directly,
+        (false, true) => Available::Machine,
+        (false, false) => Available::No,
+    };
+    Report {
+        vm: available(fine(&["kvm", "guest-kernel"])),
+        container: available(
+            fine(&["cgroups", "namespaces", "loop", "erofs", "overlay"])
+                && rustix::process::geteuid().is_root(),
+        ),
+        kvm_instructions_per_s: speed,
+        checks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_complete_and_serialises() {
+        let dir = std::env::temp_dir().join(format!("hullbox-doctor-{}", std::process::id()));
+        let roots = Roots {
+            data: dir.join("data"),
+            runtime: dir.join("run"),
+        };
+        let config = MachineConfig::load().unwrap();
+        let report = examine(&roots, &config);
+        for check in &report.checks {
+            assert!(!check.found.is_empty(), "{check:?}");
+            assert_eq!(
+                check.remedy.is_none(),
+                check.status == Status::Ok,
+                "{check:?}"
+            );
+        }
+        let mut ids: Vec<_> = report.checks.iter().map(|check| check.id).collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count, "ids are unique");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["checks"][0]["id"], "kvm");
+        assert!(!dir.exists(), "looking changes nothing");
+    }
+}
