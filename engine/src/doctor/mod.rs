@@ -8,6 +8,7 @@ mod machine;
 use crate::machine::{Machine, MachineConfig};
 use crate::paths::Roots;
 use serde::Serialize;
+use std::fmt::Write as _;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -87,6 +88,40 @@ pub struct Report {
     pub kvm_instructions_per_s: Option<u64>,
     /// All checks.
     pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Whether both isolation modes can be had, one way or another.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.vm != Available::No && self.container != Available::No
+    }
+
+    /// For people: a line for each check, its remedy below it, and the sum of it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for check in &self.checks {
+            let mark = match check.status {
+                Status::Ok => "ok  ",
+                Status::Warn => "warn",
+                Status::Fail => "FAIL",
+            };
+            let _ = writeln!(text, "{mark}  {:<15} {}", check.id, check.found);
+            if let Some(remedy) = &check.remedy {
+                let _ = writeln!(text, "{:22}remedy: {remedy}", "");
+            }
+        }
+        for (mode, available) in [("vm", self.vm), ("container", self.container)] {
+            let how = match available {
+                Available::Directly => "on this host's own kernel",
+                Available::Machine => "in the helper machine, by itself",
+                Available::No => "not available: see the remedies above",
+            };
+            let _ = writeln!(text, "--isolation={mode:<10} {how}");
+        }
+        text
+    }
 }
 
 /// Looks at everything.
