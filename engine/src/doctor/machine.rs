@@ -1,7 +1,7 @@
 //! What the helper machine needs, and how it is.
 
 use super::Check;
-use crate::machine::{Machine, MachineConfig, Policy, find_kernel, find_program};
+use crate::machine::{Machine, MachineConfig, Policy, find_kernel, find_program, kernel_cache};
 use std::process::{Command, Stdio};
 
 /// The programs it is made of.
@@ -49,9 +49,9 @@ pub(super) fn tools() -> Vec<Check> {
 }
 
 /// The machine's kernel.
-pub(super) fn kernel(machine: &Machine, config: &MachineConfig) -> Check {
+pub(super) fn kernel(config: &MachineConfig) -> Check {
     const ID: &str = "machine-kernel";
-    match find_kernel(config.kernel_dir.as_deref(), &machine.kernel_cache()) {
+    match find_kernel(config.kernel_dir.as_deref(), &kernel_cache()) {
         Ok(Some(kernel)) => Check::ok(
             ID,
             format!("{} ({})", kernel.release, kernel.image.display()),

@@ -136,7 +136,7 @@ pub fn examine(roots: &Roots, config: &MachineConfig) -> Report {
     checks.push(host::vsock());
     let helper = Machine::new(roots);
     checks.extend(machine::tools());
-    checks.push(machine::kernel(&helper, config));
+    checks.push(machine::kernel(config));
     checks.push(machine::state(&helper, config));
 
     let fine = |ids: &[&str]| {

@@ -182,12 +182,6 @@ impl Machine {
         self.data.join("machine")
     }
 
-    /// Where kernels that were fetched for the machine are.
-    #[must_use]
-    pub fn kernel_cache(&self) -> PathBuf {
-        self.disk_dir().join("kernel")
-    }
-
     /// Whether it runs, and what it is.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -223,6 +217,25 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+/// Where kernels that were fetched are kept: one place for all of a user's data directories, and
+/// one that may be emptied at any time.
+#[must_use]
+pub fn kernel_cache() -> PathBuf {
+    let dir = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/cache")
+    } else {
+        dir("XDG_CACHE_HOME")
+            .or_else(|| dir("HOME").map(|home| home.join(".cache")))
+            .unwrap_or_else(std::env::temp_dir)
+    };
+    base.join("hullbox/kernel")
 }
 
 /// Holds a data directory for use without the machine, `None` while the machine has it.

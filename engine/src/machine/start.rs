@@ -185,7 +185,7 @@ impl Machine {
         }
         let kernel = kernel::find_or_fetch(
             config.kernel_dir.as_deref(),
-            &self.disk_dir().join("kernel"),
+            &super::kernel_cache(),
             progress,
         )?;
         let disk = self.disk_dir().join("data.ext4");
