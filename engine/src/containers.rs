@@ -1,6 +1,6 @@
 //! What front ends do with containers: make and start, list, remove, and tidy up after the dead.
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Monitor, SpawnError};
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
@@ -113,7 +113,7 @@ impl Engine {
     pub fn open(roots: Roots) -> Result<Self, ContainerError> {
         roots.create()?;
         let state = State::open(&roots)?;
-        state.recover(&release)?;
+        state.recover(&|record| release(record, &roots))?;
         Ok(Self { roots, state })
     }
 
@@ -195,7 +195,7 @@ impl Engine {
         let started = monitor::spawn(&config, created.lock);
         Ok(started.inspect_err(|_| {
             // The first error is the one to tell; the next command tries this again.
-            let _ = self.state.recover(&release);
+            let _ = self.recover();
         })?)
     }
 
@@ -204,7 +204,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::State`].
     pub fn recover(&self) -> Result<(), ContainerError> {
-        self.state.recover(&release)?;
+        self.state.recover(&|record| release(record, &self.roots))?;
         Ok(())
     }
 
@@ -274,9 +274,15 @@ impl Engine {
 }
 
 /// Frees what outlives a dead monitor.
-fn release(record: &Record) -> io::Result<()> {
-    let _ = record;
-    Ok(())
+fn release(record: &Record, roots: &Roots) -> io::Result<()> {
+    match record.spec.isolation {
+        // A microVM lives in its monitor and dies with it.
+        Isolation::Vm => Ok(()),
+        Isolation::Container => {
+            let bundle = record.spec.bundle(&record.id, roots, Vec::new());
+            crate::ns::cleanup(&bundle).map_err(io::Error::other)
+        }
+    }
 }
 
 fn find_image(store: &Store, text: &str, pull: PullPolicy) -> Result<Image, ContainerError> {

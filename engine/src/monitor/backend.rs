@@ -27,7 +27,8 @@ pub(crate) trait Backend {
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
 
-    /// Waits for the end and frees what the backend holds. A clause for the user on how it ended,
+    /// Ends everything, unless the workload is known to have ended in good order, in which case the
+    /// backend may finish what it has to; and frees what it holds. Returns how it ended in words,
     /// for when the workload's side did not say.
-    fn release(self: Box<Self>) -> String;
+    fn release(self: Box<Self>, orderly: bool) -> String;
 }

@@ -15,6 +15,7 @@
 
 mod backend;
 mod config;
+mod container;
 mod hub;
 mod serve;
 mod spawn;

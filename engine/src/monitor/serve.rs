@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::backend::Backend;
+use super::container::Container;
 use super::hub::{Ending, Hub, Parts};
 use crate::bundle::{Bundle, Isolation};
 use crate::state::{End, State};
@@ -35,18 +36,13 @@ pub fn main() -> io::Result<()> {
     let timing = config.timing;
     timing.mark("monitor has its orders");
     let roots = config.roots();
-    let started = start(&mut config);
+    let started = start(&mut config, client);
     let state = State::open(&roots).map_err(io::Error::other)?;
     let id = config.bundle.id.clone();
     let (ending, cause, client) = match started {
-        Ok(backend) => run(backend, &config, client, signals, &state)?,
-        Err(error) => {
-            let message = chain(error.as_ref());
-            let failure = Failure {
-                kind: FailureKind::Setup,
-                message,
-            };
-            let client = Connection::new(client).ok();
+        Ok((backend, client)) => run(backend, &config, client, signals, &state)?,
+        Err((failure, client)) => {
+            let client = client.and_then(|client| Connection::new(client).ok());
             (Ending::Failed(failure), String::new(), client)
         }
     };
@@ -58,20 +54,31 @@ pub fn main() -> io::Result<()> {
     recorded.map_err(io::Error::other)
 }
 
-fn start(config: &mut Config) -> Result<Box<dyn Backend>, Box<dyn Error>> {
+type Running = (Box<dyn Backend>, OwnedFd);
+type NotStarted = (Failure, Option<OwnedFd>);
+
+fn start(config: &mut Config, client: OwnedFd) -> Result<Running, NotStarted> {
+    let failure = |error: &dyn Error| Failure {
+        kind: FailureKind::Setup,
+        message: chain(error),
+    };
     config.bundle.setup.wall_clock_ns = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()
         .and_then(|now| u64::try_from(now.as_nanos()).ok())
         .unwrap_or(0);
     match config.bundle.isolation {
-        Isolation::Vm => Ok(Box::new(vm::Guest::start(
-            &mut config.bundle,
-            &config.data,
-            config.debug,
-            config.timing,
-        )?)),
-        Isolation::Container => Err("container mode is not built in".into()),
+        Isolation::Vm => {
+            let (debug, timing) = (config.debug, config.timing);
+            match vm::Guest::start(&mut config.bundle, &config.data, debug, timing) {
+                Ok(guest) => Ok((Box::new(guest), client)),
+                Err(error) => Err((failure(&error), Some(client))),
+            }
+        }
+        Isolation::Container => match Container::start(&config.bundle, client) {
+            Ok((container, client)) => Ok((Box::new(container), client)),
+            Err(error) => Err((failure(&error), None)),
+        },
     }
 }
 
@@ -96,8 +103,8 @@ fn run(
     })?;
     let (ending, client) = hub.run();
     config.timing.mark("workload ended");
-    backend.kill();
-    let cause = backend.release();
+    let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
+    let cause = backend.release(orderly);
     Ok((ending, cause, client))
 }
 
@@ -182,7 +189,7 @@ fn catch_signals() -> io::Result<OwnedFd> {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

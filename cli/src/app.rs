@@ -1,0 +1,248 @@
+//! What can be typed.
+
+use crate::inspect::Kind;
+use crate::run_args::RunArgs;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Runs Linux containers, each in its own microVM or in namespaces of this kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hullbox",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    subcommand_value_name = "COMMAND",
+    after_help = "Example:\n  hullbox load -i image.tar\n  hullbox run --rm -it debian:12 bash"
+)]
+pub(crate) struct Cli {
+    /// Show what goes on inside on standard error
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) debug: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a container from an image and run it
+    Run(Box<RunArgs>),
+    /// Load images from a tar archive or a directory
+    Load(LoadArgs),
+    /// Make an image from the tarball of a root filesystem
+    Import(ImportArgs),
+    /// List images
+    Images(ListArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Show all about images or containers
+    Inspect(InspectArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Commands on images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Commands on containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// The helper machine, for hosts whose KVM cannot run a guest
+    #[command(subcommand)]
+    Machine(MachineCommand),
+    /// Examine what this host offers, with a remedy for what it lacks
+    Doctor(FormatArgs),
+    /// Show this installation: directories, images, containers
+    Info(FormatArgs),
+    /// Show the version
+    Version(FormatArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List images
+    #[command(alias = "list")]
+    Ls(ListArgs),
+    /// Remove images
+    #[command(alias = "remove")]
+    Rm(RmiArgs),
+    /// Load images from a tar archive or a directory
+    Load(LoadArgs),
+    /// Make an image from the tarball of a root filesystem
+    Import(ImportArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Show all about images
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    /// Make a container from an image and run it
+    Run(Box<RunArgs>),
+    /// List containers
+    #[command(alias = "list", alias = "ps")]
+    Ls(PsArgs),
+    /// Remove containers
+    #[command(alias = "remove")]
+    Rm(RmArgs),
+    /// Show all about containers
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachineCommand {
+    /// Start the machine
+    Start,
+    /// Stop the machine
+    Stop,
+    /// Show whether the machine runs
+    Status(FormatArgs),
+    /// Run a program of this host in the machine
+    #[command(after_help = "Example:\n  hullbox machine exec -- uname -a")]
+    Exec(MachineExecArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachineExecArgs {
+    /// The program and its arguments
+    #[arg(
+        value_name = "PROGRAM",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// `json`, or a template such as '{{.Version}}'
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  docker save debian:12 | hullbox load")]
+pub(crate) struct LoadArgs {
+    /// Read this file or directory instead of standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) input: Option<PathBuf>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  hullbox import -c 'CMD [\"/bin/sh\"]' rootfs.tar.gz mine:v1")]
+pub(crate) struct ImportArgs {
+    /// Apply a Dockerfile instruction (CMD, ENTRYPOINT, ENV, USER, WORKDIR, …)
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub(crate) changes: Vec<String>,
+    /// Note this message in the image's history
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// The tarball, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) source: PathBuf,
+    /// Name of the new image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show only images of this repository or with this name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// For compatibility; there are no intermediate images
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+    /// Show only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show only what fits: `reference=PATTERN`, `dangling=true|false`
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Remove all names of an image, and the image under stopped containers' feet not at all
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Name or id of an image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// Its new name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// `json` or a template such as '{{.Config.Cmd}}'
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+    /// Look for one kind of thing only
+    #[arg(long = "type", value_name = "KIND")]
+    pub(crate) kind: Option<Kind>,
+    /// Names or ids
+    #[arg(value_name = "NAME|ID", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Show the stopped ones too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show whole ids and commands
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show the newest only, stopped or not
+    #[arg(short, long)]
+    pub(crate) latest: bool,
+    /// Show the N newest, stopped or not
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) last: Option<usize>,
+    /// Show only what fits: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Kill the running ones first, and do not mind missing ones
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// For compatibility; there are no anonymous volumes
+    #[arg(short, long, hide = true)]
+    pub(crate) volumes: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}

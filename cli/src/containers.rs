@@ -1,0 +1,203 @@
+//! Commands on containers.
+
+use crate::app::{ContainerCommand, PsArgs, RmArgs};
+use crate::failure::Failure;
+use crate::images::one_of;
+use crate::inspect;
+use crate::output::{self, Column, Format};
+use crate::system;
+use crate::text::{ago, cut, duration, now_s, rfc3339};
+use hullbox_engine::bundle::Isolation;
+use hullbox_engine::containers::ContainerError;
+use hullbox_engine::paths::short_id;
+use hullbox_engine::state::{Phase, Record, StateError};
+use hullbox_engine::timing::Timing;
+use serde_json::{Value, json};
+
+const COLUMNS: [Column; 7] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("ISOLATION", "Isolation"),
+    ("NAMES", "Names"),
+];
+
+/// Characters of a command in the table.
+const COMMAND_LEN: usize = 20;
+
+pub(crate) fn group(command: ContainerCommand, debug: bool, timing: Timing) -> Result<(), Failure> {
+    match command {
+        ContainerCommand::Run(args) => match crate::run::run(*args, debug, timing)? {
+            0 => Ok(()),
+            code => Err(Failure::silent(code)),
+        },
+        ContainerCommand::Ls(args) => list(&args),
+        ContainerCommand::Rm(args) => remove(&args),
+        ContainerCommand::Inspect(args) => inspect::inspect(&args, inspect::Kind::Container),
+    }
+}
+
+pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
+    let format = Format::parse(args.format.as_deref())?;
+    let mut wanted = Vec::new();
+    for text in &args.filters {
+        wanted.push(output::filter(text)?);
+    }
+    let limit = if args.latest { Some(1) } else { args.last };
+    // Whoever asks for a status wants those that have it, running or not.
+    let all = args.all
+        || limit.is_some()
+        || wanted
+            .iter()
+            .any(|(key, _)| *key == "status" || *key == "exited");
+    let mut rows = Vec::new();
+    for record in system::engine()?.state().list()? {
+        let shown = all || record.phase == Phase::Running;
+        if shown && fits(&record, &wanted)? {
+            rows.push(row(&record, args.no_trunc));
+        }
+        if limit.is_some_and(|limit| rows.len() >= limit) {
+            break;
+        }
+    }
+    if args.quiet {
+        let ids: String = rows
+            .iter()
+            .filter_map(|row| row["ID"].as_str())
+            .map(|id| format!("{id}\n"))
+            .collect();
+        return output::print(&ids);
+    }
+    output::rows(&rows, &COLUMNS, &format)
+}
+
+/// Filters with one key are alternatives, those with different keys add up, as in Docker.
+fn fits(record: &Record, wanted: &[(&str, &str)]) -> Result<bool, Failure> {
+    let mut keys: Vec<&str> = wanted.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for key in keys {
+        let mut any = false;
+        for (_, value) in wanted.iter().filter(|(k, _)| *k == key) {
+            any |= fits_one(record, key, value)?;
+        }
+        if !any {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn fits_one(record: &Record, key: &str, value: &str) -> Result<bool, Failure> {
+    Ok(match key {
+        "id" => record.id.starts_with(value),
+        "name" => record.name.contains(value),
+        "status" => state(record) == value,
+        "ancestor" => record.image_ref == value || record.image_id == value,
+        "exited" => record
+            .exit_code
+            .is_some_and(|code| code.to_string() == value),
+        "isolation" => isolation(record) == value,
+        "label" => match value.split_once('=') {
+            Some((key, value)) => record.spec.labels.get(key).is_some_and(|v| v == value),
+            None => record.spec.labels.contains_key(value),
+        },
+        _ => {
+            return Err(Failure::new(format!("no filter is called {key:?}"))
+                .with_hint("filters are id, name, status, ancestor, exited, isolation and label"));
+        }
+    })
+}
+
+fn isolation(record: &Record) -> &'static str {
+    match record.spec.isolation {
+        Isolation::Vm => "vm",
+        Isolation::Container => "container",
+    }
+}
+
+pub(crate) const fn state(record: &Record) -> &'static str {
+    match record.phase {
+        // It is being made at this moment.
+        Phase::Created | Phase::Starting => "created",
+        Phase::Running => "running",
+        Phase::Exited => "exited",
+    }
+}
+
+pub(crate) const fn seconds(ns: i64) -> i64 {
+    ns.div_euclid(1_000_000_000)
+}
+
+fn status(record: &Record) -> String {
+    let past = |ns: Option<i64>| {
+        let then = ns.map_or(0, seconds);
+        duration(u64::try_from(now_s().saturating_sub(then)).unwrap_or(0))
+    };
+    match record.phase {
+        Phase::Created | Phase::Starting => "Created".to_owned(),
+        Phase::Running => format!("Up {}", past(record.started_ns)),
+        Phase::Exited => format!(
+            "Exited ({}) {} ago",
+            record.exit_code.unwrap_or(0),
+            past(record.finished_ns)
+        ),
+    }
+}
+
+/// The command as one line, fit for a terminal.
+pub(crate) fn command_line(record: &Record) -> String {
+    let words: Vec<_> = record
+        .spec
+        .process
+        .argv
+        .iter()
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    words
+        .join(" ")
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn row(record: &Record, whole: bool) -> Value {
+    let command = command_line(record);
+    let created = seconds(record.created_ns);
+    let labels: Vec<_> = record
+        .spec
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    json!({
+        "ID": if whole { &record.id } else { short_id(&record.id) },
+        "Image": record.image_ref,
+        "Command": format!("\"{}\"", if whole { command } else { cut(&command, COMMAND_LEN) }),
+        "CreatedAt": rfc3339(created, 0),
+        "RunningFor": ago(Some(created)),
+        "State": state(record),
+        "Status": status(record),
+        "Isolation": isolation(record),
+        "Names": record.name,
+        "Labels": labels.join(","),
+        "Ports": "",
+        "Mounts": "",
+        "Networks": "",
+    })
+}
+
+pub(crate) fn remove(args: &RmArgs) -> Result<(), Failure> {
+    let engine = system::engine()?;
+    let mut failures = Vec::new();
+    for name in &args.names {
+        match engine.remove(name, args.force) {
+            Ok(()) => output::print(&format!("{name}\n"))?,
+            Err(ContainerError::State(StateError::NotFound(_))) if args.force => {}
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    one_of(failures)
+}

@@ -1,0 +1,105 @@
+//! What goes wrong, as people read it: `hullbox: <what>: <why>` and perhaps a hint.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// Our own failure, as `docker run` documents it.
+pub(crate) const OWN_FAILURE: u8 = 125;
+/// What a shell says of a program that wrote into a pipe nobody read: 128 + SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+
+/// One line and perhaps a hint.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    line: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(line: impl Into<String>) -> Self {
+        Self {
+            line: line.into(),
+            hint: None,
+            code: OWN_FAILURE,
+        }
+    }
+
+    /// What was tried, and the error with its causes.
+    pub(crate) fn of(what: impl Into<String>, error: &dyn Error) -> Self {
+        let mut line = what.into();
+        let _ = write!(line, ": {}", chain(error));
+        Self::new(line)
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) const fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Says nothing: everything was said.
+    pub(crate) const fn silent(code: u8) -> Self {
+        Self {
+            line: String::new(),
+            hint: None,
+            code,
+        }
+    }
+}
+
+/// An error and its causes in one line. A cause that its effect already quotes is left out.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !line.ends_with(&text) {
+            let _ = write!(line, ": {text}");
+        }
+        next = cause.source();
+    }
+    line
+}
+
+/// Errors that speak for themselves.
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(chain(&error))
+    }
+}
+
+/// Writing to standard output failed.
+pub(crate) fn output_failed(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::silent(BROKEN_PIPE)
+    } else {
+        Failure::of("cannot write the output", error)
+    }
+}
+
+/// Prints a failure and gives its exit code.
+pub(crate) fn report(failure: &Failure) -> ExitCode {
+    if !failure.line.is_empty() {
+        let mut text = format!("hullbox: {}\n", one_line(&failure.line));
+        if let Some(hint) = &failure.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        // There is nobody left to tell.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+    ExitCode::from(failure.code)
+}
+
+/// No text from an image or a guest moves the cursor of the reader's terminal.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,174 @@
+//! Which commands the helper machine runs instead of this process, and the machine's own commands.
+
+use crate::app::{Command, ContainerCommand, ImageCommand, LoadArgs, MachineCommand};
+use crate::failure::Failure;
+use crate::{output, run};
+use hullbox_engine::artifacts::{self, Artifact};
+use hullbox_engine::machine::{
+    self, AgentSource, DataLock, Machine, MachineConfig, MachineError, Route, Session,
+    StartOptions, Terminal, hold_directly,
+};
+use hullbox_engine::paths::Roots;
+use rustix::termios::isatty;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+/// What a command does with our standard streams.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Streams {
+    /// It reads standard input.
+    pub(crate) stdin: bool,
+    /// It wants a terminal (`-t`).
+    pub(crate) terminal: bool,
+}
+
+/// Who runs the command.
+pub(crate) enum Decision {
+    /// The machine has run it, and this is its exit code.
+    Forwarded(u8),
+    /// This process. While the lock is held, no machine takes the data directory.
+    Direct(Option<DataLock>),
+}
+
+/// Runs the command in the helper machine if the policy says so.
+pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, Failure> {
+    let Some(streams) = touches_data(command) else {
+        return Ok(Decision::Direct(None));
+    };
+    let config = MachineConfig::load()?;
+    let roots = Roots::from_env()?;
+    let machine = Machine::new(&roots);
+    if let Route::Machine(reason) = machine::route(&config, &roots) {
+        let forwarded = forward_to(&machine, &roots, config, args, streams, reason.as_deref());
+        return forwarded.map(Decision::Forwarded);
+    }
+    roots.create()?;
+    match hold_directly(&roots.data)? {
+        Some(lock) => Ok(Decision::Direct(Some(lock))),
+        None => Err(Failure::new(format!(
+            "the helper machine is using the data directory {}",
+            roots.data.display()
+        ))
+        .with_hint("let it run the command (HULLBOX_MACHINE=auto), or 'hullbox machine stop'")),
+    }
+}
+
+fn forward_to(
+    machine: &Machine,
+    roots: &Roots,
+    config: MachineConfig,
+    args: &[OsString],
+    streams: Streams,
+    reason: Option<&str>,
+) -> Result<u8, Failure> {
+    let options = options(roots, config)?;
+    let progress = |text: &str| match reason {
+        Some(reason) => progress(&format!("{text}, because {reason}")),
+        None => progress(text),
+    };
+    machine
+        .forward_self(args, (streams.stdin, streams.terminal), &options, &progress)
+        .map_err(failed)
+}
+
+fn failed(error: MachineError) -> Failure {
+    let code = match &error {
+        MachineError::Forward(error) => error.exit_code(),
+        _ => crate::failure::OWN_FAILURE,
+    };
+    Failure::from(error).with_code(code)
+}
+
+fn options(roots: &Roots, config: MachineConfig) -> Result<StartOptions, Failure> {
+    let initramfs = artifacts::path(Artifact::Initramfs, &roots.data)?;
+    Ok(StartOptions {
+        config,
+        agent: AgentSource::Initramfs(initramfs),
+    })
+}
+
+/// One line when something takes a while.
+fn progress(text: &str) {
+    // Nobody to tell of failing to tell.
+    let _ = writeln!(io::stderr(), "hullbox: {text}");
+}
+
+/// Commands that read or change the data directory, and what they do with our streams.
+fn touches_data(command: &Command) -> Option<Streams> {
+    let loads = |args: &LoadArgs| Streams {
+        stdin: args.input.is_none(),
+        terminal: false,
+    };
+    let imports = |source: &std::path::Path| Streams {
+        stdin: source.as_os_str() == "-",
+        terminal: false,
+    };
+    match command {
+        Command::Run(args) | Command::Container(ContainerCommand::Run(args)) => {
+            Some(run::wants(args))
+        }
+        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => Some(loads(args)),
+        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
+            Some(imports(&args.source))
+        }
+        Command::Machine(_) | Command::Doctor(_) | Command::Version(_) => None,
+        Command::Images(_)
+        | Command::Rmi(_)
+        | Command::Tag(_)
+        | Command::Inspect(_)
+        | Command::Ps(_)
+        | Command::Rm(_)
+        | Command::Image(_)
+        | Command::Container(_)
+        | Command::Info(_) => Some(Streams::default()),
+    }
+}
+
+/// `machine …`.
+pub(crate) fn machine(command: MachineCommand) -> Result<u8, Failure> {
+    let roots = Roots::from_env()?;
+    let machine = Machine::new(&roots);
+    match command {
+        MachineCommand::Start => {
+            roots.create()?;
+            let options = options(&roots, MachineConfig::load()?)?;
+            machine.start(&options, &progress).map_err(failed)?;
+            Ok(0)
+        }
+        MachineCommand::Stop => {
+            machine.stop().map_err(failed)?;
+            Ok(0)
+        }
+        MachineCommand::Status(args) => {
+            let status = machine.status();
+            let value = serde_json::to_value(&status)?;
+            let mut plain = String::new();
+            if let Some(fields) = value.as_object() {
+                for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+                    let text = value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned);
+                    plain.push_str(&format!("{name}: {text}\n"));
+                }
+            }
+            output::one(&value, args.format.as_deref(), &plain)?;
+            Ok(0)
+        }
+        MachineCommand::Exec(args) => {
+            roots.create()?;
+            let options = options(&roots, MachineConfig::load()?)?;
+            let session = Session {
+                argv: args.argv,
+                env: machine.environment(),
+                stdin: true,
+                terminal: if isatty(io::stdin().as_fd()) {
+                    Terminal::Interactive
+                } else {
+                    Terminal::No
+                },
+            };
+            machine.exec(&session, &options, &progress).map_err(failed)
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The flags of `run`, and what they ask of the engine.
+
+use crate::failure::Failure;
+use clap::{Args, ValueEnum};
+use hullbox_engine::bundle::Isolation;
+use hullbox_engine::containers::RunOrder;
+use hullbox_engine::plan::units::{
+    Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
+};
+use hullbox_engine::plan::{PullPolicy, RunRequest, environment};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum IsolationArg {
+    /// A microVM of its own
+    Vm,
+    /// Namespaces of this kernel
+    Container,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PullArg {
+    Missing,
+    Never,
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum NetworkArg {
+    None,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    next_line_help = false,
+    after_help = "Example:\n  echo hello | hullbox run --rm -i -m 256m busybox cat"
+)]
+pub(crate) struct RunArgs {
+    /// Keep standard input open
+    #[arg(short, long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) tty: bool,
+    /// Remove the container when it ends
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) rm: bool,
+    /// Which wall stands around it
+    #[arg(
+        long,
+        value_enum,
+        default_value = "vm",
+        hide_possible_values = true,
+        value_name = "vm|container"
+    )]
+    pub(crate) isolation: IsolationArg,
+    /// Name the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Set a variable; NAME alone takes the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Who runs it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Add supplementary groups
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Replace the image's ENTRYPOINT; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<OsString>,
+    /// Host name inside
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// CPUs, such as 1.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<NanoCpus>,
+    /// Memory, such as 512m
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// Most processes; -1 for no limit
+    #[arg(long, value_name = "N")]
+    pids_limit: Option<i64>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<Bytes>,
+    /// Set a resource limit, such as nofile=1024:2048
+    #[arg(long, value_name = "LIMIT")]
+    ulimit: Vec<Ulimit>,
+    /// Mount the root filesystem read-only
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
+    tmpfs: Vec<Tmpfs>,
+    /// Run it under a small init that reaps
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    init: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<SecurityOpt>,
+    /// Set a kernel parameter of its namespaces
+    #[arg(long, value_name = "NAME=VALUE")]
+    sysctl: Vec<Sysctl>,
+    /// File mode mask
+    #[arg(long, value_name = "MASK")]
+    umask: Option<Umask>,
+    /// Signal that stops it
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:IP")]
+    add_host: Vec<HostEntry>,
+    /// Name server
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
+    /// Search domain
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Resolver option
+    #[arg(long, alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Network; there is none yet
+    #[arg(long, alias = "net", value_enum, value_name = "none", hide = true)]
+    network: Option<NetworkArg>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<Label>,
+    /// Write the container's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// Get the image first: missing, never, always
+    #[arg(
+        long,
+        value_enum,
+        default_value = "missing",
+        hide_possible_values = true,
+        hide_default_value = true,
+        value_name = "WHEN"
+    )]
+    pull: PullArg,
+    /// Pass signals on
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "true", hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
+    /// Show no progress
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// The image, and what to run in it
+    #[arg(value_name = "IMAGE", required = true)]
+    image: String,
+    /// Command and arguments instead of the image's CMD
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    args: Vec<OsString>,
+}
+
+/// `--security-opt`.
+#[derive(Debug, Clone, Copy)]
+enum SecurityOpt {
+    NoNewPrivileges(bool),
+    SeccompUnconfined,
+    SystemPathsUnconfined,
+}
+
+impl std::str::FromStr for SecurityOpt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Docker takes both separators, the colon for compatibility.
+        let (key, value) = text
+            .split_once('=')
+            .or_else(|| text.split_once(':'))
+            .unwrap_or((text, ""));
+        match (key, value) {
+            ("no-new-privileges", "" | "true") => Ok(Self::NoNewPrivileges(true)),
+            ("no-new-privileges", "false") => Ok(Self::NoNewPrivileges(false)),
+            ("seccomp", "unconfined") => Ok(Self::SeccompUnconfined),
+            ("systempaths", "unconfined") => Ok(Self::SystemPathsUnconfined),
+            ("seccomp" | "apparmor" | "label" | "systempaths", _) => {
+                Err(format!("{text:?} is not supported yet"))
+            }
+            _ => Err(format!("no security option is called {key:?}")),
+        }
+    }
+}
+
+/// `--sysctl`.
+#[derive(Debug, Clone)]
+struct Sysctl(String, String);
+
+impl std::str::FromStr for Sysctl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| "expected NAME=VALUE".to_owned())?;
+        // What belongs to the container's own namespaces, as in Docker.
+        let own = name.starts_with("net.")
+            || name.starts_with("fs.mqueue.")
+            || matches!(
+                name,
+                "kernel.msgmax"
+                    | "kernel.msgmnb"
+                    | "kernel.msgmni"
+                    | "kernel.sem"
+                    | "kernel.shmall"
+                    | "kernel.shmmax"
+                    | "kernel.shmmni"
+                    | "kernel.shm_rmid_forced"
+            );
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+            && !name.contains("..")
+            && !name.contains('/');
+        if own && plain {
+            Ok(Self(name.to_owned(), value.to_owned()))
+        } else {
+            Err(format!("{name:?} is not a parameter of a container's own"))
+        }
+    }
+}
+
+impl RunArgs {
+    /// The order for the engine. Reads environment files.
+    pub(crate) fn order(self) -> Result<RunOrder, Failure> {
+        let env = self.environment()?;
+        let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
+        let request = RunRequest {
+            isolation: match self.isolation {
+                IsolationArg::Vm => Isolation::Vm,
+                IsolationArg::Container => Isolation::Container,
+            },
+            no_new_privileges: self
+                .security_opt
+                .iter()
+                .rev()
+                .find_map(|option| match option {
+                    SecurityOpt::NoNewPrivileges(set) => Some(*set),
+                    _ => None,
+                })
+                .unwrap_or(false),
+            seccomp_unconfined: has(|option| matches!(option, SecurityOpt::SeccompUnconfined)),
+            system_paths_unconfined: has(|option| {
+                matches!(option, SecurityOpt::SystemPathsUnconfined)
+            }),
+            args: self.args.into_iter().map(OsString::into_vec).collect(),
+            entrypoint: self.entrypoint.map(OsString::into_vec),
+            env,
+            workdir: self.workdir,
+            user: self.user,
+            group_add: self.group_add,
+            hostname: self.hostname,
+            interactive: self.interactive,
+            tty: self.tty,
+            terminal_size: None,
+            auto_remove: self.rm,
+            read_only: self.read_only,
+            init: self.init,
+            cpus: self.cpus,
+            memory: self.memory,
+            pids_limit: self.pids_limit,
+            shm_size: self.shm_size,
+            tmpfs: self.tmpfs,
+            ulimits: self.ulimit,
+            umask: self.umask,
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+            stop_signal: self.stop_signal,
+            add_host: self.add_host,
+            dns: self.dns,
+            dns_search: self.dns_search,
+            dns_option: self.dns_option,
+            sysctls: self.sysctl.into_iter().map(|s| (s.0, s.1)).collect(),
+            labels: self.label,
+        };
+        Ok(RunOrder {
+            image: self.image,
+            name: self.name,
+            pull: match self.pull {
+                PullArg::Missing => PullPolicy::Missing,
+                PullArg::Never => PullPolicy::Never,
+                PullArg::Always => PullPolicy::Always,
+            },
+            request,
+        })
+    }
+
+    /// Files first, then flags: what is typed wins.
+    fn environment(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut entries = Vec::new();
+        for path in &self.env_file {
+            entries.extend(environment::from_file(path, &environment::own)?);
+        }
+        for argument in &self.env {
+            let bytes = argument.clone().into_vec();
+            entries.push(environment::from_argument(&bytes, &environment::own)?);
+        }
+        Ok(entries)
+    }
+}

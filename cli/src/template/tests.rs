@@ -1,0 +1,87 @@
+use super::*;
+use serde_json::json;
+
+fn sample() -> Value {
+    json!({
+        "ID": "abc",
+        "State": { "Status": "exited", "ExitCode": 7, "Running": false },
+        "Env": ["A=1", "B=2"],
+        "Labels": { "x": "y" },
+        "None": null,
+    })
+}
+
+fn render(text: &str) -> Result<String, TemplateError> {
+    Template::parse(text)?.render(&sample())
+}
+
+#[test]
+fn fields_and_functions() {
+    for (template, expected) in [
+        ("{{.ID}}\t{{.State.ExitCode}}", "abc\t7"),
+        ("{{ .State.Running }}", "false"),
+        ("{{json .Env}}", r#"["A=1","B=2"]"#),
+        ("{{.Env}}", "[A=1 B=2]"),
+        ("{{.Labels}}", "map[x:y]"),
+        ("{{.ID | upper | lower | title}}", "Abc"),
+        ("{{join .Env \", \"}}", "A=1, B=2"),
+        ("{{index .Env 1}}{{index .Labels \"x\"}}", "B=2y"),
+        ("{{len .Env}}", "2"),
+        ("{{truncate .ID 2}}", "ab"),
+        ("{{\"}}\"}}{{`\\n`}}", "}}\\n"),
+        ("{{/* nothing */}}a {{- .ID -}} b", "aabcb"),
+        ("{{(index .Env 0) | lower}}", "a=1"),
+    ] {
+        assert_eq!(render(template).unwrap(), expected, "{template}");
+    }
+}
+
+#[test]
+fn blocks() {
+    for (template, expected) in [
+        ("{{range .Env}}<{{.}}{{$.ID}}>{{end}}", "<A=1abc><B=2abc>"),
+        ("{{range .None}}x{{else}}none{{end}}", "none"),
+        ("{{if .State.Running}}up{{else}}down{{end}}", "down"),
+        (
+            "{{if .None}}1{{else if eq .State.Status \"exited\"}}2{{else}}3{{end}}",
+            "2",
+        ),
+        ("{{with .State}}{{.Status}}{{end}}", "exited"),
+        ("{{if and .ID (not .None)}}yes{{end}}", "yes"),
+    ] {
+        assert_eq!(render(template).unwrap(), expected, "{template}");
+    }
+}
+
+#[test]
+fn mistakes_are_told() {
+    for template in [
+        "{{.ID",
+        "{{.Nope}}",
+        "{{fly .ID}}",
+        "{{if .ID}}",
+        "{{end}}",
+        "{{}}",
+        "{{.ID .ID}}",
+        "{{.ID | .ID}}",
+        "{{(.ID}}",
+        "{{\"x}}",
+        "{{index .Env 9}}",
+        "{{range .ID}}{{end}}",
+        "{{.ID.X}}",
+        "{{upper}}",
+        "{{..}}",
+    ] {
+        assert!(render(template).is_err(), "{template}");
+    }
+    let deep = "{{if .ID}}".repeat(100);
+    assert!(render(&deep).is_err());
+    let deep = format!("{{{{{}}}}}", "(".repeat(100));
+    assert!(render(&deep).is_err());
+}
+
+#[test]
+fn tables_have_headings() {
+    let template = Template::parse("{{.ID}}\t{{.CreatedAt}}\t{{upper .Names}}").unwrap();
+    assert_eq!(template.heading(), "ID\tCREATED AT\tNAMES");
+}

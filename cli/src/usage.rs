@@ -1,0 +1,261 @@
+//! Parsing the command line, and one clear line for what does not parse.
+
+use crate::app::Cli;
+use crate::failure::{Failure, output_failed};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::io::Write;
+
+/// Docker's flags of `run` that mean something this program does not do yet. Naming them apart
+/// tells a known wish from a slip of the finger.
+const NOT_YET: [&str; 58] = [
+    "attach",
+    "annotation",
+    "blkio-weight",
+    "blkio-weight-device",
+    "cgroup-parent",
+    "cgroupns",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cpu-shares",
+    "cpuset-cpus",
+    "cpuset-mems",
+    "detach",
+    "detach-keys",
+    "device",
+    "device-cgroup-rule",
+    "device-read-bps",
+    "device-read-iops",
+    "device-write-bps",
+    "device-write-iops",
+    "disable-content-trust",
+    "domainname",
+    "expose",
+    "gpus",
+    "health-cmd",
+    "health-interval",
+    "health-retries",
+    "health-start-period",
+    "health-timeout",
+    "ip",
+    "ip6",
+    "ipc",
+    "kernel-memory",
+    "link",
+    "link-local-ip",
+    "log-driver",
+    "log-opt",
+    "mac-address",
+    "memory-reservation",
+    "memory-swap",
+    "memory-swappiness",
+    "mount",
+    "network-alias",
+    "no-healthcheck",
+    "oom-kill-disable",
+    "oom-score-adj",
+    "pid",
+    "platform",
+    "privileged",
+    "publish",
+    "publish-all",
+    "restart",
+    "runtime",
+    "storage-opt",
+    "userns",
+    "volume",
+    "volumes-from",
+];
+
+/// The same by their short names.
+const NOT_YET_SHORT: [(&str, &str); 6] = [
+    ("-a", "attach"),
+    ("-c", "cpu-shares"),
+    ("-d", "detach"),
+    ("-P", "publish-all"),
+    ("-p", "publish"),
+    ("-v", "volume"),
+];
+
+pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
+    let command = hyphen_values(Cli::command());
+    command
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| failure(&error, args))
+}
+
+/// A flag's value may begin with a hyphen, as in Docker: `-e -x=1`, `--cpus -1`.
+fn hyphen_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+        if takes_value && !arg.is_require_equals_set() {
+            arg.allow_hyphen_values(true)
+        } else {
+            arg
+        }
+    });
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, hyphen_values)
+    })
+}
+
+fn failure(error: &clap::Error, args: &[OsString]) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render().to_string();
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => Failure::silent(0),
+                Err(error) => output_failed(&error),
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let text = error.render().to_string();
+            // Asked for nothing, so nothing is owed on standard output.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            Failure::silent(crate::failure::OWN_FAILURE)
+        }
+        _ => Failure::new(line(error)).with_hint(hint(args)),
+    }
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => Some(texts.join(", ")),
+        other => Some(other.to_string()),
+    }
+}
+
+fn line(error: &clap::Error) -> String {
+    let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::UnknownArgument => unknown(&argument),
+        ErrorKind::InvalidSubcommand => {
+            let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("there is no command {name:?}")
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing argument: {argument}"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let flag = argument.split_whitespace().next().unwrap_or("an argument");
+            let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+            let why = match (error.source(), text(error, ContextKind::ValidValue)) {
+                (Some(source), _) => source.to_string(),
+                (None, Some(valid)) => format!("possible values are {valid}"),
+                (None, None) if value.is_empty() => return format!("{flag} needs a value"),
+                (None, None) => "not a value it takes".to_owned(),
+            };
+            format!("invalid value {value:?} for {flag}: {why}")
+        }
+        ErrorKind::ArgumentConflict => {
+            let other = text(error, ContextKind::PriorArg).unwrap_or_default();
+            if other.is_empty() || other == argument {
+                format!("{argument} was given more than once")
+            } else {
+                format!("{argument} cannot be used with {other}")
+            }
+        }
+        _ => {
+            let rendered = error.render().to_string();
+            let first = rendered.lines().next().unwrap_or("invalid usage");
+            first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        }
+    }
+}
+
+fn unknown(argument: &str) -> String {
+    let flag = argument.split('=').next().unwrap_or(argument);
+    let long = flag.strip_prefix("--");
+    let short = NOT_YET_SHORT.iter().find(|(short, _)| *short == flag);
+    let known = match (long, short) {
+        (Some(name), _) if NOT_YET.contains(&name) => Some(name),
+        (None, Some((_, name))) => Some(*name),
+        _ => None,
+    };
+    match known {
+        Some("detach") => {
+            "--detach is not supported yet: containers run in the foreground".to_owned()
+        }
+        Some(name) => format!("--{name} is not supported yet"),
+        None if flag.starts_with('-') => format!("unknown flag: {flag}"),
+        None => format!("unexpected argument: {flag}"),
+    }
+}
+
+fn hint(args: &[OsString]) -> String {
+    let mut command = String::from("hullbox");
+    let known = hyphen_values(Cli::command());
+    let mut at = &known;
+    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        match at.find_subcommand(arg) {
+            Some(found) => {
+                command.push(' ');
+                command.push_str(arg);
+                at = found;
+            }
+            None if arg.starts_with('-') => {}
+            None => break,
+        }
+    }
+    format!("see '{command} --help'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(line: &str) -> String {
+        let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let command = hyphen_values(Cli::command());
+        let error = command
+            .try_get_matches_from(&args)
+            .and_then(|matches| Cli::from_arg_matches(&matches))
+            .unwrap_err();
+        super::line(&error)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_one_clear_line() {
+        for (line, part) in [
+            (
+                "hullbox run --no-such-flag busybox",
+                "unknown flag: --no-such-flag",
+            ),
+            ("hullbox run -d busybox", "--detach is not supported yet"),
+            (
+                "hullbox run -v /a:/b busybox",
+                "--volume is not supported yet",
+            ),
+            (
+                "hullbox run --publish=1:1 busybox",
+                "--publish is not supported yet",
+            ),
+            ("hullbox run -m lots busybox", "for --memory: not a size"),
+            ("hullbox run --cpus -1 busybox", "for --cpus: not a number"),
+            (
+                "hullbox run --isolation=magic busybox",
+                "possible values are vm, container",
+            ),
+            ("hullbox run", "missing argument: <IMAGE>"),
+            ("hullbox fly", "no command \"fly\""),
+            ("hullbox run --ulimit nofile=x busybox", "for --ulimit"),
+        ] {
+            let got = fails(line);
+            assert!(got.contains(part), "{line}: {got}");
+            assert!(!got.contains('\n'));
+        }
+    }
+}
