@@ -45,6 +45,7 @@ mod vcpu;
 mod virtio;
 #[expect(unsafe_code, reason = "reads unions that KVM fills")]
 mod vm;
+pub mod vsock;
 mod worker;
 
 pub use boot::{BootError, LoadError};

@@ -85,9 +85,29 @@ pub(crate) fn pwrite(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io
     retry(|| unsafe { libc::pwritev(file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count(), offset) })
 }
 
-/// Read from a socket into guest memory; may be short.
-pub(crate) fn readv(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
+impl Iovecs<'_> {
+    fn message(&self) -> libc::msghdr {
+        // SAFETY: all zeroes is a valid `msghdr`: no name, no pieces, no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.vecs.as_ptr().cast_mut();
+        message.msg_iovlen = self.vecs.len();
+        message
+    }
+}
+
+/// Read from a socket into guest memory without waiting; may be short.
+pub(crate) fn recv(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
+    let mut message = vecs.message();
     // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
-    // writes within it.
-    retry(|| unsafe { libc::readv(socket.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count()) })
+    // writes within it and to `message`.
+    retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
+}
+
+/// Write guest memory to a socket without waiting; may be short.
+pub(crate) fn send(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
+    let message = vecs.message();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
+    // only reads it and `message`.
+    retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }

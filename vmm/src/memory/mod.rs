@@ -7,7 +7,7 @@
 mod io;
 mod registers;
 
-pub(crate) use io::{Iovecs, pread, pwrite, readv};
+pub(crate) use io::{Iovecs, pread, pwrite, recv, send};
 pub(crate) use registers::RegisterPages;
 
 use std::fs::File;
@@ -198,10 +198,11 @@ impl GuestMemory {
         let len =
             usize::try_from(bytes).map_err(|_| map_error(stdio::ErrorKind::OutOfMemory.into()))?;
         let mapping = Arc::new(Mapping::new(len).map_err(map_error)?);
-        if huge == HugePages::Advise {
-            // A host without huge pages is slower, not unusable.
-            let _ = mapping.advise(libc::MADV_HUGEPAGE);
-        }
+        // A host without huge pages is slower, not unusable.
+        let _ = mapping.advise(match huge {
+            HugePages::Advise => libc::MADV_HUGEPAGE,
+            HugePages::Never => libc::MADV_NOHUGEPAGE,
+        });
         let mut offset = 0;
         let mut regions = Vec::with_capacity(ranges.len());
         for &(start, range_bytes) in ranges {
@@ -285,8 +286,8 @@ impl GuestMemory {
 
     /// Host addresses between which all of guest memory lies, and nothing else.
     pub(crate) fn host_range(&self) -> (u64, u64) {
-        let start = self.mapping.reserved as u64;
-        (start, start + self.mapping.reserved_len as u64)
+        let start = self.mapping.base as u64;
+        (start, start + self.bytes())
     }
 }
 

@@ -1,0 +1,425 @@
+//! The device without its transport: packets in rings on one side, Unix sockets on the other.
+
+use super::connection::{BUFFER, Broken, Connection, Key, Next, Phase};
+use super::host::{Host, HostEvent, welcome};
+use super::packet::{HEADER_LEN, HOST_CID, Header, Op, SHUTDOWN_BOTH, TYPE_STREAM};
+use crate::memory::{Iovecs, recv};
+use crate::virtio::chain::{Buffers, Pieces};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryBackend;
+
+/// Most streams at a time.
+const MAX_CONNECTIONS: usize = 1024;
+/// Most bytes kept for host programs that do not read, over all streams.
+const MAX_BUFFERED: usize = 32 << 20;
+/// Most resets that wait to be told to the guest; more are forgotten.
+const MAX_RESETS: usize = 256;
+/// Most packets for one call.
+const MAX_PACKETS: usize = 256;
+/// Largest data of a packet, either way.
+const MAX_DATA: usize = 64 * 1024;
+/// Ports of host programs that connect to the guest count up from here.
+const FIRST_HOST_PORT: u32 = 1 << 30;
+
+/// A ring in guest memory breaks the rules: the device cannot go on until it is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the driver broke a virtqueue's rules")]
+pub struct QueueBroken;
+
+impl From<virtio_queue::Error> for QueueBroken {
+    fn from(_: virtio_queue::Error) -> Self {
+        Self
+    }
+}
+
+/// What a call did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Buffers were used: the driver may have to be interrupted.
+    pub used: bool,
+    /// There is more to do; the call ended for the sake of others.
+    pub more: bool,
+}
+
+/// A vsock device over any transport: the VMM's own, or a vhost-user back end.
+///
+/// It waits for nothing. Its owner polls [`VsockCore::poll_fd`] and the queues' notifications and
+/// then calls [`VsockCore::take_host_events`], [`VsockCore::transmit`] for the queue of packets
+/// from the guest, and [`VsockCore::receive`] for the queue of packets to the guest; the latter
+/// after each of the others, since both lead to packets.
+#[derive(Debug)]
+pub struct VsockCore {
+    guest_cid: u64,
+    host: Host,
+    connections: HashMap<Key, Connection>,
+    /// Streams that have something to tell the guest, in turn.
+    ready: VecDeque<Key>,
+    /// Streams that the guest must hear the end of.
+    resets: VecDeque<Key>,
+    next_port: u32,
+    new_events: Vec<HostEvent>,
+}
+
+impl VsockCore {
+    /// A device for the guest with this context id, with the host's socket at `uds_path`.
+    ///
+    /// # Errors
+    /// The socket could not be made.
+    pub fn new(guest_cid: u32, uds_path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            guest_cid: guest_cid.into(),
+            host: Host::new(uds_path)?,
+            connections: HashMap::new(),
+            ready: VecDeque::new(),
+            resets: VecDeque::new(),
+            next_port: FIRST_HOST_PORT,
+            new_events: Vec::new(),
+        })
+    }
+
+    /// The guest's context id.
+    #[must_use]
+    pub const fn guest_cid(&self) -> u64 {
+        self.guest_cid
+    }
+
+    /// Readable when [`VsockCore::take_host_events`] has something to do.
+    #[must_use]
+    pub fn poll_fd(&self) -> RawFd {
+        self.host.poll_fd()
+    }
+
+    /// Forget all streams; host programs see them end.
+    pub fn reset(&mut self) {
+        self.connections.clear();
+        self.ready.clear();
+        self.resets.clear();
+    }
+
+    /// Number of streams.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Take note of what happened on the host's side.
+    pub fn take_host_events(&mut self) {
+        let mut events = std::mem::take(&mut self.new_events);
+        self.host.events(&mut events);
+        for event in events.drain(..) {
+            match event {
+                HostEvent::Wants(stream, port) => self.open_from_host(stream, port),
+                HostEvent::Socket {
+                    data,
+                    readable,
+                    writable,
+                    hung_up,
+                } => {
+                    let key = Key {
+                        host_port: (data >> 32) as u32,
+                        guest_port: data as u32,
+                    };
+                    let Some(connection) = self.connections.get_mut(&key) else {
+                        continue;
+                    };
+                    let result = connection.edges(readable, writable, hung_up);
+                    self.settle(key, result);
+                }
+            }
+        }
+        self.new_events = events;
+    }
+
+    /// A host program asked for a port of the guest.
+    fn open_from_host(&mut self, stream: UnixStream, guest_port: u32) {
+        if self.connections.len() >= MAX_CONNECTIONS {
+            return;
+        }
+        // There are more ports than streams.
+        let key = loop {
+            let key = Key {
+                host_port: self.next_port,
+                guest_port,
+            };
+            self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_HOST_PORT);
+            if !self.connections.contains_key(&key) {
+                break key;
+            }
+        };
+        if self.host.rewatch(&stream, event_data(key)).is_ok() {
+            let connection = Connection::new(stream, Phase::Requesting);
+            self.connections.insert(key, connection);
+            self.settle(key, Ok(()));
+        }
+    }
+
+    /// The guest asked for a host program.
+    fn open_from_guest(&mut self, key: Key, header: &Header) -> Result<(), Broken> {
+        if self.connections.len() >= MAX_CONNECTIONS || key.host_port == 0 {
+            return Err(Broken);
+        }
+        let stream = self.host.connect(key.host_port).map_err(|_| Broken)?;
+        self.host
+            .watch(&stream, event_data(key))
+            .map_err(|_| Broken)?;
+        let mut connection = Connection::new(stream, Phase::Accepted);
+        connection.take_credit(header.buf_alloc, header.fwd_cnt);
+        self.connections.insert(key, connection);
+        Ok(())
+    }
+
+    /// After anything that happened to a stream: end it, or give it its turn if it has something
+    /// to tell.
+    fn settle(&mut self, key: Key, result: Result<(), Broken>) {
+        if result.is_err() {
+            self.connections.remove(&key);
+            if self.resets.len() < MAX_RESETS {
+                self.resets.push_back(key);
+            }
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(&key)
+            && !connection.queued
+            && connection.next().is_some()
+        {
+            connection.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Take packets from the guest.
+    ///
+    /// # Errors
+    /// [`QueueBroken`]
+    pub fn transmit<M: GuestMemoryBackend>(
+        &mut self,
+        memory: &M,
+        queue: &mut Queue,
+    ) -> Result<Progress, QueueBroken> {
+        let mut progress = Progress::default();
+        let mut buffers = Buffers::new();
+        for _ in 0..MAX_PACKETS {
+            let Some(mut chain) = queue.iter(memory)?.next() else {
+                if queue.enable_notification(memory)? {
+                    continue;
+                }
+                return Ok(progress);
+            };
+            if buffers.fill(&mut chain, memory).is_ok() {
+                self.take_packet(&buffers.readable);
+            }
+            queue.add_used(memory, chain.head_index(), 0)?;
+            progress.used = true;
+        }
+        progress.more = true;
+        Ok(progress)
+    }
+
+    /// A packet from the guest. Packets that cannot be told to belong to anything are dropped.
+    fn take_packet<M: GuestMemoryBackend>(&mut self, packet: &Pieces<'_, M>) {
+        let mut bytes = [0u8; HEADER_LEN];
+        if !packet.read(0, &mut bytes) {
+            return;
+        }
+        let header = Header::parse(&bytes);
+        if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID {
+            return;
+        }
+        let key = Key {
+            host_port: header.dst_port,
+            guest_port: header.src_port,
+        };
+        let op = Op::from_u16(header.op);
+        if op == Some(Op::Rst) {
+            self.connections.remove(&key);
+            return;
+        }
+        let result = match op {
+            Some(op) if header.kind == TYPE_STREAM => self.obey(key, op, &header, packet),
+            _ => Err(Broken),
+        };
+        self.settle(key, result);
+    }
+
+    fn obey<M: GuestMemoryBackend>(
+        &mut self,
+        key: Key,
+        op: Op,
+        header: &Header,
+        packet: &Pieces<'_, M>,
+    ) -> Result<(), Broken> {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return match op {
+                Op::Request => self.open_from_guest(key, header),
+                _ => Err(Broken),
+            };
+        };
+        connection.take_credit(header.buf_alloc, header.fwd_cnt);
+        match op {
+            Op::Response if connection.phase == Phase::Requested => {
+                connection.phase = Phase::Open;
+                welcome(&connection.stream, key.host_port).map_err(|_| Broken)
+            }
+            Op::Rw => {
+                let bytes = header.len as usize;
+                if bytes > MAX_DATA || bytes > packet.bytes() - HEADER_LEN {
+                    return Err(Broken);
+                }
+                connection.receive(packet, HEADER_LEN, bytes)?;
+                let backlog = connection.buffered();
+                if backlog > 0 && self.buffered() > MAX_BUFFERED {
+                    return Err(Broken);
+                }
+                Ok(())
+            }
+            Op::Shutdown => connection.shut_down(header.flags & SHUTDOWN_BOTH),
+            Op::CreditUpdate => Ok(()),
+            Op::CreditRequest => {
+                connection.ask_credit();
+                Ok(())
+            }
+            // A second request, or an answer to none.
+            Op::Request | Op::Response | Op::Rst => Err(Broken),
+        }
+    }
+
+    fn buffered(&self) -> usize {
+        self.connections.values().map(Connection::buffered).sum()
+    }
+
+    /// Give packets to the guest, as long as it has buffers for them.
+    ///
+    /// # Errors
+    /// [`QueueBroken`]
+    pub fn receive<M: GuestMemoryBackend>(
+        &mut self,
+        memory: &M,
+        queue: &mut Queue,
+    ) -> Result<Progress, QueueBroken> {
+        let mut progress = Progress::default();
+        let mut buffers = Buffers::new();
+        for _ in 0..MAX_PACKETS {
+            if self.ready.is_empty() && self.resets.is_empty() {
+                return Ok(progress);
+            }
+            let Some(mut chain) = queue.iter(memory)?.next() else {
+                if queue.enable_notification(memory)? {
+                    continue;
+                }
+                return Ok(progress);
+            };
+            let head = chain.head_index();
+            let fits =
+                buffers.fill(&mut chain, memory).is_ok() && buffers.writable.bytes() >= HEADER_LEN;
+            let written = if fits {
+                self.next_packet(&buffers.writable)
+            } else {
+                // A buffer that can hold no packet goes back empty.
+                Some(0)
+            };
+            let Some(written) = written else {
+                queue.go_to_previous_position();
+                return Ok(progress);
+            };
+            queue.add_used(memory, head, written)?;
+            progress.used = true;
+        }
+        progress.more = true;
+        Ok(progress)
+    }
+
+    /// Put the next packet for the guest into a buffer; `None` if there turns out to be none.
+    fn next_packet<M: GuestMemoryBackend>(&mut self, buffer: &Pieces<'_, M>) -> Option<u32> {
+        if let Some(key) = self.resets.pop_front() {
+            let header = self.header(key, Op::Rst, 0, 0, (0, 0));
+            buffer.write(0, &header.bytes());
+            return Some(HEADER_LEN as u32);
+        }
+        while let Some(key) = self.ready.pop_front() {
+            let Some(connection) = self.connections.get_mut(&key) else {
+                continue;
+            };
+            connection.queued = false;
+            let Some((op, flags, bytes)) = fill(connection, buffer) else {
+                self.settle(key, Ok(()));
+                continue;
+            };
+            let credit = connection.give_credit();
+            let header = self.header(key, op, flags, bytes as u32, credit);
+            buffer.write(0, &header.bytes());
+            self.settle(key, Ok(()));
+            return Some((HEADER_LEN + bytes) as u32);
+        }
+        None
+    }
+
+    const fn header(
+        &self,
+        key: Key,
+        op: Op,
+        flags: u32,
+        len: u32,
+        (buf_alloc, fwd_cnt): (u32, u32),
+    ) -> Header {
+        Header {
+            src_cid: HOST_CID,
+            dst_cid: self.guest_cid,
+            src_port: key.host_port,
+            dst_port: key.guest_port,
+            len,
+            kind: TYPE_STREAM,
+            op: op as u16,
+            flags,
+            buf_alloc,
+            fwd_cnt,
+        }
+    }
+}
+
+/// Put what a stream has to tell after the place for the header: operation, flags and number of
+/// bytes of data. `None`: nothing after all.
+fn fill<M: GuestMemoryBackend>(
+    connection: &mut Connection,
+    buffer: &Pieces<'_, M>,
+) -> Option<(Op, u32, usize)> {
+    loop {
+        let limit = match connection.next()? {
+            Next::Control(op, flags) => {
+                connection.told(op, flags);
+                return Some((op, flags, 0));
+            }
+            Next::Data(limit) => limit,
+        };
+        let room = (buffer.bytes() - HEADER_LEN).min(limit).min(MAX_DATA);
+        let mut vecs = Iovecs::new();
+        for piece in buffer.range(HEADER_LEN, room) {
+            vecs.push(&piece);
+        }
+        if vecs.bytes() == 0 {
+            return None;
+        }
+        match recv(connection.stream.as_fd(), &vecs) {
+            Ok(0) => connection.end(),
+            Ok(bytes) => {
+                connection.sent(bytes);
+                return Some((Op::Rw, 0, bytes));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.readable = false,
+            // A reset by the host program is an end, too.
+            Err(_) => connection.end(),
+        }
+    }
+}
+
+/// The number under which epoll tells of a stream's socket. A host port is never 0, so that it is
+/// none of the host's own.
+const fn event_data(key: Key) -> u64 {
+    (key.host_port as u64) << 32 | key.guest_port as u64
+}
+
+const _: () = assert!(MAX_DATA <= BUFFER as usize);
