@@ -13,16 +13,25 @@
 //! The crate knows neither VMs nor containers.
 #![forbid(unsafe_code)]
 
+mod compress;
 mod digest;
+mod erofs;
 mod import;
+mod layer;
 mod limits;
 mod load;
 mod reference;
 mod store;
+mod tar;
+#[cfg(test)]
+mod testing;
 mod time;
 
+pub use compress::StreamError;
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
+pub use erofs::ErofsError;
 pub use import::{ImportError, ImportOptions};
+pub use layer::{LayerError, Problem};
 pub use limits::Limits;
 pub use load::{LoadError, LoadOptions, Loaded, Progress, Source};
 pub use reference::{Reference, ReferenceError};
@@ -30,6 +39,7 @@ pub use store::{
     ConfigError, Image, ImageSummary, ImageUse, LayerFile, Lease, RemoveError, Removed,
     ResolveError, Store, StoreError,
 };
+pub use tar::TarError;
 
 /// Re-exported: what [`Image::config`] is made of.
 pub use oci_spec::image as oci;

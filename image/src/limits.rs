@@ -49,7 +49,7 @@ impl Default for Limits {
             max_expansion: 200,
             expansion_grace_bytes: 256 * MIB,
             max_layer_entries: 1 << 20,
-            max_layer_name_bytes: 32 * 1024 * 1024,
+            max_layer_name_bytes: 24 * 1024 * 1024,
             max_layer_xattr_bytes: 8 * 1024 * 1024,
             max_file_bytes: 1024 * 1024 * MIB,
             max_header_bytes: 1024 * 1024,

@@ -1,0 +1,26 @@
+//! EROFS, uncompressed: the writer that makes layers, and a reader for looking into them.
+//!
+//! The on-disk format is the kernel's (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h),
+//! without compression, chunks, fragments or several devices, so any kernel since 5.4 mounts it.
+//!
+//! ```text
+//! block 0        superblock at byte 1024
+//! 1 …            data blocks of files in the order of the tar, written as the tar streams by
+//!                blocks of large directories
+//! meta …         inodes in slots of 32 bytes, each followed by its extended attributes and by
+//!                the last piece of its data where that is short
+//! ```
+
+mod data;
+mod dir;
+mod format;
+mod reader;
+mod write;
+mod xattr;
+
+pub(crate) use data::{DataWriter, Spool};
+pub(crate) use format::{BLOCK_SIZE, MAX_INLINE_TAIL, encode_device};
+pub use reader::ErofsError;
+pub(crate) use reader::{Node, Reader};
+pub(crate) use write::{Written, write_metadata};
+pub(crate) use xattr::{XattrSet, XattrTable};

@@ -1,0 +1,290 @@
+//! From verified parts to images that may enter the store.
+
+use super::session::{Form, Session};
+use super::{LoadError, docker, oci};
+use crate::digest::{ChainId, DiffId, Digest, ImageId};
+use crate::erofs::{Reader, Written};
+use crate::layer::{Draft, finish};
+use crate::limits::Limits;
+use crate::load::LoadOptions;
+use crate::reference::Reference;
+use crate::store::{NewImage, NewLayer, Staging, StoreError};
+use oci_spec::image::ImageConfiguration;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+/// The parts of a source, by name.
+pub(super) trait Blobs {
+    /// A small part's bytes, if it is there.
+    fn small(&mut self, name: &str) -> Result<Option<Vec<u8>>, LoadError>;
+    /// The number, in the session, of a layer.
+    fn layer(&mut self, name: &str) -> Result<usize, LoadError>;
+    fn limits(&self) -> &Limits;
+}
+
+/// An image whose parts were found.
+#[derive(Debug)]
+pub(super) struct PlannedImage {
+    pub config_name: String,
+    pub config: Vec<u8>,
+    pub manifest: Option<Vec<u8>>,
+    pub layers: Vec<LayerPart>,
+    pub names: Vec<Reference>,
+}
+
+/// A layer of it.
+#[derive(Debug)]
+pub(super) struct LayerPart {
+    pub name: String,
+    /// Its number in the session.
+    pub index: usize,
+    /// What is promised of its blob.
+    pub raw: Option<(Digest, Option<u64>)>,
+}
+
+/// Finds out what a source is, and its images' parts.
+pub(super) fn plan(
+    blobs: &mut dyn Blobs,
+    options: &LoadOptions,
+) -> Result<Vec<PlannedImage>, LoadError> {
+    // Archives of recent Docker versions are both; manifest.json then has all the names.
+    if let Some(manifest) = blobs.small("manifest.json")? {
+        return docker::plan(&manifest, blobs);
+    }
+    if let Some(index) = blobs.small("index.json")? {
+        return oci::plan(&index, blobs, options.base_name.as_ref());
+    }
+    Err(LoadError::NotAnImage)
+}
+
+pub(super) fn required(blobs: &mut dyn Blobs, name: &str) -> Result<Vec<u8>, LoadError> {
+    blobs
+        .small(name)?
+        .ok_or_else(|| LoadError::Missing(name.to_owned()))
+}
+
+pub(super) fn check_digest(name: &str, expected: &Digest, found: &Digest) -> Result<(), LoadError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(LoadError::Digest {
+        name: name.to_owned(),
+        expected: *expected,
+        found: *found,
+    })
+}
+
+pub(super) fn check_size(name: &str, expected: u64, found: u64) -> Result<(), LoadError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(LoadError::Size {
+        name: name.to_owned(),
+        expected,
+        found,
+    })
+}
+
+/// Parses a configuration and what of it the store relies on.
+pub(crate) fn image_config(
+    name: &str,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(ImageConfiguration, Vec<DiffId>), LoadError> {
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).map_err(|error| LoadError::Json(name.to_owned(), error))?;
+    if config.rootfs().typ() != "layers" {
+        return Err(LoadError::Unexpected {
+            name: name.to_owned(),
+            expected: "the configuration of an image made of layers",
+        });
+    }
+    let texts = config.rootfs().diff_ids();
+    if texts.len() > limits.max_layers {
+        return Err(LoadError::TooMany {
+            what: "layers in one image",
+            limit: limits.max_layers as u64,
+        });
+    }
+    let diff_ids = texts
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()
+        .map_err(|_| LoadError::Unexpected {
+            name: name.to_owned(),
+            expected: "a configuration with sha256 DiffIDs",
+        })?;
+    Ok((config, diff_ids))
+}
+
+pub(super) fn diff_ids(
+    name: &str,
+    config: &[u8],
+    limits: &Limits,
+) -> Result<Vec<DiffId>, LoadError> {
+    image_config(name, config, limits).map(|(_, diff_ids)| diff_ids)
+}
+
+/// Compares everything with its digests, then finishes the layers that need those below them.
+pub(super) fn assemble(
+    mut session: Session<'_>,
+    plan: Vec<PlannedImage>,
+) -> Result<(Staging, Vec<NewImage>), LoadError> {
+    let mut verified = Vec::new();
+    for image in plan {
+        let limits = session.limits();
+        let (config, diff_ids) = image_config(&image.config_name, &image.config, limits)?;
+        for (part, diff_id) in image.layers.iter().zip(&diff_ids) {
+            verify(&session, part, diff_id)?;
+        }
+        verified.push((image, config, diff_ids));
+    }
+    let mut finisher = Finisher::default();
+    let mut images = Vec::new();
+    for (image, config, diff_ids) in verified {
+        let layers = finisher.stack(&mut session, &image.layers, &diff_ids)?;
+        let created = config.created().as_deref();
+        images.push(NewImage {
+            id: ImageId::from(Digest::of(&image.config)),
+            created: created.and_then(crate::time::parse_rfc3339),
+            config: image.config,
+            manifest: image.manifest,
+            layers,
+            names: image.names,
+        });
+    }
+    Ok((session.into_staging()?, images))
+}
+
+fn verify(session: &Session<'_>, part: &LayerPart, diff_id: &DiffId) -> Result<(), LoadError> {
+    let digests = &session.layers[part.index].digests;
+    if let Some((digest, size)) = &part.raw {
+        if let Some(size) = size {
+            check_size(&part.name, *size, digests.raw_bytes)?;
+        }
+        check_digest(&part.name, digest, &digests.raw)?;
+    }
+    if digests.plain != *diff_id.digest() {
+        return Err(LoadError::DiffId {
+            name: part.name.clone(),
+            expected: *diff_id.digest(),
+            found: digests.plain,
+        });
+    }
+    Ok(())
+}
+
+/// Layers finished during one load, by key.
+#[derive(Default)]
+pub(super) struct Finisher {
+    done: HashMap<String, (NewLayer, PathBuf)>,
+}
+
+impl Finisher {
+    /// The finished layers of one image, lowest first.
+    pub(super) fn stack(
+        &mut self,
+        session: &mut Session<'_>,
+        parts: &[LayerPart],
+        diff_ids: &[DiffId],
+    ) -> Result<Vec<NewLayer>, LoadError> {
+        let mut layers = Vec::new();
+        let mut below: Vec<PathBuf> = Vec::new();
+        let mut chain: Option<ChainId> = None;
+        for (part, diff_id) in parts.iter().zip(diff_ids) {
+            let here = ChainId::extend(chain.as_ref(), diff_id);
+            let dependent = matches!(session.layers[part.index].form, Form::Draft(_));
+            let key = if dependent { here.hex() } else { diff_id.hex() };
+            let (layer, path) = match self.done.get(&key) {
+                Some(done) => done.clone(),
+                None => {
+                    let made = self.layer(session, part, *diff_id, &key, &below)?;
+                    self.done.insert(key, made.clone());
+                    made
+                }
+            };
+            layers.push(layer);
+            below.push(path);
+            chain = Some(here);
+        }
+        Ok(layers)
+    }
+
+    fn layer(
+        &self,
+        session: &mut Session<'_>,
+        part: &LayerPart,
+        diff_id: DiffId,
+        key: &str,
+        below: &[PathBuf],
+    ) -> Result<(NewLayer, PathBuf), LoadError> {
+        let dependent = matches!(session.layers[part.index].form, Form::Draft(_));
+        if let Some(known) = session.store.known_layer(key)?
+            && known.dependent == dependent
+            && known.diff_id == diff_id
+        {
+            let layer = NewLayer {
+                diff_id,
+                key: key.to_owned(),
+                dependent,
+                staged: None,
+                file_bytes: known.file_bytes,
+                content_bytes: known.content_bytes,
+            };
+            return Ok((layer, session.store.layer_path(key)));
+        }
+        let (path, written) = match &session.layers[part.index].form {
+            Form::Finished { path, written } => (path.clone(), *written),
+            Form::Draft(draft) => {
+                let (file, path) = session.staging.create_file()?;
+                let draft = duplicate(draft, file).map_err(StoreError::io("write", &path))?;
+                let written = complete(session, part, draft, below, &path)?;
+                (path, written)
+            }
+        };
+        let layer = NewLayer {
+            diff_id,
+            key: key.to_owned(),
+            dependent,
+            staged: Some(path.clone()),
+            file_bytes: written.file_bytes,
+            content_bytes: written.content_bytes,
+        };
+        Ok((layer, path))
+    }
+}
+
+/// A draft with its data in a file of its own: a layer may be finished on several chains.
+fn duplicate(draft: &Draft, mut into: File) -> std::io::Result<Draft> {
+    use std::io::{Seek, SeekFrom};
+    let mut from = draft.data.try_clone()?;
+    from.seek(SeekFrom::Start(0))?;
+    std::io::copy(&mut from, &mut into)?;
+    Ok(Draft {
+        data: into,
+        blocks: draft.blocks,
+        spool: draft.spool.try_clone()?,
+        spool_len: draft.spool_len,
+        tree: draft.tree.clone(),
+        links: draft.links.clone(),
+    })
+}
+
+fn complete(
+    session: &mut Session<'_>,
+    part: &LayerPart,
+    draft: Draft,
+    below: &[PathBuf],
+    path: &std::path::Path,
+) -> Result<Written, LoadError> {
+    let fail = |error| LoadError::Layer(part.name.clone(), error);
+    let mut chain = Vec::new();
+    for path in below.iter().rev() {
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        chain.push(Reader::open(file).map_err(|error| fail(error.into()))?);
+    }
+    let (file, written) = finish(draft, &chain, session.limits()).map_err(fail)?;
+    session.sync(path.to_owned(), file);
+    Ok(written)
+}

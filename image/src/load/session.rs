@@ -1,0 +1,218 @@
+//! One load at work: its staging area, the layers converted so far, its budget.
+
+use super::{LoadError, Progress, stream_error};
+use crate::compress::{Digests, Stream, StreamError};
+use crate::erofs::Written;
+use crate::layer::{Converted, Draft, LayerError, Workspace, convert};
+use crate::limits::Limits;
+use crate::store::{Staging, Store, StoreError};
+use crate::tar::{TarError, TarReader};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+
+/// Layers that one source may have, wanted or not.
+const MAX_STAGED: usize = 1024;
+/// Bytes between two reports of progress.
+const REPORT_EVERY: u64 = 1024 * 1024;
+
+/// A layer that was converted.
+#[derive(Debug)]
+pub(crate) struct StagedLayer {
+    pub digests: Digests,
+    pub form: Form,
+}
+
+/// How far its image is.
+#[derive(Debug)]
+pub(crate) enum Form {
+    Finished { path: PathBuf, written: Written },
+    Draft(Draft),
+}
+
+pub(crate) struct Session<'a> {
+    pub store: &'a Store,
+    pub staging: Staging,
+    pub layers: Vec<StagedLayer>,
+    /// Decompressed bytes that may still come.
+    budget: u64,
+    layer_count: Rc<Cell<usize>>,
+    syncing: Vec<(PathBuf, JoinHandle<io::Result<()>>)>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(store: &'a Store) -> Result<Self, StoreError> {
+        Ok(Self {
+            store,
+            staging: store.stage()?,
+            layers: Vec::new(),
+            budget: store.limits().max_total_layer_bytes,
+            layer_count: Rc::default(),
+            syncing: Vec::new(),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &'a Limits {
+        self.store.limits()
+    }
+
+    /// Wraps a source so that reading it reports progress.
+    pub(crate) fn watch<'p, R: Read>(
+        &self,
+        inner: R,
+        total_bytes: Option<u64>,
+        progress: &'p mut dyn FnMut(Progress),
+    ) -> Watched<'p, R> {
+        Watched {
+            inner,
+            progress,
+            layers: Rc::clone(&self.layer_count),
+            read_bytes: 0,
+            reported: 0,
+            total_bytes,
+        }
+    }
+
+    /// Converts a layer's blob and hashes it on both sides. `name` is for errors.
+    pub(crate) fn add_layer(&mut self, name: &str, blob: impl Read) -> Result<usize, LoadError> {
+        let fail = |error| LoadError::Layer(name.to_owned(), error);
+        if self.layers.len() == MAX_STAGED {
+            return Err(LoadError::TooMany {
+                what: "layers",
+                limit: MAX_STAGED as u64,
+            });
+        }
+        let limits = self.limits();
+        let (image, path) = self.staging.create_file()?;
+        let (spool, spool_path) = self.staging.create_file()?;
+        let tree = self.staging.create_file()?;
+        let tree_path = tree.1.clone();
+        let max_bytes = limits.max_layer_bytes.min(self.budget);
+        let stream = Stream::new(blob, true, max_bytes, limits)
+            .map_err(|error| LoadError::from_read(name, error))?;
+        let mut tar = TarReader::new(stream, limits);
+        let space = Workspace { image, spool, tree };
+        let converted = convert(&mut tar, space, limits).map_err(|e| unmask(name, e))?;
+        tar.drain().map_err(|error| unmask(name, error.into()))?;
+        let digests = tar
+            .into_inner()
+            .digests()
+            .map_err(|error| LoadError::from_read(name, error))?
+            .ok_or_else(|| fail(LayerError::TooLarge))?;
+        self.budget = self.budget.saturating_sub(digests.plain_bytes);
+        // The spool lives on as an open file where it is still needed.
+        let _ = std::fs::remove_file(spool_path);
+        let form = match converted {
+            Converted::Independent { file, written } => {
+                let _ = std::fs::remove_file(tree_path);
+                self.sync(path.clone(), file);
+                Form::Finished { path, written }
+            }
+            Converted::Dependent(draft) => Form::Draft(draft),
+        };
+        self.layers.push(StagedLayer { digests, form });
+        self.layer_count.set(self.layers.len());
+        Ok(self.layers.len() - 1)
+    }
+
+    /// Writes a finished file out to the disk while work goes on.
+    pub(crate) fn sync(&mut self, path: PathBuf, file: File) {
+        let thread = std::thread::Builder::new()
+            .name("sync-layer".to_owned())
+            .spawn({
+                let file = file.try_clone();
+                move || file?.sync_data()
+            });
+        match thread {
+            Ok(thread) => self.syncing.push((path, thread)),
+            // Without a thread it is done at once; the result is looked at like any other's.
+            Err(_) => {
+                let done = file.sync_data();
+                self.syncing.push((path, std::thread::spawn(move || done)));
+            }
+        }
+    }
+
+    /// Waits until every finished file is on the disk, and gives up the staging area.
+    pub(crate) fn into_staging(self) -> Result<Staging, StoreError> {
+        for (path, thread) in self.syncing {
+            let lost = || io::Error::other("the thread that syncs ended early");
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(lost()))
+                .map_err(StoreError::io("sync", &path))?;
+        }
+        Ok(self.staging)
+    }
+}
+
+/// A limit that was hit deep down is the story, not the reading that it interrupted.
+fn unmask(name: &str, error: LayerError) -> LoadError {
+    if let LayerError::Tar(TarError::Read(source)) = &error
+        && let Some(refused) = stream_error(source)
+    {
+        return LoadError::Refused(name.to_owned(), refused);
+    }
+    LoadError::Layer(name.to_owned(), error)
+}
+
+/// Whether an error means that reading on is pointless or dangerous, not just that this is
+/// no layer.
+pub(crate) fn is_fatal(error: &LoadError) -> bool {
+    match error {
+        LoadError::Refused(_, StreamError::Expansion(_) | StreamError::TooLarge(_))
+        | LoadError::TooMany { .. }
+        | LoadError::Store(_) => true,
+        LoadError::Layer(_, error) => matches!(
+            error,
+            LayerError::Write(_)
+                | LayerError::TooMany { .. }
+                | LayerError::TooLarge
+                | LayerError::Below(_)
+        ),
+        _ => false,
+    }
+}
+
+/// A source that reports how far it was read.
+pub(crate) struct Watched<'p, R> {
+    inner: R,
+    progress: &'p mut dyn FnMut(Progress),
+    layers: Rc<Cell<usize>>,
+    read_bytes: u64,
+    reported: u64,
+    total_bytes: Option<u64>,
+}
+
+impl<'p, R> Watched<'p, R> {
+    /// Goes on with another source.
+    pub(crate) fn replace<S>(self, inner: S) -> Watched<'p, S> {
+        Watched {
+            inner,
+            progress: self.progress,
+            layers: self.layers,
+            read_bytes: self.read_bytes,
+            reported: self.reported,
+            total_bytes: self.total_bytes,
+        }
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buffer)?;
+        self.read_bytes += len as u64;
+        if len == 0 || self.read_bytes - self.reported >= REPORT_EVERY {
+            self.reported = self.read_bytes;
+            (self.progress)(Progress {
+                read_bytes: self.read_bytes,
+                total_bytes: self.total_bytes,
+                layers: self.layers.get(),
+            });
+        }
+        Ok(len)
+    }
+}

@@ -1,0 +1,351 @@
+//! A streaming reader of tar archives: v7, ustar, PAX and GNU, sparse files included.
+//!
+//! It reads as Go's `archive/tar` does, because that is what made the DiffIDs of the world and
+//! what other container tools read with: two readings of one layer would be two images.
+//! No byte is trusted, and memory is bounded by [`Limits`].
+
+mod header;
+mod pax;
+mod sparse;
+
+use crate::limits::Limits;
+pub(crate) use header::BLOCK;
+use header::Header;
+use pax::Pax;
+use std::io::{self, BufRead, Read};
+
+/// Most sparse segments of one file: 4 MiB of memory.
+const MAX_SEGMENTS: usize = 256 * 1024;
+
+/// Why a stream is not a tar.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TarError {
+    /// The stream failed.
+    #[error("reading the tar failed")]
+    Read(#[source] io::Error),
+    /// It ends within an entry.
+    #[error("the tar is cut off")]
+    Truncated,
+    /// A header's checksum is wrong.
+    #[error("a tar header is damaged (wrong checksum)")]
+    Checksum,
+    /// A field that is no number, or one out of range.
+    #[error("a tar header has a bad {0}")]
+    Number(&'static str),
+    /// An extended header.
+    #[error("a PAX header is malformed: {0}")]
+    Pax(&'static str),
+    /// An extended header over its limit.
+    #[error("an extended tar header of {0} bytes is over the limit")]
+    HeaderTooLong(u64),
+    /// A sparse file's map.
+    #[error("a sparse file's map {0}")]
+    SparseMap(&'static str),
+    /// A NUL where none can be.
+    #[error("a tar entry has a NUL in its {0}")]
+    Nul(&'static str),
+    /// An entry of a kind that layers do not have.
+    #[error("a tar entry has the unsupported type {:?}", char::from(*.0))]
+    Kind(u8),
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    HardLink,
+    Symlink,
+    Char,
+    Block,
+    Dir,
+    Fifo,
+}
+
+/// One entry's metadata, extended headers applied.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub kind: Kind,
+    /// As it stands in the archive: any bytes but NUL.
+    pub path: Vec<u8>,
+    /// Target of a link.
+    pub link: Vec<u8>,
+    /// Permissions, `0o7777` at most.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: (i64, u32),
+    /// Size of the file, holes included.
+    pub size: u64,
+    /// Where the stored bytes belong; `None` means they are the file.
+    pub sparse: Option<Vec<(u64, u64)>>,
+    /// Major and minor.
+    pub device: (u32, u32),
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Reads entry after entry.
+pub(crate) struct TarReader<R> {
+    input: R,
+    /// Stored bytes of the current entry that were not read yet.
+    data: u64,
+    /// Padding after them.
+    padding: u64,
+    max_header_bytes: u64,
+}
+
+/// What precedes an entry's own header.
+#[derive(Default)]
+struct Extensions {
+    pax: Option<Pax>,
+    gnu_path: Option<Vec<u8>>,
+    gnu_link: Option<Vec<u8>>,
+}
+
+impl<R: BufRead> TarReader<R> {
+    pub(crate) fn new(input: R, limits: &Limits) -> Self {
+        Self {
+            input,
+            data: 0,
+            padding: 0,
+            max_header_bytes: limits.max_header_bytes.into(),
+        }
+    }
+
+    /// The next entry, or `None` at the end of the archive. Skips what is left of the one before.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut extensions = Extensions::default();
+        let mut extended = false;
+        loop {
+            self.skip()?;
+            let Some(block) = self.header_block(extended)? else {
+                return Ok(None);
+            };
+            let header = Header(&block);
+            let kind = header.kind();
+            match kind {
+                b'x' => {
+                    let text = self.extended(&header)?;
+                    extensions.pax = Some(Pax::parse(&text, MAX_SEGMENTS)?);
+                }
+                b'L' => extensions.gnu_path = Some(self.gnu_name(&header)?),
+                b'K' => extensions.gnu_link = Some(self.gnu_name(&header)?),
+                // Global headers carry comments in practice; Go and Docker ignore them whole,
+                // and so must who wants to see the same layer. 'V' is GNU's volume label.
+                b'g' | b'V' => {
+                    self.begin_data(header.size()?);
+                    continue;
+                }
+                _ => return self.entry(&header, extensions).map(Some),
+            }
+            extended = true;
+        }
+    }
+
+    /// Bytes of the current entry as they are stored; empty at its end.
+    pub(crate) fn fill_data(&mut self) -> Result<&[u8], TarError> {
+        if self.data == 0 {
+            return Ok(&[]);
+        }
+        let buffer = self.input.fill_buf().map_err(TarError::Read)?;
+        if buffer.is_empty() {
+            return Err(TarError::Truncated);
+        }
+        let len = usize::try_from(self.data).map_or(buffer.len(), |left| left.min(buffer.len()));
+        Ok(&buffer[..len])
+    }
+
+    /// Marks bytes that [`Self::fill_data`] showed as read.
+    pub(crate) fn consume_data(&mut self, len: usize) {
+        self.input.consume(len);
+        self.data -= len as u64;
+    }
+
+    /// Reads whatever follows the archive's end: a digest covers it too.
+    pub(crate) fn drain(&mut self) -> Result<(), TarError> {
+        loop {
+            let len = self.input.fill_buf().map_err(TarError::Read)?.len();
+            if len == 0 {
+                return Ok(());
+            }
+            self.input.consume(len);
+        }
+    }
+
+    /// What it reads from.
+    pub(crate) fn into_inner(self) -> R {
+        self.input
+    }
+
+    fn begin_data(&mut self, size: u64) {
+        self.data = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+    }
+
+    fn skip(&mut self) -> Result<(), TarError> {
+        let mut left = self.data.saturating_add(self.padding);
+        while left > 0 {
+            let available = self.input.fill_buf().map_err(TarError::Read)?.len();
+            if available == 0 {
+                return Err(TarError::Truncated);
+            }
+            let len = usize::try_from(left).map_or(available, |left| left.min(available));
+            self.input.consume(len);
+            left -= len as u64;
+        }
+        (self.data, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// The next header; `None` at a block of zeros or a clean end of the stream, neither of
+    /// which may follow an extended header.
+    fn header_block(&mut self, extended: bool) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let at_end = self.input.fill_buf().map_err(TarError::Read)?.is_empty();
+        if at_end && !extended {
+            return Ok(None);
+        }
+        let mut block = [0; BLOCK];
+        self.read_exact(&mut block)?;
+        let header = Header(&block);
+        if header.is_zero() {
+            return if extended {
+                Err(TarError::Truncated)
+            } else {
+                Ok(None)
+            };
+        }
+        if !header.checksum_holds() {
+            return Err(TarError::Checksum);
+        }
+        Ok(Some(block))
+    }
+
+    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), TarError> {
+        self.input.read_exact(buffer).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                TarError::Truncated
+            } else {
+                TarError::Read(error)
+            }
+        })
+    }
+
+    /// The whole data of an extended header.
+    fn extended(&mut self, header: &Header<'_>) -> Result<Vec<u8>, TarError> {
+        let size = header.size()?;
+        if size > self.max_header_bytes {
+            return Err(TarError::HeaderTooLong(size));
+        }
+        self.begin_data(size);
+        let mut text = Vec::new();
+        while self.data > 0 {
+            let chunk = self.fill_data()?;
+            let len = chunk.len();
+            text.extend_from_slice(chunk);
+            self.consume_data(len);
+        }
+        Ok(text)
+    }
+
+    fn gnu_name(&mut self, header: &Header<'_>) -> Result<Vec<u8>, TarError> {
+        let mut name = self.extended(header)?;
+        let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+        name.truncate(end);
+        Ok(name)
+    }
+
+    fn entry(&mut self, header: &Header<'_>, extensions: Extensions) -> Result<Entry, TarError> {
+        let mut pax = extensions.pax.unwrap_or_default();
+        let mut path = pax
+            .path
+            .take()
+            .or(extensions.gnu_path)
+            .unwrap_or_else(|| header.path());
+        let link = pax
+            .link
+            .take()
+            .or(extensions.gnu_link)
+            .unwrap_or_else(|| header.link());
+        let kind = kind_of(header.kind(), &path)?;
+        let stored = match pax.size {
+            Some(size) => size,
+            None => header.size()?,
+        };
+        // As in Go: only files have data, whatever the size of another entry says.
+        let stored = if kind == Kind::File { stored } else { 0 };
+        self.begin_data(stored);
+        let sparse = if kind == Kind::File {
+            self.sparse_map(header, &mut pax)?
+        } else {
+            None
+        };
+        let size = sparse.as_ref().map_or(stored, |(_, size)| *size);
+        if let Some(name) = pax.sparse.name.take() {
+            path = name;
+        }
+        if path.contains(&0) {
+            return Err(TarError::Nul("name"));
+        }
+        if link.contains(&0) {
+            return Err(TarError::Nul("link target"));
+        }
+        let seconds = header.mtime()?;
+        let (major, minor) = header.device()?;
+        Ok(Entry {
+            kind,
+            path,
+            link,
+            mode: permissions(header.mode()?),
+            uid: id(pax.uid.map_or_else(|| header.uid(), Ok)?, "uid")?,
+            gid: id(pax.gid.map_or_else(|| header.gid(), Ok)?, "gid")?,
+            mtime: pax.mtime.unwrap_or((seconds, 0)),
+            size,
+            sparse: sparse.map(|(map, _)| map),
+            device: (
+                u32::try_from(major).map_err(|_| TarError::Number("device number"))?,
+                u32::try_from(minor).map_err(|_| TarError::Number("device number"))?,
+            ),
+            xattrs: pax.xattrs,
+        })
+    }
+}
+
+fn kind_of(flag: u8, path: &[u8]) -> Result<Kind, TarError> {
+    Ok(match flag {
+        // Before POSIX a directory was a file whose name ends in a slash.
+        0 if path.ends_with(b"/") => Kind::Dir,
+        0 | b'0' | b'7' | b'S' => Kind::File,
+        b'1' => Kind::HardLink,
+        b'2' => Kind::Symlink,
+        b'3' => Kind::Char,
+        b'4' => Kind::Block,
+        b'5' => Kind::Dir,
+        b'6' => Kind::Fifo,
+        other => return Err(TarError::Kind(other)),
+    })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "masked; type bits and a sign mean nothing here"
+)]
+const fn permissions(mode: i64) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// The highest id is the kernel's "no id".
+fn id(number: i64, what: &'static str) -> Result<u32, TarError> {
+    u32::try_from(number)
+        .ok()
+        .filter(|&id| id != u32::MAX)
+        .ok_or(TarError::Number(what))
+}
+
+/// Whether this is how a tar begins: a sound header, or the zeros of an empty archive.
+pub(crate) fn looks_like_tar(start: &[u8]) -> bool {
+    start.first_chunk::<BLOCK>().is_some_and(|block| {
+        let header = Header(block);
+        header.is_zero() || header.checksum_holds()
+    })
+}
