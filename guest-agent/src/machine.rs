@@ -75,10 +75,191 @@
 //! SIGKILL after five seconds, sync, unmount the data disk, ACPI power-off (QEMU ends).
 //! The same happens after `idle_s`.
 
+mod config;
+mod modules;
+mod root;
+mod session;
+
+use crate::failure::words;
+use crate::sessions::uptime_us;
+use crate::sys::{self, Forked, Namespaces};
+use config::Config;
+use hullbox_protocol::{
+    Frame, Hello, MACHINE_PORT, MACHINE_READY_PORT, PROTOCOL_VERSION, encode_into,
+};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, WaitOptions};
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long programs have after SIGTERM when the machine stops, and again after SIGKILL.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// How long the host may take to accept the word that the machine is ready.
+const READY_TIME: Duration = Duration::from_secs(10);
+
 /// Runs the machine.
 ///
 /// # Errors
 /// Why it cannot go on, in words for the console.
 pub fn run() -> Result<(), String> {
-    Err("not yet".into())
+    let config = Config::read();
+    modules::load();
+    match start(&config) {
+        Ok(machine) => machine.serve(&config),
+        Err(error) => {
+            // The host waits for a word; one of regret is better than none.
+            let _ = tell_host(&Frame::Log(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+fn start(config: &Config) -> Result<Machine, String> {
+    let data = root::build(config).map_err(|failure| failure.message)?;
+    let told = |what: &'static str| move |errno| format!("{what}: {}", words(errno));
+    let signals = sys::watch_signals(&[]).map_err(told("cannot watch signals"))?;
+    let listener = sys::vsock_listen(MACHINE_PORT).map_err(told("cannot listen on vsock"))?;
+    tell_host(&Frame::Hello(Hello {
+        version: PROTOCOL_VERSION,
+        uptime_us: uptime_us(),
+    }))
+    .map_err(told("cannot tell the host"))?;
+    Ok(Machine {
+        signals,
+        listener,
+        data,
+        handlers: HashSet::new(),
+        idle_since: Some(Instant::now()),
+    })
+}
+
+/// One frame to the host's ready port.
+fn tell_host(frame: &Frame) -> Result<(), Errno> {
+    let mut wire = Vec::new();
+    encode_into(frame, &mut wire).map_err(|_| Errno::MSGSIZE)?;
+    let socket = sys::vsock_connect(MACHINE_READY_PORT)?;
+    wait(&socket, PollFlags::OUT, READY_TIME)?;
+    rustix::net::sockopt::socket_error(&socket)??;
+    rustix::io::write(&socket, &wire)?;
+    // The host closes when it has read; a word cut off by our own end would be lost.
+    wait(&socket, PollFlags::IN, READY_TIME)
+}
+
+fn wait(fd: &OwnedFd, flags: PollFlags, time: Duration) -> Result<(), Errno> {
+    let time = Timespec::try_from(time).map_err(|_| Errno::INVAL)?;
+    let mut fds = [PollFd::new(fd, flags)];
+    match rustix::event::poll(&mut fds, Some(&time))? {
+        0 => Err(Errno::TIMEDOUT),
+        _ => Ok(()),
+    }
+}
+
+/// PID 1: accepts connections and reaps. Each connection has a process of its own, so that
+/// one slow client holds up nobody, and PID 1 stays too simple to fail.
+struct Machine {
+    signals: OwnedFd,
+    listener: OwnedFd,
+    /// Where the data disk is mounted.
+    data: Option<String>,
+    handlers: HashSet<Pid>,
+    /// Since when there has been no child at all.
+    idle_since: Option<Instant>,
+}
+
+impl Machine {
+    fn serve(mut self, config: &Config) -> Result<(), String> {
+        loop {
+            let due = match (config.idle, self.idle_since) {
+                (Some(idle), Some(since)) => Some(idle.saturating_sub(since.elapsed())),
+                _ => None,
+            };
+            if due == Some(Duration::ZERO) {
+                break;
+            }
+            let mut fds = [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&self.listener, PollFlags::IN),
+            ];
+            let due = due.and_then(|due| Timespec::try_from(due).ok());
+            match rustix::event::poll(&mut fds, due.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(format!("poll: {}", words(errno))),
+            }
+            let connected = !fds[1].revents().is_empty();
+            if self.reap() {
+                break;
+            }
+            if connected {
+                self.accept()?;
+            }
+        }
+        self.stop();
+        Ok(())
+    }
+
+    /// Collects what ended. True if a connection asked for the machine's end.
+    fn reap(&mut self) -> bool {
+        while sys::next_signal(self.signals.as_fd()).is_some() {}
+        let mut stop = false;
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    let asked = status.exit_status() == Some(session::STOP_MACHINE);
+                    stop |= self.handlers.remove(&pid) && asked;
+                }
+                Ok(None) => {
+                    self.idle_since = None;
+                    return stop;
+                }
+                Err(_) => {
+                    let _ = self.idle_since.get_or_insert_with(Instant::now);
+                    return stop;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), String> {
+        let Ok(connection) = sys::vsock_accept(self.listener.as_fd()) else {
+            // The client left, or is not the host.
+            return Ok(());
+        };
+        match sys::fork(Namespaces::Inherit, None) {
+            Ok(Forked::Child) => sys::exit_now(session::serve(connection)),
+            Ok(Forked::Parent(pid)) => {
+                self.handlers.insert(pid);
+                self.idle_since = None;
+            }
+            // The client sees its connection end.
+            Err(errno) => eprintln!("hullbox-agent: cannot fork: {}", words(errno)),
+        }
+        Ok(())
+    }
+
+    /// Ends everything in an orderly way.
+    fn stop(mut self) {
+        for signal in [Signal::TERM, Signal::KILL] {
+            // From PID 1, "all" is everybody else.
+            let _ = sys::kill_all(signal);
+            let due = Instant::now() + STOP_TIME;
+            loop {
+                self.reap();
+                let left = due.saturating_duration_since(Instant::now());
+                if self.idle_since.is_some() || left.is_zero() {
+                    break;
+                }
+                let _ = wait(&self.signals, PollFlags::IN, left);
+            }
+        }
+        rustix::fs::sync();
+        if let Some(data) = &self.data
+            && unmount(data.as_str(), UnmountFlags::empty()).is_err()
+        {
+            // Somebody's mount lies on it: at least no more writes.
+            let _ = unmount(data.as_str(), UnmountFlags::DETACH);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! in its initramfs.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the test harness brings its own entry"))]
 
 mod container;
 mod failure;

@@ -31,7 +31,8 @@ pub(super) fn resolve(spec: &UserSpec) -> Result<Identity, Failure> {
             uid: *uid,
             gid: *gid,
             groups: groups.clone(),
-            home: b"/".to_vec(),
+            // Who resolved the ids has decided about the environment as well.
+            home: Vec::new(),
         }),
     }
 }

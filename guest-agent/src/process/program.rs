@@ -35,7 +35,7 @@ impl Program {
                 .and_then(|rest| rest.strip_prefix(b"="))
                 .map(<[u8]>::to_vec)
         };
-        if value(b"HOME").is_none() {
+        if value(b"HOME").is_none() && !identity.home.is_empty() {
             let home = [b"HOME=", identity.home.as_slice()].concat();
             env.push(CString::new(home).map_err(nul)?);
         }

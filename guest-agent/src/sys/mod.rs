@@ -159,6 +159,12 @@ pub fn signal(number: u32) -> Option<Signal> {
         .then(|| unsafe { Signal::from_raw_unchecked(number) })
 }
 
+/// Sends a signal to every other process there is.
+pub fn kill_all(signal: Signal) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::kill(-1, signal.as_raw()) }).map(drop)
+}
+
 /// Leaves the parent's view of cgroups.
 pub fn unshare_cgroup() -> Result<()> {
     // SAFETY: takes no pointer; only the FILES flag, not given, could touch descriptors.

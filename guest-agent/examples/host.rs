@@ -1,0 +1,136 @@
+//! Plays the host to one agent: for looking at the agent with any machine monitor that has a
+//! hybrid vsock, QEMU with vhost-device-vsock for instance.
+//!
+//! ```text
+//! host SOCKET [layers=OFFSET:LENGTH,…] [option=value …] -- PROGRAM [ARGUMENT …]
+//! ```
+//!
+//! It listens on `SOCKET`, where the monitor brings the guest's connection to the
+//! control port, sends `Setup` and `Exec`, and behaves like `docker run -i`.
+
+use hullbox_protocol::{
+    Frame, LayerDisk, ProcessSpec, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
+};
+use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
+use std::error::Error;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let socket = arguments.next().ok_or("no socket")?;
+    let mut setup = Setup {
+        rootfs: RootfsSpec {
+            layers: vec![LayerDisk {
+                offset_bytes: 0,
+                length_bytes: 0,
+            }],
+            ..RootfsSpec::default()
+        },
+        hostname: "guest".into(),
+        etc_hosts: "127.0.0.1 localhost\n".into(),
+        etc_hostname: "guest\n".into(),
+        shm_size_bytes: 64 << 20,
+        wall_clock_ns: u64::try_from(
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)?
+                .as_nanos(),
+        )?,
+        ..Setup::default()
+    };
+    let mut spec = ProcessSpec {
+        env: vec![b"PATH=/bin:/usr/bin:/sbin:/usr/sbin".to_vec()],
+        cwd: "/".into(),
+        stdin: true,
+        ..ProcessSpec::default()
+    };
+    for argument in arguments.by_ref().take_while(|argument| argument != "--") {
+        let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
+        option(name, value, &mut setup, &mut spec)?;
+    }
+    spec.argv = arguments.map(String::into_bytes).collect();
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket)?;
+    let (connection, _) = listener.accept()?;
+    let begun = Instant::now();
+    let options = AttachOptions {
+        session: 0,
+        stdin: spec.stdin,
+        tty: spec.terminal.is_some(),
+        sig_proxy: true,
+    };
+    let exec = Frame::Exec {
+        session: 0,
+        spec: Box::new(spec),
+    };
+    let first = [Frame::Setup(Box::new(setup)), exec];
+    let mut show = |frame: &Frame| {
+        if !matches!(frame, Frame::Credit { .. } | Frame::Eof { .. }) {
+            eprintln!("host: {:?} {frame:?}\r", begun.elapsed());
+        }
+    };
+    let outcome = attach(connection.into(), &first, options, &mut show)?;
+    Ok(match outcome {
+        Outcome::Exited(status) => status.exit_code().into(),
+        Outcome::Failed(failure) => failure.exit_code().into(),
+        _ => 125.into(),
+    })
+}
+
+fn option(
+    name: &str,
+    value: &str,
+    setup: &mut Setup,
+    spec: &mut ProcessSpec,
+) -> Result<(), Box<dyn Error>> {
+    match name {
+        "layers" => {
+            let layer = |range: &str| -> Result<LayerDisk, Box<dyn Error>> {
+                let (offset, length) = range.split_once(':').ok_or("OFFSET:LENGTH")?;
+                Ok(LayerDisk {
+                    offset_bytes: offset.parse()?,
+                    length_bytes: length.parse()?,
+                })
+            };
+            let layers: Result<_, _> = value
+                .split(',')
+                .filter(|v| !v.is_empty())
+                .map(layer)
+                .collect();
+            setup.rootfs.layers = layers?;
+        }
+        "disk" => setup.rootfs.writable = WritableLayer::Disk,
+        "persist" => setup.persist = true,
+        "read-only" => setup.rootfs.read_only = true,
+        "init" => setup.init = true,
+        "tty" => spec.terminal = Some(terminal_size(std::io::stdin().as_fd()).unwrap_or_default()),
+        "no-stdin" => spec.stdin = false,
+        "memory" => setup.limits.memory_bytes = value.parse()?,
+        "pids" => setup.limits.pids = value.parse()?,
+        "cpu" => setup.limits.cpu_quota_us = value.parse()?,
+        "cwd" => spec.cwd = value.into(),
+        "env" => spec.env.push(value.as_bytes().to_vec()),
+        "caps" => spec.capabilities = Some(u64::from_str_radix(value, 16)?),
+        "sysctl" => {
+            let (name, value) = value.split_once('=').ok_or("NAME=VALUE")?;
+            setup.sysctls.push((name.into(), value.into()));
+        }
+        "tmpfs" => {
+            let (path, options) = value.split_once(':').unwrap_or((value, ""));
+            setup.tmpfs.push(TmpfsMount {
+                path: path.into(),
+                options: options.into(),
+            });
+        }
+        "user" => {
+            spec.user = UserSpec::Named {
+                user: value.into(),
+                additional_groups: Vec::new(),
+            };
+        }
+        _ => return Err(format!("unknown option {name}").into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! One connection of the machine: one program.
+
+use crate::failure::setup;
+use crate::process::{self, Root};
+use crate::sessions::{Reach, Sessions, uptime_us};
+use crate::sys::{self, Namespaces};
+use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec};
+use hullbox_session::connection::ConnectionError;
+use hullbox_session::server::{Drain, Event, Pump};
+use rustix::process::{Signal, WaitOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Exit code by which a connection's process asks PID 1 to stop the machine.
+pub(super) const STOP_MACHINE: i32 = 75;
+
+/// How long descendants may hold up the end, and a hung-up program may tidy up.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the client may take to close after the end.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Serves a connection in a process of its own. Gives that process's exit code.
+pub(super) fn serve(connection: OwnedFd) -> i32 {
+    sys::close_others(&[connection.as_fd()]);
+    let _ = rustix::thread::set_name(c"hullbox-session");
+    forget_names();
+    match Handler::new(connection).and_then(|mut handler| handler.run()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hullbox-agent: session: {error}");
+            1
+        }
+    }
+}
+
+/// Makes the kernel ask the host again for every name. The host's files change below the overlay,
+/// which would never ask again about a name that was not there.
+fn forget_names() {
+    // 2 is names and inodes; 4 asks for no message about it.
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "6");
+}
+
+/// The machine's own root, as it is.
+struct Here;
+
+impl Root for Here {
+    fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn makes_cwd(&self) -> bool {
+        false
+    }
+}
+
+struct Handler {
+    pump: Pump,
+    signals: OwnedFd,
+    sessions: Sessions,
+    started: bool,
+    /// The client is gone, or done: what is left ends at this time.
+    due: Option<Instant>,
+    connected: bool,
+    code: i32,
+}
+
+impl Handler {
+    fn new(connection: OwnedFd) -> Result<Self, ConnectionError> {
+        Ok(Self {
+            pump: Pump::new(connection)?,
+            signals: sys::watch_signals(&[])?,
+            sessions: Sessions::default(),
+            started: false,
+            due: None,
+            connected: true,
+            code: 0,
+        })
+    }
+
+    fn run(&mut self) -> Result<i32, ConnectionError> {
+        self.pump.send(&Frame::Hello(Hello {
+            version: PROTOCOL_VERSION,
+            uptime_us: uptime_us(),
+        }))?;
+        while self.connected || !self.sessions.is_empty() {
+            let timeout = self
+                .due
+                .map(|due| due.saturating_duration_since(Instant::now()));
+            let mut watched = vec![self.signals.as_fd()];
+            watched.extend(self.sessions.descriptors());
+            match self.pump.wait(&watched, timeout)? {
+                Event::Exec { session, spec } => self.exec(session, &spec)?,
+                Event::Signal { session, signal } => {
+                    self.sessions.signal(session, signal, Reach::Group);
+                }
+                Event::Ready(_) => self.take_ends()?,
+                Event::Shutdown => {
+                    self.code = STOP_MACHINE;
+                    self.hang_up();
+                }
+                Event::Finished { .. } => self.due = Some(Instant::now() + CLOSING),
+                Event::Closed(_) => self.hang_up(),
+                Event::Timeout => {
+                    self.sessions.signal_all(Signal::KILL, Reach::Group);
+                    self.connected = false;
+                    self.due = None;
+                }
+                Event::Setup(_) | Event::Resize { .. } => {}
+            }
+        }
+        Ok(self.code)
+    }
+
+    fn exec(&mut self, session: u32, spec: &ProcessSpec) -> Result<(), ConnectionError> {
+        if std::mem::replace(&mut self.started, true) {
+            let failure = setup("one connection runs one program");
+            return self.pump.fail(session, failure);
+        }
+        match process::spawn(spec, &Here, Namespaces::Inherit, None) {
+            Ok(spawned) => self.sessions.add(&mut self.pump, session, spawned),
+            Err(failure) => self.pump.fail(session, failure),
+        }
+    }
+
+    fn take_ends(&mut self) -> Result<(), ConnectionError> {
+        self.sessions.take_reports(&mut self.pump)?;
+        self.sessions.deliver_pending(Reach::Group);
+        while sys::next_signal(self.signals.as_fd()).is_some() {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if let Some(ended) = self.sessions.reaped(&mut self.pump, pid, status)? {
+                let drain = Drain::Grace(GRACE);
+                self.pump.finish(ended.session, ended.status, drain);
+            }
+        }
+        Ok(())
+    }
+
+    /// The client is gone: so is the program soon, as with a terminal that hangs up.
+    fn hang_up(&mut self) {
+        self.connected = false;
+        self.sessions.signal_all(Signal::HUP, Reach::Group);
+        self.due = Some(Instant::now() + GRACE);
+    }
+}
