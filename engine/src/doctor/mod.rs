@@ -5,7 +5,7 @@
 mod host;
 mod machine;
 
-use crate::machine::{Machine, MachineConfig};
+use crate::machine::{Machine, MachineConfig, Policy};
 use crate::paths::Roots;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -145,13 +145,15 @@ pub fn examine(roots: &Roots, config: &MachineConfig) -> Report {
             .filter(|check| ids.contains(&check.id))
             .all(|check| check.status != Status::Fail)
     };
-    let through_machine = fine(&[
-        "guest-kernel",
-        "qemu",
-        "virtiofsd",
-        "mke2fs",
-        "machine-kernel",
-    ]) && rustix::process::geteuid().is_root();
+    let through_machine = config.policy != Policy::Never
+        && fine(&[
+            "guest-kernel",
+            "qemu",
+            "virtiofsd",
+            "mke2fs",
+            "machine-kernel",
+        ])
+        && rustix::process::geteuid().is_root();
     let available = |directly| match (directly, through_machine) {
         (true, _) => Available::Directly,
         (false, true) => Available::Machine,
