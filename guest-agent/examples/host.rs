@@ -5,16 +5,19 @@
 //! host SOCKET [layers=OFFSET:LENGTH,…] [option=value …] -- PROGRAM [ARGUMENT …]
 //! ```
 //!
-//! It listens on `SOCKET`, where the monitor brings the guest's connection to the
+//! With the option `machine` it is a client of the helper machine instead and connects to its
+//! hybrid socket. Otherwise it listens on `SOCKET`, where the monitor brings the guest's connection to the
 //! control port, sends `Setup` and `Exec`, and behaves like `docker run -i`.
 
 use hullbox_protocol::{
-    Frame, LayerDisk, ProcessSpec, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
+    Frame, LayerDisk, MACHINE_PORT, ProcessSpec, RootfsSpec, Setup, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
 use std::error::Error;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -46,14 +49,27 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         stdin: true,
         ..ProcessSpec::default()
     };
+    let mut machine = false;
     for argument in arguments.by_ref().take_while(|argument| argument != "--") {
         let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
+        machine |= name == "machine";
         option(name, value, &mut setup, &mut spec)?;
     }
+    if machine {
+        spec.user = UserSpec::Ids {
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+        };
+    }
     spec.argv = arguments.map(String::into_bytes).collect();
-    let _ = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket)?;
-    let (connection, _) = listener.accept()?;
+    let connection = if machine {
+        spec.cwd = std::env::current_dir()?.display().to_string();
+        connect_to_machine(&socket)?
+    } else {
+        let _ = std::fs::remove_file(&socket);
+        UnixListener::bind(&socket)?.accept()?.0
+    };
     let begun = Instant::now();
     let options = AttachOptions {
         session: 0,
@@ -65,7 +81,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         session: 0,
         spec: Box::new(spec),
     };
-    let first = [Frame::Setup(Box::new(setup)), exec];
+    let first = if machine {
+        vec![exec]
+    } else {
+        vec![Frame::Setup(Box::new(setup)), exec]
+    };
     let mut show = |frame: &Frame| {
         if !matches!(frame, Frame::Credit { .. } | Frame::Eof { .. }) {
             eprintln!("host: {:?} {frame:?}\r", begun.elapsed());
@@ -77,6 +97,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Outcome::Failed(failure) => failure.exit_code().into(),
         _ => 125.into(),
     })
+}
+
+fn connect_to_machine(socket: &str) -> Result<UnixStream, Box<dyn Error>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.write_all(format!("CONNECT {MACHINE_PORT}\n").as_bytes())?;
+    let mut byte = [0];
+    while byte[0] != b'\n' {
+        stream.read_exact(&mut byte)?;
+    }
+    Ok(stream)
 }
 
 fn option(
@@ -101,6 +131,7 @@ fn option(
                 .collect();
             setup.rootfs.layers = layers?;
         }
+        "machine" => {}
         "disk" => setup.rootfs.writable = WritableLayer::Disk,
         "persist" => setup.persist = true,
         "read-only" => setup.rootfs.read_only = true,

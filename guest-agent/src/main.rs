@@ -5,7 +5,10 @@
 //! in its initramfs.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), no_main)]
-#![cfg_attr(test, allow(dead_code, reason = "the test harness brings its own entry"))]
+#![cfg_attr(
+    test,
+    allow(dead_code, reason = "the test harness brings its own entry")
+)]
 
 mod container;
 mod failure;
