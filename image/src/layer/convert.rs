@@ -116,24 +116,37 @@ impl Converter<'_> {
         };
         match meaning {
             Meaning::Aufs => Ok(()),
-            Meaning::Opaque => {
-                let dir = self.walk(parents).map_err(|e| e.at(&entry.path))?;
-                self.tree.inode_mut(dir).flags |= flag::OPAQUE;
-                self.whiteouts = true;
-                Ok(())
-            }
-            Meaning::Whiteout(name) => {
-                let dir = self.walk(parents).map_err(|e| e.at(&entry.path))?;
-                let dentry = self.tree.entry(dir, name)?;
-                self.tree.set_whited_out(dentry, true);
-                self.whiteouts = true;
-                Ok(())
-            }
+            Meaning::Opaque => self.whiteout(&entry.path, parents, None),
+            Meaning::Whiteout(name) => self.whiteout(&entry.path, parents, Some(name)),
             Meaning::Plain => {
                 let dir = self.walk(parents).map_err(|e| e.at(&entry.path))?;
                 self.plain(tar, entry, dir, last)
             }
         }
+    }
+
+    /// Whites out one name of a directory, or all.
+    fn whiteout(
+        &mut self,
+        path: &[u8],
+        parents: &[&[u8]],
+        name: Option<&[u8]>,
+    ) -> Result<(), LayerError> {
+        self.whiteouts = true;
+        let dir = match self.walk(parents) {
+            Ok(dir) => dir,
+            // umoci writes these when a file takes a directory's place: nothing is left to hide.
+            Err(WalkError::Problem(Problem::NotADirectory)) => return Ok(()),
+            Err(error) => return Err(error.at(path)),
+        };
+        match name {
+            None => self.tree.inode_mut(dir).flags |= flag::OPAQUE,
+            Some(name) => {
+                let dentry = self.tree.entry(dir, name)?;
+                self.tree.set_whited_out(dentry, true);
+            }
+        }
+        Ok(())
     }
 
     fn root(&mut self, entry: &Entry) -> Result<(), LayerError> {

@@ -66,8 +66,8 @@ impl Resolver<'_> {
     /// below, and those that are symbolic links below move to where the link leads (true).
     fn settle(&mut self) -> Result<bool, LayerError> {
         let mut moved = false;
+        self.take_after(ROOT, &Below::root(self.chain)?)?;
         let root = self.root_step()?;
-        self.take_after(ROOT, &root.below)?;
         let mut frames = vec![self.frame(root, Vec::new())];
         while let Some(frame) = frames.last_mut() {
             let Some(dentry) = frame.todo.pop() else {
@@ -90,6 +90,10 @@ impl Resolver<'_> {
             }
             match self.below_dir(&step, dentry)? {
                 Child::Other(layer, node) if self.tree.inode(inode).has(flag::IMPLIED) => {
+                    if node.mode & S_IFMT != S_IFLNK && self.holds_only_whiteouts(inode) {
+                        self.tree.dentries[dentry as usize].inode = NONE;
+                        continue;
+                    }
                     if node.mode & S_IFMT != S_IFLNK {
                         return Err(Problem::NotADirectory.of(&path_of(&frames, &name)));
                     }
@@ -105,20 +109,43 @@ impl Resolver<'_> {
                 }
                 Child::Dir(below) => {
                     self.take_after(inode, &below)?;
-                    frames.push(self.frame(Step { dir: inode, below }, name));
+                    let step = self.step(inode, below);
+                    frames.push(self.frame(step, name));
                 }
             }
         }
         Ok(moved)
     }
 
+    /// Whether nothing is in an undescribed directory that would make it one.
+    fn holds_only_whiteouts(&self, dir: u32) -> bool {
+        let mut dirs = vec![dir];
+        while let Some(dir) = dirs.pop() {
+            for child in self.tree.children(dir) {
+                let inode = self.tree.dentry(child).inode;
+                if inode == NONE {
+                    continue;
+                }
+                if !self.tree.inode(inode).has(flag::IMPLIED) {
+                    return false;
+                }
+                dirs.push(inode);
+            }
+        }
+        true
+    }
+
     fn root_step(&self) -> Result<Step, LayerError> {
-        let below = if self.tree.inode(ROOT).has(flag::OPAQUE) {
-            Below::default()
-        } else {
-            Below::root(self.chain)?
-        };
-        Ok(Step { dir: ROOT, below })
+        Ok(self.step(ROOT, Below::root(self.chain)?))
+    }
+
+    /// A directory of this layer over one below, which it hides if it is opaque.
+    fn step(&self, dir: u32, below: Below) -> Step {
+        if self.tree.inode(dir).has(flag::OPAQUE) {
+            let below = Below::default();
+            return Step { dir, below };
+        }
+        Step { dir, below }
     }
 
     fn frame(&self, step: Step, name: Vec<u8>) -> Frame {
@@ -126,10 +153,9 @@ impl Resolver<'_> {
         Frame { step, name, todo }
     }
 
-    /// What is below a directory of this layer, as far as the layer lets it through.
+    /// What stands below in the place of a directory of this layer, unless it is whited out.
     fn below_dir(&self, parent: &Step, dentry: u32) -> Result<Child, LayerError> {
-        let inode = self.tree.inode(self.tree.dentry(dentry).inode);
-        if self.tree.is_whited_out(dentry) || inode.has(flag::OPAQUE) {
+        if self.tree.is_whited_out(dentry) {
             return Ok(Child::Nothing);
         }
         let name = self.tree.name(dentry);
@@ -238,7 +264,7 @@ impl Resolver<'_> {
                             Child::Dir(below) => below,
                             Child::Nothing | Child::Other(..) => Below::default(),
                         };
-                        walk.trail.push(Step { dir: inode, below });
+                        walk.trail.push(self.step(inode, below));
                     }
                     S_IFLNK => {
                         let target = read_target(&mut self.data, &mut self.spool, &node)?;

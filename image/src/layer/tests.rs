@@ -357,3 +357,31 @@ fn large_ids_times_and_devices() {
     let disk = find(&chain[0], "disk").unwrap();
     assert_eq!(Some(disk.address), crate::erofs::encode_device(259, 70_000));
 }
+
+#[test]
+fn whiteouts_beneath_files_are_of_nothing() {
+    let mut base = TarBuilder::default();
+    base.file("f", b"1").file("d/x", b"1");
+    let mut top = TarBuilder::default();
+    top.file("d", b"2")
+        .file("d/.wh.x", b"")
+        .file("f/.wh.y", b"")
+        .file("f/.wh..wh..opq", b"");
+    let chain = stack(&[base.finish(), top.finish()]).unwrap();
+    assert_eq!(contents(&chain[0], "d"), b"2");
+    assert!(find(&chain[0], "f").is_none());
+}
+
+#[test]
+fn padding_may_be_missing_at_the_end_but_data_may_not() {
+    let mut tar = TarBuilder::default();
+    let tar = tar.file("a", b"12345").finish();
+    assert!(stack(&[tar[..512 + 5].to_vec()]).is_ok());
+    assert!(stack(&[tar[..1024].to_vec()]).is_ok());
+    for cut in [1, 511, 512, 512 + 4] {
+        assert!(matches!(
+            stack(&[tar[..cut].to_vec()]),
+            Err(LayerError::Tar(TarError::Truncated))
+        ));
+    }
+}

@@ -183,18 +183,28 @@ impl<R: BufRead> TarReader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let mut left = self.data.saturating_add(self.padding);
+        if self.discard(self.data)? > 0 {
+            return Err(TarError::Truncated);
+        }
+        // umoci ends its tars right behind the last file's data; the digests tell whether
+        // anything is missing.
+        self.discard(self.padding)?;
+        (self.data, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// Reads past this many bytes; answers how many were missing.
+    fn discard(&mut self, mut left: u64) -> Result<u64, TarError> {
         while left > 0 {
             let available = self.input.fill_buf().map_err(TarError::Read)?.len();
             if available == 0 {
-                return Err(TarError::Truncated);
+                break;
             }
             let len = usize::try_from(left).map_or(available, |left| left.min(available));
             self.input.consume(len);
             left -= len as u64;
         }
-        (self.data, self.padding) = (0, 0);
-        Ok(())
+        Ok(left)
     }
 
     /// The next header; `None` at a block of zeros or a clean end of the stream, neither of
