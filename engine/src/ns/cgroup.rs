@@ -177,11 +177,12 @@ impl Cgroup {
 
     fn kill_each(&self) -> Result<(), CgroupError> {
         for _ in 0..1000 {
-            let procs =
-                read(&self.dir, "cgroup.procs").map_err(|e| control("read", "cgroup.procs", e))?;
-            if procs.is_empty() {
-                break;
-            }
+            let procs = match read(&self.dir, "cgroup.procs") {
+                Ok(procs) if !procs.is_empty() => procs,
+                // Nobody is left, or not even the group.
+                Ok(_) | Err(Errno::NOENT | Errno::NODEV) => break,
+                Err(e) => return Err(control("read", "cgroup.procs", e)),
+            };
             procs
                 .lines()
                 .filter_map(|line| line.parse().ok().and_then(rustix::process::Pid::from_raw))

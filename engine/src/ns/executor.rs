@@ -7,7 +7,7 @@
 //! `no_new_privileges` before capabilities are gone, limits before they cannot be raised.
 
 use super::network;
-use super::workload::{Workload, shown};
+use super::workload::Workload;
 use crate::sys::container::{self as sys, Forked};
 use hullbox_protocol::{Failure, FailureKind};
 use libcontainer::oci_spec::runtime::Spec;
@@ -15,13 +15,13 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Access, FileType};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 /// Exit code of a process that could not become the workload. What went wrong is in the pipe.
@@ -127,13 +127,15 @@ impl Launch {
         }
         self.close_descriptors()?;
         self.take_terminal()?;
+        // The one of Docker's links in /dev that the runtime does not make.
+        let _ = rustix::fs::symlink("/proc/kcore", "/dev/core");
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(workload.umask & 0o777));
         for (resource, limit) in &workload.rlimits {
             rustix::process::setrlimit(*resource, *limit).map_err(step("set a resource limit"))?;
         }
         self.enter_working_directory()?;
         if !workload.no_new_privileges {
-            sys::install_seccomp_filter(&workload.filter).map_err(step("install seccomp"))?;
+            self.install_filter()?;
         }
         self.drop_privileges().map_err(step("drop privileges"))?;
         // Again: changing the user has cleared it.
@@ -141,7 +143,7 @@ impl Launch {
             .map_err(step("tie the container to its monitor"))?;
         if workload.no_new_privileges {
             rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
-            sys::install_seccomp_filter(&workload.filter).map_err(step("install seccomp"))?;
+            self.install_filter()?;
         }
         match &self.init {
             Some(init) => self.run_under(init),
@@ -149,6 +151,15 @@ impl Launch {
                 sys::reset_signals(false).map_err(step("reset signals"))?;
                 self.exec()
             }
+        }
+    }
+
+    fn install_filter(&self) -> Result<(), Failure> {
+        match &self.workload.filter {
+            Some(filter) => {
+                sys::install_seccomp_filter(filter).map_err(step("install the seccomp filter"))
+            }
+            None => Ok(()),
         }
     }
 
@@ -282,20 +293,16 @@ impl Launch {
         // It is the only one that is still open, and must not stay so.
         rustix::io::fcntl_setfd(&self.report, FdFlags::CLOEXEC)
             .map_err(step("close the report"))?;
-        let mut refused = None;
         for candidate in &self.workload.candidates {
             let error = self.workload.args.execve(candidate);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) if !exists(candidate) => {}
-                // Of a name, another place may have one that can be executed.
-                Some(libc::EACCES) if self.workload.by_name => refused = Some((candidate, error)),
-                _ => return Err(self.refusal(candidate, &error)),
+                // A directory or a file of that name without execute permission is not meant.
+                Some(libc::EACCES) if self.workload.by_name && !is_executable(candidate) => {}
+                _ => return Err(refusal(candidate, &error)),
             }
         }
-        Err(match refused {
-            Some((candidate, error)) => self.refusal(candidate, &error),
-            None => self.not_found(),
-        })
+        Err(self.not_found())
     }
 
     fn not_found(&self) -> Failure {
@@ -306,37 +313,50 @@ impl Launch {
         };
         Failure {
             kind: FailureKind::NotFound,
-            message: format!("exec: {program:?}: {why}"),
-        }
-    }
-
-    fn refusal(&self, candidate: &CStr, error: &io::Error) -> Failure {
-        let path = shown(std::ffi::OsStr::from_bytes(candidate.to_bytes()));
-        let (kind, why) = match error.raw_os_error() {
-            Some(libc::EACCES) => (FailureKind::NotExecutable, "permission denied"),
-            Some(libc::ENOEXEC) => (FailureKind::NotExecutable, "exec format error"),
-            Some(libc::ENOENT) => (
-                FailureKind::NotFound,
-                "no such file or directory (its interpreter or loader is missing)",
-            ),
-            _ => {
-                let message = format!("exec {path:?}: {error}");
-                return Failure {
-                    kind: FailureKind::NotExecutable,
-                    message,
-                };
-            }
-        };
-        Failure {
-            kind,
-            message: format!("exec {path:?}: {why}"),
+            message: format!("exec: \"{program}\": {why}"),
         }
     }
 }
 
+/// What to say of a program that is there and cannot be executed.
+fn refusal(path: &CStr, error: &io::Error) -> Failure {
+    let shown = path.to_string_lossy();
+    let (kind, message) = match error.raw_os_error() {
+        // The file is there, so it is its interpreter or its loader that is not.
+        Some(libc::ENOENT) => (
+            FailureKind::NotFound,
+            format!("exec {shown}: no such file or directory"),
+        ),
+        Some(libc::EACCES) if file_type(path) == Some(FileType::Directory) => (
+            FailureKind::NotExecutable,
+            format!("exec: \"{shown}\": is a directory"),
+        ),
+        Some(libc::EACCES) => (
+            FailureKind::NotExecutable,
+            format!("exec: \"{shown}\": permission denied"),
+        ),
+        Some(libc::ENOEXEC) => (
+            FailureKind::NotExecutable,
+            format!("exec {shown}: exec format error"),
+        ),
+        _ => (FailureKind::NotExecutable, format!("exec {shown}: {error}")),
+    };
+    Failure { kind, message }
+}
+
+fn file_type(path: &CStr) -> Option<FileType> {
+    let stat = rustix::fs::stat(path).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn is_executable(path: &CStr) -> bool {
+    file_type(path) == Some(FileType::RegularFile)
+        && rustix::fs::access(path, Access::EXEC_OK).is_ok()
+}
+
 /// Whether a program is there, though `execve` says that something is not.
 fn exists(path: &CStr) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
+    rustix::fs::access(path, Access::EXISTS).is_ok()
 }
 
 #[cfg(test)]

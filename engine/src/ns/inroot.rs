@@ -95,12 +95,18 @@ impl<'a> Root<'a> {
             Err(Errno::NOENT) => {}
             found => return found,
         }
-        let real = self.make(path, kind)?;
+        let real = self.walk(path, Some(kind))?;
         self.find(&real)
     }
 
-    /// Makes what is missing of `path` and returns it free of links and dots.
-    fn make(self, path: &Path, kind: Kind) -> Result<PathBuf, Errno> {
+    /// `path`, absolute and free of links and dots, whether it is there or not.
+    pub(super) fn resolve(self, path: &Path) -> Result<PathBuf, Errno> {
+        Ok(Path::new("/").join(self.walk(path, None)?))
+    }
+
+    /// `path` free of links and dots, relative to the root. What is missing is made, if it is
+    /// said what it shall be.
+    fn walk(self, path: &Path, make: Option<Kind>) -> Result<PathBuf, Errno> {
         let mut todo: VecDeque<OsString> = components(path).collect();
         let mut done = PathBuf::new();
         let mut links = 0;
@@ -109,7 +115,14 @@ impl<'a> Root<'a> {
                 done.pop();
                 continue;
             }
-            let parent = self.find(&done)?;
+            let parent = match self.find(&done) {
+                // Nothing below what is missing can be a link.
+                Err(Errno::NOENT) if make.is_none() => {
+                    done.push(name);
+                    continue;
+                }
+                other => other?,
+            };
             match rustix::fs::statat(&parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
                     links += 1;
@@ -127,7 +140,9 @@ impl<'a> Root<'a> {
                 }
                 Ok(_) => done.push(name),
                 Err(Errno::NOENT) => {
-                    make_one(&parent, &name, kind, todo.is_empty())?;
+                    if let Some(kind) = make {
+                        make_one(&parent, &name, kind, todo.is_empty())?;
+                    }
                     done.push(name);
                 }
                 Err(e) => return Err(e),
@@ -179,6 +194,9 @@ mod tests {
             root.ensure(Path::new("out/x"), Kind::Directory).unwrap();
             assert!(path.join("outside/x").is_dir());
             assert!(!path.parent().unwrap().join("outside").exists());
+            let resolved = root.resolve(Path::new("/out/../a/./b")).unwrap();
+            assert_eq!(resolved, Path::new("/a/b"));
+            assert!(!path.join("a").exists());
         });
     }
 

@@ -4,7 +4,7 @@ use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
 use super::rootfs::Rootfs;
 use super::workload::Workload;
-use super::{NsError, check_caller, init, io, spec};
+use super::{NsError, SpecError, check_caller, init, io, spec};
 use crate::bundle::Bundle;
 use hullbox_session::server::Stdio;
 use libcontainer::container::Container;
@@ -80,11 +80,11 @@ impl Surroundings {
         Cgroup::show_at_standard_place()?;
         let root = self.rootfs.root();
         let workload = Workload::prepare(root, &bundle.setup, &bundle.process)?;
-        let spec = spec::build(bundle, &self.rootfs.path(), root).map_err(NsError::Spec)?;
+        let spec = spec::build(bundle, &self.rootfs.path(), root)?;
         let state = state_dir(&bundle.runtime_dir);
         make_empty_dir(&state).map_err(io("make the state directory"))?;
         spec.save(state.join("config.json"))
-            .map_err(NsError::Spec)?;
+            .map_err(SpecError::from)?;
 
         let (report, report_end) = pipe().map_err(io("make a pipe"))?;
         let (status, init) = init_parts(bundle)?;

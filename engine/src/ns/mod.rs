@@ -31,6 +31,7 @@ mod workload;
 
 pub use cgroup::CgroupError;
 pub use rootfs::RootfsError;
+pub use spec::SpecError;
 pub use workload::WorkloadError;
 
 use crate::bundle::Bundle;
@@ -70,9 +71,9 @@ pub enum NsError {
         #[source]
         source: std::io::Error,
     },
-    /// The specification could not be built.
-    #[error("cannot describe the container")]
-    Spec(#[source] oci_spec::OciSpecError),
+    /// See [`SpecError`].
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// libcontainer could not make the container.
     #[error("cannot create the container")]
     Create(#[source] Box<LibcontainerError>),

@@ -10,7 +10,7 @@ use crate::bundle::Bundle;
 use crate::sys::container as sys;
 use hullbox_protocol::WritableLayer;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -371,17 +371,22 @@ fn overlay(
             (base.join("memory"), fd)
         }
     };
-    for name in ["upper", "work"] {
-        match rustix::fs::mkdirat(&dir_fd, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(prepare("make directory", &dir.join(name))(e)),
-        }
-    }
+    let failed = prepare("prepare the writable layer in", &dir);
+    make_writable(&dir_fd, base_fd, &lower[0]).map_err(failed)?;
     // Relative names for the layers, so that 127 of them fit into the one page that mount(2)
     // takes; a descriptor for the writable layer, whose path may contain what separates options.
     let number = dir_fd.as_raw_fd();
+    // The guest agent's options: no feature that would tie the writable layer to these lower
+    // ones, and no waiting for the disk on behalf of a layer that ends with the run. Without
+    // the last, the end of every container would sync the whole filesystem of the upper layer.
+    let volatile = if bundle.setup.persist {
+        ""
+    } else {
+        ",volatile"
+    };
     let options = format!(
-        "lowerdir={},upperdir=/proc/self/fd/{number}/upper,workdir=/proc/self/fd/{number}/work",
+        "lowerdir={},upperdir=/proc/self/fd/{number}/upper,workdir=/proc/self/fd/{number}/work,\
+         index=off,metacopy=off,redirect_dir=off,xino=auto{volatile}",
         lower.join(":")
     );
     let options = CString::new(options).map_err(|_| prepare("stack", base)(Errno::INVAL))?;
@@ -402,4 +407,25 @@ fn overlay(
         }),
         Err(source) => Err(RootfsError::Overlay { dir, source }),
     }
+}
+
+/// Makes the writable layer's directories. Its root is the container's `/`: when it is new, it
+/// gets mode and owner of the topmost layer's.
+fn make_writable(dir: &OwnedFd, base: &OwnedFd, top: &str) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o755);
+    match rustix::fs::mkdirat(dir, "work", mode) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    match rustix::fs::mkdirat(dir, "upper", mode) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    let stat = rustix::fs::statat(base, top, AtFlags::SYMLINK_NOFOLLOW)?;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(dir, "upper", Some(uid), Some(gid), flags)?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    rustix::fs::chmodat(dir, "upper", mode, AtFlags::empty())
 }

@@ -8,14 +8,33 @@
 use super::cgroup::Cgroup;
 use super::inroot::Root;
 use crate::bundle::Bundle;
-use hullbox_protocol::TmpfsMount;
+use hullbox_protocol::{Setup, TmpfsMount};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
     ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Why a container cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// An option that tmpfs does not have.
+    #[error("invalid tmpfs option \"{0}\"")]
+    TmpfsOption(String),
+    /// A relative path to mount at.
+    #[error("cannot mount a tmpfs at {0}: the path must be absolute")]
+    RelativeTmpfs(String),
+    /// A path that leads nowhere.
+    #[error("cannot mount a tmpfs at {0}")]
+    TmpfsPath(String, #[source] Errno),
+    /// The specification is not a whole.
+    #[error("cannot describe the container")]
+    Oci(#[from] OciSpecError),
+}
 
 /// What a container has no business looking at.
 const MASKED: [&str; 12] = [
@@ -53,7 +72,7 @@ const SYSCTLS: [(&str, &str); 2] = [
 const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
 
 /// The specification for a bundle whose root is mounted at `rootfs`.
-pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Spec, OciSpecError> {
+pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Spec, SpecError> {
     let setup = &bundle.setup;
     let mut process = ProcessBuilder::default()
         .terminal(bundle.process.terminal.is_some())
@@ -69,8 +88,8 @@ pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Sp
         .set_rlimits(None);
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces()?)
-        .masked_paths(MASKED.map(str::to_owned))
-        .readonly_paths(READ_ONLY.map(str::to_owned))
+        .masked_paths(confined(setup, &MASKED))
+        .readonly_paths(confined(setup, &READ_ONLY))
         .cgroups_path(Cgroup::oci_path(&bundle.id))
         .sysctl(sysctls(&setup.sysctls))
         .build()?;
@@ -89,6 +108,16 @@ pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Sp
         .build()?;
     spec.set_hostname((!setup.hostname.is_empty()).then(|| setup.hostname.clone()));
     Ok(spec)
+}
+
+/// These paths, unless nothing is to be kept from the container.
+fn confined(setup: &Setup, paths: &[&str]) -> Vec<String> {
+    let paths = if setup.system_paths_unconfined {
+        &[]
+    } else {
+        paths
+    };
+    paths.iter().map(|&path| path.to_owned()).collect()
 }
 
 fn namespaces() -> Result<Vec<LinuxNamespace>, OciSpecError> {
@@ -116,7 +145,7 @@ fn sysctls(asked: &[(String, String)]) -> HashMap<String, String> {
 }
 
 /// Docker's mounts, but for those whose places are taken by `--tmpfs`.
-fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, SpecError> {
     let setup = &bundle.setup;
     let shm_bytes = match setup.shm_size_bytes {
         0 => DEFAULT_SHM_SIZE,
@@ -165,42 +194,74 @@ fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, OciSpecError> {
             [nothing.as_slice(), &["mode=1777", &shm]].concat(),
         ),
     ];
-    let mut mounts = Vec::with_capacity(table.len() + setup.tmpfs.len());
+    let mut asked = Vec::with_capacity(setup.tmpfs.len());
+    for tmpfs in &setup.tmpfs {
+        let options = tmpfs_options(tmpfs, root)?;
+        let path = root.resolve(Path::new(&tmpfs.path));
+        let path = path.map_err(|e| SpecError::TmpfsPath(tmpfs.path.clone(), e))?;
+        asked.push(mount(&path, "tmpfs", "tmpfs", options)?);
+    }
+    let mut mounts = Vec::with_capacity(table.len() + asked.len());
     for (destination, kind, source, options) in table {
-        let taken = |tmpfs: &TmpfsMount| Path::new(&tmpfs.path) == Path::new(destination);
-        if !setup.tmpfs.iter().any(taken) {
+        let destination = Path::new(destination);
+        if !asked.iter().any(|mount| mount.destination() == destination) {
             let options = options.into_iter().map(str::to_owned).collect();
             mounts.push(mount(destination, kind, source, options)?);
         }
     }
-    for tmpfs in &setup.tmpfs {
-        mounts.push(mount(
-            &tmpfs.path,
-            "tmpfs",
-            "tmpfs",
-            tmpfs_options(tmpfs, root),
-        )?);
-    }
+    mounts.extend(asked);
     Ok(mounts)
 }
 
 fn mount(
-    destination: &str,
+    destination: &Path,
     kind: &str,
     source: &str,
     options: Vec<String>,
 ) -> Result<Mount, OciSpecError> {
     MountBuilder::default()
-        .destination(PathBuf::from(destination))
+        .destination(destination)
         .typ(kind)
         .source(PathBuf::from(source))
         .options(options)
         .build()
 }
 
+/// Words that a `--tmpfs` may have: flags of the mount, then tmpfs's own with a value.
+const TMPFS_FLAGS: [&str; 16] = [
+    "ro",
+    "rw",
+    "noexec",
+    "exec",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noatime",
+    "atime",
+    "nodiratime",
+    "diratime",
+    "relatime",
+    "strictatime",
+    "sync",
+    "async",
+];
+const TMPFS_VALUES: [&str; 7] = [
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "nr_inodes",
+    "nr_blocks",
+    "huge",
+];
+
 /// Docker's defaults for `--tmpfs`, which the user's options come after and so override. The
 /// mode is that of the directory which is covered, if there is one.
-fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Vec<String> {
+fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Result<Vec<String>, SpecError> {
+    if !tmpfs.path.starts_with('/') {
+        return Err(SpecError::RelativeTmpfs(tmpfs.path.clone()));
+    }
     let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
     let covered = root
         .find(Path::new(&tmpfs.path))
@@ -208,19 +269,23 @@ fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Vec<String> {
     if let Ok(stat) = covered {
         options.push(format!("mode={:o}", stat.st_mode & 0o7777));
     }
-    let asked = tmpfs
-        .options
-        .split(',')
-        .map(str::trim)
-        .filter(|option| !option.is_empty());
-    options.extend(asked.map(str::to_owned));
-    options
+    for option in tmpfs.options.split(',').filter(|option| !option.is_empty()) {
+        let known = match option.split_once('=') {
+            Some((name, value)) => TMPFS_VALUES.contains(&name) && !value.is_empty(),
+            None => TMPFS_FLAGS.contains(&option),
+        };
+        if !known {
+            return Err(SpecError::TmpfsOption(option.to_owned()));
+        }
+        options.push(option.to_owned());
+    }
+    Ok(options)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_protocol::{ProcessSpec, Setup};
+    use hullbox_protocol::ProcessSpec;
     use rustix::fd::AsFd;
 
     fn bundle(setup: Setup) -> Bundle {

@@ -7,8 +7,7 @@ use crate::sys::container::ExecArgs;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup, UserSpec};
 use hullbox_session::user::{self, Identity, UserError};
 use rustix::io::Errno;
-use std::ffi::{CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// Largest passwd or group file that is looked at, in bytes.
@@ -80,8 +79,8 @@ pub(super) struct Workload {
     pub(super) capabilities: u64,
     /// Whether `execve` may raise privileges.
     pub(super) no_new_privileges: bool,
-    /// What it may ask of the kernel.
-    pub(super) filter: Filter,
+    /// What it may ask of the kernel; `None` is everything.
+    pub(super) filter: Option<Filter>,
     /// Whether its standard streams are a terminal.
     pub(super) terminal: bool,
 }
@@ -95,7 +94,8 @@ impl Workload {
     ) -> Result<Self, WorkloadError> {
         let identity = identity(root, &spec.user)?;
         let cwd = working_directory(root, setup, &spec.cwd)?;
-        let first = spec.argv.first().ok_or(WorkloadError::NoCommand)?;
+        let first = spec.argv.first().filter(|first| !first.is_empty());
+        let first = first.ok_or(WorkloadError::NoCommand)?;
         let env = environment(spec, &identity);
         let by_name = !first.contains(&b'/');
         let capabilities = spec.capabilities.unwrap_or(u64::MAX);
@@ -113,7 +113,7 @@ impl Workload {
             rlimits: spec.rlimits.iter().map(limit).collect::<Result<_, _>>()?,
             capabilities,
             no_new_privileges: spec.no_new_privileges,
-            filter: seccomp::filter_for(capabilities),
+            filter: (!setup.seccomp_unconfined).then(|| seccomp::filter_for(capabilities)),
             terminal: spec.terminal.is_some(),
         })
     }
@@ -129,7 +129,7 @@ fn strings(list: &[Vec<u8>], what: &'static str) -> Result<Vec<CString>, Workloa
 fn identity(root: Root<'_>, user: &UserSpec) -> Result<Identity, WorkloadError> {
     let read = |path: &'static str| match root.read(Path::new(path), MAX_USER_FILE) {
         Ok(text) => Ok(text),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Vec::new()),
         Err(source) => Err(WorkloadError::UserFile { path, source }),
     };
     let passwd = read("/etc/passwd")?;
@@ -167,16 +167,13 @@ fn candidates(program: &[u8], env: &[Vec<u8>]) -> Result<Vec<CString>, WorkloadE
     if program.contains(&b'/') {
         return Ok(vec![command(program.to_vec())?]);
     }
-    if program.is_empty() {
-        return Ok(Vec::new());
-    }
     let path = env
         .iter()
         .rev()
         .find_map(|entry| entry.strip_prefix(b"PATH="));
     path.unwrap_or(DEFAULT_PATH)
         .split(|&byte| byte == b':')
-        .filter(|dir| !dir.is_empty())
+        .map(|dir| if dir.is_empty() { b"." } else { dir })
         .map(|dir| command([dir, b"/", program].concat()))
         .collect()
 }
@@ -242,11 +239,6 @@ fn limit(
     Ok((*resource, limit))
 }
 
-/// A path for people to read.
-pub(super) fn shown(path: &OsStr) -> String {
-    String::from_utf8_lossy(path.as_bytes()).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,11 +252,12 @@ mod tests {
     #[test]
     fn programs_are_looked_for_in_the_given_path() {
         assert_eq!(found(b"sh", &[b"PATH=/a:/b"]), ["/a/sh", "/b/sh"]);
-        assert_eq!(found(b"sh", &[b"PATH=/a::/b:"]), ["/a/sh", "/b/sh"]);
+        assert_eq!(
+            found(b"sh", &[b"PATH=/a::/b:"]),
+            ["/a/sh", "./sh", "/b/sh", "./sh"]
+        );
         assert_eq!(found(b"./sh", &[b"PATH=/a"]), ["./sh"]);
         assert_eq!(found(b"sh", &[]).len(), 6);
-        assert!(found(b"", &[b"PATH=/a"]).is_empty());
-        assert!(found(b"sh", &[b"PATH="]).is_empty());
     }
 
     #[test]
