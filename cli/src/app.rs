@@ -19,7 +19,7 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Cli {
     /// Show what goes on inside on standard error
-    #[arg(long, global = true, hide_short_help = true)]
+    #[arg(long, global = true)]
     pub(crate) debug: bool,
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -15,9 +15,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum IsolationArg {
-    /// A microVM of its own
     Vm,
-    /// Namespaces of this kernel
     Container,
 }
 

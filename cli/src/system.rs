@@ -6,7 +6,7 @@ use crate::{forward, output};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::containers::Engine;
 use hullbox_engine::doctor;
-use hullbox_engine::machine::MachineConfig;
+use hullbox_engine::machine::{MachineConfig, kvm_verdict};
 use hullbox_engine::paths::Roots;
 use hullbox_engine::state::Phase;
 use serde_json::json;
@@ -87,9 +87,13 @@ pub(crate) fn info(args: &FormatArgs) -> Result<(), Failure> {
     output::one(&value, args.format.as_deref(), &plain)
 }
 
+/// Exit code 0 when containers can run here in some way, else 1.
 pub(crate) fn doctor(args: &FormatArgs) -> Result<u8, Failure> {
-    let report = doctor::examine(&Roots::from_env()?, &MachineConfig::load()?);
-    let value = serde_json::to_value(&report)?;
+    let roots = Roots::from_env()?;
+    let report = doctor::examine(&roots, &MachineConfig::load()?);
+    let mut value = serde_json::to_value(&report)?;
+    let verdict = kvm_verdict(&roots);
+    value["KVM"] = json!({ "Usable": verdict.usable, "Explanation": verdict.explanation });
     output::one(&value, args.format.as_deref(), &report.text())?;
     Ok(u8::from(!report.is_sound()))
 }

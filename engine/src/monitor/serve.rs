@@ -5,6 +5,7 @@ use super::backend::Backend;
 use super::container::Container;
 use super::hub::{Ending, Hub, Parts};
 use crate::bundle::{Bundle, Isolation};
+use crate::machine;
 use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
 use crate::vm;
@@ -36,6 +37,8 @@ pub fn main() -> io::Result<()> {
     let timing = config.timing;
     timing.mark("monitor has its orders");
     let roots = config.roots();
+    // While a container runs here, no helper machine takes the data directory.
+    let direct = machine::hold_directly(&roots.data).map_err(io::Error::other)?;
     let started = start(&mut config, client);
     let state = State::open(&roots).map_err(io::Error::other)?;
     let id = config.bundle.id.clone();
@@ -51,6 +54,7 @@ pub fn main() -> io::Result<()> {
     let recorded = state.finish(&id, &end_of(&ending, &cause));
     timing.mark("recorded");
     tell(client, &ending.frame(&cause));
+    drop(direct);
     recorded.map_err(io::Error::other)
 }
 

@@ -54,7 +54,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The name is taken.
-    #[error("the name {name:?} is in use by container {}", short_id(id))]
+    #[error("the name {name:?} is already in use by container {}", short_id(id))]
     NameInUse {
         /// The name.
         name: String,
