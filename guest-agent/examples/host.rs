@@ -50,9 +50,13 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         ..ProcessSpec::default()
     };
     let mut machine = false;
+    let mut beside = None;
     for argument in arguments.by_ref().take_while(|argument| argument != "--") {
         let (name, value) = argument.split_once('=').unwrap_or((&argument, ""));
         machine |= name == "machine";
+        if name == "beside" {
+            beside = Some(value.to_owned());
+        }
         option(name, value, &mut setup, &mut spec)?;
     }
     if machine {
@@ -71,6 +75,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         UnixListener::bind(&socket)?.accept()?.0
     };
     let begun = Instant::now();
+    if let Some(command) = beside {
+        let second = connection.try_clone()?;
+        let env = spec.env.clone();
+        std::thread::spawn(move || run_beside(second, command, env));
+    }
     let options = AttachOptions {
         session: 0,
         stdin: spec.stdin,
@@ -97,6 +106,25 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Outcome::Failed(failure) => failure.exit_code().into(),
         _ => 125.into(),
     })
+}
+
+/// Runs a shell command as session 1 a second later; what becomes of it is among the frames.
+fn run_beside(mut connection: UnixStream, command: String, env: Vec<Vec<u8>>) {
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let spec = ProcessSpec {
+        argv: vec![b"sh".to_vec(), b"-c".to_vec(), command.into_bytes()],
+        env,
+        cwd: "/".into(),
+        ..ProcessSpec::default()
+    };
+    let exec = Frame::Exec {
+        session: 1,
+        spec: Box::new(spec),
+    };
+    let mut wire = Vec::new();
+    if hullbox_protocol::encode_into(&exec, &mut wire).is_ok() {
+        let _ = connection.write_all(&wire);
+    }
 }
 
 fn connect_to_machine(socket: &str) -> Result<UnixStream, Box<dyn Error>> {
@@ -131,7 +159,7 @@ fn option(
                 .collect();
             setup.rootfs.layers = layers?;
         }
-        "machine" => {}
+        "machine" | "beside" => {}
         "disk" => setup.rootfs.writable = WritableLayer::Disk,
         "persist" => setup.persist = true,
         "read-only" => setup.rootfs.read_only = true,
