@@ -36,8 +36,10 @@ pub(super) fn serve(connection: OwnedFd) -> i32 {
 /// Makes the kernel ask the host again for every name. The host's files change below the overlay,
 /// which would never ask again about a name that was not there.
 fn forget_names() {
-    // 2 is names and inodes; 4 asks for no message about it.
-    let _ = std::fs::write("/proc/sys/vm/drop_caches", "6");
+    // 4 asks for no message about what follows, 2 is names and inodes; their sum is refused.
+    for value in ["4", "2"] {
+        let _ = std::fs::write("/proc/sys/vm/drop_caches", value);
+    }
 }
 
 /// The machine's own root, as it is.
