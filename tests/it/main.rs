@@ -3,5 +3,6 @@
 
 mod basics;
 mod images;
+mod machine;
 mod outcomes;
 mod terminal;

@@ -79,8 +79,8 @@ impl Machine {
             TakenOver::Running(stream) => return Ok(stream),
             TakenOver::Free(lock) => lock,
         };
-        progress("starting the helper machine");
         let plan = self.plan(options, &lock, progress)?;
+        progress("starting the helper machine");
         self.spawn(&plan, &lock)?;
         drop(lock);
         drop(serial);

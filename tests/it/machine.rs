@@ -1,0 +1,400 @@
+//! The helper machine: forwarding as if there were none, files that stay as they are, and a
+//! machine that comes back whatever happens to it.
+
+use hullbox_tests::{Done, Terminal, command, finish};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn exec(program: &[&str]) -> Command {
+    let mut command = command(["machine", "exec", "--"]);
+    command.args(program);
+    command
+}
+
+fn sh(script: &str) -> Done {
+    finish(exec(&["sh", "-c", script]), b"")
+}
+
+/// A directory on the host's disk (the machine does not see the host's /run or /dev/shm).
+fn host_dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn streams_and_exit_codes_pass() {
+    let done = finish(exec(&["cat"]), b"x\n").exits(0);
+    assert_eq!(done.stdout, b"x\n");
+    let done = sh("echo out; echo err >&2; exit 7").exits(7);
+    assert_eq!(
+        (done.text().as_str(), done.stderr.as_str()),
+        ("out", "err\n")
+    );
+    let _ = sh("kill -TERM $$").exits(143);
+    let _ = finish(exec(&["no-such-program"]), b"").exits(127);
+    let _ = finish(exec(&["/etc/passwd"]), b"").exits(126);
+    // Nothing on standard input is an end, not a wait.
+    assert_eq!(sh("cat; echo end").exits(0).text(), "end");
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn large_binary_data_passes_both_ways() {
+    let mut state = 0x1234_5678_9abc_def0u64;
+    let data: Vec<u8> = (0..4 << 20)
+        .flat_map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state.to_le_bytes()
+        })
+        .collect();
+    let done = finish(exec(&["cat"]), &data).exits(0);
+    assert!(
+        done.stdout == data,
+        "{} of {} bytes",
+        done.stdout.len(),
+        data.len()
+    );
+    // A reader that leaves early ends the writer, as a pipe does.
+    let mut child = exec(&["sh", "-c", "yes 2>/dev/null; echo status $? >&2"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "y\n");
+    let _ = child.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn directory_environment_and_mask_pass() {
+    let dir = host_dir();
+    fs::write(dir.path().join("file"), "here").unwrap();
+    let mut command = exec(&[
+        "sh",
+        "-c",
+        "cat ./file; echo; echo \"$COLOUR\"; pwd; umask; echo $HULLBOX_MACHINE; id -u",
+    ]);
+    command
+        .current_dir(dir.path())
+        .env("COLOUR", "blue = \u{e9}");
+    let done = finish(command, b"").exits(0);
+    let text = done.text();
+    let lines: Vec<_> = text.lines().collect();
+    let cwd = dir.path().canonicalize().unwrap();
+    assert_eq!(lines[..3], ["here", "blue = \u{e9}", cwd.to_str().unwrap()]);
+    assert_eq!(lines[4], "never");
+    assert_eq!(lines[5], rustix::process::geteuid().as_raw().to_string());
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn signals_pass() {
+    let script = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut child = exec(&["sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "got");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_killed_client_takes_its_program_along() {
+    let mut child = exec(&["sh", "-c", "echo $$; exec sleep 4242"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let pid = lines.next().unwrap().unwrap();
+    child.kill().unwrap();
+    let _ = child.wait().unwrap();
+    let gone = sh(&format!(
+        "for i in $(seq 100); do [ -d /proc/{pid} ] || exit 0; sleep 0.1; done; exit 1"
+    ));
+    let _ = gone.exits(0);
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_terminal_passes_each_stream_as_it_is() {
+    let mut terminal = Terminal::start(&["machine", "exec", "--", "sh"], 31, 87);
+    terminal.type_text("stty size; test -t 0 && test -t 1 && test -t 2 && echo all-$((1+1))\n");
+    terminal.expect("31 87");
+    terminal.expect("all-2");
+    terminal.type_text("exit 3\n");
+    assert_eq!(terminal.wait(), 3);
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn the_host_stays_as_it_is() {
+    let dir = host_dir();
+    let canary = dir.path().join("canary");
+    fs::write(&canary, "alive").unwrap();
+    let path = canary.display();
+    // Through the overlay, writes work and stay in the machine.
+    let done = sh(&format!(
+        "echo dead > {path}; cat {path}; rm -f {path}; ls {path} 2>&1; true"
+    ))
+    .exits(0);
+    assert!(done.text().starts_with("dead"), "{}", done.text());
+    assert_eq!(fs::read_to_string(&canary).unwrap(), "alive");
+    // Below the overlay, on a mount of the share of one's own, however it is mounted.
+    let script = format!(
+        "mkdir -p /run/raw && mount -t virtiofs host /run/raw && mount -o remount,rw /run/raw; \
+         for try in 'echo dead > /run/raw{path}' 'rm -f /run/raw{path}' 'mv /run/raw{path} /run/raw{path}2' \
+                    'chmod 777 /run/raw{path}' 'touch /run/raw{dir}/new' 'truncate -s 0 /run/raw{path}' \
+                    'mknod /run/raw{dir}/n c 1 3' 'ln /run/raw{path} /run/raw{dir}/l' \
+                    'dd if=/dev/zero of=/run/raw{path} conv=notrunc bs=1 count=1'; do \
+             sh -c \"$try\" 2>/dev/null && echo \"worked: $try\"; done; \
+         cat /run/raw{path}; ls /run/raw/proc; umount /run/raw",
+        dir = dir.path().display()
+    );
+    let done = sh(&script).exits(0);
+    assert_eq!(done.text(), "alive", "{}", done.stderr);
+    assert_eq!(fs::read_to_string(&canary).unwrap(), "alive");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn the_next_command_sees_what_the_host_changed() {
+    let dir = host_dir();
+    let file = dir.path().join("file");
+    let read = || {
+        let done = finish(exec(&["cat", file.to_str().unwrap()]), b"");
+        (done.code, done.text())
+    };
+    assert_eq!(read().0, 1, "not there yet");
+    fs::write(&file, "one").unwrap();
+    assert_eq!(read(), (0, "one".into()));
+    // In place, same length.
+    fs::write(&file, "two").unwrap();
+    assert_eq!(read(), (0, "two".into()));
+    // Replaced.
+    fs::write(dir.path().join("new"), "three").unwrap();
+    fs::rename(dir.path().join("new"), &file).unwrap();
+    assert_eq!(read(), (0, "three".into()));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(read().0, 1, "gone again");
+}
+
+/// A machine of a test's own.
+struct Own {
+    dir: tempfile::TempDir,
+    runtime: tempfile::TempDir,
+}
+
+impl Own {
+    fn new(settings: &str) -> Self {
+        let own = Self {
+            dir: tempfile::tempdir().unwrap(),
+            runtime: tempfile::tempdir_in("/tmp").unwrap(),
+        };
+        let config = own.dir.path().join("config/hullbox");
+        fs::create_dir_all(&config).unwrap();
+        fs::create_dir_all(own.volume()).unwrap();
+        let text = format!(
+            "[machine]\nmemory_mib = 768\ncpus = 1\nvolumes = [{:?}]\n{settings}\n",
+            own.volume()
+        );
+        fs::write(config.join("config.toml"), text).unwrap();
+        own
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.dir.path().join("volume")
+    }
+
+    fn set(&self, mut command: Command) -> Command {
+        command
+            .env("HULLBOX_ROOT", self.dir.path().join("data"))
+            .env("HULLBOX_RUNTIME", self.runtime.path())
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"));
+        command
+    }
+
+    fn sh(&self, script: &str) -> Done {
+        finish(self.set(exec(&["sh", "-c", script])), b"")
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let done = finish(
+            self.set(command(["machine", "status", "--format", "json"])),
+            b"",
+        );
+        serde_json::from_slice(&done.exits(0).stdout).unwrap()
+    }
+
+    fn pid(&self) -> i64 {
+        self.status()["pid"].as_i64().unwrap()
+    }
+
+    /// Child processes of the machine's own process whose command line has this word.
+    fn helper(&self, word: &str) -> i64 {
+        let parent = self.pid();
+        let find = || {
+            fs::read_dir("/proc").unwrap().filter_map(|entry| {
+                let pid: i64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+                (parent_of(pid)? == parent).then_some(pid)
+            })
+        };
+        find()
+            .find(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+            })
+            .unwrap_or_else(|| panic!("no process {word}"))
+    }
+
+    fn stop(&self) {
+        let _ = finish(self.set(command(["machine", "stop"])), b"").exits(0);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = finish(self.set(command(["machine", "stop"])), b"");
+    }
+}
+
+fn parent_of(pid: i64) -> Option<i64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+fn kill(pid: i64) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Fails unless it becomes true within some seconds.
+#[track_caller]
+fn eventually(seconds: u64, what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn it_survives_kills_and_concurrent_starts() {
+    let own = Own::new("idle_s = 600");
+    // All at once: one machine, four answers.
+    thread::scope(|scope| {
+        let runs: Vec<_> = (0..4)
+            .map(|i| {
+                scope.spawn({
+                    let own = &own;
+                    move || {
+                        own.sh(&format!("echo {i}; cat /proc/sys/kernel/random/boot_id"))
+                            .exits(0)
+                            .text()
+                    }
+                })
+            })
+            .collect();
+        let texts: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+        let boots: std::collections::BTreeSet<_> = texts
+            .iter()
+            .filter_map(|text| text.lines().nth(1))
+            .collect();
+        assert_eq!(boots.len(), 1, "{texts:?}");
+    });
+    let status = own.status();
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["memory_mib"], 768);
+
+    // Data lasts; the volume is written through; the rest is gone with the machine.
+    let data = own.dir.path().join("data");
+    let script = format!(
+        "echo kept > {}/kept; echo through > {}/file; echo gone > {}/gone",
+        data.display(),
+        own.volume().display(),
+        own.dir.path().display()
+    );
+    let _ = own.sh(&format!("{script}; sync")).exits(0);
+    assert_eq!(
+        fs::read_to_string(own.volume().join("file")).unwrap(),
+        "through\n"
+    );
+    assert!(!own.dir.path().join("gone").exists());
+
+    // While it runs, the data directory is its own.
+    let mut direct = own.set(command(["images"]));
+    direct.env("HULLBOX_MACHINE", "never");
+    finish(direct, b"").fails_saying("helper machine");
+
+    for word in ["qemu", "virtiofsd", "vsock"] {
+        kill(own.helper(word));
+        let done = own.sh(&format!("cat {}/kept", data.display())).exits(0);
+        assert_eq!(done.text(), "kept", "after the end of {word}");
+    }
+    let supervisor = own.pid();
+    let qemu = own.helper("qemu");
+    kill(supervisor);
+    assert_eq!(
+        own.sh(&format!("cat {}/kept", data.display()))
+            .exits(0)
+            .text(),
+        "kept"
+    );
+    assert!(!Path::new(&format!("/proc/{qemu}")).exists() || parent_of(qemu) != Some(supervisor));
+
+    own.stop();
+    assert_eq!(own.status()["state"], "stopped");
+    let mut direct = own.set(command(["images"]));
+    direct.env("HULLBOX_MACHINE", "never");
+    let _ = finish(direct, b"").exits(0);
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn it_stops_by_itself_but_not_under_work() {
+    let own = Own::new("idle_s = 2");
+    // A process that left its session is work, too.
+    let _ = own
+        .sh("setsid sleep 6 >/dev/null 2>&1 </dev/null & exit 0")
+        .exits(0);
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(own.status()["state"], "running");
+    eventually(30, "it did not stop by itself", || {
+        own.status()["state"] == "stopped"
+    });
+    // And is there again when needed.
+    assert_eq!(own.sh("echo back").exits(0).text(), "back");
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_machine_that_cannot_start_says_why() {
+    let own = Own::new("kernel_dir = \"/nonexistent\"");
+    own.sh("true").fails_saying("holds no kernel");
+    let own = Own::new("colour = \"blue\"");
+    own.sh("true").fails_saying("not a valid configuration");
+}
