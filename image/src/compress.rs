@@ -157,11 +157,6 @@ impl<R: Read> Stream<R> {
         })
     }
 
-    /// Bytes read of the source so far, shared so that it can be watched from outside.
-    pub(crate) fn raw_count(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.count)
-    }
-
     /// Reads to the end of the source and says what it was. Nothing if it was not hashed.
     pub(crate) fn digests(mut self) -> io::Result<Option<Digests>> {
         while !self.fill_buf()?.is_empty() {

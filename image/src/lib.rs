@@ -13,6 +13,7 @@
 //! The crate knows neither VMs nor containers.
 #![forbid(unsafe_code)]
 
+mod changes;
 mod compress;
 mod digest;
 mod erofs;
@@ -27,6 +28,7 @@ mod tar;
 mod testing;
 mod time;
 
+pub use changes::ChangeError;
 pub use compress::StreamError;
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use erofs::ErofsError;

@@ -1,4 +1,9 @@
 //! A builder of tars, header by header, that makes well-formed and hostile ones alike.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by unit and integration tests"
+)]
 
 /// Entries as they will stand in the tar.
 #[derive(Default)]

@@ -35,7 +35,7 @@ pub(super) struct PlannedImage {
 
 /// A layer of it.
 #[derive(Debug)]
-pub(super) struct LayerPart {
+pub(crate) struct LayerPart {
     pub name: String,
     /// Its number in the session.
     pub index: usize,
@@ -177,13 +177,13 @@ fn verify(session: &Session<'_>, part: &LayerPart, diff_id: &DiffId) -> Result<(
 
 /// Layers finished during one load, by key.
 #[derive(Default)]
-pub(super) struct Finisher {
+pub(crate) struct Finisher {
     done: HashMap<String, (NewLayer, PathBuf)>,
 }
 
 impl Finisher {
     /// The finished layers of one image, lowest first.
-    pub(super) fn stack(
+    pub(crate) fn stack(
         &mut self,
         session: &mut Session<'_>,
         parts: &[LayerPart],

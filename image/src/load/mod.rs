@@ -14,8 +14,8 @@ mod manifest;
 mod oci;
 mod session;
 
-pub(crate) use assemble::image_config;
-pub(crate) use session::{Session, Watched};
+pub(crate) use assemble::{Finisher, LayerPart, image_config};
+pub(crate) use session::Session;
 
 use crate::compress::StreamError;
 use crate::digest::{Digest, ImageId};

@@ -12,7 +12,7 @@ use crate::limits::Limits;
 pub(crate) use header::BLOCK;
 use header::Header;
 use pax::Pax;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 /// Most sparse segments of one file: 4 MiB of memory.
 const MAX_SEGMENTS: usize = 256 * 1024;
@@ -335,11 +335,7 @@ fn kind_of(flag: u8, path: &[u8]) -> Result<Kind, TarError> {
     })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "masked; type bits and a sign mean nothing here"
-)]
+/// Type bits and a sign mean nothing here.
 const fn permissions(mode: i64) -> u16 {
     (mode & 0o7777) as u16
 }

@@ -1,5 +1,11 @@
 //! What the tests against other programs share: fixtures, mounts, and comparing trees.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "helpers of tests, each of which uses some of them"
+)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -7,6 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+pub mod archive;
+#[path = "../../src/testing.rs"]
+pub mod testing;
 
 /// Runs a program; panics with its output if it fails.
 pub fn run(program: &str, args: &[&OsStr]) {

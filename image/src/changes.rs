@@ -1,0 +1,230 @@
+//! Dockerfile instructions that change an image's configuration, for `import --change`.
+
+use serde_json::{Map, Value, json};
+
+/// What is wrong with an instruction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// It is not one of those that make sense without a build.
+    #[error(
+        "{0} is not a valid change: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR are"
+    )]
+    Unknown(String),
+    /// Nothing behind the instruction.
+    #[error("it needs an argument")]
+    NoArgument,
+    /// `ENV` or `LABEL` without `=`.
+    #[error("{0:?} is not of the form NAME=VALUE")]
+    NotAPair(String),
+    /// A quote that does not end.
+    #[error("a quote is not closed")]
+    Quote,
+    /// A port that is none.
+    #[error("{0:?} is not a port")]
+    Port(String),
+    /// A working directory that is not absolute.
+    #[error("the working directory must be absolute")]
+    Relative,
+}
+
+/// The `config` object that these instructions make; the bad one with what is wrong with it.
+pub(crate) fn apply(changes: &[String]) -> Result<Value, (String, ChangeError)> {
+    let mut config = Map::new();
+    for change in changes {
+        one(&mut config, change).map_err(|error| (change.clone(), error))?;
+    }
+    Ok(Value::Object(config))
+}
+
+fn one(config: &mut Map<String, Value>, change: &str) -> Result<(), ChangeError> {
+    let change = change.trim();
+    let (word, argument) = change
+        .split_once(char::is_whitespace)
+        .map_or((change, ""), |(word, rest)| (word, rest.trim()));
+    let instruction = word.to_ascii_uppercase();
+    if argument.is_empty() && !matches!(&instruction[..], "CMD" | "ENTRYPOINT") {
+        return Err(ChangeError::NoArgument);
+    }
+    match &instruction[..] {
+        "CMD" => set(config, "Cmd", command(argument)),
+        "ENTRYPOINT" => set(config, "Entrypoint", command(argument)),
+        "ENV" => {
+            for (name, value) in pairs(argument)? {
+                set_env(config, &name, &value);
+            }
+        }
+        "LABEL" => {
+            for (name, value) in pairs(argument)? {
+                add(config, "Labels", name, value.into());
+            }
+        }
+        "EXPOSE" => {
+            for port in argument.split_whitespace() {
+                add(config, "ExposedPorts", exposed(port)?, json!({}));
+            }
+        }
+        "VOLUME" => {
+            for volume in list(argument) {
+                add(config, "Volumes", volume, json!({}));
+            }
+        }
+        "USER" => set(config, "User", argument.into()),
+        "STOPSIGNAL" => set(config, "StopSignal", argument.into()),
+        "WORKDIR" if !argument.starts_with('/') => return Err(ChangeError::Relative),
+        "WORKDIR" => set(config, "WorkingDir", argument.into()),
+        _ => return Err(ChangeError::Unknown(instruction)),
+    }
+    Ok(())
+}
+
+fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
+    config.insert(key.to_owned(), value);
+}
+
+/// Adds a member to an object of the configuration.
+fn add(config: &mut Map<String, Value>, key: &str, member: String, value: Value) {
+    let entry = config.entry(key).or_insert_with(|| json!({}));
+    if let Value::Object(map) = entry {
+        map.insert(member, value);
+    }
+}
+
+/// `["a", "b"]` as it is, anything else through the shell.
+fn command(argument: &str) -> Value {
+    match serde_json::from_str::<Vec<String>>(argument) {
+        Ok(words) => words.into(),
+        Err(_) if argument.is_empty() => json!([]),
+        Err(_) => json!(["/bin/sh", "-c", argument]),
+    }
+}
+
+/// A JSON list, or words.
+fn list(argument: &str) -> Vec<String> {
+    serde_json::from_str(argument)
+        .unwrap_or_else(|_| argument.split_whitespace().map(str::to_owned).collect())
+}
+
+fn set_env(config: &mut Map<String, Value>, name: &str, value: &str) {
+    let prefix = format!("{name}=");
+    let mut list: Vec<Value> = config
+        .get("Env")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    list.retain(|old| !old.as_str().is_some_and(|old| old.starts_with(&prefix)));
+    list.push(format!("{prefix}{value}").into());
+    set(config, "Env", list.into());
+}
+
+fn exposed(port: &str) -> Result<String, ChangeError> {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let valid = number.parse::<u16>().is_ok() && matches!(protocol, "tcp" | "udp" | "sctp");
+    if valid {
+        Ok(format!("{number}/{protocol}"))
+    } else {
+        Err(ChangeError::Port(port.to_owned()))
+    }
+}
+
+/// `A=b C="d e"`, or the old `A b c` for one name.
+fn pairs(argument: &str) -> Result<Vec<(String, String)>, ChangeError> {
+    let words = words(argument)?;
+    let first = words.first().ok_or(ChangeError::NoArgument)?;
+    if !first.contains('=') {
+        let (name, value) = argument
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| ChangeError::NotAPair(argument.to_owned()))?;
+        return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
+    }
+    words
+        .into_iter()
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(ChangeError::NotAPair(word)),
+        })
+        .collect()
+}
+
+/// Splits at blanks outside quotes; a backslash takes the next character as it is.
+fn words(text: &str) -> Result<Vec<String>, ChangeError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some('\''), c) => word.get_or_insert_default().push(c),
+            (_, '\\') => word.get_or_insert_default().extend(chars.next()),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(ChangeError::Quote);
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(changes: &[&str]) -> Result<Value, ChangeError> {
+        let changes: Vec<_> = changes.iter().map(|&c| c.to_owned()).collect();
+        apply(&changes).map_err(|(_, error)| error)
+    }
+
+    #[test]
+    fn instructions_change_the_configuration() {
+        let config = changed(&[
+            "CMD [\"/bin/sh\", \"-l\"]",
+            "entrypoint /start now",
+            "ENV A=1 B=\"two words\" C='$x' D=a\\ b",
+            "ENV A 2 and more",
+            "LABEL a.b=c",
+            "EXPOSE 80 53/udp",
+            "VOLUME [\"/data\"]",
+            "USER app:app",
+            "WORKDIR /srv",
+            "STOPSIGNAL SIGINT",
+        ])
+        .unwrap();
+        assert_eq!(
+            config,
+            json!({
+                "Cmd": ["/bin/sh", "-l"],
+                "Entrypoint": ["/bin/sh", "-c", "/start now"],
+                "Env": ["B=two words", "C=$x", "D=a b", "A=2 and more"],
+                "Labels": {"a.b": "c"},
+                "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+                "Volumes": {"/data": {}},
+                "User": "app:app",
+                "WorkingDir": "/srv",
+                "StopSignal": "SIGINT",
+            })
+        );
+    }
+
+    #[test]
+    fn bad_instructions_say_what_is_bad() {
+        use ChangeError as E;
+        for (change, error) in [
+            ("RUN x", E::Unknown("RUN".into())),
+            ("ENV", E::NoArgument),
+            ("ENV A", E::NotAPair("A".into())),
+            ("ENV A=1 =2", E::NotAPair("=2".into())),
+            ("ENV A=\"1", E::Quote),
+            ("EXPOSE http", E::Port("http".into())),
+            ("WORKDIR srv", E::Relative),
+        ] {
+            assert_eq!(changed(&[change]), Err(error), "{change}");
+        }
+    }
+}
