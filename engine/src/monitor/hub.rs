@@ -82,7 +82,7 @@ pub(super) struct Parts<'a> {
 /// Why the workload's side is not listened to any longer.
 enum GuestError {
     Connection(ConnectionError),
-    Violation(&'static str),
+    Violation(String),
 }
 
 impl From<ConnectionError> for GuestError {
@@ -331,8 +331,8 @@ impl<'a> Hub<'a> {
                     stream,
                     bytes,
                 } => {
-                    if session != WORKLOAD || stream == Stream::Stdin || !self.started {
-                        return Err(GuestError::Violation("output of no process"));
+                    if session != WORKLOAD || stream == Stream::Stdin {
+                        return Err(GuestError::Violation("output of no process".to_owned()));
                     }
                     if !self.first_output {
                         self.first_output = true;
@@ -468,7 +468,7 @@ fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
     Ok(match frame {
         Frame::Hello(hello) if hello.version != PROTOCOL_VERSION => {
             return Err(GuestError::Violation(
-                "its version is not that of this program",
+                "its version is not that of this program".to_owned(),
             ));
         }
         Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
@@ -484,15 +484,20 @@ fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
             session: WORKLOAD,
             status,
         } if started => Meaning::End(Ending::Exited(*status)),
+        // Streams may move before `Started`: an input that nobody reads is said so at once.
         Frame::Eof {
             session: WORKLOAD, ..
-        } if started => Meaning::Forward,
-        Frame::Credit {
+        }
+        | Frame::Credit {
             session: WORKLOAD,
             stream: Stream::Stdin,
             ..
-        } if started => Meaning::Forward,
-        _ => return Err(GuestError::Violation("a frame out of turn")),
+        } => Meaning::Forward,
+        other => {
+            let text = format!("{other:?}");
+            let name: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+            return Err(GuestError::Violation(format!("{name} out of turn")));
+        }
     })
 }
 
