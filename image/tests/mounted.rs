@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::testing::TarBuilder;
 use common::{assert_same, can_mount, fixtures, have, mount_layers, run, survey};
 use hullbox_image::{Image, LoadOptions, Source, Store};
 use std::ffi::OsStr;
@@ -74,6 +75,108 @@ fn layers_of_other_tools_are_what_those_unpack() {
     }
 }
 
+/// Layers that other tools would hardly write, and what umoci makes of them.
+#[test]
+fn layers_made_by_hand_are_what_umoci_unpacks() {
+    if !can_mount() || !have("umoci") {
+        eprintln!("skipped: needs root, loop devices, EROFS and umoci");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    let layout = work.path().join("layout");
+    let target = format!("{}:x", layout.display());
+    let umoci = |args: &[&str]| {
+        let args: Vec<_> = args.iter().map(OsStr::new).collect();
+        run("umoci", &args);
+    };
+    umoci(&["init", "--layout", layout.to_str().unwrap()]);
+    umoci(&["new", "--image", &target]);
+    for (i, tar) in handmade().iter().enumerate() {
+        let file = work.path().join(format!("{i}.tar"));
+        std::fs::write(&file, tar).unwrap();
+        umoci(&[
+            "raw",
+            "add-layer",
+            "--image",
+            &target,
+            file.to_str().unwrap(),
+        ]);
+    }
+    let theirs = umoci_unpack(&layout, "x", &work.path().join("unpacked"));
+    let mut store = Store::open(work.path().join("store")).unwrap();
+    let image = load(&mut store, &layout);
+    check(&image);
+    let (merged, _mounts) = mount_layers(&paths(&image), &work.path().join("mnt"));
+    assert_same(&survey(&merged), &survey(&theirs));
+}
+
+fn handmade() -> Vec<Vec<u8>> {
+    let mut base = TarBuilder::default();
+    base.dir("usr").dir("usr/lib").file("usr/lib/old", b"old");
+    base.symlink("lib", "usr/lib").symlink("absolute", "/usr");
+    base.entry(b'5', "secret/", b"")
+        .mode(0o700)
+        .owner(3, 4)
+        .mtime(1000);
+    base.entry(b'0', "secret/key", b"key")
+        .mode(0o4711)
+        .owner(7, 8)
+        .mtime(2000);
+    base.dir("opaque")
+        .file("opaque/hidden", b"")
+        .dir("opaque/deep")
+        .file("opaque/deep/x", b"");
+    base.dir("dir-to-file")
+        .file("dir-to-file/x", b"")
+        .file("file-to-dir", b"");
+    base.symlink("link-to-dir", "usr")
+        .dir("dir-to-link")
+        .file("dir-to-link/x", b"");
+    base.dir("merged")
+        .file("merged/one", b"1")
+        .file("gone", b"")
+        .file("both", b"1");
+
+    let mut middle = TarBuilder::default();
+    middle.entry(b'0', "lib/through-link", b"a").mtime(5);
+    middle
+        .entry(b'0', "absolute/lib/through-two", b"b")
+        .mtime(5);
+    middle.hard_link("usr/lib/linked", "secret/key");
+    middle
+        .file("opaque/kept", b"2")
+        .file("opaque/.wh..wh..opq", b"")
+        .dir("opaque");
+    middle
+        .file("dir-to-file", b"2")
+        .dir("file-to-dir")
+        .file("file-to-dir/x", b"2");
+    middle
+        .dir("link-to-dir")
+        .file("link-to-dir/x", b"2")
+        .symlink("dir-to-link", "usr");
+    middle.dir("merged").file("merged/two", b"2");
+    middle.file(".wh.gone", b"").file(".wh.nothing", b"");
+    middle
+        .file(".wh..wh.aufs", b"")
+        .dir(".wh..wh.plnk")
+        .file(".wh..wh.plnk/1.2", b"");
+
+    let mut top = TarBuilder::default();
+    top.dir("merged")
+        .file("merged/.wh.one", b"")
+        .file("merged/three", b"3");
+    top.file("gone", b"back")
+        .dir("opaque")
+        .file("opaque/.wh.kept", b"");
+    top.dir("usr")
+        .dir("usr/lib")
+        .entry(b'0', "usr/lib/old", b"new")
+        .mode(0o600)
+        .mtime(9);
+    vec![base.finish(), middle.finish(), top.finish()]
+}
+
 fn tag_of(layout: &Path) -> String {
     let index: serde_json::Value =
         serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
@@ -81,4 +184,105 @@ fn tag_of(layout: &Path) -> String {
         .as_str()
         .unwrap()
         .to_owned()
+}
+
+/// Everything GNU tar can write, in each of its formats.
+fn odd_tree(root: &Path) {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let long = "directory-with-a-long-name/".repeat(8);
+    std::fs::create_dir_all(root.join(&long)).unwrap();
+    std::fs::write(root.join(&long).join("x".repeat(120)), "long").unwrap();
+    std::fs::write(root.join("empty"), "").unwrap();
+    std::fs::write(root.join("text"), "text\n").unwrap();
+    std::fs::write(root.join("block"), vec![7; 4096]).unwrap();
+    std::fs::write(root.join("blocks"), vec![9; 123_457]).unwrap();
+    std::fs::hard_link(
+        root.join("text"),
+        root.join("directory-with-a-long-name/linked"),
+    )
+    .unwrap();
+    symlink("text", root.join("link")).unwrap();
+    symlink("/".to_owned() + &"y/".repeat(100), root.join("long-link")).unwrap();
+    symlink("z".repeat(3000), root.join("longer-link")).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o4711);
+    std::fs::set_permissions(root.join("text"), mode).unwrap();
+    let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+    for i in 0..40u64 {
+        use std::os::unix::fs::FileExt;
+        sparse.write_all_at(b"island", i * 200_003).unwrap();
+    }
+    sparse.set_len(9_000_000).unwrap();
+    let hole = std::fs::File::create(root.join("hole")).unwrap();
+    hole.set_len(5_000_000).unwrap();
+    for (program, args) in [
+        ("mkfifo", &["fifo"][..]),
+        ("mknod", &["char", "c", "1", "3"]),
+        ("mknod", &["block-device", "b", "259", "70000"]),
+        ("chown", &["1000:2000", "blocks"]),
+        ("chown", &["-h", "5:6", "link"]),
+        ("touch", &["-d", "2001-02-03 04:05:06.789012345", "blocks"]),
+        ("touch", &["-h", "-d", "2011-02-03 04:05:06", "link"]),
+        ("setfattr", &["-n", "user.one", "-v", "1", "blocks"]),
+        (
+            "setfattr",
+            &["-n", "trusted.two", "-v", "2", "directory-with-a-long-name"],
+        ),
+    ] {
+        let status = std::process::Command::new(program)
+            .args(args)
+            .current_dir(root)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{program} {args:?}");
+    }
+}
+
+#[test]
+fn every_format_of_gnu_tar_is_read_as_gnu_tar_reads_it() {
+    if !can_mount() || !have("setfattr") {
+        eprintln!("skipped: needs root, loop devices, EROFS and setfattr");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    let tree = work.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    odd_tree(&tree);
+    let mut store = Store::open(work.path().join("store")).unwrap();
+    for format in [
+        "--format=gnu",
+        "--format=gnu --sparse",
+        "--format=oldgnu --sparse",
+        "--format=posix --xattrs --xattrs-include=*",
+        "--format=posix --sparse --sparse-version=0.0",
+        "--format=posix --sparse --sparse-version=0.1",
+        "--format=posix --sparse --sparse-version=1.0",
+        "--format=posix --pax-option=exthdr.name=%d/%f,delete=atime --owner=:4000000 --group=:3000000",
+    ] {
+        let tar = work.path().join("x.tar");
+        let unpacked = work.path().join("unpacked");
+        let _ = std::fs::remove_dir_all(&unpacked);
+        std::fs::create_dir(&unpacked).unwrap();
+        let options: Vec<_> = format.split(' ').map(OsStr::new).collect();
+        let create = [
+            "-cf".as_ref(),
+            tar.as_os_str(),
+            "-C".as_ref(),
+            tree.as_os_str(),
+            ".".as_ref(),
+        ];
+        run("tar", &[&options[..], &create].concat());
+        let extract = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf"].map(OsStr::new);
+        let from = [tar.as_os_str(), "-C".as_ref(), unpacked.as_os_str()];
+        run("tar", &[&extract[..], &from].concat());
+
+        let options = hullbox_image::ImportOptions::default();
+        let id = store
+            .import(Source::Path(&tar), &options, &mut |_| {})
+            .unwrap();
+        let image = store.resolve(&id.hex()).unwrap();
+        check(&image);
+        let (merged, _mounts) = mount_layers(&paths(&image), &work.path().join("mnt"));
+        eprintln!("{format}");
+        assert_same(&survey(&merged), &survey(&unpacked));
+    }
 }
