@@ -16,12 +16,11 @@
 //!
 //! # How a guest ends
 //!
-//! The VMM adds `panic=-1 reboot=k` to the kernel's command line. Init powers the machine off by
-//! writing the byte 1 to I/O port 0x5e0 (as root through `/dev/port` or after `ioperm`), and
-//! restarts it by writing 2; both take effect at once, so whatever must reach a disk is synced
-//! before. A restart without that announcement is an [`Outcome::Panic`], unless the kernel had
-//! masked its interrupts first, as an orderly `reboot(2)` does and a panic does not: then it is
-//! an [`Outcome::Reset`].
+//! The VMM adds `panic=-1 reboot=k` to the kernel's command line and offers a pvpanic port, 0x505.
+//! A kernel with a driver for that port announces a panic ([`Outcome::Panic`]) and a power-off
+//! ([`Outcome::Shutdown`]); an orderly `reboot(2)` is an [`Outcome::Reset`]. A kernel without the
+//! driver can only restart: with its interrupts masked, as `reboot(2)` leaves them, that is an
+//! [`Outcome::Reset`], otherwise an [`Outcome::Panic`].
 #![deny(unsafe_code)]
 
 mod arch;

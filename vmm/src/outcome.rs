@@ -5,11 +5,11 @@ use std::fmt;
 /// How a VM ended. Displayed, it is a clause to follow "the virtual machine".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The guest announced a power-off.
+    /// The guest powered itself off.
     Shutdown,
-    /// The guest announced, or orderly began, a reboot.
+    /// The guest restarted itself in good order.
     Reset,
-    /// The guest kernel restarted the machine without taking it down first: a panic.
+    /// The guest kernel panicked.
     Panic,
     /// The guest faulted while it handled a fault that it faulted on.
     TripleFault,

@@ -5,14 +5,15 @@
 //! | 0x064 | write 0xfe | the kernel restarts the machine (`reboot=k`) |
 //! | 0x064 | read | 0: the keyboard controller is never busy |
 //! | 0x3f8 to 0x3ff | | the serial port, if there is one |
-//! | 0x5e0 | write 1 | the guest's init announces: power off now |
-//! | 0x5e0 | write 2 | the guest's init announces: restart now |
+//! | 0x505 | read | the events that may be written |
+//! | 0x505 | write 1 | the kernel panicked |
+//! | 0x505 | write 4 | the kernel powers the machine off |
 //! | others | read | all ones, as from an empty bus |
 //! | others | write | ignored |
 //!
-//! A kernel that restarts without an announcement either panicked or was told to restart by
-//! something other than init. The two differ in the I/O APIC: an orderly restart masks every pin
-//! first, a panic restarts with interrupts as they were.
+//! Port 0x505 is QEMU's pvpanic device (docs/specs/pvpanic.rst there), for which our guest kernel
+//! has a driver. A kernel without one restarts in both cases. The two then differ in the I/O APIC:
+//! an orderly restart masks every pin first, a panic restarts with interrupts as they were.
 
 use crate::devices::serial::Serial;
 use crate::outcome::Outcome;
@@ -22,10 +23,9 @@ const KEYBOARD_COMMAND: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 const SERIAL_FIRST: u16 = 0x3f8;
 const SERIAL_LAST: u16 = 0x3ff;
-/// Where the guest's init announces the end.
-const ANNOUNCE: u16 = 0x5e0;
-const ANNOUNCE_SHUTDOWN: u8 = 1;
-const ANNOUNCE_RESET: u8 = 2;
+const PVPANIC: u16 = 0x505;
+const PVPANIC_PANICKED: u8 = 1;
+const PVPANIC_SHUTDOWN: u8 = 4;
 
 /// The devices behind ports.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ impl Ports {
         data.fill(0xff);
         match (port, &self.serial) {
             (KEYBOARD_COMMAND, _) => data.fill(0),
+            (PVPANIC, _) => data.fill(PVPANIC_PANICKED | PVPANIC_SHUTDOWN),
             (SERIAL_FIRST..=SERIAL_LAST, Some(serial)) => {
                 let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
@@ -69,8 +70,8 @@ impl Ports {
             } else {
                 Outcome::Panic
             }),
-            (ANNOUNCE, [ANNOUNCE_SHUTDOWN], _) => Some(Outcome::Shutdown),
-            (ANNOUNCE, [ANNOUNCE_RESET], _) => Some(Outcome::Reset),
+            (PVPANIC, [events], _) if events & PVPANIC_PANICKED != 0 => Some(Outcome::Panic),
+            (PVPANIC, [events], _) if events & PVPANIC_SHUTDOWN != 0 => Some(Outcome::Shutdown),
             (SERIAL_FIRST..=SERIAL_LAST, _, Some(serial)) => {
                 let mut serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
@@ -92,15 +93,19 @@ mod tests {
         let ports = Ports::new(None);
         assert_eq!(ports.write(0x64, &[0xfe], || true), Some(Outcome::Reset));
         assert_eq!(ports.write(0x64, &[0xfe], || false), Some(Outcome::Panic));
-        assert_eq!(ports.write(0x5e0, &[1], || false), Some(Outcome::Shutdown));
-        assert_eq!(ports.write(0x5e0, &[2], || false), Some(Outcome::Reset));
+        assert_eq!(ports.write(0x505, &[1], || false), Some(Outcome::Panic));
+        assert_eq!(ports.write(0x505, &[4], || false), Some(Outcome::Shutdown));
         for port in 0..=u16::MAX {
             for data in [&[0u8][..], &[0xff; 4], &[0x5a; 2], &[]] {
                 assert_eq!(ports.write(port, data, || true), None);
             }
             let mut byte = [0u8; 4];
             ports.read(port, &mut byte);
-            let expected = if port == 0x64 { 0 } else { 0xff };
+            let expected = match port {
+                0x64 => 0,
+                0x505 => 5,
+                _ => 0xff,
+            };
             assert_eq!(byte, [expected; 4]);
         }
     }
