@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A guest that does not come back after this long never will.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
 /// Fewer instructions a second than this are no hardware's: a kernel would take minutes to boot.
 const SLOW_PER_S: u64 = 30_000_000;
 
@@ -277,26 +277,33 @@ impl Guest {
 
     /// Instructions a second of a counting loop, `None` when not even that runs.
     fn speed(&mut self) -> Result<Option<u64>, String> {
-        // Few at first: where they are interpreted, more would take long; where they are not,
-        // few are over too soon to be timed.
-        let mut speed = None;
-        for rounds in [20_000u32, 10_000_000] {
-            self.enter(&guest::counting_loop(rounds))?;
-            let begin = Instant::now();
-            match self.vcpu.run() {
-                Ok(VcpuExit::IoOut(ANSWER_PORT, _)) => {}
-                Ok(_) => return Ok(speed),
-                Err(error) => return Err(format!("running a vCPU ({error})")),
-            }
-            let elapsed = begin.elapsed();
-            let instructions = u128::from(rounds) * guest::INSTRUCTIONS_PER_ROUND;
-            let per_s = instructions * 1_000_000_000 / elapsed.as_nanos().max(1);
-            speed = Some(u64::try_from(per_s).unwrap_or(u64::MAX));
-            if elapsed > Duration::from_millis(4) {
+        let mut best = None;
+        // Few rounds at first: where they are interpreted, more would take long. Several times,
+        // because others use this CPU too, and a pause of ours is not KVM's.
+        for _ in 0..3 {
+            best = best.max(self.time_rounds(20_000)?);
+            if best.is_none_or(|speed| speed >= SLOW_PER_S) {
                 break;
             }
         }
-        Ok(speed)
+        // Where they are not interpreted, few are over too soon to be timed well.
+        if best.is_some_and(|speed| speed >= SLOW_PER_S) {
+            best = best.max(self.time_rounds(10_000_000)?);
+        }
+        Ok(best)
+    }
+
+    fn time_rounds(&mut self, rounds: u32) -> Result<Option<u64>, String> {
+        self.enter(&guest::counting_loop(rounds))?;
+        let begin = Instant::now();
+        match self.vcpu.run() {
+            Ok(VcpuExit::IoOut(ANSWER_PORT, _)) => {}
+            Ok(_) => return Ok(None),
+            Err(error) => return Err(format!("running a vCPU ({error})")),
+        }
+        let elapsed = begin.elapsed().as_nanos().max(1);
+        let instructions = u128::from(rounds) * guest::INSTRUCTIONS_PER_ROUND;
+        Ok(u64::try_from(instructions * 1_000_000_000 / elapsed).ok())
     }
 }
 
