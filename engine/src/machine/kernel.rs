@@ -4,6 +4,7 @@
 //! does, is small, and its package need not be installed to be used.
 
 use super::modules::{ModuleError, ModuleTree};
+use super::plan::find_program;
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs;
@@ -213,7 +214,7 @@ fn fetch(cache: &Path, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelE
 
 /// The name of the newest kernel package, from apt's own metadata.
 fn newest_package() -> Result<String, KernelError> {
-    let output = Command::new("apt-cache")
+    let output = Command::new(find_program("apt-cache", &[]).ok_or(KernelError::NoApt)?)
         .args(["depends", META_PACKAGE])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -234,7 +235,7 @@ fn download(package: &str, dir: &Path) -> Result<PathBuf, KernelError> {
         package: package.to_owned(),
         reason,
     };
-    let output = Command::new("apt-get")
+    let output = Command::new(find_program("apt-get", &[]).ok_or(KernelError::NoApt)?)
         // The directory is closed to apt's own unprivileged user.
         .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
         .current_dir(dir)
@@ -277,7 +278,7 @@ fn unpack(package: &Path, dir: &Path) -> Result<PathBuf, KernelError> {
     let _ = fs::remove_dir_all(tree.join("usr/share"));
     for release in read_names(&tree.join("lib/modules")) {
         // With its index, modprobe works inside the machine; without, only what we load is there.
-        let _ = Command::new("depmod")
+        let _ = Command::new(find_program("depmod", &[]).unwrap_or_else(|| "depmod".into()))
             .arg("-b")
             .arg(&tree)
             .arg(release)
