@@ -157,10 +157,8 @@ fn handmade() -> Vec<Vec<u8>> {
         .symlink("dir-to-link", "usr");
     middle.dir("merged").file("merged/two", b"2");
     middle.file(".wh.gone", b"").file(".wh.nothing", b"");
-    middle
-        .file(".wh..wh.aufs", b"")
-        .dir(".wh..wh.plnk")
-        .file(".wh..wh.plnk/1.2", b"");
+    // umoci takes other names of this kind for files; Docker, and we, ignore them all.
+    middle.file(".wh..wh.aufs", b"");
 
     let mut top = TarBuilder::default();
     top.dir("merged")
