@@ -95,6 +95,7 @@ impl Store {
             insert(&transaction, image)?;
         }
         transaction.commit()?;
+        self.checkpoint()?;
         drop(staging);
         // Also for removals that had to wait for this operation.
         self.sweep_if_needed()

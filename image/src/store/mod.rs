@@ -29,7 +29,7 @@ pub(crate) use staging::Staging;
 use crate::limits::Limits;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -142,10 +142,22 @@ impl Store {
         make_dir(&self.root)?;
         // Changing the journal mode does not honour the busy timeout, so first users queue here.
         let _alone = staging::lock_exclusive(&self.use_lock_path())?;
+        // The log and the shared memory, made later, take after the index.
+        let index = self.root.join("images.db");
+        std::fs::set_permissions(&index, std::fs::Permissions::from_mode(0o600))
+            .map_err(StoreError::io("protect", &index))?;
         for dir in ["blobs/sha256", "layers", "staging"] {
             make_dir(&self.root.join(dir))?;
         }
-        schema::migrate(&mut self.db)
+        schema::migrate(&mut self.db)?;
+        self.checkpoint()
+    }
+
+    /// Brings the log into the index, unless another command reads there: then a later one does.
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        self.db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
     }
 
     fn use_lock_path(&self) -> PathBuf {
@@ -175,8 +187,9 @@ fn open_index(path: &Path) -> Result<Connection, rusqlite::Error> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
-    // The last command to close would otherwise checkpoint and delete the log, and the next one
-    // make it again; the automatic checkpoint bounds it anyway.
+    // The last command to close would otherwise delete the log, and the next one make it again.
+    // What changes the index empties the log itself, so that the next to open finds nothing to
+    // read there.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // FULL, not NORMAL: files are unlinked after the transaction that forgets them. Were that
     // transaction lost in a power cut and the unlinking not, an image would lack its layers.

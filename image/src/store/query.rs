@@ -90,6 +90,11 @@ impl Store {
     /// # Errors
     /// [`ResolveError`].
     pub fn resolve(&self, text: &str) -> Result<Image, ResolveError> {
+        // One view of the index, and one lock of it.
+        let view = self
+            .db
+            .unchecked_transaction()
+            .map_err(|error| ResolveError::Store(text.to_owned(), error.into()))?;
         let found = self.find(text)?;
         let raw = self
             .config_bytes(&found.id)
@@ -99,6 +104,7 @@ impl Store {
         let layers = self
             .layers_of(&found.id)
             .map_err(|error| ResolveError::Store(text.to_owned(), error))?;
+        drop(view);
         Ok(Image {
             id: found.id,
             config,
@@ -154,6 +160,8 @@ impl Store {
                 params![found.id.digest().as_bytes()],
             )
             .map_err(failed)?;
+        self.checkpoint()
+            .map_err(|error| ResolveError::Store(source.to_owned(), error))?;
         Ok(found.id)
     }
 

@@ -125,6 +125,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let removed = apply(&transaction, &found.id, &removal)?;
         transaction.commit()?;
+        self.checkpoint()?;
         drop(staging);
         if removal.delete {
             self.try_sweep()?;
