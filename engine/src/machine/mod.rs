@@ -95,7 +95,9 @@ pub struct Status {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MachineError {
-    /// The share needs mounts.
+    /// The share needs mounts. A user namespace would give those to an ordinary user as well, but
+    /// then overlayfs in the machine could not read what belongs to others: it opens files with
+    /// `O_NOATIME`, which is their owners' privilege.
     #[error(
         "the helper machine must be started by root: sharing the host's files read-only takes \
          mounts of its own"

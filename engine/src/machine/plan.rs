@@ -130,7 +130,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
         "-display",
         "none",
         "-machine",
-        "q35,smbus=off,hpet=off,usb=off",
+        "q35,smbus=off,hpet=off,usb=off,dump-guest-core=off",
         "-accel",
         "tcg,thread=multi,tb-size=512",
         "-cpu",

@@ -362,6 +362,9 @@ pub fn child(args: &[OsString]) -> Result<(), Box<dyn std::error::Error + Send +
         return Err("the supervisor is gone".into());
     }
     let (role, rest) = rest.split_first().ok_or("no role given")?;
+    if role != "share" {
+        give_up_capabilities()?;
+    }
     match role.to_str() {
         Some("share") => {
             let [virtiofsd, fd, staging, volumes @ ..] = rest else {
@@ -383,4 +386,34 @@ pub fn child(args: &[OsString]) -> Result<(), Box<dyn std::error::Error + Send +
         }
         _ => Err("unknown role".into()),
     }
+}
+
+/// What talks with the guest needs nothing of root's but its own files: no capability is left, nor
+/// can a program that is started bring one back.
+fn give_up_capabilities() -> rustix::io::Result<()> {
+    use rustix::thread::{
+        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+        set_no_new_privs,
+    };
+    set_no_new_privs(true)?;
+    if rustix::process::geteuid().is_root() {
+        for number in 0..u64::BITS {
+            let capability = CapabilitySet::from_bits_retain(1 << number);
+            match remove_capability_from_bounding_set(capability) {
+                Ok(()) => {}
+                // Past the kernel's last one.
+                Err(Errno::INVAL) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
 }

@@ -191,8 +191,16 @@ fn mount_writable(data: Option<&str>, volumes: Vec<Held>) -> Result<(), Failure>
             None => {
                 let what = || failed(format!("cannot mount the data disk at {path}"));
                 paths::make_directories(&path).map_err(what())?;
-                mount(DATA_DISK, path.as_str(), "ext4", MountFlags::NOATIME, None)
-                    .map_err(what())?;
+                // What is deleted here is free again on the host, too.
+                let options = Some(c"discard");
+                mount(
+                    DATA_DISK,
+                    path.as_str(),
+                    "ext4",
+                    MountFlags::NOATIME,
+                    options,
+                )
+                .map_err(what())?;
             }
         }
     }
