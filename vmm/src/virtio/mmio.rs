@@ -26,8 +26,6 @@ const QUEUE_READY: usize = 0x44;
 /// Written by the driver when it added buffers; wired to the device's thread.
 pub(crate) const QUEUE_NOTIFY: usize = 0x50;
 pub(crate) const INTERRUPT_STATUS: usize = 0x60;
-/// Written by the driver when it took an interrupt; wired to nothing.
-pub(crate) const INTERRUPT_ACK: usize = 0x64;
 pub(crate) const STATUS: usize = 0x70;
 const QUEUE_DESC: usize = 0x80;
 const QUEUE_DRIVER: usize = 0x90;
@@ -252,12 +250,12 @@ impl Transport {
             self.forget_driver();
             return;
         }
+        if self.status & FAILED != 0 || self.needs_reset() {
+            return;
+        }
         if value & FAILED != 0 {
             self.status |= FAILED;
             self.publish_status();
-            return;
-        }
-        if self.status & FAILED != 0 || self.needs_reset() {
             return;
         }
         const STEPS: [u32; 4] = [
@@ -308,7 +306,6 @@ impl Transport {
         self.link.activate(Activation {
             ram: self.ram.clone(),
             queues,
-            features: self.driver_features,
             interrupt: self.interrupt.clone(),
         });
     }

@@ -19,7 +19,7 @@ pub(crate) mod mmio;
 pub(crate) mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod vsock;
+pub(crate) mod vsock;
 
 use crate::memory::{GuestRam, RegisterPages};
 use crate::stats::Counters;
@@ -57,8 +57,6 @@ pub(crate) struct Activation {
     /// One for each queue of [`Identity::queue_sizes`]; those that the driver did not set up are
     /// not ready.
     pub(crate) queues: Vec<Queue>,
-    /// What the driver accepted.
-    pub(crate) features: u64,
     /// How to reach the driver.
     pub(crate) interrupt: Interrupt,
 }
@@ -117,7 +115,7 @@ impl Interrupt {
         }
     }
 
-    fn trigger(&self) {
+    pub(crate) fn trigger(&self) {
         self.counters.interrupts.add(1);
         // The counter cannot overflow: the kernel resets it as it raises the interrupt.
         let _ = self.line.write(1);

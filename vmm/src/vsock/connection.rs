@@ -1,240 +1,330 @@
-//! One connection: a Unix socket on the host, a credit account towards the guest.
+//! One stream between a port of the guest and a Unix socket of the host.
 
-use super::packet::{ConnectionKey, Header, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use super::packet::{Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use crate::memory::{Iovecs, send};
+use crate::virtio::chain::Pieces;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io;
 use std::num::Wrapping;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vm_memory::GuestMemoryBackend;
 
-/// Bytes from the guest that we hold for a host socket that does not take them (`buf_alloc`).
-pub(super) const BUFFER_BYTES: u32 = 256 * 1024;
+/// Bytes that the guest may have on their way to a host program: what we promise to keep when the
+/// host program does not read.
+pub(super) const BUFFER: u32 = 256 * 1024;
+/// The guest hears of new credit when it may have used up this much of the old.
+const CREDIT_STEP: u32 = BUFFER / 2;
 
-/// Whether the guest has agreed to the connection.
+/// The ports of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) host_port: u32,
+    pub(super) guest_port: u32,
+}
+
+/// How far a stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// The host asked; the guest has not answered.
-    AwaitingGuest,
-    /// Both ends agreed.
-    Established,
-    /// The guest is done with it; what it sent is still on its way to the host.
+pub(super) enum Phase {
+    /// A host program wants to connect; the guest has not been asked.
+    Requesting,
+    /// The guest has been asked.
+    Requested,
+    /// The guest wanted to connect, and a host program listened; the guest does not know yet.
+    Accepted,
+    /// Both sides know.
+    Open,
+    /// The guest is done with it; what it sent is still on its way to the host program.
     Draining,
 }
 
-/// What became of a connection's socket.
+/// A stream is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// It goes on.
-    Open,
-    /// Both directions are over and everything was delivered.
-    Finished,
-    /// The host closed its end under unsent bytes, or the socket failed.
-    Broken,
+pub(super) enum End {
+    /// The guest must be told: by failure, by a broken rule, or in answer to its close.
+    Reset,
+    /// The guest knows.
+    Silent,
 }
 
+/// What to tell the guest next about a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A packet without data, with flags.
+    Control(Op, u32),
+    /// Whatever can be read, at most so many bytes.
+    Data(usize),
+}
+
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: UnixStream,
-    pub state: State,
-    /// Bytes from the guest that the host socket has not taken.
+    pub(super) stream: UnixStream,
+    pub(super) phase: Phase,
+    /// It is in the list of streams that have something for the guest.
+    pub(super) queued: bool,
+    /// What the socket was when last asked; edges of epoll set these.
+    pub(super) readable: bool,
+    writable: bool,
+    /// The host program closed both directions.
+    hung_up: bool,
+    /// There is nothing more to read from the host program.
+    ended: bool,
+
+    /// From the guest, not yet taken by the socket. At most [`BUFFER`] bytes.
     backlog: VecDeque<u8>,
-    /// Bytes sent to the guest, bytes it says it consumed, and the room it says it has.
+    /// Bytes taken by the socket, ever; and what the guest last heard of it.
+    forwarded: Wrapping<u32>,
+    forwarded_told: Wrapping<u32>,
+    credit_wanted: bool,
+
+    /// Bytes sent to the guest, ever; and what it last said about its buffer.
     sent: Wrapping<u32>,
-    consumed_by_guest: Wrapping<u32>,
     guest_buffer: u32,
-    /// Bytes of the guest delivered to the host, and what of that the guest was told.
-    delivered: Wrapping<u32>,
-    announced: Wrapping<u32>,
-    /// The guest will send, and receive, more.
-    guest_sends: bool,
-    guest_receives: bool,
-    /// The host's end sent its last byte; both its directions are closed.
-    pub host_ended: bool,
-    pub host_hung_up: bool,
-    /// It is in the queue of those with bytes for the guest.
-    pub queued: bool,
-    /// A credit request is outstanding.
-    pub asked_for_credit: bool,
-    /// What the one-shot epoll registration waits for; `None` after it fired.
-    armed: Option<EventSet>,
+    guest_forwarded: Wrapping<u32>,
+    credit_asked: bool,
+
+    /// What the guest said it will not do any more, and what we said.
+    guest_shutdown: u32,
+    own_shutdown: u32,
 }
 
 impl Connection {
-    /// Takes over a non-blocking socket and registers it.
-    pub(super) fn new(
-        stream: UnixStream,
-        state: State,
-        epoll: &Epoll,
-        key: ConnectionKey,
-    ) -> io::Result<Self> {
-        let event = EpollEvent::new(EventSet::ONE_SHOT, key.token());
-        epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), event)?;
-        Ok(Self {
+    pub(super) const fn new(stream: UnixStream, phase: Phase) -> Self {
+        Self {
             stream,
-            state,
-            backlog: VecDeque::new(),
-            sent: Wrapping(0),
-            consumed_by_guest: Wrapping(0),
-            guest_buffer: 0,
-            delivered: Wrapping(0),
-            announced: Wrapping(0),
-            guest_sends: true,
-            guest_receives: true,
-            host_ended: false,
-            host_hung_up: false,
+            phase,
             queued: false,
-            asked_for_credit: false,
-            armed: Some(EventSet::empty()),
-        })
+            readable: true,
+            writable: true,
+            hung_up: false,
+            ended: false,
+            backlog: VecDeque::new(),
+            forwarded: Wrapping(0),
+            forwarded_told: Wrapping(0),
+            credit_wanted: false,
+            sent: Wrapping(0),
+            guest_buffer: 0,
+            guest_forwarded: Wrapping(0),
+            credit_asked: false,
+            guest_shutdown: 0,
+            own_shutdown: 0,
+        }
     }
 
-    /// Bytes that the guest has room for. A guest that lies only starves or overfills itself.
-    pub(super) fn credit(&self) -> usize {
-        let in_flight = (self.sent - self.consumed_by_guest).0;
-        usize::try_from(self.guest_buffer.saturating_sub(in_flight)).unwrap_or(0)
+    /// Note what a packet's header says about the guest's buffer.
+    pub(super) const fn take_credit(&mut self, buf_alloc: u32, fwd_cnt: u32) {
+        self.guest_buffer = buf_alloc;
+        self.guest_forwarded = Wrapping(fwd_cnt);
+        self.credit_asked = false;
     }
 
-    /// Reads the credit account that every packet carries.
-    pub(super) fn note_credit(&mut self, header: &Header) {
-        self.guest_buffer = header.buf_alloc;
-        self.consumed_by_guest = Wrapping(header.fwd_cnt);
-        self.asked_for_credit = false;
+    /// How many bytes the guest can take. A guest that lies hurts itself.
+    fn credit(&self) -> usize {
+        let outstanding = (self.sent - self.guest_forwarded).0;
+        self.guest_buffer.saturating_sub(outstanding) as usize
     }
 
-    /// Writes our side of the account into a packet to the guest.
-    pub(super) fn stamp(&mut self, header: &mut Header) {
-        header.buf_alloc = BUFFER_BYTES;
-        header.fwd_cnt = self.delivered.0;
-        self.announced = self.delivered;
+    /// Values for the header of a packet to the guest; it then knows them.
+    pub(super) const fn give_credit(&mut self) -> (u32, u32) {
+        self.forwarded_told = self.forwarded;
+        self.credit_wanted = false;
+        (BUFFER, self.forwarded.0)
     }
 
-    /// Whether the guest should hear of the room it has, lest it stalls.
-    pub(super) fn owes_credit(&self) -> bool {
-        self.guest_sends && (self.delivered - self.announced).0 >= BUFFER_BYTES / 4
-    }
-
-    /// Reads at most `buffer.len()` bytes for the guest.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (&self.stream).read(buffer)?;
-        self.sent += Wrapping(u32::try_from(count).unwrap_or(u32::MAX));
-        Ok(count)
-    }
-
-    /// Whether bytes from the host could go to the guest now.
-    pub(super) fn may_read(&self) -> bool {
-        self.state == State::Established
-            && !self.host_ended
-            && self.guest_receives
-            && self.credit() > 0
-    }
-
-    /// Takes bytes of the guest. `None`: it sent more than it had room for, or after its end.
-    pub(super) fn take_from_guest(&mut self, bytes: &[u8]) -> Option<Progress> {
-        let room = usize::try_from(BUFFER_BYTES).unwrap_or(0) - self.backlog.len();
-        if self.state != State::Established || !self.guest_sends || bytes.len() > room {
+    /// What to tell the guest next, if anything.
+    pub(super) fn next(&self) -> Option<Next> {
+        match self.phase {
+            Phase::Requesting => return Some(Next::Control(Op::Request, 0)),
+            Phase::Requested | Phase::Draining => return None,
+            Phase::Accepted => return Some(Next::Control(Op::Response, 0)),
+            Phase::Open => {}
+        }
+        if self.credit_wanted {
+            return Some(Next::Control(Op::CreditUpdate, 0));
+        }
+        let shutdown = self.shutdown_due();
+        if shutdown & !self.own_shutdown != 0 {
+            return Some(Next::Control(Op::Shutdown, shutdown));
+        }
+        if self.ended || !self.readable || self.guest_shutdown & SHUTDOWN_RECEIVE != 0 {
             return None;
         }
-        let mut direct = 0;
-        if self.backlog.is_empty() {
-            direct = match (&self.stream).write(bytes) {
-                Ok(count) => count,
-                Err(error) if is_transient(&error) => 0,
-                Err(_) => return Some(Progress::Broken),
-            };
-            self.count_delivered(direct);
+        match self.credit() {
+            0 if self.credit_asked => None,
+            0 => Some(Next::Control(Op::CreditRequest, 0)),
+            credit => Some(Next::Data(credit)),
         }
-        self.backlog.extend(&bytes[direct..]);
-        Some(Progress::Open)
     }
 
-    /// Gives the host socket what it takes of the backlog.
-    pub(super) fn flush(&mut self) -> Progress {
-        while !self.backlog.is_empty() {
-            let (front, _) = self.backlog.as_slices();
-            match (&self.stream).write(front) {
-                Ok(0) => return Progress::Broken,
-                Ok(count) => {
-                    self.backlog.drain(..count);
-                    self.count_delivered(count);
-                }
-                Err(error) if is_transient(&error) => return Progress::Open,
-                Err(_) => return Progress::Broken,
-            }
+    /// What the host program will not do any more, as far as the guest may know it: the end comes
+    /// after all data.
+    const fn shutdown_due(&self) -> u32 {
+        match (self.ended, self.hung_up) {
+            (false, _) => 0,
+            (true, false) => SHUTDOWN_SEND,
+            (true, true) => SHUTDOWN_BOTH,
         }
-        if self.state == State::Draining {
-            return Progress::Finished;
-        }
-        self.pass_on_shutdown()
     }
 
-    fn count_delivered(&mut self, count: usize) {
-        self.delivered += Wrapping(u32::try_from(count).unwrap_or(u32::MAX));
+    /// A control packet is in the guest's hands.
+    pub(super) const fn told(&mut self, op: Op, flags: u32) {
+        match op {
+            Op::Request => self.phase = Phase::Requested,
+            Op::Response => self.phase = Phase::Open,
+            Op::Shutdown => self.own_shutdown |= flags,
+            Op::CreditRequest => self.credit_asked = true,
+            _ => {}
+        }
     }
 
-    /// Notes a shutdown of the guest; it reaches the host behind the backlog.
-    pub(super) fn shut_down(&mut self, flags: u32) -> Progress {
-        self.guest_sends &= flags & SHUTDOWN_SEND == 0;
-        self.guest_receives &= flags & SHUTDOWN_RECEIVE == 0;
-        self.pass_on_shutdown()
+    /// Data is in the guest's hands.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u32;
     }
 
-    fn pass_on_shutdown(&self) -> Progress {
-        if self.guest_sends || !self.backlog.is_empty() {
-            return Progress::Open;
-        }
-        if !self.guest_receives {
-            return Progress::Finished;
-        }
-        // The host may be gone already, which its own hang-up tells.
-        let _ = self.stream.shutdown(Shutdown::Write);
-        Progress::Open
+    /// The socket has no more data, for good.
+    pub(super) const fn end(&mut self) {
+        self.ended = true;
+        self.readable = false;
     }
 
-    /// The guest is done: drop the connection now, or once the backlog is delivered.
-    pub(super) fn drain(&mut self) -> Progress {
-        if self.backlog.is_empty() {
-            return Progress::Finished;
+    /// Epoll saw edges on the socket.
+    pub(super) fn edges(
+        &mut self,
+        readable: bool,
+        writable: bool,
+        hung_up: bool,
+    ) -> Result<(), End> {
+        self.readable |= readable || hung_up;
+        self.hung_up |= hung_up;
+        if self.hung_up && matches!(self.phase, Phase::Requesting | Phase::Requested) {
+            return Err(End::Reset);
         }
-        self.state = State::Draining;
-        Progress::Open
-    }
-
-    /// Tells a host that asked for a connection that it has one.
-    pub(super) fn greet_host(&self, key: ConnectionKey) -> io::Result<()> {
-        (&self.stream).write_all(format!("OK {}\n", key.host_port).as_bytes())
-    }
-
-    /// Notes that the one-shot registration fired.
-    pub(super) fn disarm(&mut self) {
-        self.armed = None;
-    }
-
-    /// Waits for what can be acted on now: one-shot, so that a socket that nobody can serve at the
-    /// moment costs nothing. An empty set still reports a hang-up.
-    pub(super) fn arm(&mut self, epoll: &Epoll, key: ConnectionKey) -> io::Result<()> {
-        let mut wanted = EventSet::empty();
-        if self.may_read() && !self.queued {
-            wanted |= EventSet::IN;
+        if self.hung_up && self.guest_shutdown & SHUTDOWN_RECEIVE != 0 {
+            // Its end will not be read, and nobody reads what the guest sends.
+            return Err(End::Reset);
         }
-        if !self.backlog.is_empty() {
-            wanted |= EventSet::OUT;
+        if writable {
+            self.writable = true;
+            self.flush()?;
         }
-        if self.armed == Some(wanted) || (wanted.is_empty() && self.host_hung_up) {
-            return Ok(());
-        }
-        let event = EpollEvent::new(wanted | EventSet::ONE_SHOT, key.token());
-        epoll.ctl(ControlOperation::Modify, self.stream.as_raw_fd(), event)?;
-        self.armed = Some(wanted);
         Ok(())
     }
-}
 
-/// Not now, rather than never.
-pub(super) fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
+    /// Data from the guest: `bytes` of a packet's pieces, from `at` on.
+    pub(super) fn receive<M: GuestMemoryBackend>(
+        &mut self,
+        pieces: &Pieces<'_, M>,
+        at: usize,
+        bytes: usize,
+    ) -> Result<(), End> {
+        if self.phase != Phase::Open || self.guest_shutdown & SHUTDOWN_SEND != 0 {
+            return Err(End::Reset);
+        }
+        let mut done = 0;
+        if self.backlog.is_empty() && self.writable {
+            let mut vecs = Iovecs::new();
+            for piece in pieces.range(at, bytes) {
+                vecs.push(&piece);
+            }
+            done = self.sent_to_host(send(self.stream.as_fd(), &vecs))?;
+        }
+        let left = bytes - done;
+        if left == 0 {
+            return Ok(());
+        }
+        if self.backlog.len() + left > BUFFER as usize {
+            // The guest had no credit for this.
+            return Err(End::Reset);
+        }
+        let mut copy = vec![0u8; left];
+        if !pieces.read(at + done, &mut copy) {
+            return Err(End::Reset);
+        }
+        self.backlog.extend(copy);
+        Ok(())
+    }
+
+    /// Account for a write to the socket.
+    fn sent_to_host(&mut self, result: io::Result<usize>) -> Result<usize, End> {
+        match result {
+            Ok(bytes) => {
+                self.forwarded += bytes as u32;
+                if (self.forwarded - self.forwarded_told).0 >= CREDIT_STEP {
+                    self.credit_wanted = true;
+                }
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.writable = false;
+                Ok(0)
+            }
+            Err(_) => Err(End::Reset),
+        }
+    }
+
+    /// Give the socket what it can take of the backlog, and then what a guest's shutdown asks for.
+    fn flush(&mut self) -> Result<(), End> {
+        use rustix::net::SendFlags;
+        while self.writable && !self.backlog.is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let result = rustix::io::retry_on_intr(|| {
+                rustix::net::send(&self.stream, self.backlog.as_slices().0, flags)
+            });
+            let done = self.sent_to_host(result.map_err(io::Error::from))?;
+            self.backlog.drain(..done);
+        }
+        if self.backlog.is_empty() {
+            // A burst's buffer is not kept.
+            self.backlog = VecDeque::new();
+            return self.finish();
+        }
+        Ok(())
+    }
+
+    /// The guest wants to know our credit.
+    pub(super) const fn ask_credit(&mut self) {
+        self.credit_wanted = true;
+    }
+
+    /// The guest will not do something any more. It is over when it will do nothing.
+    pub(super) fn shut_down(&mut self, flags: u32) -> Result<(), End> {
+        self.guest_shutdown |= flags & SHUTDOWN_BOTH;
+        if self.backlog.is_empty() {
+            self.finish()?;
+        }
+        Ok(())
+    }
+
+    /// The guest forgot the stream: it ends as soon as the host program has everything.
+    pub(super) fn drain(&mut self) -> Result<(), End> {
+        self.phase = Phase::Draining;
+        if self.backlog.is_empty() {
+            return Err(End::Silent);
+        }
+        Ok(())
+    }
+
+    /// Pass the guest's shutdown on, now that all its data is.
+    fn finish(&self) -> Result<(), End> {
+        use std::net::Shutdown;
+        if self.phase == Phase::Draining {
+            return Err(End::Silent);
+        }
+        let how = match self.guest_shutdown {
+            0 => return Ok(()),
+            SHUTDOWN_RECEIVE => Shutdown::Read,
+            SHUTDOWN_SEND => Shutdown::Write,
+            _ => return Err(End::Reset),
+        };
+        // An error means that the host program is gone already, and epoll says so too.
+        let _ = self.stream.shutdown(how);
+        Ok(())
+    }
+
+    /// Bytes kept for the host program.
+    pub(super) fn buffered(&self) -> usize {
+        self.backlog.len()
+    }
 }

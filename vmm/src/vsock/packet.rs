@@ -1,166 +1,116 @@
-//! The packet header of virtio-vsock (virtio 1.2, section 5.10.6).
+//! A packet's header (virtio 1.2, section 5.10.6).
 
-use std::io::{self, Read, Write};
-
-/// Bytes of a header on the wire.
-pub(super) const HEADER_LEN: usize = 44;
-/// Context id of the host (section 5.10.4).
+/// Context id of the host.
 pub(super) const HOST_CID: u64 = 2;
-/// The stream socket type (section 5.10.6).
+/// Bytes of a header.
+pub(super) const HEADER_LEN: usize = 44;
+/// `VIRTIO_VSOCK_TYPE_STREAM`, the only type offered.
 pub(super) const TYPE_STREAM: u16 = 1;
-/// Most payload bytes a packet may carry: what Linux sends, and what our scratch buffer holds.
-pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
 
-/// What a packet does (section 5.10.6).
+/// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
 pub(super) enum Op {
-    Request,
-    Response,
-    Reset,
-    Shutdown,
-    Data,
-    CreditUpdate,
-    CreditRequest,
+    Request = 1,
+    Response = 2,
+    Rst = 3,
+    Shutdown = 4,
+    Rw = 5,
+    CreditUpdate = 6,
+    CreditRequest = 7,
 }
 
 impl Op {
-    const fn from_wire(op: u16) -> Option<Self> {
-        Some(match op {
+    pub(super) const fn from_u16(value: u16) -> Option<Self> {
+        Some(match value {
             1 => Self::Request,
             2 => Self::Response,
-            3 => Self::Reset,
+            3 => Self::Rst,
             4 => Self::Shutdown,
-            5 => Self::Data,
+            5 => Self::Rw,
             6 => Self::CreditUpdate,
             7 => Self::CreditRequest,
             _ => return None,
         })
     }
-
-    const fn wire(self) -> u16 {
-        match self {
-            Self::Request => 1,
-            Self::Response => 2,
-            Self::Reset => 3,
-            Self::Shutdown => 4,
-            Self::Data => 5,
-            Self::CreditUpdate => 6,
-            Self::CreditRequest => 7,
-        }
-    }
 }
 
-/// The sender of a shutdown will receive no more.
+/// Shutdown flag: the sender will not receive any more.
 pub(super) const SHUTDOWN_RECEIVE: u32 = 1;
-/// The sender of a shutdown will send no more.
+/// Shutdown flag: the sender will not send any more.
 pub(super) const SHUTDOWN_SEND: u32 = 2;
+/// Both.
+pub(super) const SHUTDOWN_BOTH: u32 = 3;
 
-/// A header, in host byte order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A header, as it is in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    pub src_cid: u64,
-    pub dst_cid: u64,
-    pub src_port: u32,
-    pub dst_port: u32,
-    pub len: u32,
-    pub kind: u16,
-    pub op: u16,
-    pub flags: u32,
-    pub buf_alloc: u32,
-    pub fwd_cnt: u32,
+    pub(super) src_cid: u64,
+    pub(super) dst_cid: u64,
+    pub(super) src_port: u32,
+    pub(super) dst_port: u32,
+    pub(super) len: u32,
+    pub(super) kind: u16,
+    pub(super) op: u16,
+    pub(super) flags: u32,
+    pub(super) buf_alloc: u32,
+    pub(super) fwd_cnt: u32,
 }
 
 impl Header {
-    /// Takes a header off the front of a packet.
-    pub(super) fn read_from(reader: &mut impl Read) -> io::Result<Self> {
-        Ok(Self {
-            src_cid: u64::from_le_bytes(take(reader)?),
-            dst_cid: u64::from_le_bytes(take(reader)?),
-            src_port: u32::from_le_bytes(take(reader)?),
-            dst_port: u32::from_le_bytes(take(reader)?),
-            len: u32::from_le_bytes(take(reader)?),
-            kind: u16::from_le_bytes(take(reader)?),
-            op: u16::from_le_bytes(take(reader)?),
-            flags: u32::from_le_bytes(take(reader)?),
-            buf_alloc: u32::from_le_bytes(take(reader)?),
-            fwd_cnt: u32::from_le_bytes(take(reader)?),
-        })
-    }
-
-    /// Puts the header at the front of a packet.
-    pub(super) fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        let mut wire = Vec::with_capacity(HEADER_LEN);
-        wire.extend_from_slice(&self.src_cid.to_le_bytes());
-        wire.extend_from_slice(&self.dst_cid.to_le_bytes());
-        wire.extend_from_slice(&self.src_port.to_le_bytes());
-        wire.extend_from_slice(&self.dst_port.to_le_bytes());
-        wire.extend_from_slice(&self.len.to_le_bytes());
-        wire.extend_from_slice(&self.kind.to_le_bytes());
-        wire.extend_from_slice(&self.op.to_le_bytes());
-        wire.extend_from_slice(&self.flags.to_le_bytes());
-        wire.extend_from_slice(&self.buf_alloc.to_le_bytes());
-        wire.extend_from_slice(&self.fwd_cnt.to_le_bytes());
-        writer.write_all(&wire)
-    }
-
-    /// What the packet does, if we know it.
-    pub(super) const fn op(&self) -> Option<Op> {
-        Op::from_wire(self.op)
-    }
-
-    /// A packet to the guest.
-    pub(super) const fn to_guest(guest_cid: u64, key: ConnectionKey, op: Op) -> Self {
+    pub(super) fn parse(bytes: &[u8; HEADER_LEN]) -> Self {
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let u64_at = |at: usize| u64::from(u32_at(at + 4)) << 32 | u64::from(u32_at(at));
         Self {
-            src_cid: HOST_CID,
-            dst_cid: guest_cid,
-            src_port: key.host_port,
-            dst_port: key.guest_port,
-            len: 0,
+            src_cid: u64_at(0),
+            dst_cid: u64_at(8),
+            src_port: u32_at(16),
+            dst_port: u32_at(20),
+            len: u32_at(24),
+            kind: u32_at(28) as u16,
+            op: (u32_at(28) >> 16) as u16,
+            flags: u32_at(32),
+            buf_alloc: u32_at(36),
+            fwd_cnt: u32_at(40),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0u8; HEADER_LEN];
+        bytes[0..8].copy_from_slice(&self.src_cid.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.dst_cid.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.src_port.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.dst_port.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.len.to_le_bytes());
+        bytes[28..30].copy_from_slice(&self.kind.to_le_bytes());
+        bytes[30..32].copy_from_slice(&self.op.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.buf_alloc.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.fwd_cnt.to_le_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_the_ring() {
+        let header = Header {
+            src_cid: 0x1_0000_0003,
+            dst_cid: HOST_CID,
+            src_port: 5,
+            dst_port: 6,
+            len: 7,
             kind: TYPE_STREAM,
-            op: op.wire(),
-            flags: 0,
-            buf_alloc: 0,
-            fwd_cnt: 0,
-        }
-    }
-
-    /// The connection that a packet from the guest is about.
-    pub(super) const fn key(&self) -> ConnectionKey {
-        ConnectionKey {
-            host_port: self.dst_port,
-            guest_port: self.src_port,
-        }
-    }
-}
-
-fn take<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    reader.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The two ports that name a connection: there is one guest, and one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ConnectionKey {
-    pub host_port: u32,
-    pub guest_port: u32,
-}
-
-impl ConnectionKey {
-    /// As the user data of an epoll registration.
-    pub(super) const fn token(self) -> u64 {
-        (self.host_port as u64) << 32 | self.guest_port as u64
-    }
-
-    /// The reverse of [`Self::token`].
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the halves are what is meant"
-    )]
-    pub(super) const fn from_token(token: u64) -> Self {
-        Self {
-            host_port: (token >> 32) as u32,
-            guest_port: token as u32,
-        }
+            op: Op::Rw as u16,
+            flags: 9,
+            buf_alloc: 10,
+            fwd_cnt: 11,
+        };
+        assert_eq!(Header::parse(&header.bytes()), header);
     }
 }

@@ -1,24 +1,16 @@
-//! The socket device (virtio 1.2, section 5.10), with Unix sockets for the host's side.
-
-mod connection;
-mod core;
-mod host;
-mod packet;
-#[cfg(test)]
-mod tests;
-
-pub use self::core::{Progress, QueueBroken, VsockCore};
+//! The socket device (virtio 1.2, section 5.10): [`VsockCore`] behind this VMM's transport.
 
 use super::{Activation, Backend, Identity};
 use crate::config::VsockConfig;
+use crate::vsock::{QueueBroken, VsockCore};
 use std::io;
 use std::os::fd::RawFd;
 use virtio_queue::QueueT;
 
 /// Device type.
-pub const KIND: u32 = 19;
+const KIND: u32 = 19;
 /// Largest sizes of the queues: packets to the guest, packets from it, events.
-pub const QUEUE_SIZES: &[u16] = &[128, 128, 16];
+const QUEUE_SIZES: &[u16] = &[128, 128, 16];
 
 /// A vsock device of this VMM.
 #[derive(Debug)]
@@ -30,7 +22,7 @@ pub(crate) struct Vsock {
 impl Vsock {
     pub(crate) fn new(config: &VsockConfig) -> io::Result<Self> {
         Ok(Self {
-            core: VsockCore::new(config.guest_cid, &config.uds_path)?,
+            core: VsockCore::new(config.guest_cid.into(), &config.uds_path)?,
             active: None,
         })
     }
@@ -52,15 +44,11 @@ impl Vsock {
         if !receive.ready() || !transmit.ready() {
             return Ok(false);
         }
-        let from_guest = core.transmit(&active.ram, transmit)?;
-        let to_guest = core.receive(&active.ram, receive)?;
-        if from_guest.used {
-            active.interrupt.used(&active.ram, transmit);
+        let served = core.service(&active.ram, receive, transmit)?;
+        if served.rx || served.tx {
+            active.interrupt.trigger();
         }
-        if to_guest.used {
-            active.interrupt.used(&active.ram, receive);
-        }
-        Ok(from_guest.more || to_guest.more)
+        Ok(served.more)
     }
 }
 
@@ -84,12 +72,16 @@ impl Backend for Vsock {
     }
 
     fn ready(&mut self) -> bool {
+        if self.active.is_some() {
+            return self.notify();
+        }
+        // Remembered until the guest has a driver.
         self.core.take_host_events();
-        self.notify()
+        false
     }
 
     fn poll_fd(&self) -> Option<RawFd> {
-        Some(self.core.poll_fd())
+        Some(self.core.epoll_fd())
     }
 
     fn reset(&mut self) {

@@ -1,17 +1,37 @@
-//! The device without its transport: packets in rings on one side, Unix sockets on the other.
+//! The vsock device without its transport (virtio 1.2, section 5.10): packets in rings on one side,
+//! Unix sockets on the other.
+//!
+//! The VMM's own device and the helper machine's vhost-user back end are both made of
+//! [`VsockCore`]. A guest that dials port `P` of CID 2 reaches the Unix socket `<uds_path>_P`. A
+//! program of the host dials `<uds_path>`, writes `CONNECT <port>\n` and reads `OK <port>\n`.
+//!
+//! Data goes from guest memory to sockets and back without a copy in between, except for what a
+//! host program does not take at once. Nothing is without a bound: streams, host programs that
+//! have not said what they want, resets that the guest has no buffer for, and bytes kept.
 
-use super::connection::{BUFFER, Broken, Connection, Key, Next, Phase};
-use super::host::{Host, HostEvent, welcome};
-use super::packet::{HEADER_LEN, HOST_CID, Header, Op, SHUTDOWN_BOTH, TYPE_STREAM};
+mod connection;
+mod host;
+mod packet;
+
 use crate::memory::{Iovecs, recv};
 use crate::virtio::chain::{Buffers, Pieces};
+use connection::{BUFFER, Connection, End, Key, Next, Phase};
+use host::{Host, HostEvent, welcome};
+use packet::{HEADER_LEN, HOST_CID, Header, Op, SHUTDOWN_BOTH, TYPE_STREAM};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryBackend;
+
+/// What a pass over a queue did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    used: bool,
+    more: bool,
+}
 
 /// Most streams at a time.
 const MAX_CONNECTIONS: usize = 1024;
@@ -37,21 +57,21 @@ impl From<virtio_queue::Error> for QueueBroken {
     }
 }
 
-/// What a call did.
+/// What [`VsockCore::service`] did, and what is left to its caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Buffers were used: the driver may have to be interrupted.
-    pub used: bool,
-    /// There is more to do; the call ended for the sake of others.
+pub struct Served {
+    /// Notify the driver of the queue of packets to the guest.
+    pub rx: bool,
+    /// Notify the driver of the queue of packets from the guest.
+    pub tx: bool,
+    /// There is more to do: call again without waiting.
     pub more: bool,
 }
 
-/// A vsock device over any transport: the VMM's own, or a vhost-user back end.
+/// See the module.
 ///
-/// It waits for nothing. Its owner polls [`VsockCore::poll_fd`] and the queues' notifications and
-/// then calls [`VsockCore::take_host_events`], [`VsockCore::transmit`] for the queue of packets
-/// from the guest, and [`VsockCore::receive`] for the queue of packets to the guest; the latter
-/// after each of the others, since both lead to packets.
+/// It waits for nothing. Its owner calls [`VsockCore::service`] whenever the guest notified one of
+/// the two data queues or [`VsockCore::epoll_fd`] is readable.
 #[derive(Debug)]
 pub struct VsockCore {
     guest_cid: u64,
@@ -70,28 +90,66 @@ impl VsockCore {
     ///
     /// # Errors
     /// The socket could not be made.
-    pub fn new(guest_cid: u32, uds_path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            guest_cid: guest_cid.into(),
-            host: Host::new(uds_path)?,
+    pub fn new(guest_cid: u64, uds_path: &Path) -> io::Result<Self> {
+        Ok(Self::assemble(guest_cid, Host::new(uds_path)?))
+    }
+
+    /// The same on a listener that somebody else bound to `uds_path`.
+    ///
+    /// # Errors
+    /// The listener cannot be watched.
+    pub fn on_listener(
+        guest_cid: u64,
+        listener: UnixListener,
+        uds_path: &Path,
+    ) -> io::Result<Self> {
+        let host = Host::on_listener(listener, uds_path)?;
+        Ok(Self::assemble(guest_cid, host))
+    }
+
+    fn assemble(guest_cid: u64, host: Host) -> Self {
+        Self {
+            guest_cid,
+            host,
             connections: HashMap::new(),
             ready: VecDeque::new(),
             resets: VecDeque::new(),
             next_port: FIRST_HOST_PORT,
             new_events: Vec::new(),
-        })
+        }
     }
 
-    /// The guest's context id.
+    /// The guest's context id, which is also its driver's configuration space.
     #[must_use]
     pub const fn guest_cid(&self) -> u64 {
         self.guest_cid
     }
 
-    /// Readable when [`VsockCore::take_host_events`] has something to do.
+    /// Readable when the host's side has something for [`VsockCore::service`].
     #[must_use]
-    pub fn poll_fd(&self) -> RawFd {
-        self.host.poll_fd()
+    pub fn epoll_fd(&self) -> RawFd {
+        self.host.epoll_fd()
+    }
+
+    /// Move everything that can move, within a bound.
+    ///
+    /// # Errors
+    /// [`QueueBroken`]: the device must stop and ask for a reset. Nonsense inside a packet is not
+    /// an error but its sender's loss.
+    pub fn service<M: GuestMemoryBackend>(
+        &mut self,
+        memory: &M,
+        rx: &mut Queue,
+        tx: &mut Queue,
+    ) -> Result<Served, QueueBroken> {
+        self.take_host_events();
+        let from_guest = self.transmit(memory, tx)?;
+        let to_guest = self.receive(memory, rx)?;
+        Ok(Served {
+            rx: to_guest.used && rx.needs_notification(memory)?,
+            tx: from_guest.used && tx.needs_notification(memory)?,
+            more: from_guest.more || to_guest.more,
+        })
     }
 
     /// Forget all streams; host programs see them end.
@@ -101,14 +159,8 @@ impl VsockCore {
         self.resets.clear();
     }
 
-    /// Number of streams.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Take note of what happened on the host's side.
-    pub fn take_host_events(&mut self) {
+    pub(crate) fn take_host_events(&mut self) {
         let mut events = std::mem::take(&mut self.new_events);
         self.host.events(&mut events);
         for event in events.drain(..) {
@@ -159,14 +211,14 @@ impl VsockCore {
     }
 
     /// The guest asked for a host program.
-    fn open_from_guest(&mut self, key: Key, header: &Header) -> Result<(), Broken> {
+    fn open_from_guest(&mut self, key: Key, header: &Header) -> Result<(), End> {
         if self.connections.len() >= MAX_CONNECTIONS || key.host_port == 0 {
-            return Err(Broken);
+            return Err(End::Reset);
         }
-        let stream = self.host.connect(key.host_port).map_err(|_| Broken)?;
+        let stream = self.host.connect(key.host_port).map_err(|_| End::Reset)?;
         self.host
             .watch(&stream, event_data(key))
-            .map_err(|_| Broken)?;
+            .map_err(|_| End::Reset)?;
         let mut connection = Connection::new(stream, Phase::Accepted);
         connection.take_credit(header.buf_alloc, header.fwd_cnt);
         self.connections.insert(key, connection);
@@ -175,10 +227,10 @@ impl VsockCore {
 
     /// After anything that happened to a stream: end it, or give it its turn if it has something
     /// to tell.
-    fn settle(&mut self, key: Key, result: Result<(), Broken>) {
-        if result.is_err() {
+    fn settle(&mut self, key: Key, result: Result<(), End>) {
+        if let Err(end) = result {
             self.connections.remove(&key);
-            if self.resets.len() < MAX_RESETS {
+            if end == End::Reset && self.resets.len() < MAX_RESETS {
                 self.resets.push_back(key);
             }
             return;
@@ -193,10 +245,7 @@ impl VsockCore {
     }
 
     /// Take packets from the guest.
-    ///
-    /// # Errors
-    /// [`QueueBroken`]
-    pub fn transmit<M: GuestMemoryBackend>(
+    fn transmit<M: GuestMemoryBackend>(
         &mut self,
         memory: &M,
         queue: &mut Queue,
@@ -236,12 +285,15 @@ impl VsockCore {
         };
         let op = Op::from_u16(header.op);
         if op == Some(Op::Rst) {
-            self.connections.remove(&key);
+            if let Some(connection) = self.connections.get_mut(&key) {
+                let result = connection.drain();
+                self.settle(key, result);
+            }
             return;
         }
         let result = match op {
             Some(op) if header.kind == TYPE_STREAM => self.obey(key, op, &header, packet),
-            _ => Err(Broken),
+            _ => Err(End::Reset),
         };
         self.settle(key, result);
     }
@@ -252,28 +304,28 @@ impl VsockCore {
         op: Op,
         header: &Header,
         packet: &Pieces<'_, M>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), End> {
         let Some(connection) = self.connections.get_mut(&key) else {
             return match op {
                 Op::Request => self.open_from_guest(key, header),
-                _ => Err(Broken),
+                _ => Err(End::Reset),
             };
         };
         connection.take_credit(header.buf_alloc, header.fwd_cnt);
         match op {
             Op::Response if connection.phase == Phase::Requested => {
                 connection.phase = Phase::Open;
-                welcome(&connection.stream, key.host_port).map_err(|_| Broken)
+                welcome(&connection.stream, key.host_port).map_err(|_| End::Reset)
             }
             Op::Rw => {
                 let bytes = header.len as usize;
                 if bytes > MAX_DATA || bytes > packet.bytes() - HEADER_LEN {
-                    return Err(Broken);
+                    return Err(End::Reset);
                 }
                 connection.receive(packet, HEADER_LEN, bytes)?;
                 let backlog = connection.buffered();
                 if backlog > 0 && self.buffered() > MAX_BUFFERED {
-                    return Err(Broken);
+                    return Err(End::Reset);
                 }
                 Ok(())
             }
@@ -284,7 +336,7 @@ impl VsockCore {
                 Ok(())
             }
             // A second request, or an answer to none.
-            Op::Request | Op::Response | Op::Rst => Err(Broken),
+            Op::Request | Op::Response | Op::Rst => Err(End::Reset),
         }
     }
 
@@ -293,10 +345,7 @@ impl VsockCore {
     }
 
     /// Give packets to the guest, as long as it has buffers for them.
-    ///
-    /// # Errors
-    /// [`QueueBroken`]
-    pub fn receive<M: GuestMemoryBackend>(
+    fn receive<M: GuestMemoryBackend>(
         &mut self,
         memory: &M,
         queue: &mut Queue,
@@ -423,3 +472,6 @@ const fn event_data(key: Key) -> u64 {
 }
 
 const _: () = assert!(MAX_DATA <= BUFFER as usize);
+
+#[cfg(test)]
+mod tests;
