@@ -55,6 +55,18 @@ pub enum Stdio {
     },
     /// The master of a pseudo-terminal whose slave the process has open already.
     Terminal(OwnedFd),
+    /// A terminal's master, and pipes where a stream does not lead to the terminal. What the
+    /// terminal itself says goes to the first of standard output and error that is no pipe.
+    Mixed {
+        /// The terminal's master.
+        master: OwnedFd,
+        /// Write end.
+        stdin: Option<OwnedFd>,
+        /// Read end.
+        stdout: Option<OwnedFd>,
+        /// Read end.
+        stderr: Option<OwnedFd>,
+    },
 }
 
 /// What to do, once a process ended, with an output that others still hold open.
@@ -134,6 +146,28 @@ impl Session {
         }
     }
 
+    fn open_terminal(
+        &mut self,
+        master: OwnedFd,
+        [stdin, stdout, stderr]: [Option<OwnedFd>; 3],
+    ) -> Result<(), ConnectionError> {
+        let master = shared(Some(master))?;
+        self.terminal.clone_from(&master);
+        let (terminal_in, stdin) = match shared(stdin)? {
+            Some(pipe) => (false, Some(pipe)),
+            None => (true, master.clone()),
+        };
+        self.stdin.open(stdin.map(Writer::NonBlocking), terminal_in);
+        let mut master = master;
+        for (source, pipe) in [(&mut self.stdout, stdout), (&mut self.stderr, stderr)] {
+            match shared(pipe)? {
+                Some(pipe) => source.open(Some(pipe), false),
+                None => source.open(master.take(), true),
+            }
+        }
+        Ok(())
+    }
+
     fn sources(&self) -> [(Stream, &Source); 2] {
         [
             (Stream::Stdout, &self.stdout),
@@ -143,9 +177,8 @@ impl Session {
 
     /// The peer ended a stream: its own input, or its interest in our output.
     fn end(&mut self, stream: Stream) {
-        let terminal = self.terminal.is_some();
         match self.source(stream) {
-            Some(source) => source.turn_away(terminal),
+            Some(source) => source.turn_away(),
             None => self.stdin.end(),
         }
     }
@@ -209,13 +242,13 @@ impl Pump {
                 session.stdout.open(shared(stdout)?, false);
                 session.stderr.open(shared(stderr)?, false);
             }
-            Stdio::Terminal(master) => {
-                let master = shared(Some(master))?;
-                session.terminal.clone_from(&master);
-                let writer = master.clone().map(Writer::NonBlocking);
-                session.stdin.open(writer, true);
-                session.stdout.open(master, true);
-            }
+            Stdio::Terminal(master) => session.open_terminal(master, [None, None, None])?,
+            Stdio::Mixed {
+                master,
+                stdin,
+                stdout,
+                stderr,
+            } => session.open_terminal(master, [stdin, stdout, stderr])?,
         }
         Ok(())
     }

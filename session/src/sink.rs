@@ -196,6 +196,11 @@ impl Sink {
         self.close_if_done();
     }
 
+    /// The far end is a terminal, whose hang-up its output side notices.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// Bytes wait to be written.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.queue.is_empty()

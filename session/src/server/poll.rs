@@ -132,7 +132,7 @@ impl Pump {
                     session: id,
                     stream,
                 };
-                if session.terminal.is_some() {
+                if source.is_terminal() && session.stdin.is_terminal() {
                     session.stdin.break_off();
                 }
                 self.connection.send(&ended)?;

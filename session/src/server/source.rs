@@ -11,6 +11,7 @@ pub(super) struct Source {
     pub(super) fd: Option<Arc<OwnedFd>>,
     /// Bytes that we may still send.
     credit: usize,
+    terminal: bool,
     /// Nobody wants them: read and forget, so that a terminal's process can go on.
     discard: bool,
 }
@@ -20,6 +21,7 @@ impl Default for Source {
         Self {
             fd: None,
             credit: INITIAL_CREDIT as usize,
+            terminal: false,
             discard: false,
         }
     }
@@ -27,6 +29,7 @@ impl Default for Source {
 
 impl Source {
     pub(super) fn open(&mut self, fd: Option<Arc<OwnedFd>>, terminal: bool) {
+        self.terminal = terminal;
         // The peer may have turned its back before the process was there.
         self.fd = fd.filter(|_| terminal || !self.discard);
     }
@@ -43,15 +46,19 @@ impl Source {
         self.credit
     }
 
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     pub(super) fn discards(&self) -> bool {
         self.discard
     }
 
     /// Nobody reads this stream any more. A process that writes to a pipe learns it as
     /// `EPIPE`; a terminal is read on, because closing it would hang up the whole session.
-    pub(super) fn turn_away(&mut self, terminal: bool) {
+    pub(super) fn turn_away(&mut self) {
         self.discard = true;
-        if !terminal {
+        if !self.terminal {
             self.fd = None;
         }
     }
