@@ -16,11 +16,11 @@
 //!
 //! # How a guest ends
 //!
-//! The VMM adds `panic=-1 reboot=k` to the kernel's command line and offers a pvpanic port, 0x505.
-//! A kernel with a driver for that port announces a panic ([`Outcome::Panic`]) and a power-off
-//! ([`Outcome::Shutdown`]); an orderly `reboot(2)` is an [`Outcome::Reset`]. A kernel without the
-//! driver can only restart: with its interrupts masked, as `reboot(2)` leaves them, that is an
-//! [`Outcome::Reset`], otherwise an [`Outcome::Panic`].
+//! The VMM adds `panic=-1 reboot=k` to the kernel's command line. A kernel announces with a byte to
+//! I/O port 0x5e0 (or to a pvpanic port, 0x505) that it powers off ([`Outcome::Shutdown`], 1) or
+//! that it panicked ([`Outcome::Panic`], 3); an orderly `reboot(2)` is an [`Outcome::Reset`]. A
+//! kernel that announces nothing can only restart: with its interrupts masked, as `reboot(2)`
+//! leaves them, that is an [`Outcome::Reset`], otherwise an [`Outcome::Panic`].
 #![deny(unsafe_code)]
 
 mod arch;

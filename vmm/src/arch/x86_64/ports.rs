@@ -5,15 +5,17 @@
 //! | 0x064 | write 0xfe | the kernel restarts the machine (`reboot=k`) |
 //! | 0x064 | read | 0: the keyboard controller is never busy |
 //! | 0x3f8 to 0x3ff | | the serial port, if there is one |
-//! | 0x505 | read | the events that may be written |
-//! | 0x505 | write 1 | the kernel panicked |
-//! | 0x505 | write 4 | the kernel powers the machine off |
+//! | 0x505 | | QEMU's pvpanic (docs/specs/pvpanic.rst there): bit 0 a panic, bit 2 a power-off |
+//! | 0x5e0 | write 1 | the kernel powers the machine off |
+//! | 0x5e0 | write 2 | the machine is to restart |
+//! | 0x5e0 | write 3 | the kernel panicked |
 //! | others | read | all ones, as from an empty bus |
 //! | others | write | ignored |
 //!
-//! Port 0x505 is QEMU's pvpanic device (docs/specs/pvpanic.rst there), for which our guest kernel
-//! has a driver. A kernel without one restarts in both cases. The two then differ in the I/O APIC:
-//! an orderly restart masks every pin first, a panic restarts with interrupts as they were.
+//! Our guest kernel announces at port 0x5e0 how it ends (`kernel-config/`); others may know
+//! pvpanic. A kernel that announces nothing restarts when it panics, too. The two then differ in
+//! the I/O APIC: an orderly restart masks every pin first, a panic restarts with interrupts as they
+//! were.
 
 use crate::devices::serial::Serial;
 use crate::outcome::Outcome;
@@ -26,6 +28,10 @@ const SERIAL_LAST: u16 = 0x3ff;
 const PVPANIC: u16 = 0x505;
 const PVPANIC_PANICKED: u8 = 1;
 const PVPANIC_SHUTDOWN: u8 = 4;
+const ANNOUNCE: u16 = 0x5e0;
+const ANNOUNCE_POWER_OFF: u8 = 1;
+const ANNOUNCE_RESTART: u8 = 2;
+const ANNOUNCE_PANIC: u8 = 3;
 
 /// The devices behind ports.
 #[derive(Debug)]
@@ -70,6 +76,9 @@ impl Ports {
             } else {
                 Outcome::Panic
             }),
+            (ANNOUNCE, [ANNOUNCE_POWER_OFF], _) => Some(Outcome::Shutdown),
+            (ANNOUNCE, [ANNOUNCE_RESTART], _) => Some(Outcome::Reset),
+            (ANNOUNCE, [ANNOUNCE_PANIC], _) => Some(Outcome::Panic),
             (PVPANIC, [events], _) if events & PVPANIC_PANICKED != 0 => Some(Outcome::Panic),
             (PVPANIC, [events], _) if events & PVPANIC_SHUTDOWN != 0 => Some(Outcome::Shutdown),
             (SERIAL_FIRST..=SERIAL_LAST, _, Some(serial)) => {
@@ -93,6 +102,9 @@ mod tests {
         let ports = Ports::new(None);
         assert_eq!(ports.write(0x64, &[0xfe], || true), Some(Outcome::Reset));
         assert_eq!(ports.write(0x64, &[0xfe], || false), Some(Outcome::Panic));
+        assert_eq!(ports.write(0x5e0, &[1], || false), Some(Outcome::Shutdown));
+        assert_eq!(ports.write(0x5e0, &[2], || false), Some(Outcome::Reset));
+        assert_eq!(ports.write(0x5e0, &[3], || true), Some(Outcome::Panic));
         assert_eq!(ports.write(0x505, &[1], || false), Some(Outcome::Panic));
         assert_eq!(ports.write(0x505, &[4], || false), Some(Outcome::Shutdown));
         for port in 0..=u16::MAX {
