@@ -122,7 +122,9 @@ fn parse() -> (Bundle, bool) {
         user,
         additional_groups: groups,
     };
-    bundle.id = format!("ns-run-{}", dir.file_name().unwrap().to_string_lossy());
+    let name = dir.file_name().unwrap().to_string_lossy();
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    bundle.id = format!("ns-run-{name}");
     bundle.runtime_dir = dir.join("run");
     bundle.dir = dir;
     (bundle, cleanup)

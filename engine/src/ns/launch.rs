@@ -2,7 +2,7 @@
 
 use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
-use super::rootfs::Rootfs;
+use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
 use super::{NsError, SpecError, check_caller, init, io, spec};
 use crate::bundle::Bundle;
@@ -59,6 +59,7 @@ impl Surroundings {
         match Rootfs::mount(bundle) {
             Ok(rootfs) => Ok(Self { cgroup, rootfs }),
             Err(e) => {
+                rootfs::clear(&rootfs::base_of(&bundle.runtime_dir));
                 // The first error is the one to tell.
                 let _ = cgroup.remove();
                 Err(e.into())

@@ -184,10 +184,15 @@ impl Rootfs {
     /// gone for the filesystems to go too.
     pub(super) fn unmount(self) {
         drop(self.root);
-        // Detached, because a straggler's descriptor must not keep the rest from going.
-        let _ = unmount(&self.base, UnmountFlags::DETACH);
-        remove_leftovers(&self.base);
+        clear(&self.base);
     }
+}
+
+/// Takes away what is mounted at the base, a part or the whole.
+pub(super) fn clear(base: &Path) {
+    // Detached, because a straggler's descriptor must not keep the rest from going.
+    let _ = unmount(base, UnmountFlags::DETACH);
+    remove_leftovers(base);
 }
 
 /// Where a container's mounts are.
@@ -373,6 +378,12 @@ fn overlay(
     };
     let failed = prepare("prepare the writable layer in", &dir);
     make_writable(&dir_fd, base_fd, &lower[0]).map_err(failed)?;
+    if !bundle.setup.persist {
+        // Left by an earlier run that did not sync either: nothing is expected of this layer.
+        let mark = "work/work/incompat/volatile";
+        let _ = rustix::fs::unlinkat(&dir_fd, format!("{mark}/dirty"), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&dir_fd, mark, AtFlags::REMOVEDIR);
+    }
     // Relative names for the layers, so that 127 of them fit into the one page that mount(2)
     // takes; a descriptor for the writable layer, whose path may contain what separates options.
     let number = dir_fd.as_raw_fd();
