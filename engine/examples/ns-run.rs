@@ -5,7 +5,12 @@
 //! ns-run -l layer.erofs [-l …] -d DIR [-e K=V] [-u USER] [-w DIR] [-i] [-t] [--init] … -- CMD…
 //! ns-run -d DIR --cleanup
 //! ```
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a tool for developers"
+)]
 
 use hullbox_engine::bundle::{Bundle, Isolation};
 use hullbox_engine::ns;

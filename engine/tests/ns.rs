@@ -2,6 +2,7 @@
 //!
 //! Needs root, a busybox that is linked statically, `mkfs.erofs`, and a kernel with erofs and
 //! overlayfs. Where something is missing, the tests say so and pass.
+#![expect(clippy::unwrap_used, reason = "it is how a test fails")]
 
 use std::ffi::OsStr;
 use std::io::Write;

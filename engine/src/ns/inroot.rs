@@ -16,7 +16,10 @@ use std::path::{Component, Path, PathBuf};
 /// As many symbolic links as the kernel follows (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-/// What [`ensure`] makes when it is missing.
+/// How often a lookup is tried that others disturb.
+const MAX_TRIES: usize = 1000;
+
+/// What [`Root::ensure`] makes when it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A directory, with mode 0755.
@@ -42,13 +45,21 @@ impl<'a> Root<'a> {
         } else {
             path
         };
-        rustix::fs::openat2(
-            self.0,
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        // EAGAIN says that something was renamed or mounted, anywhere, while the kernel checked
+        // a `..`; it asks for another try.
+        for _ in 0..MAX_TRIES {
+            let opened = rustix::fs::openat2(
+                self.0,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            );
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                return opened;
+            }
+        }
+        Err(Errno::AGAIN)
     }
 
     /// What is at `path`, symbolic links followed, as a descriptor that only names it.
