@@ -150,7 +150,7 @@ both_modes! {
 
 both_modes! {
     fn pid_1_is_the_workload_and_init_reaps(mode) {
-        let text = run(mode, ["busybox", "sh", "-c", "echo $$; cat /proc/1/comm"]).exits(0).text();
+        let text = run(mode, ["busybox", "sh", "-c", "echo $$; cat /proc/1/comm; true"]).exits(0).text();
         assert_eq!(text, "1\nsh");
         let text = run(mode, ["--init", "busybox", "sh", "-c", "echo $$"]).exits(0).text();
         assert_ne!(text, "1");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Everything of Hullbox that the machine's kernel knows: processes, mounts, loop devices, cgroups.
 fn leftovers() -> String {
     let script = r#"
-        for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q __monitor && echo process $p; done
+        for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q [_]_monitor && echo process $p; done
         grep -E 'erofs|hullbox.*overlay' /proc/mounts
         for l in /sys/block/loop*/loop/backing_file; do [ -e $l ] && grep -H erofs $l; done
         find /sys/fs/cgroup -type d -path '*hullbox/*' 2>/dev/null
@@ -133,7 +133,7 @@ both_modes! {
 both_modes! {
     fn a_killed_monitor_is_reported_and_leaves_nothing(mode) {
         let child = sleeper(mode, &["--rm"]);
-        let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q __monitor && kill -9 ${p#/proc/}; done; true";
+        let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q [_]_monitor && kill -9 ${p#/proc/}; done; true";
         let _ = on_the_machine(script).exits(0);
         let done = child.wait_with_output().expect("wait");
         assert_eq!(done.status.code(), Some(125), "{done:?}");
