@@ -4,6 +4,7 @@
 //! is not mounted at all: the kernel gives a detached mount of it to whoever asks.
 
 use super::devices;
+use super::legacy::{self, Legacy};
 use crate::sys::container as sys;
 use hullbox_protocol::CgroupLimits;
 use rustix::fd::{AsFd, OwnedFd};
@@ -17,15 +18,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the unified hierarchy is expected, by libcontainer too.
-const STANDARD: &str = "/sys/fs/cgroup";
+pub(super) const STANDARD: &str = "/sys/fs/cgroup";
 /// Where hybrid systems put it.
 const HYBRID: &str = "/sys/fs/cgroup/unified";
 /// Our group, below the root of the hierarchy.
-const GROUP: &str = "hullbox";
+pub(super) const GROUP: &str = "hullbox";
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// What limits and statistics need.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+pub(super) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// `cpu.max` period, in microseconds.
+pub(super) const CPU_PERIOD_US: u64 = 100_000;
 /// Largest control file that is read, in bytes.
 const MAX_CONTROL_FILE: usize = 64 * 1024;
 
@@ -70,6 +73,7 @@ pub(super) struct Cgroup {
     group: OwnedFd,
     dir: OwnedFd,
     id: String,
+    legacy: Vec<Legacy>,
 }
 
 impl Cgroup {
@@ -80,17 +84,28 @@ impl Cgroup {
         let group = make_group(&root)?;
         make_dir(&group, id)?;
         let dir = open_dir(&group, id).map_err(|e| control("open", id, e))?;
-        let cgroup = Self {
+        let legacy = Vec::new();
+        let id = id.to_owned();
+        let mut cgroup = Self {
             group,
             dir,
-            id: id.to_owned(),
+            id,
+            legacy,
         };
-        cgroup.limit(limits)?;
-        let program =
-            sys::load_device_program(&devices::program()).map_err(CgroupError::Devices)?;
-        sys::attach_device_program(cgroup.dir.as_fd(), program.as_fd())
-            .map_err(CgroupError::Devices)?;
-        Ok(cgroup)
+        match cgroup.limit(limits).and_then(|()| cgroup.guard_devices()) {
+            Ok(()) => Ok(cgroup),
+            Err(e) => {
+                // The first error is the one to tell.
+                let _ = cgroup.remove();
+                Err(e)
+            }
+        }
+    }
+
+    fn guard_devices(&self) -> Result<(), CgroupError> {
+        let program = sys::load_device_program(&devices::program());
+        let program = program.map_err(CgroupError::Devices)?;
+        sys::attach_device_program(self.dir.as_fd(), program.as_fd()).map_err(CgroupError::Devices)
     }
 
     /// The existing cgroup of a container, or `None`.
@@ -105,6 +120,7 @@ impl Cgroup {
                 group,
                 dir,
                 id: id.to_owned(),
+                legacy: Vec::new(),
             })),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(control("open", id, e)),
@@ -133,13 +149,32 @@ impl Cgroup {
         .map_err(CgroupError::NoHierarchy)
     }
 
-    fn limit(&self, limits: &CgroupLimits) -> Result<(), CgroupError> {
-        let set = |controller, file: &str, value: String| match write(&self.dir, file, &value) {
-            Err(Errno::NOENT) => Err(CgroupError::NoController { controller }),
-            other => other.map_err(|e| control("write", file, e)),
-        };
+    fn limit(&mut self, limits: &CgroupLimits) -> Result<(), CgroupError> {
+        let quota = format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us);
+        let settings = [
+            (
+                "memory",
+                "memory.max",
+                limits.memory_bytes,
+                limits.memory_bytes.to_string(),
+            ),
+            ("pids", "pids.max", limits.pids, limits.pids.to_string()),
+            ("cpu", "cpu.max", limits.cpu_quota_us, quota),
+        ];
+        for (controller, file, limit, value) in settings {
+            if limit == 0 {
+                continue;
+            }
+            match write(&self.dir, file, &value) {
+                Ok(()) => {}
+                Err(Errno::NOENT) => match Legacy::create(controller, &self.id, limit)? {
+                    Some(legacy) => self.legacy.push(legacy),
+                    None => return Err(CgroupError::NoController { controller }),
+                },
+                Err(e) => return Err(control("write", file, e)),
+            }
+        }
         if limits.memory_bytes > 0 {
-            set("memory", "memory.max", limits.memory_bytes.to_string())?;
             // The limit means the same as in a microVM, which has no swap. The file is missing
             // where the kernel has none either.
             match write(&self.dir, "memory.swap.max", "0") {
@@ -147,22 +182,18 @@ impl Cgroup {
                 Err(e) => return Err(control("write", "memory.swap.max", e)),
             }
         }
-        if limits.pids > 0 {
-            set("pids", "pids.max", limits.pids.to_string())?;
-        }
-        if limits.cpu_quota_us > 0 {
-            set("cpu", "cpu.max", format!("{} 100000", limits.cpu_quota_us))?;
-        }
         Ok(())
+    }
+
+    /// Files to which the container's first process must write 0.
+    pub(super) fn doors(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        self.legacy.iter().map(Legacy::door).collect()
     }
 
     /// Whether the out-of-memory killer has been at work in it.
     pub(super) fn had_oom_kill(&self) -> bool {
         let events = read(&self.dir, "memory.events").unwrap_or_default();
-        events
-            .lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "))
-            .any(|count| count != "0")
+        counts_oom_kill(&events) || self.legacy.iter().any(Legacy::had_oom_kill)
     }
 
     /// Kills whatever is in it.
@@ -195,7 +226,14 @@ impl Cgroup {
     }
 
     /// Removes it with all that its processes made below it. They must be dead or dying.
-    pub(super) fn remove(self) -> Result<(), CgroupError> {
+    pub(super) fn remove(mut self) -> Result<(), CgroupError> {
+        let legacy = std::mem::take(&mut self.legacy);
+        let removed = self.remove_unified();
+        legacy.into_iter().try_for_each(Legacy::remove)?;
+        removed
+    }
+
+    fn remove_unified(&self) -> Result<(), CgroupError> {
         let mut pause = Duration::from_micros(100);
         // A killed process leaves its cgroup some time after the signal: 3 s in all.
         for _ in 0..24 {
@@ -211,7 +249,20 @@ impl Cgroup {
     }
 }
 
-fn control(action: &'static str, file: &str, source: Errno) -> CgroupError {
+/// Whether a file of `name count` lines has a count of out-of-memory kills.
+pub(super) fn counts_oom_kill(text: &str) -> bool {
+    let mut counts = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("oom_kill "));
+    counts.any(|count| count != "0")
+}
+
+/// Removes what a killed container left in v1 hierarchies.
+pub(super) fn remove_legacy(id: &str) -> Result<(), CgroupError> {
+    legacy::remove_all(id)
+}
+
+pub(super) fn control(action: &'static str, file: &str, source: Errno) -> CgroupError {
     CgroupError::Control {
         action,
         file: file.to_owned(),
@@ -267,14 +318,14 @@ fn has(list: &str, controller: &str) -> bool {
     list.split_ascii_whitespace().any(|name| name == controller)
 }
 
-fn make_dir(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
+pub(super) fn make_dir(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(control("make", name, e)),
     }
 }
 
-fn open_dir(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn open_dir(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(
         at,
         path,
@@ -283,13 +334,13 @@ fn open_dir(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     )
 }
 
-fn write(dir: impl AsFd, file: &str, value: &str) -> Result<(), Errno> {
+pub(super) fn write(dir: impl AsFd, file: &str, value: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
     rustix::io::write(&file, value.as_bytes()).map(drop)
 }
 
-fn read(dir: impl AsFd, file: &str) -> Result<String, Errno> {
+pub(super) fn read(dir: impl AsFd, file: &str) -> Result<String, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
     let mut text = Vec::new();

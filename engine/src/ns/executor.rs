@@ -38,6 +38,8 @@ pub(super) struct Launch {
     pub(super) report: OwnedFd,
     /// With `--init`: the program that is PID 1.
     pub(super) init: Option<Init>,
+    /// Files of cgroups to join, by writing 0.
+    pub(super) doors: Vec<OwnedFd>,
     /// Our own `oom_score_adj` is not zero, and must not be the workload's.
     pub(super) reset_oom_score: bool,
 }
@@ -119,6 +121,9 @@ fn step<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
 impl Launch {
     fn run(&self) -> Result<Never, Failure> {
         let workload = &self.workload;
+        for door in &self.doors {
+            rustix::io::write(door, b"0").map_err(step("join a cgroup"))?;
+        }
         network::bring_up_loopback().map_err(step("bring up the loopback interface"))?;
         // The caller's keyring is not the container's. A kernel without keyrings has none.
         let _ = sys::join_new_session_keyring();

@@ -95,6 +95,7 @@ impl Surroundings {
             workload,
             report: report_end,
             init,
+            doors: self.cgroup.doors()?,
             reset_oom_score: has_oom_score(),
         }));
         let builder = ContainerBuilder::new(bundle.id.clone(), SyscallType::default())

@@ -22,6 +22,7 @@ mod executor;
 mod init;
 mod inroot;
 mod launch;
+mod legacy;
 mod network;
 mod rootfs;
 mod seccomp;
@@ -142,6 +143,7 @@ pub fn cleanup(bundle: &Bundle) -> Result<(), NsError> {
         cgroup.kill()?;
         cgroup.remove()?;
     }
+    cgroup::remove_legacy(&bundle.id)?;
     remove_runtime_files(&bundle.runtime_dir);
     Ok(())
 }

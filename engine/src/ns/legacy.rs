@@ -1,0 +1,131 @@
+//! Limits on hosts where cgroup v1 has the controllers: hybrid systems, on which the unified
+//! hierarchy can hold a container together but not limit it.
+//!
+//! The container is in the unified hierarchy all the same. Its first process joins the v1
+//! groups just before it becomes the workload, by writing to files that were opened while they
+//! could be seen.
+
+use super::cgroup::{self, CgroupError, control, make_dir, open_dir, read, write};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::time::Duration;
+
+/// `CGROUP_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP1_MAGIC: u64 = 0x27_e0eb;
+
+/// A container's group in the hierarchy of one v1 controller.
+#[derive(Debug)]
+pub(super) struct Legacy {
+    group: OwnedFd,
+    dir: OwnedFd,
+    id: String,
+}
+
+/// A control file and what to write; some files need not be there.
+pub(super) struct Setting {
+    file: &'static str,
+    value: String,
+    optional: bool,
+}
+
+/// The v1 settings that keep a limit of the controller.
+pub(super) fn settings(controller: &str, limit: u64) -> Vec<Setting> {
+    let set = |file, value: u64, optional| Setting {
+        file,
+        value: value.to_string(),
+        optional,
+    };
+    match controller {
+        "memory" => vec![
+            set("memory.limit_in_bytes", limit, false),
+            set("memory.memsw.limit_in_bytes", limit, true),
+        ],
+        "pids" => vec![set("pids.max", limit, false)],
+        "cpu" => vec![
+            set("cpu.cfs_period_us", cgroup::CPU_PERIOD_US, false),
+            set("cpu.cfs_quota_us", limit, false),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// The root of a controller's hierarchy, where systems mount it.
+fn hierarchy(controller: &str) -> Option<OwnedFd> {
+    let path = format!("{}/{controller}", cgroup::STANDARD);
+    let found = rustix::fs::statfs(path.as_str()).ok()?;
+    // A link, where controllers share a hierarchy.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+    (found.f_type as u64 == CGROUP1_MAGIC).then_some(root)
+}
+
+impl Legacy {
+    /// Makes the container's group with a limit; `None` if v1 does not have the controller.
+    pub(super) fn create(
+        controller: &'static str,
+        id: &str,
+        limit: u64,
+    ) -> Result<Option<Self>, CgroupError> {
+        let Some(root) = hierarchy(controller) else {
+            return Ok(None);
+        };
+        make_dir(&root, cgroup::GROUP)?;
+        let group = open_dir(&root, cgroup::GROUP).map_err(|e| control("open", controller, e))?;
+        make_dir(&group, id)?;
+        let dir = open_dir(&group, id).map_err(|e| control("open", controller, e))?;
+        for setting in settings(controller, limit) {
+            match write(&dir, setting.file, &setting.value) {
+                Ok(()) => {}
+                Err(_) if setting.optional => {}
+                Err(e) => return Err(control("write", setting.file, e)),
+            }
+        }
+        Ok(Some(Self {
+            group,
+            dir,
+            id: id.to_owned(),
+        }))
+    }
+
+    /// The file by which a process joins, by writing 0.
+    pub(super) fn door(&self) -> Result<OwnedFd, CgroupError> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, "cgroup.procs", flags, Mode::empty())
+            .map_err(|e| control("open", "cgroup.procs", e))
+    }
+
+    /// Whether the out-of-memory killer has been at work in it.
+    pub(super) fn had_oom_kill(&self) -> bool {
+        let text = read(&self.dir, "memory.oom_control").unwrap_or_default();
+        cgroup::counts_oom_kill(&text)
+    }
+
+    /// Removes it, once its processes are gone.
+    pub(super) fn remove(self) -> Result<(), CgroupError> {
+        remove_from(&self.group, &self.id)
+    }
+}
+
+/// Removes what groups of a container there are.
+pub(super) fn remove_all(id: &str) -> Result<(), CgroupError> {
+    for controller in cgroup::CONTROLLERS {
+        let group = hierarchy(controller).and_then(|root| open_dir(&root, cgroup::GROUP).ok());
+        if let Some(group) = group {
+            remove_from(&group, id)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_from(group: &OwnedFd, id: &str) -> Result<(), CgroupError> {
+    // Processes leave a little after they have died.
+    for _ in 0..1000 {
+        match rustix::fs::unlinkat(group.as_fd(), id, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) => return Err(control("remove", id, e)),
+        }
+    }
+    Err(control("remove", id, Errno::BUSY))
+}
