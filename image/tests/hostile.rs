@@ -1,6 +1,6 @@
 //! Hostile images, by the rows of the hardening plan. Every one gives one clear error, leaves the
 //! store as it was to the byte, and a canary beside it untouched.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 
@@ -204,7 +204,7 @@ fn headers_that_lie_are_refused() {
         tar.finish()
     };
     let huge = entry(&|tar| {
-        tar.size(0o7777_7777_777);
+        tar.size(0o77_777_777_777);
     });
     bed.refuses_layer(&huge, "the tar is cut off");
     let negative = entry(&|tar| {
@@ -243,7 +243,7 @@ fn headers_that_lie_are_refused() {
     }
     bed.refuses_layer(&layer_with_pax(&[("uid", b"4294967295")]), "bad uid");
     let mut tar = TarBuilder::default();
-    tar.entry(b'x', "pax", b"").size(0o7777_7777_777);
+    tar.entry(b'x', "pax", b"").size(0o77_777_777_777);
     bed.refuses_layer(&tar.finish(), "over the limit");
     let mut tar = TarBuilder::default();
     tar.entry(b'x', "pax", b"12 path=a/b");

@@ -1,5 +1,5 @@
 //! Memory stays bounded whatever streams by: measured as the peak of a process of its own.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The store's operations, alone, together, and killed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
