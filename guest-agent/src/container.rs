@@ -6,8 +6,7 @@
 //!  initramfs, /dev, cgroup root            overlay root, /proc, /dev, cgroup below its own
 //! ```
 //!
-//! The workload runs in PID, mount, IPC, UTS and cgroup namespaces of its own. So it is PID 1 as
-//! in Docker, `kill -9 -1` ends it and not the agent, and no path leads to the
+//! The workload runs in PID, mount and cgroup namespaces of its own. So it is PID 1 as in Docker, `kill -9 -1` ends it and not the agent, and no path leads to the
 //! agent's files or its socket. When it ends the kernel ends everything else in there.
 
 mod cgroup;
@@ -53,6 +52,7 @@ pub fn run() -> Result<(), String> {
         .map_err(|errno| format!("cannot reach the host: {errno}"))?;
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
+    raise_limits();
     wait_connected(&connection)?;
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
@@ -64,7 +64,11 @@ pub fn run() -> Result<(), String> {
         finishing: false,
         stop: None,
     };
-    agent.serve().map_err(|error| error.to_string())
+    let result = agent.serve().map_err(|error| error.to_string());
+    if agent.setup.is_some_and(|setup| setup.persist) {
+        rustix::fs::sync();
+    }
+    result
 }
 
 fn mount_devices() -> Result<(), Failure> {
@@ -77,6 +81,13 @@ fn mount_devices() -> Result<(), Failure> {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
         Err(errno) => Err(failed("cannot mount /dev")(errno)),
     }
+}
+
+/// Limits as containers elsewhere start with, in place of those that the kernel derives from
+/// the guest's memory. Failing that, the kernel's are good enough.
+fn raise_limits() {
+    let _ = sys::set_rlimit(libc::RLIMIT_NOFILE, 1024, 524_288);
+    let _ = sys::set_rlimit(libc::RLIMIT_NPROC, u64::MAX, u64::MAX);
 }
 
 /// Waits until the connection is made.
@@ -306,7 +317,7 @@ impl Root for First<'_> {
         let names = mounts::take_names(setup)?;
         rootfs::enter(setup)?;
         mounts::mount_system(setup)?;
-        mounts::place_names(names)?;
+        mounts::place_names(names, setup.rootfs.read_only)?;
         for mount in &setup.tmpfs {
             tmpfs::mount(mount)?;
         }
@@ -340,10 +351,7 @@ impl Root for Joined<'_> {
     }
 
     fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
-        let kinds = ThreadNameSpaceType::MOUNT
-            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-            | ThreadNameSpaceType::CONTROL_GROUP;
+        let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
         rustix::thread::move_into_thread_name_spaces(self.workload, kinds)
             .map_err(failed("cannot join the container"))
     }

@@ -59,7 +59,6 @@ fn occupy_standard_streams() {
 /// Ends the guest; if this is no guest, just this program.
 fn power_off() -> i32 {
     if rustix::process::getpid() == rustix::process::Pid::INIT {
-        rustix::fs::sync();
         let _ = rustix::system::reboot(RebootCommand::PowerOff);
     }
     0

@@ -5,7 +5,9 @@ use crate::paths;
 use hullbox_protocol::{Failure, Setup};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_remount, move_mount, open_tree,
+};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
@@ -120,13 +122,18 @@ fn write_file(path: &str, contents: &[u8]) -> Result<(), Errno> {
 }
 
 /// Mounts the names over the image's files of these names, wherever links of the image lead.
-pub(super) fn place_names(names: Names) -> Result<(), Failure> {
+/// As in Docker they may be written to, unless the root may not.
+pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> {
     for (target, tree) in names.0 {
         let what = || failed(format!("cannot mount {target}"));
         let place = paths::own_file(target).map_err(what())?;
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&tree, "", &place, "", flags).map_err(what())?;
+        if read_only {
+            let flags = MountFlags::BIND | MountFlags::RDONLY;
+            mount_remount(target, flags, c"").map_err(what())?;
+        }
     }
     Ok(())
 }

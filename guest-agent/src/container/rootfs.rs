@@ -13,6 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 const LAYER_DISK: &str = "/dev/vda";
 const WRITABLE_DISK: &str = "/dev/vdb";
 
+/// Read-ahead of the layers' disk: 512 KiB.
+const READ_AHEAD_SECTORS: libc::c_ulong = 1024;
+
 /// Where layers are stacked from; short, because 127 of them must fit one page of options.
 const LAYERS: &str = "/l";
 /// Where the writable layer is mounted.
@@ -112,25 +115,23 @@ fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
         // An image without layers is an empty root.
         return Ok(vec![LAYERS.to_owned()]);
     }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let disk = rustix::fs::open(LAYER_DISK, flags, Mode::empty())
+        .map_err(failed("cannot open the layers' disk"))?;
+    // Every request costs exits and a wake-up of the VMM, and what lies behind it is mostly
+    // the host's page cache: few large requests are cheaper. Without it all works as well.
+    let _ = sys::set_read_ahead(disk.as_fd(), READ_AHEAD_SECTORS);
     let whole = layers.len() == 1 && layers[0].offset_bytes == 0;
-    let disk = if whole {
-        None
-    } else {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let disk = rustix::fs::open(LAYER_DISK, flags, Mode::empty())
-            .map_err(failed("cannot open the layers' disk"))?;
-        Some(disk)
-    };
     let mut paths = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().enumerate() {
-        let device = match &disk {
-            None => LAYER_DISK.to_owned(),
-            Some(disk) => {
-                let number = index + 1;
-                sys::add_partition(disk.as_fd(), number, layer.offset_bytes, layer.length_bytes)
-                    .map_err(failed(format_args!("cannot find layer {number}")))?;
-                format!("{LAYER_DISK}{number}")
-            }
+        let device = if whole {
+            LAYER_DISK.to_owned()
+        } else {
+            let number = index + 1;
+            let (start, length) = (layer.offset_bytes, layer.length_bytes);
+            sys::add_partition(disk.as_fd(), number, start, length)
+                .map_err(failed(format_args!("cannot find layer {number}")))?;
+            format!("{LAYER_DISK}{number}")
         };
         let path = format!("{LAYERS}/{index}");
         directory(&path)?;

@@ -1,12 +1,13 @@
 //! One connection of the machine: one program.
 
-use crate::failure::setup;
+use crate::failure::{setup, words};
 use crate::process::{self, Root};
 use crate::sessions::{Reach, Sessions, uptime_us};
 use crate::sys::{self, Namespaces};
 use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
+use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Signal, WaitOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -35,10 +36,12 @@ pub(super) fn serve(connection: OwnedFd) -> i32 {
 
 /// Makes the kernel ask the host again for every name. The host's files change below the overlay,
 /// which would never ask again about a name that was not there.
+///
+/// Any remount of a filesystem drops what is remembered of its names. That of the overlay leaves
+/// the share's own inodes below it alone, and with them the contents that are in memory.
 fn forget_names() {
-    // 4 asks for no message about what follows, 2 is names and inodes; their sum is refused.
-    for value in ["4", "2"] {
-        let _ = std::fs::write("/proc/sys/vm/drop_caches", value);
+    if let Err(errno) = mount_remount("/", MountFlags::NOATIME, c"") {
+        eprintln!("hullbox-agent: cannot remount /: {}", words(errno));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Partitions that only the kernel knows: byte ranges of a disk without a table.
+//! Partitions that only the kernel knows: byte ranges of a disk without a table. And read-ahead.
 
 use super::{Result, check};
 use rustix::io::Errno;
@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// `BLKPG` of linux/blkpg.h: `_IO(0x12, 105)`.
 const BLKPG: libc::Ioctl = 0x1269;
 const BLKPG_ADD_PARTITION: libc::c_int = 1;
+
+/// `BLKRASET` of linux/fs.h: `_IO(0x12, 98)`.
+const BLKRASET: libc::Ioctl = 0x1262;
 
 /// `struct blkpg_partition`.
 #[repr(C)]
@@ -25,6 +28,12 @@ struct Argument {
     flags: libc::c_int,
     length: libc::c_int,
     data: *mut Partition,
+}
+
+/// Sets how far a disk is read ahead, in sectors of 512 bytes.
+pub fn set_read_ahead(disk: BorrowedFd<'_>, sectors: libc::c_ulong) -> Result<()> {
+    // SAFETY: this request takes a number, no pointer.
+    check(unsafe { libc::ioctl(disk.as_raw_fd(), BLKRASET, sectors) }).map(drop)
 }
 
 /// Makes partition `number` (from 1) of these bytes of the disk.

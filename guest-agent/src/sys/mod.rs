@@ -8,7 +8,7 @@ mod blkpg;
 mod entry;
 mod net;
 
-pub use blkpg::add_partition;
+pub use blkpg::{add_partition, set_read_ahead};
 pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
 
 use rustix::io::Errno;
@@ -46,7 +46,8 @@ pub enum Forked {
 pub enum Namespaces {
     /// Its parent's.
     Inherit,
-    /// Mounts, processes, IPC and host name of its own.
+    /// Mounts and processes of its own. Not IPC and host name: nobody else in a guest uses those,
+    /// and they would have to be made and taken down again.
     Own,
 }
 
@@ -56,8 +57,7 @@ pub fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fo
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
     if namespaces == Namespaces::Own {
-        let flags =
-            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
         args.flags |= u64::from(flags.unsigned_abs());
     }
     if let Some(cgroup) = cgroup {
@@ -125,13 +125,11 @@ pub fn next_signal(fd: BorrowedFd<'_>) -> Option<i32> {
     i32::try_from(u32::from_ne_bytes(*number)).ok()
 }
 
-/// Default action for every signal and none blocked: what a new program expects.
+/// What a new program expects: default actions, no signal blocked. Of the actions only an ignored
+/// SIGPIPE would survive `execve`; the agent sets no other.
 pub fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: installs no code. Numbers that cannot be set answer with an error that is of
-        // no interest.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    // SAFETY: the default action is no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     unblock_signals();
 }
 
