@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::run_args::RunArgs;
-use crate::{forward, system};
-use hullbox_engine::containers::ContainerError;
+use crate::forward;
+use hullbox_engine::containers::{ContainerError, Engine, Launch};
+use hullbox_engine::paths::Roots;
 use hullbox_engine::timing::Timing;
 use hullbox_protocol::TerminalSize;
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
@@ -26,14 +27,17 @@ pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Fail
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let mut order = args.order()?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
-    let mut engine = system::engine()?;
-    let created = engine.create(order).map_err(explain)?;
+    let roots = Roots::from_env()?;
+    let launch = Launch::prepare(&roots, debug, timing)?;
+    timing.mark("monitor spawned");
+    let mut engine = Engine::open(roots)?;
+    let created = engine.create(launch, order).map_err(explain)?;
     timing.mark("container recorded");
     if let Some(file) = cidfile {
         file.write(&created.record.id)?;
     }
-    let mut monitor = engine.start(created, debug, timing)?;
-    timing.mark("monitor spawned");
+    let mut monitor = engine.start(created)?;
+    timing.mark("monitor ordered");
     let options = AttachOptions {
         session: 0,
         stdin: interactive,
@@ -59,7 +63,8 @@ pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Fail
             Err(Failure::new(failure.message.clone()).with_code(failure.exit_code()))
         }
         Outcome::Interrupted(signal) => {
-            // The monitor kills the workload once we are gone.
+            // The connection is closed, so the monitor kills the workload and tidies up.
+            let _ = monitor.process.wait();
             Ok(u8::try_from(signal).map_or(u8::MAX, |signal| 128u8.saturating_add(signal)))
         }
         Outcome::Disconnected => {

@@ -1,7 +1,7 @@
 //! What front ends do with containers: make and start, list, remove, and tidy up after the dead.
 
 use crate::bundle::{Bundle, Isolation};
-use crate::monitor::{self, Monitor, SpawnError};
+use crate::monitor::{self, Monitor, SpawnError, Waiting};
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::units::ValueError;
@@ -95,12 +95,45 @@ pub struct RunOrder {
     pub request: RunRequest,
 }
 
+/// A monitor that waits for the container it is to run, which has an id already and nothing else.
+///
+/// Made first of all, so that its process starts while this one looks up the image. Dropped
+/// without a container, it ends.
+#[derive(Debug)]
+pub struct Launch {
+    id: String,
+    lock: LifeLock,
+    monitor: Waiting,
+    debug: bool,
+    timing: Timing,
+}
+
+impl Launch {
+    /// Starts a monitor.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn prepare(roots: &Roots, debug: bool, timing: Timing) -> Result<Self, ContainerError> {
+        roots.create()?;
+        let id = state::new_id().map_err(ContainerError::Random)?;
+        let lock = LifeLock::open(roots)?;
+        let monitor = monitor::spawn(&id, &lock, debug || timing.is_on())?;
+        Ok(Self {
+            id,
+            lock,
+            monitor,
+            debug,
+            timing,
+        })
+    }
+}
+
 /// A container that was made and holds its lock; to be started at once.
 #[derive(Debug)]
 pub struct Created {
     /// Its record.
     pub record: Record,
-    lock: LifeLock,
+    launch: Launch,
     bundle: Bundle,
 }
 
@@ -141,7 +174,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`ContainerError`]; nothing is left of it then.
-    pub fn create(&mut self, order: RunOrder) -> Result<Created, ContainerError> {
+    pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
         if let Some(name) = &order.name {
             names::check(name).map_err(|source| ContainerError::Name {
                 name: name.clone(),
@@ -152,7 +185,7 @@ impl Engine {
         // Until the container is on record, nobody may remove the image.
         let _lease = store.lease()?;
         let image = find_image(&store, &order.image, order.pull)?;
-        let id = state::new_id().map_err(ContainerError::Random)?;
+        let id = launch.id.clone();
         let layers: Vec<PathBuf> = image
             .layers
             .iter()
@@ -166,11 +199,11 @@ impl Engine {
             image_ref: order.image,
             spec,
         };
-        let (record, lock) = self.state.create(&new)?;
+        let record = self.state.create(&new, &launch.lock)?;
         let bundle = new.spec.bundle(&new.id, &self.roots, layers);
         Ok(Created {
             record,
-            lock,
+            launch,
             bundle,
         })
     }
@@ -179,20 +212,18 @@ impl Engine {
     ///
     /// # Errors
     /// [`ContainerError::Spawn`]; the container is finished or removed then.
-    pub fn start(
-        &self,
-        created: Created,
-        debug: bool,
-        timing: Timing,
-    ) -> Result<Monitor, ContainerError> {
+    pub fn start(&self, created: Created) -> Result<Monitor, ContainerError> {
+        let launch = created.launch;
         let config = monitor::Config {
             bundle: created.bundle,
             data: self.roots.data.clone(),
             runtime: self.roots.runtime.clone(),
-            debug,
-            timing,
+            debug: launch.debug,
+            timing: launch.timing,
         };
-        let started = monitor::spawn(&config, created.lock);
+        let started = launch.monitor.order(&config);
+        // The monitor alone holds the lock now.
+        drop(launch.lock);
         Ok(started.inspect_err(|_| {
             // The first error is the one to tell; the next command tries this again.
             let _ = self.recover();

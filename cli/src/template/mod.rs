@@ -56,7 +56,7 @@ impl Node {
                 .iter()
                 .flat_map(Call::fields)
                 .next()
-                .map_or_else(String::new, |name| heading_of(name)),
+                .map_or_else(String::new, heading_of),
             Self::If(..) | Self::Range(..) | Self::With(..) => String::new(),
         }
     }

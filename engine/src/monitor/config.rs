@@ -43,15 +43,21 @@ impl Config {
         to.write_all(&body)
     }
 
-    pub(super) fn read_from(mut from: impl Read) -> io::Result<Self> {
+    /// `None` when the sender thought better of it.
+    pub(super) fn read_from(mut from: impl Read) -> io::Result<Option<Self>> {
         let mut len = [0; 4];
-        from.read_exact(&mut len)?;
+        match from.read_exact(&mut len) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
         let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
         if len > MAX_LEN {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         let mut body = vec![0; len];
         from.read_exact(&mut body)?;
-        postcard::from_bytes(&body).map_err(io::Error::other)
+        postcard::from_bytes(&body)
+            .map(Some)
+            .map_err(io::Error::other)
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! [`spawn`] starts it from the command line: the same program, `hullbox __monitor`, in a session
 //! of its own, with an empty environment, the attached socket as descriptor 0, the container's
-//! lock as descriptor 1 and nothing else. Its orders, a [`Config`], arrive on the socket before
-//! any frame does. [`main`] is that program's other end.
+//! lock as descriptor 1 and nothing else. It is started first of all; its orders, a [`Config`],
+//! arrive on the socket once they are known, before any frame does. [`main`] is that program's other end.
 //!
 //! A container is attached to whoever started it. When that connection breaks (the command was
 //! killed), the workload is killed too and nothing stays behind; there is no detaching yet.
@@ -24,7 +24,10 @@ pub(crate) use backend::{Backend, Link};
 
 pub use config::Config;
 pub use serve::main;
-pub use spawn::{Monitor, SpawnError, spawn};
+pub use spawn::{Monitor, SpawnError, Waiting, spawn};
 
 /// The hidden argument that makes the program a monitor.
 pub const ENTRY: &str = "__monitor";
+
+#[cfg(test)]
+mod tests;

@@ -28,12 +28,14 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// The process was not started as [`super::spawn`] starts it, or the record cannot be written.
 pub fn main() -> io::Result<()> {
-    let (client, _lock) = take_standard_fds()?;
+    let (client, lock) = take_standard_fds()?;
     // A session of its own: the terminal's signals go to the command line, which passes them on.
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = catch_signals()?;
-    let mut config = Config::read_from(UnixStream::from(client.try_clone()?))?;
+    let Some(mut config) = Config::read_from(UnixStream::from(client.try_clone()?))? else {
+        return Ok(());
+    };
     let timing = config.timing;
     timing.mark("monitor has its orders");
     let roots = config.roots();
@@ -53,6 +55,9 @@ pub fn main() -> io::Result<()> {
     // On record before the client hears of it: its next command must find things as told.
     let recorded = state.finish(&id, &end_of(&ending, &cause));
     timing.mark("recorded");
+    // From here on the container may be removed, or one day started again; what is left to do,
+    // tearing down a microVM's memory for one, is the kernel's work on this process.
+    drop(lock);
     tell(client, &ending.frame(&cause));
     drop(direct);
     recorded.map_err(io::Error::other)

@@ -9,12 +9,19 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-/// A monitor and the connection to it, on which frames follow.
+/// A monitor that waits for its orders. Dropped without any, it ends and has done nothing.
+#[derive(Debug)]
+pub struct Waiting {
+    connection: UnixStream,
+    process: Child,
+}
+
+/// A monitor at work and the connection to it, on which frames follow.
 #[derive(Debug)]
 pub struct Monitor {
     /// Speaks frames.
     pub connection: OwnedFd,
-    /// To wait for its end, after which nothing of a container that is not kept is left.
+    /// To wait for its end.
     pub process: Child,
 }
 
@@ -30,27 +37,27 @@ pub enum SpawnError {
     Orders(#[source] io::Error),
 }
 
-/// Starts the monitor of a container whose lock the caller holds, and hands the lock over.
+/// Starts a monitor. It is started before there is a container, because a process takes its time
+/// to start, during which the image can be looked up.
 ///
 /// # Errors
-/// [`SpawnError`]; the lock is free then, and the container's record for [`crate::state::State::recover`].
-pub fn spawn(config: &Config, lock: LifeLock) -> Result<Monitor, SpawnError> {
-    let (ours, theirs) = UnixStream::pair().map_err(SpawnError::Start)?;
+/// [`SpawnError::Start`].
+pub fn spawn(id: &str, lock: &LifeLock, talks: bool) -> Result<Waiting, SpawnError> {
+    let (connection, theirs) = UnixStream::pair().map_err(SpawnError::Start)?;
     // Everything this program opens is close-on-exec; what it was started with may not be.
     sys::set_cloexec_from_3().map_err(SpawnError::Start)?;
-    let talks = config.debug || config.timing.is_on();
     let process = Command::new("/proc/self/exe")
         .arg0("hullbox")
         .arg(super::ENTRY)
-        .arg(crate::paths::short_id(&config.bundle.id))
+        .arg(crate::paths::short_id(id))
         .env_clear()
-        .envs(
-            std::env::vars_os()
-                .filter(|(name, _)| name.to_str().is_some_and(|name| PASSED_ON.contains(&name))),
-        )
+        .envs(std::env::vars_os().filter(|(name, _)| {
+            name.to_str()
+                .is_some_and(|name| PASSED_ON.contains(&name))
+        }))
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::from(lock.into_file()))
+        .stdout(Stdio::from(lock.share().map_err(SpawnError::Start)?))
         .stderr(if talks {
             Stdio::inherit()
         } else {
@@ -58,11 +65,26 @@ pub fn spawn(config: &Config, lock: LifeLock) -> Result<Monitor, SpawnError> {
         })
         .spawn()
         .map_err(SpawnError::Start)?;
-    config.write_to(&ours).map_err(SpawnError::Orders)?;
-    Ok(Monitor {
-        connection: ours.into(),
+    Ok(Waiting {
+        connection,
         process,
     })
+}
+
+impl Waiting {
+    /// Tells the monitor what to do.
+    ///
+    /// # Errors
+    /// [`SpawnError::Orders`].
+    pub fn order(self, config: &Config) -> Result<Monitor, SpawnError> {
+        config
+            .write_to(&self.connection)
+            .map_err(SpawnError::Orders)?;
+        Ok(Monitor {
+            connection: self.connection.into(),
+            process: self.process,
+        })
+    }
 }
 
 /// The only variables that a monitor gets: where the boot files are when not in the program.

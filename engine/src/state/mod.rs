@@ -100,18 +100,44 @@ pub struct State {
     lock_file: PathBuf,
 }
 
-/// The lock of one living container. Whoever inherits the file keeps the container alive.
+/// What the lock of one living container is taken on. Whoever inherits the file, before the lock
+/// is taken or after, keeps the container alive.
 #[derive(Debug)]
 pub struct LifeLock {
     file: File,
 }
 
 impl LifeLock {
-    /// The file to hand to the monitor.
-    #[must_use]
-    pub fn into_file(self) -> File {
-        self.file
+    /// Opens the lock file anew; nothing is locked yet.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened.
+    pub fn open(roots: &Roots) -> Result<Self, StateError> {
+        open_lock_file(&lock_path(roots)).map(|file| Self { file })
     }
+
+    /// The same open file once more, to hand to the monitor.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+fn lock_path(roots: &Roots) -> PathBuf {
+    roots.data.join("containers.lock")
+}
+
+fn open_lock_file(path: &Path) -> Result<File, StateError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StateError::io("open", path))
 }
 
 impl State {
@@ -124,7 +150,7 @@ impl State {
         Ok(Self {
             roots: roots.clone(),
             database,
-            lock_file: roots.data.join("containers.lock"),
+            lock_file: lock_path(roots),
         })
     }
 
@@ -135,23 +161,15 @@ impl State {
     }
 
     fn open_lock_file(&self) -> Result<File, StateError> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.lock_file)
-            .map_err(StateError::io("open", &self.lock_file))
+        open_lock_file(&self.lock_file)
     }
 
-    /// Makes a container: its row, in phase [`Phase::Starting`], with its lock held; and its
-    /// directory.
+    /// Makes a container: its row, in phase [`Phase::Starting`], with its lock taken on `lock`;
+    /// and its directories.
     ///
     /// # Errors
     /// [`StateError::NameInUse`] among others; nothing was made then.
-    pub fn create(&mut self, new: &NewContainer) -> Result<(Record, LifeLock), StateError> {
-        let file = self.open_lock_file()?;
+    pub fn create(&mut self, new: &NewContainer, lock: &LifeLock) -> Result<Record, StateError> {
         let spec = serde_json::to_string(&new.spec).map_err(|source| StateError::Damaged {
             id: new.id.clone(),
             source,
@@ -185,14 +203,13 @@ impl State {
         )?;
         let row = transaction.last_insert_rowid();
         // The byte of a new row can be held by nobody: numbers are never used twice.
-        sys::lock_byte(&file, LockKind::Exclusive, row)
+        sys::lock_byte(&lock.file, LockKind::Exclusive, row)
             .map_err(StateError::io("lock", &self.lock_file))?;
         transaction.commit()?;
-        let lock = LifeLock { file };
         let record = self.get(&new.id)?;
         make_dir(&self.roots.container_dir(&new.id))?;
         make_dir(&self.roots.container_runtime_dir(&new.id))?;
-        Ok((record, lock))
+        Ok(record)
     }
 
     /// One container by its full id.
@@ -296,11 +313,14 @@ impl State {
         self.forget(id)
     }
 
-    /// Whether somebody holds a container's lock: its monitor, or who starts it.
+    /// Whether a container has not ended and somebody holds its lock: its monitor, or who starts it.
     ///
     /// # Errors
     /// The lock file cannot be opened or asked.
     pub fn is_alive(&self, record: &Record) -> Result<bool, StateError> {
+        if record.phase == Phase::Exited {
+            return Ok(false);
+        }
         let file = self.open_lock_file()?;
         sys::is_byte_locked(&file, record.row).map_err(StateError::io("look at", &self.lock_file))
     }

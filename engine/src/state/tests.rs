@@ -47,6 +47,11 @@ fn new(name: Option<&str>, auto_remove: bool) -> NewContainer {
     }
 }
 
+fn create(state: &mut State, new: &NewContainer) -> Result<(Record, LifeLock), StateError> {
+    let lock = LifeLock::open(state.roots())?;
+    Ok((state.create(new, &lock)?, lock))
+}
+
 fn no_release(_: &Record) -> io::Result<()> {
     Ok(())
 }
@@ -55,11 +60,11 @@ fn no_release(_: &Record) -> io::Result<()> {
 fn a_container_lives_and_ends() {
     let scratch = Scratch::new("life");
     let mut state = State::open(&scratch.roots).unwrap();
-    let (record, lock) = state.create(&new(Some("one"), false)).unwrap();
+    let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
     assert_eq!(record.phase, Phase::Starting);
     assert!(scratch.roots.container_dir(&record.id).is_dir());
     assert!(matches!(
-        state.create(&new(Some("one"), false)),
+        create(&mut state, &new(Some("one"), false)),
         Err(StateError::NameInUse { .. })
     ));
     state.set_running(&record.id, 1).unwrap();
@@ -88,8 +93,8 @@ fn a_container_lives_and_ends() {
 fn the_dead_are_cleaned_up_after() {
     let scratch = Scratch::new("dead");
     let mut state = State::open(&scratch.roots).unwrap();
-    let (kept, lock_kept) = state.create(&new(Some("kept"), false)).unwrap();
-    let (gone, lock_gone) = state.create(&new(None, true)).unwrap();
+    let (kept, lock_kept) = create(&mut state, &new(Some("kept"), false)).unwrap();
+    let (gone, lock_gone) = create(&mut state, &new(None, true)).unwrap();
     state.set_running(&kept.id, 1).unwrap();
     drop((lock_kept, lock_gone));
     let mut found = state.recover(&no_release).unwrap();
@@ -113,8 +118,8 @@ const KILLED_CODE: u8 = 137;
 fn containers_are_found_by_name_id_and_prefix() {
     let scratch = Scratch::new("find");
     let mut state = State::open(&scratch.roots).unwrap();
-    let (one, _lock) = state.create(&new(Some("one"), false)).unwrap();
-    let (_two, _lock2) = state.create(&new(Some("two"), false)).unwrap();
+    let (one, _lock) = create(&mut state, &new(Some("one"), false)).unwrap();
+    let (_two, _lock2) = create(&mut state, &new(Some("two"), false)).unwrap();
     for text in ["one", &one.id, &one.id[..20]] {
         assert_eq!(state.resolve(text).unwrap().id, one.id);
     }

@@ -1,0 +1,317 @@
+use super::backend::{Backend, Link};
+use super::hub::{Ending, Hub, Parts};
+use crate::timing::Timing;
+use hullbox_protocol::{
+    Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Started, Stream,
+    encode_into,
+};
+use rustix::event::{EventfdFlags, eventfd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A backend that is only a socket pair; killing it closes nothing but says that it ended.
+struct Fake {
+    link: Option<OwnedFd>,
+    ended: OwnedFd,
+}
+
+impl Backend for Fake {
+    fn link(&mut self) -> io::Result<Link> {
+        self.link
+            .take()
+            .map(Link::Connected)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    fn kill(&mut self) {
+        rustix::io::write(&self.ended, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    fn release(self: Box<Self>, _orderly: bool) -> String {
+        "it was killed".to_owned()
+    }
+}
+
+/// One end of a conversation.
+struct Peer {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Peer {
+    fn pair() -> (Self, OwnedFd) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let peer = Self {
+            stream: ours,
+            decoder: Decoder::new(),
+        };
+        (peer, theirs.into())
+    }
+
+    fn say(&mut self, frame: &Frame) {
+        let mut bytes = Vec::new();
+        encode_into(frame, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    fn hear(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
+                return Some(frame);
+            }
+            let mut chunk = [0; 70_000];
+            match self.stream.read(&mut chunk).unwrap() {
+                0 => return None,
+                n => self.decoder.push(&chunk[..n]),
+            }
+        }
+    }
+}
+
+/// Runs a hub between two peers that the closures play; returns how it ended.
+fn between(
+    guest: impl FnOnce(Peer) + Send,
+    client: impl FnOnce(Peer) + Send,
+) -> (Ending, Duration) {
+    let (guest_peer, guest_fd) = Peer::pair();
+    let (client_peer, client_fd) = Peer::pair();
+    let (_keep, signals) = UnixStream::pair().unwrap();
+    let mut backend = Fake {
+        link: Some(guest_fd),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| guest(guest_peer));
+        scope.spawn(|| client(client_peer));
+        let mut on_start = |_: &Started| {};
+        let hub = Hub::new(Parts {
+            backend: &mut backend,
+            client: client_fd,
+            signals: signals.into(),
+            opening: vec![Frame::Shutdown],
+            timing: Timing::default(),
+            on_start: &mut on_start,
+        })
+        .unwrap();
+        let (ending, client) = hub.run();
+        drop(client);
+        (ending, begun.elapsed())
+    })
+}
+
+fn hello() -> Frame {
+    Frame::Hello(Hello {
+        version: PROTOCOL_VERSION,
+        uptime_us: 1,
+    })
+}
+
+fn started() -> Frame {
+    let started = Started {
+        pid: 1,
+        uptime_us: 2,
+    };
+    Frame::Started {
+        session: 0,
+        started,
+    }
+}
+
+fn data(stream: Stream, bytes: &[u8]) -> Frame {
+    Frame::Data {
+        session: 0,
+        stream,
+        bytes: bytes.to_vec(),
+    }
+}
+
+fn exited(code: u8) -> Frame {
+    Frame::Exited {
+        session: 0,
+        status: ExitStatus::Code(code),
+    }
+}
+
+#[test]
+fn frames_go_both_ways_until_the_end() {
+    let guest = |mut peer: Peer| {
+        assert_eq!(
+            peer.hear(),
+            Some(Frame::Shutdown),
+            "the opening comes first"
+        );
+        for frame in [hello(), started(), data(Stream::Stdout, b"prompt")] {
+            peer.say(&frame);
+        }
+        assert_eq!(peer.hear(), Some(data(Stream::Stdin, b"typed")));
+        peer.say(&exited(7));
+    };
+    let client = |mut peer: Peer| {
+        assert_eq!(peer.hear(), Some(started()));
+        assert_eq!(peer.hear(), Some(data(Stream::Stdout, b"prompt")));
+        peer.say(&data(Stream::Stdin, b"typed"));
+        assert_eq!(peer.hear(), None, "the end is told by whoever ran the hub");
+    };
+    let (ending, _) = between(guest, client);
+    assert!(
+        matches!(ending, Ending::Exited(ExitStatus::Code(7))),
+        "{ending:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_lies_is_cut_off() {
+    let long = || {
+        let mut bytes = Vec::new();
+        encode_into(&hello(), &mut bytes).unwrap();
+        bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        bytes
+    };
+    let version = Frame::Hello(Hello {
+        version: 99,
+        uptime_us: 0,
+    });
+    let encoded = |frames: &[Frame]| {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            encode_into(frame, &mut bytes).unwrap();
+        }
+        bytes
+    };
+    let cases = [
+        long(),
+        encoded(&[version]),
+        encoded(&[exited(0)]),
+        encoded(&[started(), started()]),
+        encoded(&[data(Stream::Stdin, b"x")]),
+        encoded(&[Frame::Shutdown]),
+        encoded(&[Frame::Signal {
+            session: 0,
+            signal: 9,
+        }]),
+        encoded(&[Frame::Exited {
+            session: 5,
+            status: ExitStatus::Code(0),
+        }]),
+    ];
+    for bytes in cases {
+        let guest = |mut peer: Peer| {
+            peer.stream.write_all(&bytes).unwrap();
+            while let Ok(Some(_)) = peer.decoder.next_frame() {}
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        };
+        let (ending, _) = between(guest, |mut peer| while peer.hear().is_some() {});
+        assert!(matches!(ending, Ending::Died(Some(_))), "{ending:?}");
+    }
+}
+
+#[test]
+fn a_failure_to_start_is_passed_on_without_tricks() {
+    let failure = Failure {
+        kind: FailureKind::NotFound,
+        message: "no\x1b[2Jsuch\nfile".to_owned(),
+    };
+    let guest = |mut peer: Peer| {
+        peer.say(&hello());
+        peer.say(&Frame::Failed {
+            session: 0,
+            failure,
+        });
+    };
+    let (ending, _) = between(guest, |_| {});
+    match ending {
+        Ending::Failed(failure) => {
+            assert_eq!(failure.message, "no [2Jsuch file");
+            assert_eq!(failure.exit_code(), 127);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_that_dies_takes_the_workload_along() {
+    let guest = |mut peer: Peer| {
+        peer.say(&started());
+        while let Some(frame) = peer.hear() {
+            if let Frame::Signal { signal, .. } = frame {
+                assert_eq!(signal, 9);
+                peer.say(&Frame::Exited {
+                    session: 0,
+                    status: ExitStatus::Signal {
+                        signal: 9,
+                        oom: false,
+                    },
+                });
+                return;
+            }
+        }
+    };
+    let client = |mut peer: Peer| assert_eq!(peer.hear(), Some(started()));
+    let (ending, _) = between(guest, client);
+    assert!(matches!(
+        ending,
+        Ending::Exited(ExitStatus::Signal { signal: 9, .. })
+    ));
+}
+
+#[test]
+fn a_guest_that_ignores_its_death_is_ended_all_the_same() {
+    let guest = |mut peer: Peer| {
+        peer.say(&started());
+        while peer.hear().is_some() {}
+    };
+    let client = |mut peer: Peer| drop(peer.hear());
+    let (ending, took) = between(guest, client);
+    assert!(matches!(ending, Ending::Died(None)), "{ending:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[test]
+fn a_broken_guest_connection_is_asked_about() {
+    let guest = |mut peer: Peer| peer.say(&started());
+    let (ending, _) = between(guest, |mut peer| while peer.hear().is_some() {});
+    assert!(matches!(ending, Ending::Died(None)), "{ending:?}");
+    assert_eq!(
+        ending.words("the virtual machine burst").as_deref(),
+        Some("the virtual machine burst")
+    );
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_guest_and_not_the_monitor() {
+    const TOTAL: usize = 8 << 20;
+    let guest = |mut peer: Peer| {
+        peer.say(&started());
+        // Beyond all credit: a hostile guest. The hub holds it back instead of buffering it.
+        let frame = data(Stream::Stdout, &[7; 32 * 1024]);
+        let mut bytes = Vec::new();
+        encode_into(&frame, &mut bytes).unwrap();
+        peer.stream
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let mut sent = 0;
+        while sent < TOTAL && peer.stream.write_all(&bytes).is_ok() {
+            sent += bytes.len();
+        }
+        assert!(
+            sent < TOTAL,
+            "the hub took {sent} bytes for a client that reads none"
+        );
+    };
+    let client = |peer: Peer| {
+        thread::sleep(Duration::from_secs(2));
+        drop(peer);
+    };
+    let (ending, _) = between(guest, client);
+    assert!(!matches!(ending, Ending::Exited(_)), "{ending:?}");
+}
