@@ -9,6 +9,7 @@ use common::archive::{Layout, image};
 use common::testing::TarBuilder;
 use common::{have, run};
 use hullbox_image::{ImportOptions, Limits, LoadOptions, Source, Store};
+use std::time::Duration;
 
 /// Numbers that look random and are the same every time (xorshift).
 struct Dice(u64);
@@ -104,8 +105,9 @@ fn is_empty(root: &std::path::Path) -> bool {
             .iter()
             .all(|dir| std::fs::read_dir(root.join(dir)).unwrap().next().is_none())
     };
-    (0..100).any(|_| {
+    (0..200).any(|attempt| {
         empty() || {
+            std::thread::sleep(Duration::from_millis(attempt));
             drop(Store::open(root).unwrap());
             empty()
         }
