@@ -78,7 +78,7 @@
 mod config;
 mod modules;
 mod root;
-mod session;
+pub mod session;
 
 use crate::failure::words;
 use crate::sessions::uptime_us;
@@ -89,7 +89,7 @@ use hullbox_protocol::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -228,7 +228,10 @@ impl Machine {
             return Ok(());
         };
         match sys::fork(Namespaces::Inherit, None) {
-            Ok(Forked::Child) => sys::exit_now(session::serve(connection)),
+            Ok(Forked::Child) => {
+                forget_names();
+                sys::exit_now(session::serve(connection))
+            }
             Ok(Forked::Parent(pid)) => {
                 self.handlers.insert(pid);
                 self.idle_since = None;
@@ -261,5 +264,16 @@ impl Machine {
             // Somebody's mount lies on it: at least no more writes.
             let _ = unmount(data.as_str(), UnmountFlags::DETACH);
         }
+    }
+}
+
+/// Makes the kernel ask the host again for every name. The host's files change below the overlay,
+/// which would never ask again about a name that was not there.
+///
+/// Any remount of a filesystem drops what is remembered of its names. That of the overlay leaves
+/// the share's own inodes below it alone, and with them the contents that are in memory.
+fn forget_names() {
+    if let Err(errno) = mount_remount("/", MountFlags::NOATIME, c"") {
+        eprintln!("hullbox-agent: cannot remount /: {}", words(errno));
     }
 }

@@ -27,16 +27,25 @@ fn run() -> i32 {
     // Modes are exact in everything the agent makes.
     rustix::process::umask(Mode::empty());
     occupy_standard_streams();
-    let machine = std::env::var_os(AgentEnv::ROLE).is_some_and(|role| role == "machine");
-    let result = if machine {
-        machine::run()
-    } else {
-        container::run()
+    let role = std::env::var_os(AgentEnv::ROLE).unwrap_or_default();
+    let result = match role.to_str() {
+        Some("machine") => machine::run(),
+        Some("session") => return one_session(),
+        _ => container::run(),
     };
     if let Err(error) = result {
         eprintln!("hullbox-agent: {error}");
     }
     power_off()
+}
+
+/// Serves one session of a machine on the socket that is standard input: for tests without
+/// a machine.
+fn one_session() -> i32 {
+    match rustix::io::dup(rustix::stdio::stdin()) {
+        Ok(connection) => machine::session::serve(connection),
+        Err(_) => 1,
+    }
 }
 
 /// A descriptor opened later must never become the standard output of something. The kernel

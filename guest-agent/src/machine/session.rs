@@ -1,13 +1,12 @@
 //! One connection of the machine: one program.
 
-use crate::failure::{setup, words};
+use crate::failure::setup;
 use crate::process::{self, Root};
 use crate::sessions::{Reach, Sessions, uptime_us};
 use crate::sys::{self, Namespaces};
 use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
-use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Signal, WaitOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -21,27 +20,15 @@ const GRACE: Duration = Duration::from_secs(2);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Serves a connection in a process of its own. Gives that process's exit code.
-pub(super) fn serve(connection: OwnedFd) -> i32 {
+pub fn serve(connection: OwnedFd) -> i32 {
     sys::close_others(&[connection.as_fd()]);
     let _ = rustix::thread::set_name(c"hullbox-session");
-    forget_names();
     match Handler::new(connection).and_then(|mut handler| handler.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("hullbox-agent: session: {error}");
             1
         }
-    }
-}
-
-/// Makes the kernel ask the host again for every name. The host's files change below the overlay,
-/// which would never ask again about a name that was not there.
-///
-/// Any remount of a filesystem drops what is remembered of its names. That of the overlay leaves
-/// the share's own inodes below it alone, and with them the contents that are in memory.
-fn forget_names() {
-    if let Err(errno) = mount_remount("/", MountFlags::NOATIME, c"") {
-        eprintln!("hullbox-agent: cannot remount /: {}", words(errno));
     }
 }
 
