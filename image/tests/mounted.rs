@@ -5,7 +5,7 @@
 mod common;
 
 use common::testing::TarBuilder;
-use common::{assert_same, can_mount, fixtures, have, mount_layers, run, survey};
+use common::{Mount, assert_same, can_mount, fixtures, have, mount_layers, run, survey};
 use hullbox_image::{Image, LoadOptions, Source, Store};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -284,4 +284,47 @@ fn every_format_of_gnu_tar_is_read_as_gnu_tar_reads_it() {
         eprintln!("{format}");
         assert_same(&survey(&merged), &survey(&unpacked));
     }
+}
+
+#[test]
+fn a_full_disk_leaves_a_valid_store() {
+    if !can_mount() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    let at = work.path().join("small");
+    let args = ["-t", "tmpfs", "-o", "size=6m", "tmpfs"].map(OsStr::new);
+    let _mount = Mount::new(&args, &at);
+    let mut store = Store::open(at.join("store")).unwrap();
+    let import = |store: &mut Store, bytes: usize| {
+        let data: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+        let tar = TarBuilder::default().file("f", &data).finish();
+        let mut stream = &tar[..];
+        let options = hullbox_image::ImportOptions::default();
+        store.import(Source::Stream(&mut stream), &options, &mut |_| {})
+    };
+    let kept = import(&mut store, 2 << 20).unwrap();
+    for bytes in [3 << 20, 5 << 20, 50 << 20] {
+        let Err(error) = import(&mut store, bytes) else {
+            continue;
+        };
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            text = format!("{text}: {inner}");
+            cause = inner.source();
+        }
+        assert!(text.contains("No space left"), "{text}");
+    }
+    let store = Store::open(at.join("store")).unwrap();
+    assert_eq!(
+        std::fs::read_dir(at.join("store/staging")).unwrap().count(),
+        0
+    );
+    let layers = store.resolve(&kept.hex()).unwrap().layers;
+    assert_eq!(
+        layers[0].path.metadata().unwrap().len(),
+        layers[0].size_bytes
+    );
 }
