@@ -1,6 +1,12 @@
 //! The agent's processes, tried on this system without any guest: one session of the machine's
 //! role on a socket pair. Needs root, as PID 1 has it; without it there is nothing to try.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as its own lines do"
+)]
+
 use hullbox_protocol::{
     Decoder, ExitStatus, FailureKind, Frame, ProcessSpec, Rlimit, Stream, TerminalSize, UserSpec,
     encode_into,
