@@ -328,3 +328,24 @@ fn a_full_disk_leaves_a_valid_store() {
         layers[0].size_bytes
     );
 }
+
+#[test]
+fn an_image_of_buildahs_is_what_podman_mounts() {
+    if !can_mount() || !have("buildah") || !have("podman") || !have("setfattr") {
+        eprintln!("skipped: needs root, loop devices, EROFS, buildah, podman and setfattr");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/buildah-image");
+    run(script.to_str().unwrap(), &[work.path().as_os_str()]);
+    let mounted = std::fs::read_to_string(work.path().join("mounted")).unwrap();
+    let theirs = survey(Path::new(mounted.trim_end()));
+    for archive in ["docker.tar", "oci.tar"] {
+        let mut store = Store::open(work.path().join("store")).unwrap();
+        let image = load(&mut store, &work.path().join(archive));
+        assert_eq!(image.layers.len(), 2);
+        check(&image);
+        let (merged, _mounts) = mount_layers(&paths(&image), &work.path().join("mnt"));
+        assert_same(&survey(&merged), &theirs);
+    }
+}
