@@ -433,3 +433,6 @@ impl Backend for Block {
         self.active = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,3 +90,35 @@ fn fill_random<M: vm_memory::GuestMemoryBackend>(buffers: &Buffers<'_, M>) -> u3
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::testing::{DATA, NEXT, Ring, WRITE, activation, ram};
+
+    #[test]
+    fn buffers_get_random_bytes_and_bad_chains_none() {
+        let ram = ram();
+        let mut ring = Ring::new(&ram, 0, 16);
+        let (activation, _) = activation(&ram, &[&ring]);
+        let mut rng = Rng::default();
+        rng.activate(activation);
+        ring.descriptor(0, (DATA, 64, WRITE, 0));
+        ring.descriptor(1, (DATA, 64, 0, 0));
+        ring.descriptor(2, (u64::MAX, 64, WRITE, 0));
+        ring.descriptor(3, (DATA, 1 << 20, WRITE | NEXT, 3));
+        for head in 0..4 {
+            ring.offer(head);
+        }
+        assert!(!rng.notify());
+        assert_eq!(ring.take(), Some((0, 64)));
+        assert_eq!(ring.take(), Some((1, 0)));
+        assert_eq!(ring.take(), Some((2, 0)));
+        assert_eq!(ring.take(), Some((3, 4096)));
+        assert_ne!(ring.get::<[u8; 32]>(DATA), [0; 32]);
+        rng.reset();
+        ring.offer(0);
+        assert!(!rng.notify());
+        assert_eq!(ring.take(), None);
+    }
+}

@@ -1,0 +1,354 @@
+use super::*;
+use crate::memory::{GuestRam, RegisterPages};
+use crate::virtio::mmio::{STATUS, status};
+use crate::virtio::testing::{DATA, INDIRECT, Junk, NEXT, RAM_END, Ring, WRITE, activation, ram};
+use std::io::Write;
+use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress};
+
+const HEADER: u64 = DATA;
+const STATUS_AT: u64 = DATA + 0x100;
+const BUFFER: u64 = DATA + 0x1000;
+
+struct Rig {
+    ram: GuestRam,
+    ring: Ring,
+    block: Block,
+    registers: Arc<RegisterPages>,
+}
+
+fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn open(files: &[&tempfile::NamedTempFile], read_only: bool) -> Disk {
+    Disk::open(&DiskConfig {
+        files: files.iter().map(|file| file.path().to_owned()).collect(),
+        read_only,
+    })
+    .unwrap()
+}
+
+fn rig(disk: Disk) -> Rig {
+    let ram = ram();
+    let ring = Ring::new(&ram, 0, 128);
+    let (activation, registers) = activation(&ram, &[&ring]);
+    let mut block = Block::new(disk);
+    block.activate(activation);
+    Rig {
+        ram,
+        ring,
+        block,
+        registers,
+    }
+}
+
+impl Rig {
+    fn header(&self, kind: u32, sector: u64) {
+        self.ring.put(kind, HEADER);
+        self.ring.put(0u32, HEADER + 4);
+        self.ring.put(sector, HEADER + 8);
+        self.ring.put(0xffu8, STATUS_AT);
+    }
+
+    /// A request with one piece of data; returns its status byte and used length.
+    fn request(&mut self, kind: u32, sector: u64, data: (u64, u32, u16)) -> (u8, u32) {
+        self.header(kind, sector);
+        self.ring.descriptor(0, (HEADER, 16, NEXT, 1));
+        self.ring.descriptor(1, (data.0, data.1, data.2 | NEXT, 2));
+        self.ring.descriptor(2, (STATUS_AT, 1, WRITE, 0));
+        self.ring.offer(0);
+        self.block.notify();
+        let (head, len) = self.ring.take().unwrap();
+        assert_eq!(head, 0);
+        (self.ring.get(STATUS_AT), len)
+    }
+
+    fn read(&mut self, sector: u64, bytes: u32) -> (u8, Vec<u8>) {
+        let (status, _) = self.request(TYPE_IN, sector, (BUFFER, bytes, WRITE));
+        let mut data = vec![0; bytes as usize];
+        self.ram
+            .read_slice(&mut data, GuestAddress(BUFFER))
+            .unwrap();
+        (status, data)
+    }
+
+    fn needs_reset(&self) -> bool {
+        self.registers.load(STATUS) & status::NEEDS_RESET != 0
+    }
+}
+
+const OK: u8 = Status::Ok as u8;
+const IOERR: u8 = Status::IoError as u8;
+const UNSUPP: u8 = Status::Unsupported as u8;
+
+#[test]
+fn files_follow_one_another_at_aligned_offsets() {
+    let (a, b, c) = (file_of(&[1; 5000]), file_of(&[]), file_of(&[3; 4096]));
+    let mut rig = rig(open(&[&a, &b, &c], true));
+    assert_eq!(rig.block.disk.bytes, 3 * 4096);
+    let (status, data) = rig.read(0, 3 * 4096);
+    assert_eq!(status, OK);
+    assert!(data[..5000].iter().all(|byte| *byte == 1));
+    assert!(data[5000..8192].iter().all(|byte| *byte == 0));
+    assert!(data[8192..].iter().all(|byte| *byte == 3));
+    // Across the border, from the middle of the padding.
+    let (status, data) = rig.read(15, 1024);
+    assert_eq!(status, OK);
+    assert_eq!((data[511], data[512]), (0, 3));
+}
+
+#[test]
+fn nothing_writes_to_a_read_only_disk() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    rig.ring.put(0u64, BUFFER);
+    for kind in [TYPE_OUT, TYPE_DISCARD, TYPE_WRITE_ZEROES] {
+        assert_ne!(rig.request(kind, 0, (BUFFER, 512, 0)).0, OK);
+        rig.ring.put(8u32, BUFFER + 8);
+        assert_ne!(rig.request(kind, 0, (BUFFER, 16, 0)).0, OK);
+    }
+    assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
+    assert_ne!(rig.block.disk.identity().features & F_RO, 0);
+}
+
+#[test]
+fn writes_discards_and_zeroes_reach_the_file() {
+    let file = file_of(&[7; 65536]);
+    let mut rig = rig(open(&[&file], false));
+    rig.ram
+        .write_slice(&[9; 1024], GuestAddress(BUFFER))
+        .unwrap();
+    assert_eq!(rig.request(TYPE_OUT, 2, (BUFFER, 1024, 0)), (OK, 1));
+    assert_eq!(rig.request(TYPE_FLUSH, 0, (BUFFER, 0, 0)), (OK, 1));
+    for (kind, sector, flags) in [
+        (TYPE_DISCARD, 16u64, 0u32),
+        (TYPE_WRITE_ZEROES, 32, 0),
+        (TYPE_WRITE_ZEROES, 48, RANGE_UNMAP),
+    ] {
+        rig.ring.put(sector, BUFFER);
+        rig.ring.put(8u32, BUFFER + 8);
+        rig.ring.put(flags, BUFFER + 12);
+        assert_eq!(rig.request(kind, 0, (BUFFER, 16, 0)).0, OK);
+    }
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert_eq!(bytes.len(), 65536);
+    assert!(bytes[1024..2048].iter().all(|byte| *byte == 9));
+    assert_eq!((bytes[1023], bytes[2048]), (7, 7));
+    for sector in [16, 32, 48] {
+        let at = sector * 512;
+        assert!(bytes[at..at + 4096].iter().all(|byte| *byte == 0));
+        assert_eq!((bytes[at - 1], bytes[at + 4096]), (7, 7));
+    }
+}
+
+#[test]
+fn requests_past_the_end_or_unaligned_fail() {
+    let file = file_of(&[7; 8192]);
+    for read_only in [true, false] {
+        let mut rig = rig(open(&[&file], read_only));
+        for (sector, bytes) in [
+            (16, 512),
+            (15, 1024),
+            (u64::MAX, 512),
+            (u64::MAX / 512, 512),
+            (u64::MAX / 512 + 1, 512),
+            (0, 511),
+            (0, 1),
+            (0, 8193),
+            (0, 16384),
+        ] {
+            let what = format!("{sector} {bytes}");
+            assert_eq!(rig.read(sector, bytes).0, IOERR, "{what}");
+            let written = rig.request(TYPE_OUT, sector, (BUFFER, bytes, 0));
+            assert_eq!(written, (IOERR, 1), "{what}");
+        }
+        // Nothing at all is nothing wrong.
+        assert_eq!(rig.request(TYPE_IN, 0, (BUFFER, 0, WRITE)), (OK, 1));
+    }
+    assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
+}
+
+#[test]
+fn ranges_are_checked() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], false));
+    for (sector, sectors, flags, status) in [
+        (16u64, 1u32, 0u32, IOERR),
+        (u64::MAX, 1, 0, IOERR),
+        (0, u32::MAX, 0, IOERR),
+        (0, 17, 0, IOERR),
+        (0, 1, 2, UNSUPP),
+        (0, 1, RANGE_UNMAP, UNSUPP),
+        (0, 0, 0, OK),
+    ] {
+        rig.ring.put(sector, BUFFER);
+        rig.ring.put(sectors, BUFFER + 8);
+        rig.ring.put(flags, BUFFER + 12);
+        assert_eq!(rig.request(TYPE_DISCARD, 0, (BUFFER, 16, 0)).0, status);
+    }
+    for bytes in [0, 15, 17, 16 * 17] {
+        assert_eq!(rig.request(TYPE_DISCARD, 0, (BUFFER, bytes, 0)).0, IOERR);
+    }
+    assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
+}
+
+#[test]
+fn identity_and_unknown_requests() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    assert_eq!(rig.request(TYPE_GET_ID, 0, (BUFFER, 20, WRITE)), (OK, 21));
+    assert_eq!(rig.ring.get::<[u8; 12]>(BUFFER), *b"hullbox-disk");
+    assert_eq!(rig.request(TYPE_GET_ID, 0, (BUFFER, 19, WRITE)).0, IOERR);
+    assert_eq!(rig.request(2, 0, (BUFFER, 512, WRITE)).0, UNSUPP);
+    assert_eq!(rig.request(u32::MAX, 0, (BUFFER, 512, 0)).0, UNSUPP);
+}
+
+#[test]
+fn chains_that_break_the_rules_cost_one_request() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    rig.header(TYPE_IN, 0);
+    let loops = (HEADER, 16, NEXT, 0);
+    let table = DATA + 0x8000;
+    // Each starts at descriptor 0; the device answers with nothing written.
+    let chains: &[&[(u64, u32, u16, u16)]] = &[
+        &[loops],
+        &[(HEADER, 16, NEXT, 9999)],
+        &[(HEADER, 16, 0, 0)],
+        &[(u64::MAX - 4, 16, NEXT, 1), (STATUS_AT, 1, WRITE, 0)],
+        &[(HEADER, 16, NEXT, 1), (RAM_END - 8, 512, WRITE | NEXT, 2)],
+        &[(HEADER, 16, NEXT, 1), (BUFFER, u32::MAX, WRITE | NEXT, 0)],
+        &[(STATUS_AT, 1, WRITE | NEXT, 1), (HEADER, 16, 0, 0)],
+        &[(table, 15, INDIRECT, 0)],
+        &[(table, 0, INDIRECT, 0)],
+        &[(table, 0xffff_fff0, INDIRECT, 0)],
+        &[(RAM_END, 64, INDIRECT, 0)],
+        &[(table, 64, INDIRECT | NEXT, 1)],
+    ];
+    // The indirect table holds another one, and then a loop.
+    rig.ring.descriptor_at(table, 0, (table, 64, INDIRECT, 0));
+    for chain in chains {
+        for (index, descriptor) in chain.iter().enumerate() {
+            rig.ring.descriptor(index as u16, *descriptor);
+        }
+        rig.ring.offer(0);
+        rig.block.notify();
+        let (head, written) = rig.ring.take().unwrap();
+        assert_eq!(head, 0);
+        assert!(written <= 1, "{chain:?}");
+        assert!(!rig.needs_reset());
+    }
+    assert_eq!(rig.read(0, 512).0, OK);
+}
+
+#[test]
+fn an_oversized_indirect_table_is_read_no_further_than_sensible() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    let table = DATA + 0x10_0000;
+    for index in 0..65_535u16 {
+        let entry = (BUFFER, 1, WRITE | NEXT, index.wrapping_add(1));
+        rig.ring.descriptor_at(table, index, entry);
+    }
+    rig.ring.descriptor(0, (table, 65_535 * 16, INDIRECT, 0));
+    let begin = std::time::Instant::now();
+    for _ in 0..128 {
+        rig.ring.offer(0);
+    }
+    rig.block.notify();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(2));
+    assert_eq!(rig.ring.used_index(), 128);
+}
+
+#[test]
+fn an_index_that_leaps_stops_the_device() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    rig.ring.leap(200);
+    assert!(!rig.block.notify());
+    assert!(rig.needs_reset());
+    // And nothing more happens before a reset.
+    rig.ring.leap(1);
+    assert!(!rig.block.notify());
+    assert_eq!(rig.ring.used_index(), 0);
+}
+
+#[test]
+fn a_head_out_of_range_stops_the_device() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    rig.ring.offer(128);
+    rig.block.notify();
+    assert!(rig.needs_reset());
+}
+
+#[test]
+fn junk_rings_end_in_bounded_time() {
+    let file = file_of(&[7; 8192]);
+    let mut junk = Junk(0x0bad_cafe_dead_beef);
+    for _ in 0..200 {
+        let mut rig = rig(open(&[&file], true));
+        for index in 0..128 {
+            let at = match junk.below(4) {
+                0 => junk.next(),
+                1 => rig.ring.base + junk.below(0x1_0000),
+                _ => DATA + junk.below(0x1000),
+            };
+            let len = [16, 1, 512, junk.next() as u32][junk.below(4) as usize];
+            let next = junk.below(130) as u16;
+            rig.ring
+                .descriptor(index, (at, len, junk.below(8) as u16, next));
+        }
+        for _ in 0..junk.below(128) {
+            let head = junk.below(129) as u16;
+            rig.ring.offer(head);
+        }
+        for _ in 0..4 {
+            rig.block.notify();
+        }
+    }
+    assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
+}
+
+#[test]
+fn files_that_are_no_disks_are_refused() {
+    let refused = |path: &Path, read_only| {
+        Disk::open(&DiskConfig {
+            files: vec![path.to_owned()],
+            read_only,
+        })
+        .unwrap_err()
+        .1
+    };
+    refused(Path::new("/"), true);
+    refused(Path::new("/dev/zero"), true);
+    refused(Path::new("/nonexistent"), true);
+    let odd = file_of(&[1; 513]);
+    assert_eq!(
+        refused(odd.path(), false).kind(),
+        io::ErrorKind::InvalidInput
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    // And does not wait for a writer.
+    refused(&fifo, true);
+}
+
+#[test]
+fn a_file_that_shrank_is_an_error_not_a_hang() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    file.as_file().set_len(100).unwrap();
+    assert_eq!(rig.read(0, 4096).0, IOERR);
+}
