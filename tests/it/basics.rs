@@ -213,7 +213,7 @@ fn bad_input_gets_one_clear_line() {
         (vec!["run", "--cpus", "-1", "busybox"], "cpus"),
         (vec!["run", "--isolation=magic", "busybox"], "isolation"),
         (vec!["run", "absent:1"], "absent:1"),
-        (vec!["run", "UPPER/case"], "lowercase"),
+        (vec!["run", "some/UPPER"], "lowercase"),
         (vec!["run", "--name", "no spaces please", "busybox"], "name"),
     ] {
         hullbox(&args).fails_saying(part);
