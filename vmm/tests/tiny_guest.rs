@@ -1,0 +1,207 @@
+//! Whole VMs with a few instructions for a kernel: every outcome, and nothing left behind.
+//!
+//! These need `/dev/kvm`, but not one that can run Linux. Without it they pass and say so.
+
+use hullbox_vmm::{
+    DiskConfig, MemorySize, Outcome, SerialConfig, VcpuCount, Vm, VmConfig, VmError, VsockConfig,
+};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const ENTRY: u64 = 0x100_0000;
+
+/// An ELF kernel that consists of these instructions.
+fn kernel(code: &[u8]) -> tempfile::NamedTempFile {
+    let mut bytes = vec![0u8; 4096];
+    bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    bytes[18..20].copy_from_slice(&62u16.to_le_bytes());
+    bytes[24..32].copy_from_slice(&ENTRY.to_le_bytes());
+    bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
+    bytes[54..56].copy_from_slice(&56u16.to_le_bytes());
+    bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
+    let len = code.len() as u64;
+    for (index, value) in [1, 4096, 0, ENTRY, len, len, 4096].iter().enumerate() {
+        bytes[64 + index * 8..72 + index * 8].copy_from_slice(&u64::to_le_bytes(*value));
+    }
+    bytes.extend_from_slice(code);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+fn config(kernel: &Path) -> VmConfig {
+    VmConfig::new(
+        VcpuCount::new(1).unwrap(),
+        MemorySize::from_mib(64).unwrap(),
+        kernel,
+    )
+}
+
+/// One VM at a time, so that threads and descriptors can be counted. `None` without KVM.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if std::fs::File::open("/dev/kvm").is_err() {
+        eprintln!("skipped: no usable /dev/kvm");
+        return None;
+    }
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn count(path: &str) -> usize {
+    std::fs::read_dir(path).unwrap().count()
+}
+
+fn run(code: &[u8]) -> Outcome {
+    let kernel = kernel(code);
+    Vm::new(config(kernel.path()))
+        .unwrap()
+        .start()
+        .unwrap()
+        .wait()
+}
+
+/// `mov dx, port; mov al, value; out dx, al; jmp $`
+fn out(port: u16, value: u8) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    vec![0x66, 0xba, low, high, 0xb0, value, 0xee, 0xeb, 0xfe]
+}
+
+const SPIN: &[u8] = &[0xeb, 0xfe];
+
+#[test]
+fn every_way_to_end_is_told_apart() {
+    let Some(_turn) = turn() else { return };
+    assert_eq!(run(&out(0x5e0, 1)), Outcome::Shutdown);
+    assert_eq!(run(&out(0x5e0, 2)), Outcome::Reset);
+    assert_eq!(run(&out(0x5e0, 3)), Outcome::Panic);
+    assert_eq!(run(&out(0x505, 1)), Outcome::Panic);
+    assert_eq!(run(&out(0x505, 4)), Outcome::Shutdown);
+    // No kernel unmasked an interrupt here, so that this restart is an orderly one.
+    assert_eq!(run(&out(0x64, 0xfe)), Outcome::Reset);
+    // ud2 without an interrupt table.
+    assert_eq!(run(&[0x0f, 0x0b]), Outcome::TripleFault);
+}
+
+#[test]
+fn a_guest_that_never_leaves_can_be_stopped() {
+    let Some(_turn) = turn() else { return };
+    for code in [SPIN, &[0xfa, 0xf4, 0xeb, 0xfd]] {
+        let kernel = kernel(code);
+        let mut config = config(kernel.path());
+        config.vcpus = VcpuCount::new(16).unwrap();
+        let running = Vm::new(config).unwrap().start().unwrap();
+        let handle = running.handle();
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            handle.stop();
+            handle.stop();
+        });
+        assert_eq!(running.wait(), Outcome::Stopped);
+        stopper.join().unwrap();
+    }
+}
+
+#[test]
+fn stopping_races_with_starting() {
+    let Some(_turn) = turn() else { return };
+    let kernel = kernel(SPIN);
+    for _ in 0..50 {
+        let running = Vm::new(config(kernel.path())).unwrap().start().unwrap();
+        running.handle().stop();
+        assert_eq!(running.wait(), Outcome::Stopped);
+    }
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    std::fs::write(&disk, [0; 8192]).unwrap();
+    let kernel = kernel(&out(0x5e0, 1));
+    let full = || {
+        let mut config = config(kernel.path());
+        config.initramfs = Some(disk.clone());
+        config.rng = true;
+        config.disks = vec![DiskConfig {
+            files: vec![disk.clone(); 3],
+            read_only: true,
+        }];
+        config.vsock = Some(VsockConfig {
+            guest_cid: 3,
+            uds_path: dir.path().join("vsock"),
+        });
+        config.serial = SerialConfig::file(dir.path().join("serial"));
+        config
+    };
+    assert_eq!(
+        Vm::new(full()).unwrap().start().unwrap().wait(),
+        Outcome::Shutdown
+    );
+    let (fds, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
+    for round in 0..30 {
+        let vm = Vm::new(full()).unwrap();
+        assert!(dir.path().join("vsock").exists());
+        match round % 3 {
+            0 => assert_eq!(vm.start().unwrap().wait(), Outcome::Shutdown),
+            1 => drop(vm.start().unwrap()),
+            _ => drop(vm),
+        }
+        assert!(!dir.path().join("vsock").exists());
+    }
+    // A build that fails half way, too.
+    let mut broken = full();
+    broken.kernel = disk.clone();
+    assert!(matches!(Vm::new(broken), Err(VmError::Load { .. })));
+    assert_eq!(count("/proc/self/fd"), fds);
+    assert_eq!(count("/proc/self/task"), threads);
+}
+
+#[test]
+fn the_end_is_an_event() {
+    let Some(_turn) = turn() else { return };
+    let kernel = kernel(&out(0x5e0, 3));
+    let running = Vm::new(config(kernel.path())).unwrap().start().unwrap();
+    let ended = running.ended().try_clone_to_owned().unwrap();
+    let begin = Instant::now();
+    let mut fds = [rustix::event::PollFd::new(
+        &ended,
+        rustix::event::PollFlags::IN,
+    )];
+    let limit = rustix::event::Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 1);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(running.outcome(), Some(Outcome::Panic));
+    assert_eq!(running.wait(), Outcome::Panic);
+}
+
+#[test]
+fn the_serial_port_writes_its_file() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("serial");
+    // Say "A", then power off.
+    let mut code = out(0x3f8, b'A');
+    code.truncate(7);
+    code.extend(out(0x5e0, 1));
+    let kernel = kernel(&code);
+    let mut config = config(kernel.path());
+    config.serial = SerialConfig::file(&log);
+    let running = Vm::new(config).unwrap().start().unwrap();
+    assert_eq!(running.wait(), Outcome::Shutdown);
+    assert_eq!(std::fs::read(&log).unwrap(), b"A");
+}
+
+#[test]
+fn ports_without_a_device_read_as_ones() {
+    let Some(_turn) = turn() else { return };
+    // in al, 0x80; cmp al, 0xff; jne $
+    let mut code = vec![0xe4, 0x80, 0x3c, 0xff, 0x75, 0xfe];
+    code.extend(out(0x5e0, 1));
+    assert_eq!(run(&code), Outcome::Shutdown);
+}
