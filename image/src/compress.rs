@@ -20,6 +20,8 @@ pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+    /// Known by name only.
+    Unsupported(&'static str),
 }
 
 impl Compression {
@@ -29,6 +31,8 @@ impl Compression {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A skippable frame may come first, as in zstd:chunked layers.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Unsupported("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Unsupported("bzip2"),
             _ => Self::None,
         }
     }
@@ -41,6 +45,9 @@ pub enum StreamError {
     /// A decompression bomb.
     #[error("the data grows more than {0} times when decompressed")]
     Expansion(u64),
+    /// Another compression.
+    #[error("{0} is not supported, only gzip and zstd are: decompress it first")]
+    Unsupported(&'static str),
     /// Too large.
     #[error("the data is larger than {0} bytes when decompressed")]
     TooLarge(u64),
@@ -134,6 +141,9 @@ impl<R: Read> Stream<R> {
         let compression = Compression::of(reader.fill_buf()?);
         let decoder = match compression {
             Compression::None => Decoder::Plain(reader),
+            Compression::Unsupported(name) => {
+                return Err(io::Error::other(StreamError::Unsupported(name)));
+            }
             Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(reader))),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;

@@ -15,6 +15,7 @@
 
 mod changes;
 mod compress;
+mod config;
 mod digest;
 mod erofs;
 mod import;

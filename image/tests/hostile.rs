@@ -496,6 +496,8 @@ fn archives_that_are_two_things_or_none_are_refused() {
     bed.refuses(b"hello world", "not an image");
     bed.refuses(&small_layer(), "not an image");
     bed.refuses(&gzip(b""), "not an image");
+    bed.refuses(b"\xfd7zXZ\0...", "xz is not supported");
+    bed.refuses(&image(&[b"BZh91AY&SY........"]), "bzip2 is not supported");
     bed.refuses(&b"x".repeat(100_000), "not an image");
     let mut tar = TarBuilder::default();
     tar.file("manifest.json", b"[]")

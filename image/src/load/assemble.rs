@@ -92,8 +92,8 @@ pub(crate) fn image_config(
     bytes: &[u8],
     limits: &Limits,
 ) -> Result<(ImageConfiguration, Vec<DiffId>), LoadError> {
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|error| LoadError::Json(name.to_owned(), error))?;
+    let config =
+        crate::config::parse(bytes).map_err(|error| LoadError::Json(name.to_owned(), error))?;
     if config.rootfs().typ() != "layers" {
         return Err(LoadError::Unexpected {
             name: name.to_owned(),

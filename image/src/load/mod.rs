@@ -71,7 +71,7 @@ pub enum LoadError {
     #[error("not an image: neither a docker-archive nor an OCI layout")]
     NotAnImage,
     /// The source cannot be read.
-    #[error("cannot read {0}")]
+    #[error("cannot read {}", .0.escape_debug())]
     Read(String, #[source] io::Error),
     /// The archive is not a sound tar.
     #[error("the archive is damaged")]
@@ -80,7 +80,7 @@ pub enum LoadError {
     #[error("the archive's entry {0:?} {1}")]
     ArchiveEntry(String, &'static str),
     /// A bomb, or more than anyone needs.
-    #[error("{0} is refused")]
+    #[error("{} is refused", .0.escape_debug())]
     Refused(String, #[source] StreamError),
     /// Too many of something.
     #[error("the archive has more than {limit} {what}")]

@@ -99,7 +99,7 @@ impl Store {
         let raw = self
             .config_bytes(&found.id)
             .map_err(|error| error.into_resolve(text))?;
-        let config = serde_json::from_slice(&raw)
+        let config = crate::config::parse(&raw)
             .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))?;
         let layers = self
             .layers_of(&found.id)
