@@ -4,7 +4,7 @@ use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
 use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
-use super::{NsError, SpecError, check_caller, init, io, spec};
+use super::{NsError, SpecError, check_caller, init, io, spec, trace};
 use crate::bundle::Bundle;
 use hullbox_session::server::Stdio;
 use libcontainer::container::Container;
@@ -126,7 +126,11 @@ impl Surroundings {
 }
 
 fn create(error: LibcontainerError) -> NsError {
-    NsError::Create(Box::new(error))
+    let cause = error.to_string();
+    NsError::Create {
+        cause,
+        source: Box::new(error),
+    }
 }
 
 fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
@@ -158,12 +162,12 @@ fn has_oom_score() -> bool {
 }
 
 fn finish(builder: ContainerBuilder, state: &Path) -> Result<Container, NsError> {
-    builder
-        .as_init(state)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
-        .map_err(create)
+    let builder = builder.as_init(state).with_systemd(false).with_detach(true);
+    let (built, traced) = trace::first_error(|| builder.build());
+    built.map_err(|error| NsError::Create {
+        cause: traced.unwrap_or_else(|| error.to_string()),
+        source: Box::new(error),
+    })
 }
 
 fn build_with_pipes(

@@ -28,6 +28,7 @@ mod rootfs;
 mod seccomp;
 mod serve;
 mod spec;
+mod trace;
 mod workload;
 
 pub use cgroup::CgroupError;
@@ -76,8 +77,14 @@ pub enum NsError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// libcontainer could not make the container.
-    #[error("cannot create the container")]
-    Create(#[source] Box<LibcontainerError>),
+    #[error("cannot create the container: {cause}")]
+    Create {
+        /// Why not, as far as libcontainer says.
+        cause: String,
+        /// What it returned, which says less.
+        #[source]
+        source: Box<LibcontainerError>,
+    },
     /// The monitor's connection broke.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -87,13 +94,13 @@ impl NsError {
     /// The error with all its causes, as the peer is told of it.
     fn failure(&self) -> Failure {
         let mut message = self.to_string();
-        let mut source = self.source();
+        // The cause of a failed creation is in its message already.
+        let mut source = match self {
+            Self::Create { .. } => None,
+            other => other.source(),
+        };
         while let Some(cause) = source {
-            let text = cause.to_string();
-            // Dependencies often repeat a cause's text in their own.
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
+            message = format!("{message}: {cause}");
             source = cause.source();
         }
         Failure {
