@@ -101,3 +101,83 @@ fn follow(path: &str) -> Result<String, Errno> {
 fn is(stat: &rustix::fs::Stat, kind: FileType) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let name = format!("hullbox-paths-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn at(&self, path: &str) -> String {
+            format!("{}/{path}", self.0.display())
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn directories_are_made_through_links_even_dangling_ones() {
+        let dir = Dir::new("dirs");
+        make_directories(&dir.at("a/b//c/")).unwrap();
+        assert!(dir.0.join("a/b/c").is_dir());
+        symlink(dir.at("far/away"), dir.at("link")).unwrap();
+        make_directories(&dir.at("link/x")).unwrap();
+        assert!(dir.0.join("far/away/x").is_dir());
+        symlink("../side", dir.at("a/relative")).unwrap();
+        make_directories(&dir.at("a/relative/y")).unwrap();
+        assert!(dir.0.join("side/y").is_dir());
+    }
+
+    #[test]
+    fn files_and_loops_in_the_way_are_errors() {
+        let dir = Dir::new("errors");
+        std::fs::write(dir.at("file"), "").unwrap();
+        assert_eq!(make_directories(&dir.at("file/x")), Err(Errno::NOTDIR));
+        symlink("loop2", dir.at("loop1")).unwrap();
+        symlink("loop1", dir.at("loop2")).unwrap();
+        assert_eq!(make_directories(&dir.at("loop1/x")), Err(Errno::LOOP));
+        assert_eq!(own_file(&dir.at("loop1")).unwrap_err(), Errno::LOOP);
+        symlink("self/deeper", dir.at("self")).unwrap();
+        assert!(make_directories(&dir.at("self/x")).is_err());
+    }
+
+    #[test]
+    fn kernel_filesystems_go_into_real_directories_only() {
+        let dir = Dir::new("own");
+        own_directory(&dir.at("proc")).unwrap();
+        own_directory(&dir.at("proc")).unwrap();
+        symlink("proc", dir.at("sys")).unwrap();
+        assert_eq!(own_directory(&dir.at("sys")), Err(Errno::LOOP));
+        std::fs::write(dir.at("dev"), "").unwrap();
+        assert_eq!(own_directory(&dir.at("dev")), Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn mount_points_for_files_are_found_where_links_lead() {
+        let dir = Dir::new("files");
+        own_file(&dir.at("etc/hosts")).unwrap();
+        assert!(dir.0.join("etc/hosts").is_file());
+        symlink("../run/systemd/resolv.conf", dir.at("etc/resolv.conf")).unwrap();
+        own_file(&dir.at("etc/resolv.conf")).unwrap();
+        assert!(dir.0.join("run/systemd/resolv.conf").is_file());
+        // A FIFO is named, not opened: this would wait for ever otherwise.
+        let fifo = dir.at("fifo");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, fifo.as_str(), FileType::Fifo, mode, 0).unwrap();
+        own_file(&fifo).unwrap();
+    }
+}
