@@ -59,6 +59,17 @@ pub(crate) enum HugePages {
     Never,
 }
 
+impl HugePages {
+    /// What the host allows.
+    pub(crate) fn of_host() -> Self {
+        let policy = std::fs::read("/sys/kernel/mm/transparent_hugepage/enabled");
+        match policy {
+            Ok(text) if !text.windows(7).any(|word| word == b"[never]") => Self::Advise,
+            _ => Self::Never,
+        }
+    }
+}
+
 /// An anonymous private mapping, aligned to huge pages, unmapped when the last user is gone.
 #[derive(Debug)]
 struct Mapping {
