@@ -2,8 +2,8 @@
 
 use crate::failure::Failure;
 use crate::run_args::RunArgs;
-use crate::forward;
-use hullbox_engine::containers::{ContainerError, Engine, Launch};
+use crate::{forward, system};
+use hullbox_engine::containers::{ContainerError, Launch};
 use hullbox_engine::paths::Roots;
 use hullbox_engine::timing::Timing;
 use hullbox_protocol::TerminalSize;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Fail
     let roots = Roots::from_env()?;
     let launch = Launch::prepare(&roots, debug, timing)?;
     timing.mark("monitor spawned");
-    let mut engine = Engine::open(roots)?;
+    let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
     timing.mark("container recorded");
     if let Some(file) = cidfile {
@@ -103,6 +103,16 @@ fn explain(error: ContainerError) -> Failure {
 struct CidFile {
     file: File,
     path: PathBuf,
+    written: bool,
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.written {
+            // No container, no file; one that cannot be removed is empty.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl CidFile {
@@ -123,13 +133,16 @@ impl CidFile {
         Ok(Self {
             file,
             path: path.to_owned(),
+            written: false,
         })
     }
 
     fn write(mut self, id: &str) -> Result<(), Failure> {
-        self.file
-            .write_all(id.as_bytes())
-            .map_err(|error| Failure::of(format!("cannot write {}", self.path.display()), &error))
+        self.file.write_all(id.as_bytes()).map_err(|error| {
+            Failure::of(format!("cannot write {}", self.path.display()), &error)
+        })?;
+        self.written = true;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Commands on the installation: version, info, doctor, the helper machine.
 
 use crate::app::{FormatArgs, MachineCommand};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::{forward, output};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::containers::Engine;
@@ -10,9 +10,23 @@ use hullbox_engine::machine::{MachineConfig, kvm_verdict};
 use hullbox_engine::paths::Roots;
 use hullbox_engine::state::Phase;
 use serde_json::json;
+use std::io;
 
 pub(crate) fn engine() -> Result<Engine, Failure> {
-    Ok(Engine::open(Roots::from_env()?)?)
+    open(Roots::from_env()?)
+}
+
+pub(crate) fn open(roots: Roots) -> Result<Engine, Failure> {
+    let engine = Engine::open(roots)?;
+    if let Some(error) = engine.unfinished() {
+        let warning = format!(
+            "hullbox: warning: cannot clean up after a killed container: {}\n",
+            chain(error)
+        );
+        // Nobody to tell of failing to warn.
+        let _ = io::Write::write_all(&mut io::stderr(), warning.as_bytes());
+    }
+    Ok(engine)
 }
 
 pub(crate) fn version(args: &FormatArgs) -> Result<(), Failure> {

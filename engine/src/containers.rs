@@ -80,6 +80,7 @@ pub enum ContainerError {
 pub struct Engine {
     roots: Roots,
     state: State,
+    unfinished: Option<StateError>,
 }
 
 /// What `run` is asked for.
@@ -139,15 +140,26 @@ pub struct Created {
 
 impl Engine {
     /// Opens the data directory, making it when there is none, and finishes what killed commands
-    /// and monitors left half done.
+    /// and monitors left half done; when that fails, see [`Self::unfinished`].
     ///
     /// # Errors
     /// [`ContainerError`].
     pub fn open(roots: Roots) -> Result<Self, ContainerError> {
         roots.create()?;
         let state = State::open(&roots)?;
-        state.recover(&|record| release(record, &roots))?;
-        Ok(Self { roots, state })
+        let recovered = state.recover(&|record| release(record, &roots));
+        Ok(Self {
+            roots,
+            state,
+            unfinished: recovered.err(),
+        })
+    }
+
+    /// Why the remains of a killed container could not be cleaned up. One such container is no
+    /// reason to refuse the others; the next command tries again.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<&StateError> {
+        self.unfinished.as_ref()
     }
 
     /// Opens the image store.

@@ -65,6 +65,9 @@ pub(super) struct Hub<'a> {
     stopping: bool,
     first_output: bool,
     deadline: Option<(Instant, Deadline)>,
+    /// The backend has ended; what is left is to read what was said before.
+    over: bool,
+    debug: bool,
     on_start: &'a mut dyn FnMut(&Started),
 }
 
@@ -76,6 +79,8 @@ pub(super) struct Parts<'a> {
     pub signals: OwnedFd,
     pub opening: Vec<Frame>,
     pub timing: Timing,
+    /// Show the agent's diagnostics.
+    pub debug: bool,
     pub on_start: &'a mut dyn FnMut(&Started),
 }
 
@@ -103,6 +108,8 @@ impl<'a> Hub<'a> {
             stopping: false,
             first_output: false,
             deadline: None,
+            over: false,
+            debug: parts.debug,
             on_start: parts.on_start,
             backend: parts.backend,
         };
@@ -139,7 +146,8 @@ impl<'a> Hub<'a> {
         for frame in self.opening.drain(..) {
             guest.send(&frame).map_err(io::Error::other)?;
         }
-        guest.flush().map_err(io::Error::other)?;
+        // One that is gone already may have said why: that is read first.
+        let _ = guest.flush();
         self.guest = Guest::Connected(guest);
         if matches!(self.deadline, Some((_, Deadline::Boot))) {
             self.deadline = None;
@@ -152,15 +160,7 @@ impl<'a> Hub<'a> {
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
         let ended = self.backend.ended();
         // Once known, the end would only wake us again and again while the rest is read.
-        let ending = matches!(self.deadline, Some((_, Deadline::Cause)));
-        fds.push(PollFd::from_borrowed_fd(
-            ended,
-            if ending {
-                PollFlags::empty()
-            } else {
-                PollFlags::IN
-            },
-        ));
+        fds.push(PollFd::from_borrowed_fd(ended, interest(!self.over, false)));
         let room = |other: Option<&Connection>| other.is_none_or(Connection::has_room);
         let guest_connection = match &self.guest {
             Guest::Connected(guest) => Some(guest),
@@ -215,11 +215,12 @@ impl<'a> Hub<'a> {
         }
         self.serve_client(ready.client);
         if ready.ended {
-            if matches!(self.guest, Guest::Gone | Guest::Awaited(_)) {
-                return Some(Ending::Died(None));
-            }
+            self.over = true;
             // What was said before the end still lies in the connection.
             self.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
+        }
+        if self.over && !matches!(self.guest, Guest::Connected(_)) {
+            return Some(Ending::Died(None));
         }
         match self.deadline {
             Some((at, what)) if Instant::now() >= at => self.expire(what),
@@ -348,10 +349,7 @@ impl<'a> Hub<'a> {
             match check_guest(&frame, self.started)? {
                 Meaning::Forward => {}
                 Meaning::Keep => {
-                    if let Frame::Hello(hello) = &frame {
-                        self.timing
-                            .mark(&format!("hello, guest uptime {} us", hello.uptime_us));
-                    }
+                    note(&frame, self.timing, self.debug);
                     continue;
                 }
                 Meaning::Started(started) => {
@@ -495,23 +493,44 @@ fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
         } => Meaning::Forward,
         other => {
             let text = format!("{other:?}");
-            let name: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let name: String = text
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect();
             return Err(GuestError::Violation(format!("{name} out of turn")));
         }
     })
 }
 
-/// A message from inside, fit for a terminal: one line without control characters.
+/// What is for us alone.
+fn note(frame: &Frame, timing: Timing, debug: bool) {
+    match frame {
+        Frame::Hello(hello) => {
+            timing.mark(&format!("hello, guest uptime {} us", hello.uptime_us));
+        }
+        Frame::Log(text) if debug => {
+            let line = format!("hullbox: guest: {}\n", one_line(text));
+            // A debugging aid that nobody reads is no failure.
+            let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+        }
+        _ => {}
+    }
+}
+
+/// A message from inside, fit for a terminal.
 fn clean(failure: &Failure) -> Failure {
     Failure {
         kind: failure.kind,
-        message: failure
-            .message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(1024)
-            .collect(),
+        message: one_line(&failure.message),
     }
+}
+
+/// Without control characters, and of bounded length.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(1024)
+        .collect()
 }
 
 impl Ending {

@@ -59,6 +59,7 @@ pub fn main() -> io::Result<()> {
     // tearing down a microVM's memory for one, is the kernel's work on this process.
     drop(lock);
     tell(client, &ending.frame(&cause));
+    state.settle();
     drop(direct);
     recorded.map_err(io::Error::other)
 }
@@ -108,6 +109,7 @@ fn run(
         signals,
         opening: opening(&config.bundle),
         timing: config.timing,
+        debug: config.debug,
         on_start: &mut on_start,
     })?;
     let (ending, client) = hub.run();

@@ -100,6 +100,7 @@ fn between(
             signals: signals.into(),
             opening: vec![Frame::Shutdown],
             timing: Timing::default(),
+            debug: false,
             on_start: &mut on_start,
         })
         .unwrap();

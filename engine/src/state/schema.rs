@@ -3,6 +3,7 @@
 use super::StateError;
 use super::record::Resolved;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError
     // but whole ones.
     database.pragma_update(None, "synchronous", "NORMAL")?;
     if version == 0 {
+        // The log and its index take the database's mode.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(StateError::io("protect", path))?;
         create(&database)?;
     }
     Ok(database)

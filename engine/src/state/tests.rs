@@ -81,6 +81,7 @@ fn a_container_lives_and_ends() {
     };
     state.finish(&record.id, &end).unwrap();
     drop(lock);
+    state.settle();
     let record = other.get(&record.id).unwrap();
     assert_eq!((record.phase, record.exit_code), (Phase::Exited, Some(7)));
     assert!(!scratch.roots.container_runtime_dir(&record.id).exists());
