@@ -111,8 +111,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// Runs a shell command as session 1 a second later; what becomes of it is among the frames.
 fn run_beside(mut connection: UnixStream, command: String, env: Vec<Vec<u8>>) {
     std::thread::sleep(std::time::Duration::from_secs(1));
+    // `tty:` in front asks for a terminal of its own.
+    let (terminal, command) = match command.strip_prefix("tty:") {
+        Some(rest) => (Some(hullbox_protocol::TerminalSize::default()), rest),
+        None => (None, &*command),
+    };
     let spec = ProcessSpec {
-        argv: vec![b"sh".to_vec(), b"-c".to_vec(), command.into_bytes()],
+        terminal,
+        argv: vec![b"sh".to_vec(), b"-c".to_vec(), command.into()],
         env,
         cwd: "/".into(),
         ..ProcessSpec::default()
