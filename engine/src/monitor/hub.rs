@@ -307,10 +307,9 @@ impl<'a> Hub<'a> {
         let Guest::Connected(guest) = &mut self.guest else {
             return Ok(None);
         };
-        if events.contains(PollFlags::OUT) {
-            guest.flush()?;
-        }
-        if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        // One that takes no more may still have said why.
+        let broken = events.contains(PollFlags::OUT) && guest.flush().is_err();
+        if !broken && !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return Ok(None);
         }
         let open = guest.fill()?;
