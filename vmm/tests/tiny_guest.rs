@@ -2,6 +2,11 @@
 //!
 //! These need `/dev/kvm`, but not one that can run Linux. Without it they pass and say so.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers may fail as loudly as the test"
+)]
+
 use hullbox_vmm::{
     DiskConfig, MemorySize, Outcome, SerialConfig, VcpuCount, Vm, VmConfig, VmError, VsockConfig,
 };

@@ -155,7 +155,7 @@ fn place(
     bytes: u64,
     placement: Placement,
 ) -> Result<(), LoadError> {
-    let aligned = (offset | address) % PAGE == 0;
+    let aligned = (offset | address).is_multiple_of(PAGE);
     let mapped = match placement {
         Placement::Map if aligned => bytes - bytes % PAGE,
         _ => 0,

@@ -42,12 +42,6 @@ impl<'a> Iovecs<'a> {
         self.bytes
     }
 
-    /// Forget all pieces, for another call.
-    pub(crate) fn clear(&mut self) {
-        self.vecs.clear();
-        self.bytes = 0;
-    }
-
     fn count(&self) -> libc::c_int {
         // At most IOV_MAX.
         self.vecs.len() as libc::c_int

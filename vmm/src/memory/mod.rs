@@ -268,7 +268,7 @@ impl GuestMemory {
         };
         let len = usize::try_from(bytes).map_err(|_| range_error())?;
         let file_offset = libc::off_t::try_from(offset).map_err(|_| range_error())?;
-        if (start.0 | offset | bytes) % PAGE != 0 || len == 0 {
+        if !(start.0 | offset | bytes).is_multiple_of(PAGE) || len == 0 {
             return Err(range_error());
         }
         let slice = self.ram.get_slice(start, len).map_err(|_| range_error())?;

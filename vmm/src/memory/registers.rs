@@ -52,7 +52,7 @@ impl RegisterPages {
 
     /// The 32-bit register at a byte offset, if it is aligned and inside.
     pub(crate) fn register(&self, offset: usize) -> Option<&AtomicU32> {
-        if offset % 4 != 0 || offset.checked_add(4)? > self.len {
+        if !offset.is_multiple_of(4) || offset.checked_add(4)? > self.len {
             return None;
         }
         let register = self.base.wrapping_add(offset).cast::<u32>();

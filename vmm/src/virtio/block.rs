@@ -162,7 +162,7 @@ impl Disk {
 
     /// Check a request against the disk's end and return its offset in bytes.
     fn offset_of(&self, sector: u64, bytes: u64) -> Result<u64, Status> {
-        if bytes % SECTOR != 0 {
+        if !bytes.is_multiple_of(SECTOR) {
             return Err(Status::IoError);
         }
         let offset = sector.checked_mul(SECTOR).ok_or(Status::IoError)?;
@@ -243,7 +243,8 @@ impl Disk {
     ) -> Result<(), Status> {
         use rustix::fs::FallocateFlags;
         let file = self.writable_file()?;
-        if bytes == 0 || bytes % RANGE_LEN != 0 || bytes / RANGE_LEN > MAX_RANGES as usize {
+        if bytes == 0 || !bytes.is_multiple_of(RANGE_LEN) || bytes / RANGE_LEN > MAX_RANGES as usize
+        {
             return Err(Status::IoError);
         }
         for at in (0..bytes).step_by(RANGE_LEN) {
