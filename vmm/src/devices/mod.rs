@@ -9,7 +9,7 @@ use crate::memory::{GuestMemory, PAGE, RegisterPages, add_slot};
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::virtio::block::{Block, Disk};
-use crate::virtio::mmio::{QUEUE_NOTIFY, Transport};
+use crate::virtio::mmio::{INTERRUPT_ACK, QUEUE_NOTIFY, Transport};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::Vsock;
 use crate::virtio::{Backend, Identity, Interrupt};
@@ -22,6 +22,7 @@ use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
 
 /// Everything that virtual CPUs reach by leaving the guest.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ struct Builder<'a> {
     memory: &'a GuestMemory,
     counters: &'a Arc<Counters>,
     registers: Arc<RegisterPages>,
+    /// Takes the acknowledgements of all interrupts, which nobody looks at, inside KVM.
+    acknowledged: EventFd,
     transports: Vec<Mutex<Transport>>,
     parameters: String,
 }
@@ -100,10 +103,15 @@ impl Builder<'_> {
         let link = worker
             .add(backend)
             .map_err(VmError::setup("a device's events"))?;
-        let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY as u64);
-        self.vm
-            .register_ioevent(link.notify_event(), &notify, NoDatamatch)
-            .map_err(VmError::kvm("KVM_IOEVENTFD"))?;
+        for (register, event) in [
+            (QUEUE_NOTIFY, link.notify_event()),
+            (INTERRUPT_ACK, &self.acknowledged),
+        ] {
+            let register = IoEventAddress::Mmio(address + register as u64);
+            self.vm
+                .register_ioevent(event, &register, NoDatamatch)
+                .map_err(VmError::kvm("KVM_IOEVENTFD"))?;
+        }
         let interrupt = Interrupt::new(
             line,
             Arc::clone(&self.registers),
@@ -144,6 +152,7 @@ impl Devices {
             memory,
             counters,
             registers: Arc::clone(&registers),
+            acknowledged: crate::virtio::event().map_err(VmError::setup("an interrupt"))?,
             transports: Vec::new(),
             parameters: String::new(),
         };

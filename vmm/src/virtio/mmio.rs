@@ -26,6 +26,8 @@ const QUEUE_READY: usize = 0x44;
 /// Written by the driver when it added buffers; wired to the device's thread.
 pub(crate) const QUEUE_NOTIFY: usize = 0x50;
 pub(crate) const INTERRUPT_STATUS: usize = 0x60;
+/// Written by the driver when it took an interrupt; wired to nothing.
+pub(crate) const INTERRUPT_ACK: usize = 0x64;
 pub(crate) const STATUS: usize = 0x70;
 const QUEUE_DESC: usize = 0x80;
 const QUEUE_DRIVER: usize = 0x90;
