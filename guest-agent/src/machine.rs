@@ -48,8 +48,8 @@
 //! listens on [`MACHINE_PORT`](hullbox_protocol::MACHINE_PORT) before it connects, so a host
 //! that has seen `Hello` can dial at once.
 //!
-//! On each accepted connection the agent first makes the kernel forget names (it writes `2` to
-//! `/proc/sys/vm/drop_caches`: a file that the host made or replaced since must be seen, and
+//! On each accepted connection the agent first makes the overlay forget names (by remounting
+//! `/`, as it is): a file that the host made or replaced since must be seen, and
 //! overlayfs never asks again about a name that was not there), then sends `Hello`. From that
 //! moment the connection counts as work; the client waits for it, so that a machine about to
 //! idle out is noticed before any input is spent. `ProcessSpec.pipes` says which streams are

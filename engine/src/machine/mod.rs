@@ -29,6 +29,7 @@ mod share;
 mod start;
 mod state;
 mod supervisor;
+mod tsc;
 mod vsock;
 
 pub use config::{ConfigError, MachineConfig, POLICY_VARIABLE, Policy};

@@ -39,6 +39,8 @@ pub struct Plan {
     pub memory_mib: u32,
     /// Idle time until the machine stops, in seconds; 0 is never.
     pub idle_s: u64,
+    /// Frequency of the host's time stamp counter, in kHz, if it is known and constant.
+    pub tsc_khz: Option<u64>,
     /// Number of the descriptor that holds the machine's lock.
     pub lock_fd: i32,
 }
@@ -158,7 +160,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     );
     pair("-kernel", plan.kernel.clone().into());
     pair("-initrd", plan.initramfs.clone().into());
-    pair("-append", KERNEL_ARGUMENTS.into());
+    pair("-append", kernel_arguments(plan.tsc_khz).into());
     let sockets = [
         (
             "vsock",
@@ -192,9 +194,16 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
 /// `panic=-1`: a panic ends the machine, and the next command starts another. The emulator does
 /// not speculate, so mitigations would only cost; tests of ciphers and security modules that nothing
 /// here uses take half a second of its time.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off \
-     tsc=reliable no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 \
-     HULLBOX_ROLE=machine";
+fn kernel_arguments(tsc_khz: Option<u64>) -> String {
+    let mut arguments = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check \
+                         cryptomgr.notests apparmor=0 selinux=0 audit=0 HULLBOX_ROLE=machine"
+        .to_owned();
+    if let Some(khz) = tsc_khz {
+        // The counter is the host's own: constant, and the same on every virtual CPU.
+        arguments.push_str(&format!(" tsc=reliable tsc_early_khz={khz}"));
+    }
+    arguments
+}
 
 /// `prefix` and a path as one QEMU option; QEMU wants commas in it doubled.
 fn option(prefix: &str, path: &OsStr) -> OsString {

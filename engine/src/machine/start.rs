@@ -7,6 +7,7 @@ use super::kernel;
 use super::plan::{Plan, ROOT_TAG, find_program};
 use super::state::{DataLock, Record};
 use super::supervisor::READY;
+use super::tsc;
 use super::{HIDDEN_COMMAND, Machine, MachineConfig, MachineError};
 use crate::paths::ensure_private_dir;
 use rustix::fs::{FlockOperation, flock};
@@ -213,6 +214,7 @@ impl Machine {
             cpus: config.cpus,
             memory_mib: config.memory_mib,
             idle_s: config.idle_s,
+            tsc_khz: tsc::frequency_khz(),
             lock_fd: lock.file().as_raw_fd(),
         })
     }

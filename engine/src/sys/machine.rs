@@ -62,3 +62,12 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     // process owns it yet. Callers pass each number once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// The value of this CPU's time stamp counter.
+#[cfg(target_arch = "x86_64")]
+#[must_use]
+pub fn time_stamp() -> u64 {
+    // SAFETY: the instruction exists on every x86-64 CPU, and Linux lets every program use it
+    // unless the program itself asked otherwise (`PR_SET_TSC`).
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
