@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// From asking the machine to end until it is made to.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 /// From the first process to the agent's report.
-const START_LIMIT: Duration = Duration::from_secs(180);
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// What the starter reads on the supervisor's standard output.
 pub const READY: &str = "ready";
