@@ -58,6 +58,7 @@ impl Vcpu {
                     bus: &bus,
                     vm: &vm,
                     counters: &counters,
+                    ending: &ending,
                 };
                 if ending.outcome().is_none()
                     && let Some(outcome) = run(&mut self.fd, &context)
@@ -100,15 +101,18 @@ struct Context<'a> {
     bus: &'a Bus,
     vm: &'a VmFd,
     counters: &'a Counters,
+    ending: &'a Ending,
 }
 
-/// Run the guest until something ends it; `None` after a kick.
+/// Run the guest until something ends it; `None` if that was elsewhere.
 fn run(fd: &mut VcpuFd, context: &Context<'_>) -> Option<Outcome> {
     loop {
         let outcome = match fd.run() {
             Ok(exit) => handle(exit, context),
             Err(error) => match error.errno() {
-                libc::EINTR => return None,
+                // A kick follows an end. Any other signal is the business of its own handler.
+                libc::EINTR if context.ending.outcome().is_some() => return None,
+                libc::EINTR => Step::Continue,
                 libc::EAGAIN => Step::Continue,
                 errno => Step::End(Outcome::InternalError(InternalError::Run { errno })),
             },

@@ -210,3 +210,40 @@ fn ports_without_a_device_read_as_ones() {
     code.extend(out(0x5e0, 1));
     assert_eq!(run(&code), Outcome::Shutdown);
 }
+
+/// Threads of this process with this name.
+fn threads(name: &str) -> Vec<libc::pid_t> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .map(|task| task.unwrap())
+        .filter(|task| {
+            std::fs::read_to_string(task.path().join("comm"))
+                .unwrap()
+                .trim()
+                == name
+        })
+        .map(|task| task.file_name().to_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+#[test]
+fn signals_that_are_not_ours_change_nothing() {
+    let Some(_turn) = turn() else { return };
+    vmm_sys_util::signal::register_signal_handler(libc::SIGUSR1, on_signal).unwrap();
+    let kernel = kernel(SPIN);
+    let running = Vm::new(config(kernel.path())).unwrap().start().unwrap();
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(5));
+        for thread in threads("vcpu0") {
+            let process = std::process::id();
+            // SAFETY: a system call on integers; the signal has a handler.
+            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+        }
+    }
+    assert_eq!(running.outcome(), None);
+    assert_eq!(threads("vcpu0").len(), 1);
+    running.handle().stop();
+    assert_eq!(running.wait(), Outcome::Stopped);
+}
