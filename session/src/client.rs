@@ -195,7 +195,7 @@ impl Client<'_> {
                 return Ok(Outcome::Interrupted(signal));
             }
             for (sink, flags) in self.outputs.iter_mut().zip(ready.outputs) {
-                if flags.intersects(PollFlags::ERR | PollFlags::NVAL) {
+                if flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
                     sink.break_off();
                 } else if !flags.is_empty() {
                     sink.write_queued();

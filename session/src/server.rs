@@ -128,6 +128,8 @@ struct Session {
     stdout: Source,
     stderr: Source,
     exit: Option<Exit>,
+    /// `Exited` is queued: nothing is left to do for it.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -402,10 +404,11 @@ impl Pump {
                 && let Some(Exit { status, .. }) = state.exit.take()
             {
                 push(Frame::Exited { session, status })?;
+                state.over = true;
                 self.finishing.push(session);
             }
         }
-        self.sessions.retain(|s| !self.finishing.contains(&s.id));
+        self.sessions.retain(|session| !session.over);
         Ok(())
     }
 }

@@ -187,6 +187,30 @@ fn a_reader_who_leaves_is_told_on_and_is_no_error() {
 }
 
 #[test]
+fn a_socket_that_was_closed_is_a_reader_who_left() {
+    let (connection, mut peer) = pair();
+    let (stdout, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    let peer = thread::spawn(move || {
+        let told = peer.next();
+        peer.exit(2);
+        told
+    });
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let streams = Streams {
+        stdin: null.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: null.as_fd(),
+    };
+    attach_streams(connection, &[], OPTIONS, streams, &mut |_| {}).unwrap();
+    let told = Frame::Eof {
+        session: 0,
+        stream: Stream::Stdout,
+    };
+    assert_eq!(peer.join().unwrap(), told);
+}
+
+#[test]
 fn a_full_disk_is_an_error_with_the_outcome() {
     let (connection, mut peer) = pair();
     peer.output(b"too much");

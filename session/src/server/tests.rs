@@ -466,3 +466,26 @@ fn input_that_came_before_the_process_is_kept_for_it() {
     ));
     assert_eq!(peer.until_exit().0, 5);
 }
+
+#[test]
+fn a_session_number_can_be_used_again() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut pump = Pump::new(theirs.into()).unwrap();
+    let mut peer = Peer {
+        socket: ours,
+        decoder: hullbox_protocol::Decoder::new(),
+    };
+    for round in 0..3 {
+        peer.send(&Frame::Exec {
+            session: 4,
+            spec: spec(&["true"]),
+        });
+        let Event::Exec { session, .. } = pump.wait(&[], None).unwrap() else {
+            panic!("no exec in round {round}");
+        };
+        pump.finish(session, ExitStatus::Code(round), Drain::ToEnd);
+        let finished = pump.wait(&[], None).unwrap();
+        assert!(matches!(finished, Event::Finished { session: 4 }));
+        assert_eq!(peer.until_exit().1, ExitStatus::Code(round));
+    }
+}
