@@ -68,9 +68,10 @@ fn layers_of_other_tools_are_what_those_unpack() {
     for (path, layout) in [(&archive, &layout), (&demo, &demo)] {
         let image = load(&mut store, path);
         check(&image);
-        let tag = tag_of(layout);
-        let theirs = umoci_unpack(layout, &tag, &work.path().join(format!("u-{tag}")));
-        let at = work.path().join(format!("m-{tag}"));
+        let name = layout.file_name().unwrap().to_string_lossy();
+        let unpacked = work.path().join(format!("u-{name}"));
+        let theirs = umoci_unpack(layout, &tag_of(layout), &unpacked);
+        let at = work.path().join(format!("m-{name}"));
         let (merged, _mounts) = mount_layers(&paths(&image), &at);
         assert_same(&survey(&merged), &survey(&theirs));
     }
