@@ -77,11 +77,15 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the container's cgroup, with limits and device rules in force. An empty one left
-    /// over from an earlier run is used again.
+    /// Makes the container's cgroup, with limits and device rules in force. What an earlier run
+    /// left is ended and removed first.
     pub(super) fn create(id: &str, limits: &CgroupLimits) -> Result<Self, CgroupError> {
         let root = hierarchy()?;
         let group = make_group(&root)?;
+        if let Some(left) = Self::find(id)? {
+            left.kill()?;
+            left.remove()?;
+        }
         make_dir(&group, id)?;
         let dir = open_dir(&group, id).map_err(|e| control("open", id, e))?;
         let legacy = Vec::new();

@@ -17,6 +17,7 @@ use libcontainer::workload::{
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, FileType};
 use rustix::io::{Errno, FdFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::HashMap;
@@ -256,8 +257,13 @@ impl Launch {
     /// Forks the workload and becomes its init.
     fn run_under(&self, init: &Init) -> Result<Never, Failure> {
         sys::reset_signals(true).map_err(step("block signals"))?;
+        let (gate, held) = pipe_with(PipeFlags::CLOEXEC).map_err(step("make a pipe"))?;
         match sys::fork_alone().map_err(step("fork the workload"))? {
             Forked::Child => {
+                // Until PID 1 is the init, it is our own program, which the workload must not
+                // see. Its `execve` closes the other end.
+                drop(held);
+                rustix::io::read(&gate, &mut [0u8; 1]).map_err(step("wait for the init"))?;
                 self.lead_foreground();
                 sys::reset_signals(false).map_err(step("reset signals"))?;
                 self.exec()

@@ -108,10 +108,10 @@ impl Conversation {
         let mut ended = false;
         loop {
             let watched = self.running.watched();
-            let extra = match (ended, self.executed) {
-                (true, _) => &watched[..0],
-                (false, true) => &watched[..=PROCESS],
-                (false, false) => &watched[..],
+            let extra = match (self.executed, self.asked && !ended) {
+                (false, _) => &watched[..],
+                // What nobody has asked for cannot have ended for anybody, yet.
+                (true, asked) => &watched[..usize::from(asked)],
             };
             match pump.wait(extra, None)? {
                 Event::Ready(REPORT) => {
@@ -126,11 +126,9 @@ impl Conversation {
                     }
                 }
                 Event::Ready(_) => {
-                    if self.asked {
-                        ended = true;
-                        let status = self.exit_status(around)?;
-                        pump.finish(WORKLOAD, status, Drain::ToEnd);
-                    }
+                    ended = true;
+                    let status = self.exit_status(around)?;
+                    pump.finish(WORKLOAD, status, Drain::ToEnd);
                 }
                 Event::Exec {
                     session: WORKLOAD, ..
