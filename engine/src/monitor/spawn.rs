@@ -51,10 +51,10 @@ pub fn spawn(id: &str, lock: &LifeLock, talks: bool) -> Result<Waiting, SpawnErr
         .arg(super::ENTRY)
         .arg(crate::paths::short_id(id))
         .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| {
-            name.to_str()
-                .is_some_and(|name| PASSED_ON.contains(&name))
-        }))
+        .envs(
+            std::env::vars_os()
+                .filter(|(name, _)| name.to_str().is_some_and(|name| PASSED_ON.contains(&name))),
+        )
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(lock.share().map_err(SpawnError::Start)?))
