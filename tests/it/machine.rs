@@ -140,7 +140,7 @@ fn a_killed_client_takes_its_program_along() {
 #[test]
 #[ignore = "needs the built program: make test"]
 fn a_terminal_passes_each_stream_as_it_is() {
-    let mut terminal = Terminal::start(&["machine", "exec", "--", "sh"], 31, 87);
+    let mut terminal = Terminal::start(&command(["machine", "exec", "--", "sh"]), 31, 87);
     terminal.type_text("stty size; test -t 0 && test -t 1 && test -t 2 && echo all-$((1+1))\n");
     terminal.expect("31 87");
     terminal.expect("all-2");

@@ -14,11 +14,14 @@ mod terminal;
 
 pub use terminal::Terminal;
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 /// The wall a case runs behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +193,26 @@ pub fn on_the_machine(script: &str) -> Done {
     finish(command, b"")
 }
 
-/// Runs a command to its end, feeding it `input` while its output is read.
+/// No case needs longer, on the slowest machine that was seen.
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
+
+/// Runs a command to its end, feeding it `input` while its output is read. One that does not end
+/// is killed and fails the test, with what was going on around it.
 #[must_use]
 pub fn finish(mut command: Command, input: &[u8]) -> Done {
+    let (done, in_time) = finish_within(&mut command, input, COMMAND_LIMIT);
+    assert!(
+        in_time,
+        "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{}",
+        done.text(),
+        done.stderr,
+        surroundings()
+    );
+    done
+}
+
+/// What a command did, and whether it ended by itself.
+fn finish_within(command: &mut Command, input: &[u8], limit: Duration) -> (Done, bool) {
     let mut child = command
         .stdin(if input.is_empty() {
             Stdio::null()
@@ -204,11 +224,35 @@ pub fn finish(mut command: Command, input: &[u8]) -> Done {
         .spawn()
         .expect("the program starts");
     let stdin = child.stdin.take();
+    let process = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel::<()>();
     thread::scope(|scope| {
         if let Some(mut stdin) = stdin {
             // A program that ends early breaks the pipe; its exit code tells the story.
             scope.spawn(move || stdin.write_all(input).ok());
         }
-        Done::from_output(child.wait_with_output().expect("the program ends"))
+        let watch = scope.spawn(move || {
+            let late = end.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            if late {
+                kill_process(process, Signal::KILL).ok();
+            }
+            !late
+        });
+        let done = Done::from_output(child.wait_with_output().expect("the program ends"));
+        drop(ended);
+        (done, watch.join().expect("the watch does not panic"))
     })
+}
+
+/// The processes where the containers run, and what their threads wait for.
+fn surroundings() -> String {
+    let script = "ps -eLo pid,lwp,ppid,stat,wchan:24,time,args | grep -v '\\[.*\\]$'; free -m; \
+        dmesg | tail -20";
+    let mut look = command(["machine", "exec", "--", "sh", "-c", script]);
+    let (done, in_time) = finish_within(&mut look, b"", Duration::from_secs(60));
+    if in_time {
+        done.text()
+    } else {
+        "the helper machine does not answer".to_owned()
+    }
 }

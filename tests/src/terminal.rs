@@ -1,6 +1,5 @@
 //! A pseudo-terminal with a person at it: types, reads, resizes.
 
-use crate::command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -11,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// A `hullbox` command that has a terminal of its own as controlling terminal.
+/// A command that has a terminal of its own as controlling terminal.
 #[derive(Debug)]
 pub struct Terminal {
     master: File,
@@ -21,9 +20,9 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `hullbox ARGS` on a new terminal of this size.
+    /// Starts `program` with its arguments on a new terminal of this size.
     #[must_use]
-    pub fn start(args: &[&str], rows: u16, columns: u16) -> Self {
+    pub fn start(program: &Command, rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal");
         grantpt(&master).expect("grantpt");
@@ -31,25 +30,18 @@ impl Terminal {
         let name = ptsname(&master, Vec::new()).expect("ptsname");
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = rustix::fs::open(name, flags, FileMode::empty()).expect("the terminal opens");
-        let mut terminal = Self {
-            child: spawn(&slave, args),
+        set_size(&slave, rows, columns);
+        Self {
+            child: spawn(&slave, program),
             master: master.into(),
             slave,
             seen: String::new(),
-        };
-        terminal.resize(rows, columns);
-        terminal
+        }
     }
 
     /// Changes the size, as dragging a window does.
     pub fn resize(&mut self, rows: u16, columns: u16) {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&self.master, size).expect("resize");
+        set_size(&self.master, rows, columns);
     }
 
     /// Types.
@@ -106,13 +98,22 @@ impl Terminal {
     }
 }
 
-fn spawn(slave: &OwnedFd, args: &[&str]) -> Child {
-    let program = command(std::iter::empty::<&str>());
+fn set_size(terminal: impl AsFd, rows: u16, columns: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).expect("resize");
+}
+
+fn spawn(slave: &OwnedFd, program: &Command) -> Child {
     let end = || slave.try_clone().expect("dup");
     Command::new("setsid")
         .args(["--ctty", "--wait"])
         .arg(program.get_program())
-        .args(args)
+        .args(program.get_args())
         .stdin(end())
         .stdout(end())
         .stderr(end())
