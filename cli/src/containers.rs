@@ -24,6 +24,17 @@ const COLUMNS: [Column; 7] = [
     ("NAMES", "Names"),
 ];
 
+/// Keys of `--filter`.
+const FILTERS: [&str; 7] = [
+    "id",
+    "name",
+    "status",
+    "ancestor",
+    "exited",
+    "isolation",
+    "label",
+];
+
 /// Characters of a command in the table.
 const COMMAND_LEN: usize = 20;
 
@@ -43,7 +54,12 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let mut wanted = Vec::new();
     for text in &args.filters {
-        wanted.push(output::filter(text)?);
+        let (key, value) = output::filter(text)?;
+        if !FILTERS.contains(&key) {
+            return Err(Failure::new(format!("no filter is called {key:?}"))
+                .with_hint(format!("filters are {}", FILTERS.join(", "))));
+        }
+        wanted.push((key, value));
     }
     let limit = if args.latest { Some(1) } else { args.last };
     // Whoever asks for a status wants those that have it, running or not.
@@ -55,7 +71,7 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for record in system::engine()?.state().list()? {
         let shown = all || record.phase == Phase::Running;
-        if shown && fits(&record, &wanted)? {
+        if shown && fits(&record, &wanted) {
             rows.push(row(&record, args.no_trunc));
         }
         if limit.is_some_and(|limit| rows.len() >= limit) {
@@ -74,24 +90,24 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
 }
 
 /// Filters with one key are alternatives, those with different keys add up, as in Docker.
-fn fits(record: &Record, wanted: &[(&str, &str)]) -> Result<bool, Failure> {
+fn fits(record: &Record, wanted: &[(&str, &str)]) -> bool {
     let mut keys: Vec<&str> = wanted.iter().map(|(key, _)| *key).collect();
     keys.sort_unstable();
     keys.dedup();
     for key in keys {
         let mut any = false;
         for (_, value) in wanted.iter().filter(|(k, _)| *k == key) {
-            any |= fits_one(record, key, value)?;
+            any |= fits_one(record, key, value);
         }
         if !any {
-            return Ok(false);
+            return false;
         }
     }
-    Ok(true)
+    true
 }
 
-fn fits_one(record: &Record, key: &str, value: &str) -> Result<bool, Failure> {
-    Ok(match key {
+fn fits_one(record: &Record, key: &str, value: &str) -> bool {
+    match key {
         "id" => record.id.starts_with(value),
         "name" => record.name.contains(value),
         "status" => state(record) == value,
@@ -104,11 +120,8 @@ fn fits_one(record: &Record, key: &str, value: &str) -> Result<bool, Failure> {
             Some((key, value)) => record.spec.labels.get(key).is_some_and(|v| v == value),
             None => record.spec.labels.contains_key(value),
         },
-        _ => {
-            return Err(Failure::new(format!("no filter is called {key:?}"))
-                .with_hint("filters are id, name, status, ancestor, exited, isolation and label"));
-        }
-    })
+        _ => false,
+    }
 }
 
 fn isolation(record: &Record) -> &'static str {

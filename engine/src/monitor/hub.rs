@@ -5,10 +5,9 @@
 //! so no buffer here grows beyond a few frames whatever the two do.
 
 use super::backend::{Backend, Link};
+use super::rules::{Ending, GuestError, Meaning, WORKLOAD, check_guest, client_may_say, note};
 use crate::timing::Timing;
-use hullbox_protocol::{
-    ExitStatus, Failure, FailureKind, Frame, Incoming, PROTOCOL_VERSION, Started, Stream,
-};
+use hullbox_protocol::{ExitStatus, Frame, Incoming, Started, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -20,22 +19,10 @@ use std::time::{Duration, Instant};
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// How long a killed workload may take to say that it is dead.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
+/// Input that is kept for a guest that boots.
+const HELD_LIMIT: usize = 256 * 1024;
 /// How long after a broken connection the backend may take to say why.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
-
-/// The only session there is, yet: the workload.
-const WORKLOAD: u32 = 0;
-
-/// How it went.
-#[derive(Debug)]
-pub(super) enum Ending {
-    /// The workload ended.
-    Exited(ExitStatus),
-    /// The workload could not be started.
-    Failed(Failure),
-    /// The workload's side broke off; `Some` is what it did wrong, otherwise the backend knows.
-    Died(Option<String>),
-}
 
 /// Where the workload's side is.
 #[derive(Debug)]
@@ -61,6 +48,10 @@ pub(super) struct Hub<'a> {
     timing: Timing,
     /// Said to the workload's side as soon as it is there.
     opening: Vec<Frame>,
+    /// Bytes of input among it.
+    held: usize,
+    /// The signal that ended everything before there was a workload to send it to.
+    interrupted: Option<u8>,
     started: bool,
     stopping: bool,
     first_output: bool,
@@ -84,18 +75,6 @@ pub(super) struct Parts<'a> {
     pub on_start: &'a mut dyn FnMut(&Started),
 }
 
-/// Why the workload's side is not listened to any longer.
-enum GuestError {
-    Connection(ConnectionError),
-    Violation(String),
-}
-
-impl From<ConnectionError> for GuestError {
-    fn from(error: ConnectionError) -> Self {
-        Self::Connection(error)
-    }
-}
-
 impl<'a> Hub<'a> {
     pub(super) fn new(parts: Parts<'a>) -> io::Result<Self> {
         let mut hub = Self {
@@ -104,6 +83,8 @@ impl<'a> Hub<'a> {
             signals: parts.signals,
             timing: parts.timing,
             opening: parts.opening,
+            held: 0,
+            interrupted: None,
             started: false,
             stopping: false,
             first_output: false,
@@ -138,6 +119,12 @@ impl<'a> Hub<'a> {
     }
 
     fn end(self, ending: Ending) -> (Ending, Option<Connection>) {
+        let ending = match (ending, self.interrupted) {
+            (Ending::Died(None), Some(signal)) => {
+                Ending::Exited(ExitStatus::Signal { signal, oom: false })
+            }
+            (ending, _) => ending,
+        };
         (ending, self.client)
     }
 
@@ -162,10 +149,6 @@ impl<'a> Hub<'a> {
         // Once known, the end would only wake us again and again while the rest is read.
         fds.push(PollFd::from_borrowed_fd(ended, interest(!self.over, false)));
         let room = |other: Option<&Connection>| other.is_none_or(Connection::has_room);
-        let guest_connection = match &self.guest {
-            Guest::Connected(guest) => Some(guest),
-            _ => None,
-        };
         let guest_at = match &self.guest {
             Guest::Awaited(listener) => {
                 fds.push(PollFd::new(listener, PollFlags::IN));
@@ -179,7 +162,11 @@ impl<'a> Hub<'a> {
             Guest::Gone => None,
         };
         let client_at = self.client.as_ref().map(|client| {
-            let read = guest_connection.is_some_and(Connection::has_room);
+            let read = match &self.guest {
+                Guest::Awaited(_) => self.held < HELD_LIMIT,
+                Guest::Connected(guest) => guest.has_room(),
+                Guest::Gone => false,
+            };
             let events = interest(read, client.pending() > 0);
             fds.push(PollFd::from_borrowed_fd(client.as_fd(), events));
             fds.len() - 1
@@ -379,10 +366,13 @@ impl<'a> Hub<'a> {
             return;
         }
         let mut lost = events.contains(PollFlags::OUT) && client.flush().is_err();
-        let connected = matches!(self.guest, Guest::Connected(_));
-        if events.contains(PollFlags::IN) && connected {
+        if events.contains(PollFlags::IN) {
             lost |= !matches!(client.fill(), Ok(true));
-            lost |= self.pass_to_guest().is_err();
+            lost |= match self.guest {
+                Guest::Awaited(_) => self.hold_for_guest().is_err(),
+                Guest::Connected(_) => self.pass_to_guest().is_err(),
+                Guest::Gone => false,
+            };
         } else if events.intersects(PollFlags::HUP | PollFlags::ERR) {
             lost = true;
         }
@@ -394,6 +384,45 @@ impl<'a> Hub<'a> {
     fn lose_client(&mut self) {
         self.client = None;
         self.stop();
+    }
+
+    /// Keeps what the client says until the guest is there; but whoever wants to end it need not
+    /// wait for it.
+    fn hold_for_guest(&mut self) -> Result<(), ConnectionError> {
+        let Some(client) = &mut self.client else {
+            return Ok(());
+        };
+        let mut ended_by = None;
+        while let Some(incoming) = client.next_incoming()? {
+            let frame = match incoming {
+                Incoming::Data {
+                    session: session @ WORKLOAD,
+                    stream: stream @ Stream::Stdin,
+                    bytes,
+                } => {
+                    self.held += bytes.len();
+                    Frame::Data {
+                        session,
+                        stream,
+                        bytes: bytes.to_vec(),
+                    }
+                }
+                Incoming::Frame(frame) if client_may_say(&frame) => frame,
+                _ => return Err(ConnectionError::Violation("not a client's frame")),
+            };
+            match frame {
+                Frame::Signal {
+                    signal: signal @ (1 | 2 | 3 | 9 | 15),
+                    ..
+                } => ended_by = u8::try_from(signal).ok(),
+                frame => self.opening.push(frame),
+            }
+        }
+        if ended_by.is_some() {
+            self.interrupted = ended_by;
+            self.stop();
+        }
+        Ok(())
     }
 
     /// The client is this user's own program, but it is checked all the same: other programs may
@@ -409,23 +438,7 @@ impl<'a> Hub<'a> {
                     stream: stream @ Stream::Stdin,
                     bytes,
                 } => guest.send_data(session, stream, bytes)?,
-                Incoming::Frame(
-                    frame @ (Frame::Eof {
-                        session: WORKLOAD, ..
-                    }
-                    | Frame::Credit {
-                        session: WORKLOAD,
-                        stream: Stream::Stdout | Stream::Stderr,
-                        ..
-                    }
-                    | Frame::Signal {
-                        session: WORKLOAD,
-                        signal: 1..=64,
-                    }
-                    | Frame::Resize {
-                        session: WORKLOAD, ..
-                    }),
-                ) => guest.send(&frame)?,
+                Incoming::Frame(frame) if client_may_say(&frame) => guest.send(&frame)?,
                 _ => return Err(ConnectionError::Violation("not a client's frame")),
             }
         }
@@ -451,117 +464,4 @@ fn interest(read: bool, write: bool) -> PollFlags {
 
 fn connection(fd: OwnedFd) -> io::Result<Connection> {
     Connection::new(fd).map_err(io::Error::other)
-}
-
-/// What becomes of a frame from the workload's side.
-enum Meaning {
-    Forward,
-    Keep,
-    Started(Started),
-    End(Ending),
-}
-
-fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
-    Ok(match frame {
-        Frame::Hello(hello) if hello.version != PROTOCOL_VERSION => {
-            return Err(GuestError::Violation(
-                "its version is not that of this program".to_owned(),
-            ));
-        }
-        Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
-        Frame::Started {
-            session: WORKLOAD,
-            started: who,
-        } if !started => Meaning::Started(who.clone()),
-        Frame::Failed {
-            session: WORKLOAD,
-            failure,
-        } if !started => Meaning::End(Ending::Failed(clean(failure))),
-        Frame::Exited {
-            session: WORKLOAD,
-            status,
-        } if started => Meaning::End(Ending::Exited(*status)),
-        // Streams may move before `Started`: an input that nobody reads is said so at once.
-        Frame::Eof {
-            session: WORKLOAD, ..
-        }
-        | Frame::Credit {
-            session: WORKLOAD,
-            stream: Stream::Stdin,
-            ..
-        } => Meaning::Forward,
-        other => {
-            let text = format!("{other:?}");
-            let name: String = text
-                .chars()
-                .take_while(char::is_ascii_alphanumeric)
-                .collect();
-            return Err(GuestError::Violation(format!("{name} out of turn")));
-        }
-    })
-}
-
-/// What is for us alone.
-fn note(frame: &Frame, timing: Timing, debug: bool) {
-    match frame {
-        Frame::Hello(hello) => {
-            timing.mark(&format!("hello, guest uptime {} us", hello.uptime_us));
-        }
-        Frame::Log(text) if debug => {
-            let line = format!("hullbox: guest: {}\n", one_line(text));
-            // A debugging aid that nobody reads is no failure.
-            let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
-        }
-        _ => {}
-    }
-}
-
-/// A message from inside, fit for a terminal.
-fn clean(failure: &Failure) -> Failure {
-    Failure {
-        kind: failure.kind,
-        message: one_line(&failure.message),
-    }
-}
-
-/// Without control characters, and of bounded length.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(1024)
-        .collect()
-}
-
-impl Ending {
-    /// The frame that tells the client, given what the backend knows.
-    pub(super) fn frame(&self, cause: &str) -> Frame {
-        let session = WORKLOAD;
-        match self {
-            Self::Exited(status) => Frame::Exited {
-                session,
-                status: *status,
-            },
-            Self::Failed(failure) => Frame::Failed {
-                session,
-                failure: failure.clone(),
-            },
-            Self::Died(_) => Frame::Failed {
-                session,
-                failure: Failure {
-                    kind: FailureKind::Setup,
-                    message: self.words(cause).unwrap_or_default(),
-                },
-            },
-        }
-    }
-
-    /// The cause of death where it was not the workload's own end.
-    pub(super) fn words(&self, cause: &str) -> Option<String> {
-        match self {
-            Self::Exited(_) => None,
-            Self::Failed(failure) => Some(failure.message.clone()),
-            Self::Died(Some(why)) => Some(why.clone()),
-            Self::Died(None) => Some(cause.to_owned()),
-        }
-    }
 }

@@ -17,6 +17,7 @@ mod backend;
 mod config;
 mod container;
 mod hub;
+mod rules;
 mod serve;
 mod spawn;
 

@@ -3,7 +3,8 @@
 use super::Config;
 use super::backend::Backend;
 use super::container::Container;
-use super::hub::{Ending, Hub, Parts};
+use super::hub::{Hub, Parts};
+use super::rules::Ending;
 use crate::bundle::{Bundle, Isolation};
 use crate::machine;
 use crate::state::{End, State};

@@ -1,5 +1,6 @@
 use super::backend::{Backend, Link};
-use super::hub::{Ending, Hub, Parts};
+use super::hub::{Hub, Parts};
+use super::rules::Ending;
 use crate::timing::Timing;
 use hullbox_protocol::{
     Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Started, Stream,
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A backend that is only a socket pair; killing it closes nothing but says that it ended.
 struct Fake {
-    link: Option<OwnedFd>,
+    link: Option<Link>,
     ended: OwnedFd,
 }
 
@@ -22,7 +23,6 @@ impl Backend for Fake {
     fn link(&mut self) -> io::Result<Link> {
         self.link
             .take()
-            .map(Link::Connected)
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
@@ -86,7 +86,7 @@ fn between(
     let (client_peer, client_fd) = Peer::pair();
     let (_keep, signals) = UnixStream::pair().unwrap();
     let mut backend = Fake {
-        link: Some(guest_fd),
+        link: Some(Link::Connected(guest_fd)),
         ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
     };
     let begun = Instant::now();
@@ -315,4 +315,42 @@ fn a_client_that_does_not_read_stops_the_guest_and_not_the_monitor() {
     };
     let (ending, _) = between(guest, client);
     assert!(!matches!(ending, Ending::Exited(_)), "{ending:?}");
+}
+
+#[test]
+fn a_guest_that_boots_for_ever_can_be_interrupted() {
+    let path = std::env::temp_dir().join(format!("hullbox-hub-{}", std::process::id()));
+    let (mut client, client_fd) = Peer::pair();
+    let (_keep, signals) = UnixStream::pair().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut backend = Fake {
+        link: Some(Link::Awaited(listener)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    client.say(&data(Stream::Stdin, b"typed ahead"));
+    client.say(&Frame::Signal {
+        session: 0,
+        signal: 2,
+    });
+    let mut on_start = |_: &Started| {};
+    let hub = Hub::new(Parts {
+        backend: &mut backend,
+        client: client_fd,
+        signals: signals.into(),
+        opening: Vec::new(),
+        timing: Timing::default(),
+        debug: false,
+        on_start: &mut on_start,
+    })
+    .unwrap();
+    let (ending, _client) = hub.run();
+    std::fs::remove_file(path).unwrap();
+    let interrupted = ExitStatus::Signal {
+        signal: 2,
+        oom: false,
+    };
+    assert!(
+        matches!(ending, Ending::Exited(status) if status == interrupted),
+        "{ending:?}"
+    );
 }

@@ -18,7 +18,8 @@
 //!   in container mode is the host's, and are dropped.
 //! * **The same name twice**: the later entry wins; a directory keeps what is in it.
 //! * **Hard links** to names that are not in the layer refer to layers below. Then both names
-//!   enter this layer as one file, which is what overlayfs makes of such a link.
+//!   enter this layer as one file, which is what overlayfs makes of such a link. What lies in a
+//!   directory that the layer itself makes opaque is not found.
 //!
 //! A layer with parents it does not describe, whiteouts, or such links means something only on
 //! top of certain others. It is *dependent* and stored under the digest of its chain; all other
