@@ -76,6 +76,7 @@
 //! The same happens after `idle_s`.
 
 mod config;
+mod held;
 mod modules;
 mod root;
 pub mod session;
@@ -119,6 +120,7 @@ pub fn run() -> Result<(), String> {
 
 fn start(config: &Config) -> Result<Machine, String> {
     let data = root::build(config).map_err(|failure| failure.message)?;
+    let held = held::hold();
     let told = |what: &'static str| move |errno| format!("{what}: {}", words(errno));
     let signals = sys::watch_signals(&[]).map_err(told("cannot watch signals"))?;
     let listener = sys::vsock_listen(MACHINE_PORT).map_err(told("cannot listen on vsock"))?;
@@ -133,6 +135,7 @@ fn start(config: &Config) -> Result<Machine, String> {
         data,
         handlers: HashSet::new(),
         idle_since: Some(Instant::now()),
+        _held: held,
     })
 }
 
@@ -167,6 +170,7 @@ struct Machine {
     handlers: HashSet<Pid>,
     /// Since when there has been no child at all.
     idle_since: Option<Instant>,
+    _held: held::Held,
 }
 
 impl Machine {

@@ -6,9 +6,11 @@
 
 mod blkpg;
 mod entry;
+mod held;
 mod net;
 
 pub use blkpg::{add_partition, set_read_ahead};
+pub use held::{allow_devices, idle_vm};
 pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
 
 use rustix::io::Errno;
