@@ -20,7 +20,7 @@ use crate::sessions::{Reach, Sessions, uptime_us};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use hullbox_protocol::{
-    CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Setup,
+    CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Setup,
 };
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
@@ -154,6 +154,10 @@ impl Agent {
                     self.reap()?;
                 }
                 Event::Shutdown => self.shut_down(),
+                Event::Request { number, .. } => {
+                    let reply = Reply::Failed("not something this side can do".to_owned());
+                    self.pump.send(&Frame::Reply { number, reply })?;
+                }
                 Event::Timeout => {
                     self.sessions.signal_all(Signal::KILL, Reach::Process);
                     self.stop = Some(Instant::now() + STOP_TIME);

@@ -5,6 +5,7 @@
 //!  ├ length ┼ kind ┼ stream ┼ zero(2) ┼ session(4) ┼ payload … ┤   little endian
 //! ```
 
+use crate::request::{Reply, Request};
 use crate::spec::{ExitStatus, Failure, Hello, ProcessSpec, Setup, Started, TerminalSize};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -77,6 +78,10 @@ pub enum Kind {
     Log = 12,
     /// See [`Frame::Shutdown`].
     Shutdown = 13,
+    /// See [`Frame::Request`].
+    Request = 14,
+    /// See [`Frame::Reply`].
+    Reply = 15,
 }
 
 impl Kind {
@@ -95,6 +100,8 @@ impl Kind {
             11 => Self::Exited,
             12 => Self::Log,
             13 => Self::Shutdown,
+            14 => Self::Request,
+            15 => Self::Reply,
             _ => return None,
         })
     }
@@ -108,6 +115,8 @@ impl Kind {
             Self::Credit | Self::Signal => 4,
             Self::Resize => 8,
             Self::Hello | Self::Started | Self::Failed | Self::Exited | Self::Log => 8 * 1024,
+            Self::Request => 1024,
+            Self::Reply => MAX_PAYLOAD,
         }
     }
 }
@@ -190,6 +199,20 @@ pub enum Frame {
     Log(String),
     /// End the guest in an orderly way: terminate, sync, unmount, power off.
     Shutdown,
+    /// A question or an order about the container as a whole.
+    Request {
+        /// Chosen by who asks; no session's.
+        number: u32,
+        /// What.
+        request: Request,
+    },
+    /// The answer.
+    Reply {
+        /// That of the request.
+        number: u32,
+        /// What.
+        reply: Reply,
+    },
 }
 
 /// Why a peer's bytes are not a frame. The connection is of no use afterwards.
@@ -269,6 +292,8 @@ pub fn encode_into(frame: &Frame, out: &mut Vec<u8>) -> Result<(), DecodeError> 
             put(Kind::Log, 0, 0, &text.as_bytes()[..end], out)
         }
         Frame::Shutdown => put(Kind::Shutdown, 0, 0, &[], out),
+        Frame::Request { number, request } => structured(Kind::Request, *number, request, out),
+        Frame::Reply { number, reply } => structured(Kind::Reply, *number, reply, out),
     }
 }
 
@@ -502,6 +527,14 @@ fn parse(kind: Kind, stream: u8, session: u32, payload: &[u8]) -> Result<Frame, 
         }
         Kind::Log => Frame::Log(String::from_utf8_lossy(payload).into_owned()),
         Kind::Shutdown => Frame::Shutdown,
+        Kind::Request => Frame::Request {
+            number: session,
+            request: from_postcard(kind, payload)?,
+        },
+        Kind::Reply => Frame::Reply {
+            number: session,
+            reply: from_postcard(kind, payload)?,
+        },
     })
 }
 
@@ -580,6 +613,19 @@ mod tests {
             },
             Frame::Log("hällo".into()),
             Frame::Shutdown,
+            Frame::Request {
+                number: 5,
+                request: Request::Freeze,
+            },
+            Frame::Reply {
+                number: 5,
+                reply: Reply::Processes(vec![crate::ProcessInfo {
+                    pid: 1,
+                    state: 'S',
+                    command: "/bin/sh".into(),
+                    ..crate::ProcessInfo::default()
+                }]),
+            },
         ]
     }
 

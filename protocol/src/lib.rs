@@ -18,6 +18,8 @@
 //!   Started | Failed ───────────────────►
 //!   Data, Eof, Credit ◄─────────────────► Data, Eof, Credit, Signal, Resize
 //!   Exited ─────────────────────────────►        closes the session
+//!   ◄──────────────────────────────── Request    about the container as a whole
+//!   Reply ──────────────────────────────►        to the request of the same number
 //! ```
 //!
 //! The host need not wait for `Hello` before it sends `Setup` and `Exec`.
@@ -26,12 +28,14 @@
 #![forbid(unsafe_code)]
 
 mod frame;
+mod request;
 mod spec;
 
 pub use frame::{
     DecodeError, Decoder, Frame, HEADER_LEN, INITIAL_CREDIT, Incoming, Kind, MAX_DATA, MAX_PAYLOAD,
     Stream, data_header, encode_data, encode_into,
 };
+pub use request::{Builtin, PathStat, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
     AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, PipedStreams,
     ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount, UserSpec,
@@ -39,7 +43,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

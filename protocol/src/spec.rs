@@ -1,5 +1,6 @@
 //! The structured payloads: how a guest is set up, what runs in it, how it ended.
 
+use crate::request::Builtin;
 use serde::{Deserialize, Serialize};
 
 /// First words of the guest agent.
@@ -120,6 +121,12 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// Attach standard input; otherwise it reads an immediate end.
     pub stdin: bool,
+    /// What the agent does itself instead of executing `argv`.
+    #[serde(default)]
+    pub builtin: Option<Builtin>,
+    /// Leave the capabilities and the system calls of root alone (`exec --privileged`).
+    #[serde(default)]
+    pub privileged: bool,
 }
 
 /// Which standard streams of a process with a terminal do not lead there.

@@ -28,7 +28,8 @@ mod source;
 use crate::connection::{Connection, ConnectionError};
 use crate::sink::{Sink, Writer};
 use hullbox_protocol::{
-    ExitStatus, Failure, Frame, Incoming, ProcessSpec, Setup, Started, Stream, TerminalSize,
+    ExitStatus, Failure, Frame, Incoming, ProcessSpec, Request, Setup, Started, Stream,
+    TerminalSize,
 };
 pub(crate) use poll::wait_for;
 use source::Source;
@@ -106,6 +107,13 @@ pub enum Event {
     },
     /// End in an orderly way.
     Shutdown,
+    /// Answer with [`Pump::send`] of a [`Frame::Reply`] with this number.
+    Request {
+        /// See [`Frame::Request`].
+        number: u32,
+        /// What.
+        request: Request,
+    },
     /// `Exited` of this session is written to the connection.
     Finished {
         /// See [`Frame::Exec`].
@@ -441,6 +449,7 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
             None => None,
         },
         Frame::Shutdown => Some(Event::Shutdown),
+        Frame::Request { number, request } => Some(Event::Request { number, request }),
         Frame::Credit {
             session,
             stream,
@@ -462,6 +471,7 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
         | Frame::Started { .. }
         | Frame::Failed { .. }
         | Frame::Exited { .. }
+        | Frame::Reply { .. }
         | Frame::Log(_) => {
             return Err(ConnectionError::Violation("a frame of the other direction"));
         }

@@ -6,7 +6,7 @@ use super::{NsError, io};
 use crate::bundle::Bundle;
 use crate::sys::container as sys;
 use hullbox_protocol::{
-    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Started, TerminalSize,
+    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Reply, Started, TerminalSize,
 };
 use hullbox_session::server::{Drain, Event, Pump, Stdio};
 use rustix::fd::{AsFd, OwnedFd};
@@ -146,6 +146,10 @@ impl Conversation {
                     size,
                 } => self.resize(size),
                 Event::Shutdown => around.cgroup.kill()?,
+                Event::Request { number, .. } => {
+                    let reply = Reply::Failed("not something this side can do".to_owned());
+                    pump.send(&Frame::Reply { number, reply })?;
+                }
                 Event::Finished { session: WORKLOAD } | Event::Closed(None) => {
                     return Ok(Ending::Told);
                 }

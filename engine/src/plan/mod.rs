@@ -193,6 +193,8 @@ pub fn plan(
         pipes: hullbox_protocol::PipedStreams::default(),
         no_new_privileges: request.no_new_privileges,
         stdin: request.interactive,
+        builtin: None,
+        privileged: false,
     };
     Ok(ContainerSpec {
         isolation: request.isolation,

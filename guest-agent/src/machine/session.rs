@@ -4,7 +4,7 @@ use crate::failure::setup;
 use crate::process::{self, Root};
 use crate::sessions::{Reach, Sessions, uptime_us};
 use crate::sys::{self, Namespaces};
-use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec};
+use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
 use rustix::process::{Signal, WaitOptions};
@@ -96,6 +96,10 @@ impl Handler {
                     self.sessions.signal_all(Signal::KILL, Reach::Group);
                     self.connected = false;
                     self.due = None;
+                }
+                Event::Request { number, .. } => {
+                    let reply = Reply::Failed("not something this side can do".to_owned());
+                    self.pump.send(&Frame::Reply { number, reply })?;
                 }
                 Event::Setup(_) | Event::Resize { .. } => {}
             }

@@ -1,0 +1,132 @@
+//! What is asked of a running container besides running programs in it.
+
+use crate::spec::CgroupLimits;
+use serde::{Deserialize, Serialize};
+
+/// Something the agent itself does in the container's root, in place of executing a program.
+///
+/// It runs as a session like any program: its archive or text is standard output or input, and
+/// its exit code says whether it succeeded; messages for the user are lines on standard error.
+/// Paths are the container's own, resolved inside its root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Builtin {
+    /// Wait for a signal: a container that runs nothing of its own.
+    Pause,
+    /// Write a tar archive of a file or directory tree (`docker cp CONTAINER:PATH -`). Entries are
+    /// named from the last component of the path on.
+    ArchiveOut {
+        /// What.
+        path: Vec<u8>,
+        /// If the path itself is a symbolic link, archive what it refers to (`-L`).
+        follow: bool,
+    },
+    /// Unpack a tar archive from standard input into a directory (`docker cp - CONTAINER:PATH`).
+    ArchiveIn {
+        /// The directory, which must exist.
+        path: Vec<u8>,
+        /// Keep the archive's user and group ids (`-a`); otherwise all is root's.
+        keep_owner: bool,
+    },
+    /// Write the whole root filesystem as a tar archive, mounts left out (`docker export`).
+    Export,
+    /// Write what the writable layer changed, as an OCI layer: deletions as whiteouts.
+    Layer,
+    /// Write what the writable layer changed as lines `A|C|D SPACE path NUL` (`docker diff`).
+    Changes,
+    /// Write [`PathStat`] of a path as JSON (the beginning of every `docker cp`).
+    Stat {
+        /// Of what.
+        path: Vec<u8>,
+    },
+}
+
+/// What [`Builtin::Stat`] tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStat {
+    /// Type and permissions, as in `st_mode`.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Where a symbolic link leads, resolved inside the root; empty otherwise.
+    pub link_target: Vec<u8>,
+}
+
+/// A question or an order about the whole container. Answered by one [`Reply`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// How much it uses: [`Reply::Usage`].
+    Usage,
+    /// What runs in it: [`Reply::Processes`].
+    Processes,
+    /// Stop every process where it stands.
+    Freeze,
+    /// Let them go on.
+    Thaw,
+    /// Set these limits; 0 leaves one as it is.
+    Limit(CgroupLimits),
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It cannot be done: why, in one line.
+    Failed(String),
+    /// To [`Request::Usage`].
+    Usage(Box<Usage>),
+    /// To [`Request::Processes`].
+    Processes(Vec<ProcessInfo>),
+}
+
+/// What a container uses, in all, since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time of its processes, in microseconds.
+    pub cpu_us: u64,
+    /// CPUs it may use.
+    pub cpus: u32,
+    /// Memory of its processes and page cache, in bytes.
+    pub memory_bytes: u64,
+    /// Of this, page cache that could be dropped at once, in bytes.
+    pub cache_bytes: u64,
+    /// What it may use, in bytes: its limit, or all there is.
+    pub memory_limit_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes read from block devices.
+    pub block_read_bytes: u64,
+    /// Bytes written to block devices.
+    pub block_write_bytes: u64,
+    /// Bytes received on its network interfaces but loopback.
+    pub network_receive_bytes: u64,
+    /// Bytes sent on them.
+    pub network_transmit_bytes: u64,
+}
+
+/// One process of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id, as the agent sees it.
+    pub pid: u32,
+    /// Its parent's.
+    pub ppid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// State letter, as in /proc/PID/stat.
+    pub state: char,
+    /// CPU time, in milliseconds.
+    pub cpu_ms: u64,
+    /// Start, in nanoseconds since 1970.
+    pub started_ns: i64,
+    /// Controlling terminal: `pts/0`, or empty.
+    pub tty: String,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory, in bytes.
+    pub virtual_bytes: u64,
+    /// Command line, arguments joined by blanks; the name in brackets if there is none.
+    pub command: String,
+}
