@@ -82,6 +82,8 @@ pub enum Kind {
     Request = 14,
     /// See [`Frame::Reply`].
     Reply = 15,
+    /// See [`Frame::Local`].
+    Local = 16,
 }
 
 impl Kind {
@@ -102,6 +104,7 @@ impl Kind {
             13 => Self::Shutdown,
             14 => Self::Request,
             15 => Self::Reply,
+            16 => Self::Local,
             _ => return None,
         })
     }
@@ -116,7 +119,7 @@ impl Kind {
             Self::Resize => 8,
             Self::Hello | Self::Started | Self::Failed | Self::Exited | Self::Log => 8 * 1024,
             Self::Request => 1024,
-            Self::Reply => MAX_PAYLOAD,
+            Self::Reply | Self::Local => MAX_PAYLOAD,
         }
     }
 }
@@ -213,6 +216,9 @@ pub enum Frame {
         /// What.
         reply: Reply,
     },
+    /// A message between Hullbox's own processes on the host, opaque here. No guest sends or
+    /// takes one.
+    Local(Vec<u8>),
 }
 
 /// Why a peer's bytes are not a frame. The connection is of no use afterwards.
@@ -294,6 +300,7 @@ pub fn encode_into(frame: &Frame, out: &mut Vec<u8>) -> Result<(), DecodeError> 
         Frame::Shutdown => put(Kind::Shutdown, 0, 0, &[], out),
         Frame::Request { number, request } => structured(Kind::Request, *number, request, out),
         Frame::Reply { number, reply } => structured(Kind::Reply, *number, reply, out),
+        Frame::Local(bytes) => put(Kind::Local, 0, 0, bytes, out),
     }
 }
 
@@ -535,6 +542,7 @@ fn parse(kind: Kind, stream: u8, session: u32, payload: &[u8]) -> Result<Frame, 
             number: session,
             reply: from_postcard(kind, payload)?,
         },
+        Kind::Local => Frame::Local(payload.to_vec()),
     })
 }
 
@@ -613,6 +621,7 @@ mod tests {
             },
             Frame::Log("hällo".into()),
             Frame::Shutdown,
+            Frame::Local(vec![1, 2, 3]),
             Frame::Request {
                 number: 5,
                 request: Request::Freeze,
@@ -659,7 +668,7 @@ mod tests {
                 let mut decoder = Decoder::new();
                 decoder.push(&short);
                 // Any answer but a panic or a wrong kind will do for raw bytes.
-                if !matches!(frame, Frame::Data { .. } | Frame::Log(_)) {
+                if !matches!(frame, Frame::Data { .. } | Frame::Log(_) | Frame::Local(_)) {
                     assert!(decoder.next_frame().is_err(), "{frame:?} cut at {cut}");
                 }
             }

@@ -472,6 +472,7 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
         | Frame::Failed { .. }
         | Frame::Exited { .. }
         | Frame::Reply { .. }
+        | Frame::Local(_)
         | Frame::Log(_) => {
             return Err(ConnectionError::Violation("a frame of the other direction"));
         }
