@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod bundle;
 pub mod containers;
 pub mod doctor;
+pub mod events;
 pub mod machine;
 pub mod monitor;
 pub mod ns;

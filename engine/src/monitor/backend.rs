@@ -1,5 +1,6 @@
 //! What a monitor asks of either wall.
 
+use super::control::VmUsage;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -26,6 +27,11 @@ pub(crate) trait Backend {
 
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
+
+    /// What it costs, seen from outside; `None` where the workload's side knows all.
+    fn usage(&self) -> Option<VmUsage> {
+        None
+    }
 
     /// Ends everything, unless the workload is known to have ended in good order, in which case the
     /// backend may finish what it has to; and frees what it holds. Returns how it ended in words,

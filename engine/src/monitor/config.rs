@@ -2,13 +2,32 @@
 
 use crate::bundle::Bundle;
 use crate::paths::Roots;
+use crate::plan::life::Life;
 use crate::timing::Timing;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Longest encoding of a [`Config`], in bytes: a `Setup`, an `Exec`, and paths.
 const MAX_LEN: usize = 3 * hullbox_protocol::MAX_PAYLOAD;
+
+/// Who starts a container, and what that means for the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// `run`: attached to the workload's streams, and the container ends with it.
+    Foreground,
+    /// `start -a`: attached, and the container does not mind when it goes.
+    Attached {
+        /// To standard input too.
+        stdin: bool,
+    },
+    /// `run -d`, `start`: leaves when the workload runs.
+    Detached,
+    /// Attached, and the workload is not the container's own but an errand in its root, of which
+    /// nothing is recorded.
+    Errand,
+}
 
 /// What a monitor is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,6 +38,16 @@ pub struct Config {
     pub data: PathBuf,
     /// The runtime directory.
     pub runtime: PathBuf,
+    /// Who the one who gives these orders is.
+    pub mode: Mode,
+    /// What events say about the container: `name`, `image` and its labels.
+    pub about: BTreeMap<String, String>,
+    /// See [`Life`].
+    pub life: Life,
+    /// Removed when it has ended: no restarts, and no log without a reader.
+    pub auto_remove: bool,
+    /// What `stop` sends first.
+    pub stop_signal: u8,
     /// Show what goes on inside on standard error.
     pub debug: bool,
     /// Show what takes how long on standard error.

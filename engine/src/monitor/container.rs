@@ -7,7 +7,7 @@
 use super::backend::{Backend, Link};
 use crate::bundle::Bundle;
 use crate::ns;
-use crate::sys::container::{Forked, fork_alone};
+use crate::sys::container::{Forked, close_all_but, fork_alone};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
@@ -33,25 +33,30 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// Forks the child. `client` is the monitor's own connection, which the child has no part in;
-    /// it comes back to the monitor.
-    pub(super) fn start(bundle: &Bundle, client: OwnedFd) -> io::Result<(Self, OwnedFd)> {
+    /// Forks the child. Of the monitor's descriptors it keeps `keep`, which hold the container's
+    /// lock, and none of its connections.
+    pub(super) fn start(bundle: &Bundle, keep: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let monitor = rustix::process::getpid();
         match fork_alone()? {
             Forked::Child => {
-                drop((client, ours));
-                std::process::exit(run(bundle, theirs, monitor))
+                let mut kept = keep.to_vec();
+                kept.push(theirs.as_fd());
+                // The owners of what is closed are in frames that this process never returns to.
+                let code = match close_all_but(&kept) {
+                    Ok(()) => run(bundle, theirs, monitor),
+                    Err(_) => 1,
+                };
+                std::process::exit(code)
             }
             Forked::Parent(pid) => {
                 drop(theirs);
                 let child = pidfd_open(pid, PidfdFlags::empty())?;
-                let container = Self {
+                Ok(Self {
                     bundle: bundle.clone(),
                     link: Some(ours.into()),
                     child,
-                };
-                Ok((container, client))
+                })
             }
         }
     }

@@ -10,20 +10,28 @@
 //! lock as descriptor 1 and nothing else. It is started first of all; its orders, a [`Config`],
 //! arrive on the socket once they are known, before any frame does. [`main`] is that program's other end.
 //!
-//! A container is attached to whoever started it. When that connection breaks (the command was
-//! killed), the workload is killed too and nothing stays behind; there is no detaching yet.
+//! A container that was started in the foreground ends with the command that started it: when that
+//! connection breaks (the command was killed), the workload is killed too and nothing stays
+//! behind. Any other runs on. Further commands reach the monitor through its [`control`] socket.
 
 mod backend;
+mod client;
 mod config;
 mod container;
+pub mod control;
+pub mod health;
 mod hub;
+pub mod log;
+mod record;
 mod rules;
 mod serve;
 mod spawn;
+mod streams;
+mod waiting;
 
 pub(crate) use backend::{Backend, Link};
 
-pub use config::Config;
+pub use config::{Config, Mode};
 pub use serve::main;
 pub use spawn::{Monitor, SpawnError, Waiting, spawn};
 

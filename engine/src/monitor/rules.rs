@@ -7,7 +7,7 @@ use hullbox_protocol::{
 use hullbox_session::connection::ConnectionError;
 use std::io;
 
-/// The only session there is, yet: the workload.
+/// The workload's session.
 pub(super) const WORKLOAD: u32 = 0;
 
 /// How it went.
@@ -33,7 +33,7 @@ impl From<ConnectionError> for GuestError {
     }
 }
 
-/// Whether a frame that is no data is one of an attached client.
+/// Whether a frame that is no data is one of a client's that has a process on the other side.
 pub(super) const fn client_may_say(frame: &Frame) -> bool {
     matches!(
         frame,
@@ -54,15 +54,16 @@ pub(super) const fn client_may_say(frame: &Frame) -> bool {
     )
 }
 
-/// What becomes of a frame from the workload's side.
+/// What becomes of a frame about the workload.
 pub(super) enum Meaning {
     Forward,
     Keep,
+    Credit(u32),
     Started(Started),
     End(Ending),
 }
 
-pub(super) fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
+pub(super) fn check_workload(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
     Ok(match frame {
         Frame::Hello(hello) if hello.version != PROTOCOL_VERSION => {
             return Err(GuestError::Violation(
@@ -70,36 +71,41 @@ pub(super) fn check_guest(frame: &Frame, started: bool) -> Result<Meaning, Guest
             ));
         }
         Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
-        Frame::Started {
-            session: WORKLOAD,
-            started: who,
-        } if !started => Meaning::Started(who.clone()),
-        Frame::Failed {
-            session: WORKLOAD,
-            failure,
-        } if !started => Meaning::End(Ending::Failed(clean(failure))),
-        Frame::Exited {
-            session: WORKLOAD,
-            status,
-        } if started => Meaning::End(Ending::Exited(*status)),
+        Frame::Started { started: who, .. } if !started => Meaning::Started(who.clone()),
+        Frame::Failed { failure, .. } if !started => Meaning::End(Ending::Failed(clean(failure))),
+        Frame::Exited { status, .. } if started => Meaning::End(Ending::Exited(*status)),
         // Streams may move before `Started`: an input that nobody reads is said so at once.
-        Frame::Eof {
-            session: WORKLOAD, ..
-        }
+        Frame::Eof { .. } => Meaning::Forward,
+        Frame::Credit {
+            stream: Stream::Stdin,
+            bytes,
+            ..
+        } => Meaning::Credit(*bytes),
+        other => return Err(out_of_turn(other)),
+    })
+}
+
+/// The same for a frame about a process beside the workload.
+pub(super) fn check_exec(frame: &Frame, started: bool) -> Result<(), GuestError> {
+    match frame {
+        Frame::Started { .. } | Frame::Failed { .. } if !started => Ok(()),
+        Frame::Exited { .. } if started => Ok(()),
+        Frame::Eof { .. }
         | Frame::Credit {
-            session: WORKLOAD,
             stream: Stream::Stdin,
             ..
-        } => Meaning::Forward,
-        other => {
-            let text = format!("{other:?}");
-            let name: String = text
-                .chars()
-                .take_while(char::is_ascii_alphanumeric)
-                .collect();
-            return Err(GuestError::Violation(format!("{name} out of turn")));
-        }
-    })
+        } => Ok(()),
+        other => Err(out_of_turn(other)),
+    }
+}
+
+fn out_of_turn(frame: &Frame) -> GuestError {
+    let text = format!("{frame:?}");
+    let name: String = text
+        .chars()
+        .take_while(char::is_ascii_alphanumeric)
+        .collect();
+    GuestError::Violation(format!("{name} out of turn"))
 }
 
 /// What is for us alone.
@@ -118,7 +124,7 @@ pub(super) fn note(frame: &Frame, timing: Timing, debug: bool) {
 }
 
 /// A message from inside, fit for a terminal.
-fn clean(failure: &Failure) -> Failure {
+pub(super) fn clean(failure: &Failure) -> Failure {
     Failure {
         kind: failure.kind,
         message: one_line(&failure.message),
@@ -126,7 +132,7 @@ fn clean(failure: &Failure) -> Failure {
 }
 
 /// Without control characters, and of bounded length.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(1024)

@@ -1,26 +1,32 @@
 //! The monitor's life, from its orders to the container's record.
 
-use super::Config;
 use super::backend::Backend;
+use super::client::{Client, Role};
+use super::config::{Config, Mode};
 use super::container::Container;
-use super::hub::{Hub, Parts};
+use super::control::{self, Answer};
+use super::health::Checker;
+use super::hub::{Hub, Observer, Outcome, Parts};
+use super::log::Log;
+use super::record::{Nothing, Recorder};
 use super::rules::Ending;
+use super::waiting::{self, GOOD_RUN};
 use crate::bundle::{Bundle, Isolation};
 use crate::machine;
 use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
 use crate::vm;
-use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Started};
-use hullbox_session::connection::Connection;
+use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::cell::Cell;
 use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long the client may take to read the last of the output and the end.
+/// How long clients may take to read the last of the output and the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs a monitor to its end. Everything that can be said of failures is said to the client or in
@@ -34,90 +40,234 @@ pub fn main() -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = catch_signals()?;
-    let Some(mut config) = Config::read_from(UnixStream::from(client.try_clone()?))? else {
+    let Some(config) = Config::read_from(UnixStream::from(client.try_clone()?))? else {
         return Ok(());
     };
-    let timing = config.timing;
-    timing.mark("monitor has its orders");
-    let roots = config.roots();
+    config.timing.mark("monitor has its orders");
     // While a container runs here, no helper machine takes the data directory.
-    let direct = machine::hold_directly(&roots.data).map_err(io::Error::other)?;
-    let started = start(&mut config, client);
-    let state = State::open(&roots).map_err(io::Error::other)?;
-    let id = config.bundle.id.clone();
-    let (ending, cause, client) = match started {
-        Ok((backend, client)) => run(backend, &config, client, signals, &state)?,
-        Err((failure, client)) => {
-            let client = client.and_then(|client| Connection::new(client).ok());
-            (Ending::Failed(failure), String::new(), client)
-        }
+    let direct = machine::hold_directly(&config.data).map_err(io::Error::other)?;
+    let client = Client::new(0, client, first_role(config.mode))?;
+    let life = Life {
+        control: listen(&config)?,
+        config,
+        signals,
+        lock,
     };
-    timing.mark("backend is down");
-    // On record before the client hears of it: its next command must find things as told.
-    let recorded = state.finish(&id, &end_of(&ending, &cause));
-    timing.mark("recorded");
-    // From here on the container may be removed, or one day started again; what is left to do,
-    // tearing down a microVM's memory for one, is the kernel's work on this process.
-    drop(lock);
-    tell(client, &ending.frame(&cause));
-    state.settle();
+    let recorded = match life.config.mode {
+        Mode::Errand => life.errand(vec![client]),
+        _ => life.live(vec![client]),
+    };
     drop(direct);
-    recorded.map_err(io::Error::other)
+    recorded
 }
 
-type Running = (Box<dyn Backend>, OwnedFd);
-type NotStarted = (Failure, Option<OwnedFd>);
-
-fn start(config: &mut Config, client: OwnedFd) -> Result<Running, NotStarted> {
-    let failure = |error: &dyn Error| Failure {
-        kind: FailureKind::Setup,
-        message: chain(error),
-    };
-    config.bundle.setup.wall_clock_ns = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|now| u64::try_from(now.as_nanos()).ok())
-        .unwrap_or(0);
-    match config.bundle.isolation {
-        Isolation::Vm => {
-            let (debug, timing) = (config.debug, config.timing);
-            match vm::Guest::start(&mut config.bundle, &config.data, debug, timing) {
-                Ok(guest) => Ok((Box::new(guest), client)),
-                Err(error) => Err((failure(&error), Some(client))),
-            }
-        }
-        Isolation::Container => match Container::start(&config.bundle, client) {
-            Ok((container, client)) => Ok((Box::new(container), client)),
-            Err(error) => Err((failure(&error), None)),
-        },
+const fn first_role(mode: Mode) -> Role {
+    match mode {
+        Mode::Foreground | Mode::Errand => Role::attached(true),
+        Mode::Attached { .. } => Role::attached(false),
+        Mode::Detached => Role::Starter,
     }
 }
 
-fn run(
-    mut backend: Box<dyn Backend>,
-    config: &Config,
-    client: OwnedFd,
+/// Where other commands reach this monitor. An errand is nobody's business.
+fn listen(config: &Config) -> io::Result<Option<UnixListener>> {
+    if config.mode == Mode::Errand {
+        return Ok(None);
+    }
+    let path = control::socket_path(&config.bundle.runtime_dir);
+    // One that was killed left its own.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
+}
+
+struct Life {
+    config: Config,
+    control: Option<UnixListener>,
     signals: OwnedFd,
-    state: &State,
-) -> io::Result<(Ending, String, Option<Connection>)> {
-    let mut on_start = |_: &Started| {
-        // Who asks meanwhile sees a container that starts; its end is recorded all the same.
-        let _ = state.set_running(&config.bundle.id, std::process::id());
-    };
-    let hub = Hub::new(Parts {
-        backend: backend.as_mut(),
-        client,
-        signals,
-        opening: opening(&config.bundle),
-        timing: config.timing,
-        debug: config.debug,
-        on_start: &mut on_start,
-    })?;
-    let (ending, client) = hub.run();
-    config.timing.mark("workload ended");
-    let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
-    let cause = backend.release(orderly);
-    Ok((ending, cause, client))
+    lock: OwnedFd,
+}
+
+/// One run of the workload, and what it left.
+struct Ran {
+    ending: Ending,
+    cause: String,
+    clients: Vec<Client>,
+    manual: bool,
+}
+
+impl Life {
+    /// Runs the workload, and again where the restart policy says so, and records how it ended.
+    fn live(self, mut clients: Vec<Client>) -> io::Result<()> {
+        let config = &self.config;
+        let timing = config.timing;
+        let id = config.bundle.id.as_str();
+        let restart = Cell::new(config.life.restart);
+        let (mut restarts, mut short_runs) = (0u32, 0u32);
+        let mut state = None;
+        loop {
+            let begun = Instant::now();
+            let started = self.start(&config.bundle);
+            // While a guest boots there is time for this.
+            let state = match &mut state {
+                Some(state) => state,
+                none => none.insert(State::open(&config.roots()).map_err(io::Error::other)?),
+            };
+            let mut recorder = Recorder {
+                state,
+                roots: config.roots(),
+                config,
+                restart: &restart,
+            };
+            let ran = self.run(started, clients, &mut recorder, &restart)?;
+            let mut end = end_of(&ran.ending, &ran.cause);
+            end.stopped = ran.manual;
+            timing.mark("backend is down");
+            recorder.died(&end);
+            clients = ran.clients;
+            let again = !ran.manual
+                && !config.auto_remove
+                && matches!(ran.ending, Ending::Exited(_) | Ending::Died(_))
+                && restart.get().applies(end.exit_code, restarts);
+            if again {
+                restarts = restarts.saturating_add(1);
+                short_runs = if begun.elapsed() < GOOD_RUN { short_runs + 1 } else { 0 };
+                let noted = recorder.state.set_restarting(id, &end, restarts);
+                noted.map_err(io::Error::other)?;
+                let frame = ran.ending.frame(&ran.cause);
+                // Those who wait for the end have not seen it yet.
+                let (waiting, told) = clients
+                    .into_iter()
+                    .partition(|client| matches!(client.role, Role::Watcher));
+                clients = waiting;
+                tell(told, &frame, end.exit_code);
+                if self.pause(waiting::pause(short_runs), &mut clients) {
+                    continue;
+                }
+                end.stopped = true;
+            }
+            // On record before clients hear of it: their next command must find things as told.
+            let recorded = recorder.state.finish(id, &end);
+            if config.auto_remove {
+                recorder.destroyed();
+            }
+            timing.mark("recorded");
+            // From here on the container may be removed or started again; what is left to do,
+            // tearing down a microVM's memory for one, is the kernel's work on this process.
+            drop(self.lock);
+            drop(self.control);
+            tell(clients, &ran.ending.frame(&ran.cause), end.exit_code);
+            state.settle();
+            return recorded.map_err(io::Error::other);
+        }
+    }
+
+    /// Runs something else in the container's place, of which nothing is recorded.
+    fn errand(self, clients: Vec<Client>) -> io::Result<()> {
+        let started = self.start(&self.config.bundle);
+        let restart = Cell::default();
+        let ran = self.run(started, clients, &mut Nothing, &restart)?;
+        let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
+        let recorded = state.end_errand(&self.config.bundle.id);
+        drop(self.lock);
+        let code = end_of(&ran.ending, &ran.cause).exit_code;
+        tell(ran.clients, &ran.ending.frame(&ran.cause), code);
+        recorded.map_err(io::Error::other)
+    }
+
+    /// Waits before a restart; false if there is to be none.
+    fn pause(&self, pause: Duration, clients: &mut Vec<Client>) -> bool {
+        self.control.as_ref().is_some_and(|control| {
+            waiting::wait(pause, control.as_fd(), self.signals.as_fd(), clients)
+        })
+    }
+
+    fn start(&self, bundle: &Bundle) -> Result<(Box<dyn Backend>, Bundle), Failure> {
+        let failure = |error: &dyn Error| Failure {
+            kind: FailureKind::Setup,
+            message: chain(error),
+        };
+        let mut bundle = bundle.clone();
+        bundle.setup.wall_clock_ns = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|now| u64::try_from(now.as_nanos()).ok())
+            .unwrap_or(0);
+        let backend: Box<dyn Backend> = match bundle.isolation {
+            Isolation::Vm => {
+                let (debug, timing) = (self.config.debug, self.config.timing);
+                let data = &self.config.data;
+                let guest = vm::Guest::start(&mut bundle, data, debug, timing);
+                Box::new(guest.map_err(|error| failure(&error))?)
+            }
+            Isolation::Container => {
+                let container = Container::start(&bundle, &[self.lock.as_fd()]);
+                Box::new(container.map_err(|error| failure(&error))?)
+            }
+        };
+        Ok((backend, bundle))
+    }
+
+    fn run(
+        &self,
+        started: Result<(Box<dyn Backend>, Bundle), Failure>,
+        clients: Vec<Client>,
+        observer: &mut dyn Observer,
+        restart: &Cell<crate::plan::life::Restart>,
+    ) -> io::Result<Ran> {
+        let (mut backend, bundle) = match started {
+            Ok(started) => started,
+            Err(failure) => {
+                return Ok(Ran {
+                    ending: Ending::Failed(failure),
+                    cause: String::new(),
+                    clients,
+                    manual: false,
+                });
+            }
+        };
+        let config = &self.config;
+        let life = &config.life;
+        // What somebody who is there reads and nobody could read later is not kept.
+        let keeps = life.log.keep
+            && config.mode != Mode::Errand
+            && !(config.auto_remove && config.mode == Mode::Foreground);
+        let health = life.health.clone();
+        let hub = Hub::new(Parts {
+            backend: backend.as_mut(),
+            clients,
+            control: self.control.as_ref().map(AsFd::as_fd),
+            signals: self.signals.as_fd(),
+            opening: opening(&bundle),
+            timing: config.timing,
+            debug: config.debug,
+            log: keeps.then(|| Log::new(&bundle.dir, life.log)),
+            health: health.map(|health| Checker::new(health, &bundle.process)),
+            stdin_once: life.stdin_once,
+            stop_signal: config.stop_signal,
+            observer,
+        })?;
+        let Outcome {
+            ending,
+            clients,
+            manual,
+        } = hub.run();
+        config.timing.mark("workload ended");
+        let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
+        // What may be started again must be down first.
+        let last = manual || config.auto_remove || restart.get() == Default::default();
+        let cause = backend.release(orderly && last);
+        Ok(Ran {
+            ending,
+            cause,
+            clients,
+            manual,
+        })
+    }
 }
 
 fn opening(bundle: &Bundle) -> Vec<Frame> {
@@ -141,6 +291,7 @@ fn end_of(ending: &Ending, cause: &str) -> End {
             },
             oom: matches!(status, ExitStatus::Signal { oom: true, .. }),
             error,
+            stopped: false,
         },
         Ending::Failed(failure) => End {
             exit_code: failure.exit_code(),
@@ -155,24 +306,59 @@ fn end_of(ending: &Ending, cause: &str) -> End {
     }
 }
 
-/// Sends the last frame behind all output that still waits, as fast as the client reads.
-fn tell(client: Option<Connection>, frame: &Frame) {
-    let Some(mut client) = client else {
-        return;
-    };
-    if client.send(frame).is_err() {
-        return;
+/// Tells each client how it ended, behind all output that still waits, as fast as they read.
+fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8) {
+    for client in &mut clients {
+        let sent = match client.role {
+            Role::Attached { .. } | Role::Starter => client.connection.send(frame),
+            Role::Stopper => {
+                client.answer(&Answer::Done);
+                Ok(())
+            }
+            Role::Exec { .. } => client.connection.send(&gone()),
+            Role::Asked => {
+                client.answer(&Answer::Failed("the container has ended".to_owned()));
+                Ok(())
+            }
+            Role::Watcher => {
+                client.answer(&Answer::Ended(exit_code));
+                Ok(())
+            }
+            Role::Asking | Role::Leaving => Ok(()),
+        };
+        // One that cannot be told sees its connection end.
+        drop(sent);
     }
     let deadline = Instant::now() + FLUSH_LIMIT;
-    while client.flush().is_ok() && client.pending() > 0 && Instant::now() < deadline {
-        let mut fds = [PollFd::from_borrowed_fd(client.as_fd(), PollFlags::OUT)];
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
-        if poll(&mut fds, Some(&second)).is_err() {
+    loop {
+        clients.retain_mut(|client| {
+            client.connection.flush().is_ok() && client.connection.pending() > 0
+        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        if clients.is_empty() || left.is_zero() {
             return;
         }
+        let mut fds: Vec<_> = clients
+            .iter()
+            .map(|client| PollFd::from_borrowed_fd(client.connection.as_fd(), PollFlags::OUT))
+            .collect();
+        let Ok(left) = Timespec::try_from(left) else {
+            return;
+        };
+        if poll(&mut fds, Some(&left)).is_err() {
+            return;
+        }
+    }
+}
+
+/// What a process beside the workload died of when the container ended.
+const fn gone() -> Frame {
+    Frame::Exited {
+        session: 0,
+        status: ExitStatus::Signal {
+            signal: 9,
+            oom: false,
+        },
     }
 }
 

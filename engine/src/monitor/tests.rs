@@ -1,5 +1,8 @@
 use super::backend::{Backend, Link};
-use super::hub::{Hub, Parts};
+use super::client::{Client, Role};
+use super::control::{self, Answer, Command};
+use super::hub::{Hub, Outcome, Parts};
+use super::record::Nothing;
 use super::rules::Ending;
 use crate::timing::Timing;
 use hullbox_protocol::{
@@ -9,7 +12,7 @@ use hullbox_protocol::{
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -84,8 +87,7 @@ fn between(
 ) -> (Ending, Duration) {
     let (guest_peer, guest_fd) = Peer::pair();
     let (client_peer, client_fd) = Peer::pair();
-    let (_keep, signals) = UnixStream::pair().unwrap();
-    let mut backend = Fake {
+    let backend = Fake {
         link: Some(Link::Connected(guest_fd)),
         ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
     };
@@ -93,21 +95,37 @@ fn between(
     thread::scope(|scope| {
         scope.spawn(|| guest(guest_peer));
         scope.spawn(|| client(client_peer));
-        let mut on_start = |_: &Started| {};
-        let hub = Hub::new(Parts {
-            backend: &mut backend,
-            client: client_fd,
-            signals: signals.into(),
-            opening: vec![Frame::Shutdown],
-            timing: Timing::default(),
-            debug: false,
-            on_start: &mut on_start,
-        })
-        .unwrap();
-        let (ending, client) = hub.run();
-        drop(client);
+        let ending = run(backend, client_fd, None, vec![Frame::Shutdown]).ending;
         (ending, begun.elapsed())
     })
+}
+
+/// Runs a hub with a client that owns the container.
+fn run(
+    mut backend: Fake,
+    client: OwnedFd,
+    control: Option<&UnixListener>,
+    opening: Vec<Frame>,
+) -> Outcome {
+    let (_keep, signals) = UnixStream::pair().unwrap();
+    let mut outcome = Hub::new(Parts {
+        backend: &mut backend,
+        clients: vec![Client::new(0, client, Role::attached(true)).unwrap()],
+        control: control.map(AsFd::as_fd),
+        signals: signals.as_fd(),
+        opening,
+        timing: Timing::default(),
+        debug: false,
+        log: None,
+        health: None,
+        stdin_once: true,
+        stop_signal: 15,
+        observer: &mut Nothing,
+    })
+    .unwrap()
+    .run();
+    outcome.clients.clear();
+    outcome
 }
 
 fn hello() -> Frame {
@@ -321,9 +339,8 @@ fn a_client_that_does_not_read_stops_the_guest_and_not_the_monitor() {
 fn a_guest_that_boots_for_ever_can_be_interrupted() {
     let path = std::env::temp_dir().join(format!("hullbox-hub-{}", std::process::id()));
     let (mut client, client_fd) = Peer::pair();
-    let (_keep, signals) = UnixStream::pair().unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let mut backend = Fake {
+    let listener = UnixListener::bind(&path).unwrap();
+    let backend = Fake {
         link: Some(Link::Awaited(listener)),
         ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
     };
@@ -332,18 +349,7 @@ fn a_guest_that_boots_for_ever_can_be_interrupted() {
         session: 0,
         signal: 2,
     });
-    let mut on_start = |_: &Started| {};
-    let hub = Hub::new(Parts {
-        backend: &mut backend,
-        client: client_fd,
-        signals: signals.into(),
-        opening: Vec::new(),
-        timing: Timing::default(),
-        debug: false,
-        on_start: &mut on_start,
-    })
-    .unwrap();
-    let (ending, _client) = hub.run();
+    let ending = run(backend, client_fd, None, Vec::new()).ending;
     std::fs::remove_file(path).unwrap();
     let interrupted = ExitStatus::Signal {
         signal: 2,
@@ -351,6 +357,183 @@ fn a_guest_that_boots_for_ever_can_be_interrupted() {
     };
     assert!(
         matches!(ending, Ending::Exited(status) if status == interrupted),
+        "{ending:?}"
+    );
+}
+
+/// A control socket and a way to connect to it.
+struct Door {
+    path: std::path::PathBuf,
+    listener: UnixListener,
+}
+
+impl Door {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hullbox-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { path, listener }
+    }
+
+    fn say(path: &std::path::Path, command: &Command) -> Peer {
+        let stream = UnixStream::connect(path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut peer = Peer {
+            stream,
+            decoder: Decoder::new(),
+        };
+        peer.say(&control::to_frame(command).unwrap());
+        peer
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn answer(peer: &mut Peer) -> Answer {
+    control::from_frame(&peer.hear().unwrap()).unwrap()
+}
+
+#[test]
+fn several_clients_see_the_output_and_one_writes_the_input() {
+    let door = Door::new("several");
+    let (mut guest, guest_fd) = Peer::pair();
+    let (mut owner, owner_fd) = Peer::pair();
+    let backend = Fake {
+        link: Some(Link::Connected(guest_fd)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    let path = door.path.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            guest.say(&hello());
+            guest.say(&started());
+            assert_eq!(owner.hear(), Some(started()));
+            let mut second = Door::say(&path, &Command::Attach { stdin: true });
+            // The input is the owner's.
+            let eof = Frame::Eof {
+                session: 0,
+                stream: Stream::Stdin,
+            };
+            assert_eq!(second.hear(), Some(eof));
+            guest.say(&data(Stream::Stdout, b"for all"));
+            assert_eq!(owner.hear(), Some(data(Stream::Stdout, b"for all")));
+            assert_eq!(second.hear(), Some(data(Stream::Stdout, b"for all")));
+            drop(second);
+
+            // A process beside it, a question, and a stop.
+            let spec = hullbox_protocol::ProcessSpec::default();
+            let exec = Command::Exec {
+                spec: Box::new(spec.clone()),
+                detach: false,
+            };
+            let mut third = Door::say(&path, &exec);
+            let Some(Frame::Exec { session, .. }) = guest.hear() else {
+                panic!("no Exec");
+            };
+            assert_ne!(session, 0);
+            let who = Started {
+                pid: 7,
+                uptime_us: 1,
+            };
+            guest.say(&Frame::Started {
+                session,
+                started: who.clone(),
+            });
+            let there = Frame::Started {
+                session: 0,
+                started: who,
+            };
+            assert_eq!(third.hear(), Some(there));
+            guest.say(&Frame::Exited {
+                session,
+                status: ExitStatus::Code(4),
+            });
+            assert_eq!(third.hear(), Some(exited(4)));
+            assert_eq!(third.hear(), None);
+
+            let ask = Command::Ask(hullbox_protocol::Request::Freeze);
+            let mut fourth = Door::say(&path, &ask);
+            let Some(Frame::Request { number, .. }) = guest.hear() else {
+                panic!("no Request");
+            };
+            let reply = hullbox_protocol::Reply::Done;
+            guest.say(&Frame::Reply { number, reply });
+            assert!(matches!(answer(&mut fourth), Answer::Done));
+
+            let stop = Command::Stop {
+                signal: 15,
+                timeout_ms: Some(0),
+            };
+            let _fifth = Door::say(&path, &stop);
+            let signal = |signal| Frame::Signal { session: 0, signal };
+            assert_eq!(guest.hear(), Some(signal(15)));
+            // It is frozen: a signal alone would not reach it.
+            assert!(matches!(guest.hear(), Some(Frame::Request { .. })));
+            assert_eq!(guest.hear(), Some(signal(9)));
+            guest.say(&exited(137));
+        });
+        let outcome = run(backend, owner_fd, Some(&door.listener), Vec::new());
+        assert!(outcome.manual);
+        assert!(matches!(outcome.ending, Ending::Exited(status) if status.exit_code() == 137));
+    });
+}
+
+#[test]
+fn a_container_without_a_client_is_never_held_up() {
+    let door = Door::new("alone");
+    let (mut guest, guest_fd) = Peer::pair();
+    let (mut owner, owner_fd) = Peer::pair();
+    let backend = Fake {
+        link: Some(Link::Connected(guest_fd)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            guest.say(&hello());
+            guest.say(&started());
+            assert_eq!(owner.hear(), Some(started()));
+            owner.say(&control::to_frame(&Command::Detach).unwrap());
+            assert_eq!(owner.hear(), None);
+            // Nobody listens: all of it is taken, and credit comes back.
+            let mut credit = u64::from(hullbox_protocol::INITIAL_CREDIT);
+            for _ in 0..64 {
+                while credit < 60_000 {
+                    match guest.hear() {
+                        Some(Frame::Credit { bytes, .. }) => credit += u64::from(bytes),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                guest.say(&data(Stream::Stdout, &[b'x'; 60_000]));
+                credit -= 60_000;
+            }
+            guest.say(&exited(0));
+        });
+        let outcome = run(backend, owner_fd, Some(&door.listener), Vec::new());
+        assert!(matches!(outcome.ending, Ending::Exited(_)));
+    });
+}
+
+#[test]
+fn a_guest_that_sends_more_than_it_has_credit_for_is_cut_off() {
+    let guest = |mut peer: Peer| {
+        peer.say(&hello());
+        peer.say(&started());
+        let mut bytes = Vec::new();
+        encode_into(&data(Stream::Stdout, &[b'y'; 60_000]), &mut bytes).unwrap();
+        while peer.stream.write_all(&bytes).is_ok() {}
+    };
+    // It reads, and never says so.
+    let client = |mut peer: Peer| while peer.hear().is_some() {};
+    let (ending, _) = between(guest, client);
+    assert!(
+        matches!(&ending, Ending::Died(Some(why)) if why.contains("credit")),
         "{ending:?}"
     );
 }

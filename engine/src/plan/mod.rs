@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod environment;
 mod files;
+pub mod life;
 pub mod names;
 mod request;
 mod spec;
@@ -203,6 +204,7 @@ pub fn plan(
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
         stop_signal: stop_signal.0,
+        life: request.life,
         auto_remove: request.auto_remove,
         labels: image
             .labels

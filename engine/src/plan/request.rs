@@ -1,5 +1,6 @@
 //! What a plan is made of.
 
+use super::life::Life;
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
 use crate::bundle::Isolation;
 use hullbox_protocol::TerminalSize;
@@ -86,6 +87,8 @@ pub struct RunRequest {
     pub sysctls: Vec<(String, String)>,
     /// `--label`.
     pub labels: Vec<Label>,
+    /// `--restart`, `--health-cmd`, `--log-opt` and their like.
+    pub life: Life,
 }
 
 /// What the image's configuration says about running it.

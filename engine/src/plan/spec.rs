@@ -1,5 +1,6 @@
 //! What is kept of a container.
 
+use super::life::Life;
 use crate::bundle::{Bundle, Isolation};
 use crate::paths::Roots;
 use hullbox_protocol::{ProcessSpec, Setup};
@@ -22,6 +23,9 @@ pub struct ContainerSpec {
     pub memory_mib: u32,
     /// What `stop` sends first.
     pub stop_signal: u8,
+    /// How it lives on.
+    #[serde(default)]
+    pub life: Life,
     /// Remove the container when it ends.
     pub auto_remove: bool,
     /// Labels of the image and the container's own.

@@ -8,6 +8,7 @@
 //! Rows are the first thing of a container and the last: there is never a directory that no row
 //! tells of.
 
+mod change;
 mod record;
 mod recover;
 mod schema;
@@ -164,12 +165,16 @@ impl State {
         open_lock_file(&self.lock_file)
     }
 
-    /// Makes a container: its row, in phase [`Phase::Starting`], with its lock taken on `lock`;
-    /// and its directories.
+    /// Makes a container: its row and its directories. With a lock it is about to be started: in
+    /// phase [`Phase::Starting`], with its byte locked.
     ///
     /// # Errors
     /// [`StateError::NameInUse`] among others; nothing was made then.
-    pub fn create(&mut self, new: &NewContainer, lock: &LifeLock) -> Result<Record, StateError> {
+    pub fn create(
+        &mut self,
+        new: &NewContainer,
+        lock: Option<&LifeLock>,
+    ) -> Result<Record, StateError> {
         let spec = serde_json::to_string(&new.spec).map_err(|source| StateError::Damaged {
             id: new.id.clone(),
             source,
@@ -195,16 +200,21 @@ impl State {
                 name,
                 new.image_id,
                 new.image_ref,
-                Phase::Starting.as_str(),
+                match lock {
+                    Some(_) => Phase::Starting.as_str(),
+                    None => Phase::Created.as_str(),
+                },
                 new.spec.auto_remove,
                 now_ns(),
                 spec
             ],
         )?;
-        let row = transaction.last_insert_rowid();
-        // The byte of a new row can be held by nobody: numbers are never used twice.
-        sys::lock_byte(&lock.file, LockKind::Exclusive, row)
-            .map_err(StateError::io("lock", &self.lock_file))?;
+        if let Some(lock) = lock {
+            // The byte of a new row can be held by nobody: numbers are never used twice.
+            let row = transaction.last_insert_rowid();
+            sys::lock_byte(&lock.file, LockKind::Exclusive, row)
+                .map_err(StateError::io("lock", &self.lock_file))?;
+        }
         transaction.commit()?;
         let record = self.get(&new.id)?;
         make_dir(&self.roots.container_dir(&new.id))?;
@@ -217,14 +227,7 @@ impl State {
     /// # Errors
     /// [`StateError::NotFound`] among others.
     pub fn get(&self, id: &str) -> Result<Record, StateError> {
-        self.database
-            .query_row(
-                &format!("SELECT {} FROM containers WHERE id = ?1", record::COLUMNS),
-                [id],
-                record::from_row,
-            )
-            .optional()?
-            .ok_or_else(|| StateError::NotFound(id.to_owned()))?
+        get(&self.database, id)
     }
 
     /// Finds a container by name, id, or the beginning of an id.
@@ -260,18 +263,6 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Notes that the workload runs, and in which process its monitor is.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn set_running(&self, id: &str, monitor_pid: u32) -> Result<(), StateError> {
-        self.database.execute(
-            "UPDATE containers SET phase = ?2, started_ns = ?3, monitor_pid = ?4 WHERE id = ?1",
-            params![id, Phase::Running.as_str(), now_ns(), monitor_pid],
-        )?;
-        Ok(())
-    }
-
     /// Notes how the container ended. One that is to be removed is removed.
     ///
     /// # Errors
@@ -283,7 +274,7 @@ impl State {
         }
         self.database.execute(
             "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
-             oom = ?6, error = ?7, monitor_pid = NULL WHERE id = ?1",
+             oom = ?6, error = ?7, stopped = ?8, monitor_pid = NULL WHERE id = ?1",
             params![
                 id,
                 Phase::Exited.as_str(),
@@ -291,7 +282,8 @@ impl State {
                 end.exit_code,
                 end.signal,
                 end.oom,
-                end.error
+                end.error,
+                end.stopped
             ],
         )?;
         Ok(())
@@ -318,7 +310,7 @@ impl State {
     /// # Errors
     /// The lock file cannot be opened or asked.
     pub fn is_alive(&self, record: &Record) -> Result<bool, StateError> {
-        if record.phase == Phase::Exited {
+        if !record.is_active() {
             return Ok(false);
         }
         let file = self.open_lock_file()?;
@@ -367,6 +359,19 @@ pub struct End {
     pub oom: bool,
     /// Cause of death in words, where it was not the workload's own end.
     pub error: Option<String>,
+    /// Somebody wanted it to end.
+    pub stopped: bool,
+}
+
+fn get(database: &Connection, id: &str) -> Result<Record, StateError> {
+    database
+        .query_row(
+            &format!("SELECT {} FROM containers WHERE id = ?1", record::COLUMNS),
+            [id],
+            record::from_row,
+        )
+        .optional()?
+        .ok_or_else(|| StateError::NotFound(id.to_owned()))?
 }
 
 fn free_name(database: &Connection, id: &str) -> Result<String, StateError> {

@@ -1,6 +1,7 @@
 //! One container's record.
 
 use super::StateError;
+use crate::monitor::health::HealthReport;
 use crate::plan::ContainerSpec;
 use rusqlite::Row;
 
@@ -13,16 +14,24 @@ pub enum Phase {
     Starting,
     /// The workload runs.
     Running,
+    /// The workload is frozen.
+    Paused,
+    /// It ended and is to be started again, by its monitor.
+    Restarting,
     /// It ended.
     Exited,
 }
 
 impl Phase {
-    pub(super) const fn as_str(self) -> &'static str {
+    /// Docker's word, but for `starting`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
         }
     }
@@ -32,6 +41,8 @@ impl Phase {
             "created" => Self::Created,
             "starting" => Self::Starting,
             "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
             _ => Self::Exited,
         }
     }
@@ -83,8 +94,22 @@ pub struct Record {
     pub oom: bool,
     /// Cause of death in words.
     pub error: Option<String>,
+    /// How often its restart policy has started it again.
+    pub restarts: u32,
+    /// It ended because somebody wanted it to.
+    pub stopped: bool,
+    /// What the last health check found.
+    pub health: Option<HealthReport>,
     /// Everything else.
     pub spec: ContainerSpec,
+}
+
+impl Record {
+    /// Whether a monitor has it, if that was not killed.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        !matches!(self.phase, Phase::Created | Phase::Exited)
+    }
 }
 
 /// Which containers a listing wants.
@@ -102,16 +127,18 @@ pub struct Resolved {
 }
 
 pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
-     finished_ns, monitor_pid, exit_code, signal, oom, error, spec";
+     finished_ns, monitor_pid, exit_code, signal, oom, error, restarts, stopped, \
+     health, spec";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
     let id: String = row.get(1)?;
-    let spec: String = row.get(14)?;
+    let spec: String = row.get(17)?;
     let spec = match serde_json::from_str(&spec) {
         Ok(spec) => spec,
         Err(source) => return Ok(Err(StateError::Damaged { id, source })),
     };
     let phase: String = row.get(5)?;
+    let health: Option<String> = row.get(16)?;
     Ok(Ok(Record {
         row: row.get(0)?,
         id,
@@ -127,6 +154,10 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
         signal: row.get(11)?,
         oom: row.get(12)?,
         error: row.get(13)?,
+        restarts: row.get(14)?,
+        stopped: row.get(15)?,
+        // An old program's report that this one does not know is none.
+        health: health.and_then(|text| serde_json::from_str(&text).ok()),
         spec,
     }))
 }

@@ -1,6 +1,6 @@
 //! Cleaning up after the dead.
 
-use super::{End, LockKind, Phase, Record, State, StateError, record};
+use super::{End, LockKind, Record, State, StateError, record};
 use crate::paths::short_id;
 use crate::sys;
 
@@ -23,7 +23,7 @@ impl State {
     ) -> Result<Vec<String>, StateError> {
         let alive = {
             let mut statement = self.database.prepare_cached(&format!(
-                "SELECT {} FROM containers WHERE phase IN ('starting', 'running')",
+                "SELECT {} FROM containers WHERE phase IN ('starting', 'running', 'paused', 'restarting')",
                 record::COLUMNS
             ))?;
             let rows = statement.query_map([], record::from_row)?;
@@ -58,7 +58,7 @@ impl State {
             Err(StateError::NotFound(_)) => return Ok(false),
             other => other?,
         };
-        if !matches!(record.phase, Phase::Starting | Phase::Running) {
+        if !record.is_active() {
             return Ok(false);
         }
         release(&record).map_err(StateError::io(

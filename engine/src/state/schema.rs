@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables that this program writes, in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Numbers of rows are never used twice, because the locks' offsets must not be.
 const TABLES: &str = "
@@ -31,8 +31,17 @@ const TABLES: &str = "
         spec        TEXT NOT NULL
     ) STRICT;
     CREATE INDEX containers_by_image ON containers (image_id);
-    CREATE INDEX containers_alive ON containers (phase) WHERE phase IN ('starting', 'running');
 ";
+
+/// From one version to the next, beginning with the first.
+const STEPS: [&str; 1] = ["
+    ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE containers ADD COLUMN health TEXT;
+    DROP INDEX IF EXISTS containers_alive;
+    CREATE INDEX containers_active ON containers (phase)
+        WHERE phase IN ('starting', 'running', 'paused', 'restarting');
+"];
 
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError> {
     let database = Connection::open_with_flags(
@@ -54,28 +63,33 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError
     // A commit survives the death of any process; after a power cut the last ones may be gone,
     // but whole ones.
     database.pragma_update(None, "synchronous", "NORMAL")?;
-    if version == 0 {
+    if version < VERSION {
         // The log and its index take the database's mode.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .map_err(StateError::io("protect", path))?;
-        create(&database)?;
+        // The journal mode is kept in the file, so it is set once.
+        database.pragma_update(None, "journal_mode", "WAL")?;
+        migrate(&database)?;
     }
     Ok(database)
 }
 
-fn create(database: &Connection) -> Result<(), StateError> {
-    // The journal mode is kept in the file, so it is set once.
-    database.pragma_update(None, "journal_mode", "WAL")?;
+/// Brings the tables to [`VERSION`], from none or from an older one: all the way or not at all.
+fn migrate(database: &Connection) -> Result<(), StateError> {
     database.execute_batch("BEGIN IMMEDIATE")?;
-    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let made = if version == 0 {
-        database
-            .execute_batch(TABLES)
-            .and_then(|()| database.pragma_update(None, "user_version", VERSION))
-    } else {
-        Ok(())
+    let migrated = || -> rusqlite::Result<()> {
+        // Somebody else may have been faster.
+        let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version == 0 {
+            database.execute_batch(TABLES)?;
+        }
+        let done = usize::try_from(version.max(1) - 1).unwrap_or(0);
+        for step in STEPS.iter().skip(done) {
+            database.execute_batch(step)?;
+        }
+        database.pragma_update(None, "user_version", VERSION)
     };
-    match made {
+    match migrated() {
         Ok(()) => Ok(database.execute_batch("COMMIT")?),
         Err(error) => {
             // The first error is the one to tell; the connection is dropped anyway.

@@ -49,7 +49,7 @@ fn new(name: Option<&str>, auto_remove: bool) -> NewContainer {
 
 fn create(state: &mut State, new: &NewContainer) -> Result<(Record, LifeLock), StateError> {
     let lock = LifeLock::open(state.roots())?;
-    Ok((state.create(new, &lock)?, lock))
+    Ok((state.create(new, Some(&lock))?, lock))
 }
 
 fn no_release(_: &Record) -> io::Result<()> {

@@ -1,16 +1,23 @@
-//! What front ends do with containers: make and start, list, remove, and tidy up after the dead.
+//! What front ends do with containers: make and start, talk to, remove, and tidy up after the dead.
 
-use crate::bundle::{Bundle, Isolation};
-use crate::monitor::{self, Monitor, SpawnError, Waiting};
+mod errand;
+mod launch;
+mod talk;
+
+pub use errand::Errand;
+pub use launch::{Created, Launch};
+pub use talk::{ExecOrder, Joined};
+
+use crate::bundle::Isolation;
+use crate::events;
+use crate::monitor::SpawnError;
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::units::ValueError;
-use crate::plan::{self, HostFacts, ImageDefaults, PlanError, PullPolicy, RunRequest};
-use crate::state::{self, LifeLock, NewContainer, Record, State, StateError};
-use crate::timing::Timing;
+use crate::plan::{ImageDefaults, PlanError, PullPolicy, RunRequest};
+use crate::state::{Record, State, StateError};
 use hullbox_image::{Image, ImageId, ImageUse, Reference, ReferenceError, ResolveError, Store};
 use std::io;
-use std::path::PathBuf;
 
 /// Why a container was not made, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +71,24 @@ pub enum ContainerError {
     /// A running container, and no force.
     #[error("container {0} is running: stop it first, or use --force")]
     Running(String),
+    /// It runs already.
+    #[error("container {0} is running already")]
+    RunningAlready(String),
+    /// It does not run.
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    /// The monitor said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The monitor cannot be talked to.
+    #[error("cannot talk to the monitor of container {id}")]
+    Talk {
+        /// Of which container.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A monitor that does not end.
     #[error("cannot stop container {id}")]
     Stop {
@@ -94,48 +119,6 @@ pub struct RunOrder {
     pub pull: PullPolicy,
     /// Everything else.
     pub request: RunRequest,
-}
-
-/// A monitor that waits for the container it is to run, which has an id already and nothing else.
-///
-/// Made first of all, so that its process starts while this one looks up the image. Dropped
-/// without a container, it ends.
-#[derive(Debug)]
-pub struct Launch {
-    id: String,
-    lock: LifeLock,
-    monitor: Waiting,
-    debug: bool,
-    timing: Timing,
-}
-
-impl Launch {
-    /// Starts a monitor.
-    ///
-    /// # Errors
-    /// [`ContainerError`].
-    pub fn prepare(roots: &Roots, debug: bool, timing: Timing) -> Result<Self, ContainerError> {
-        roots.create()?;
-        let id = state::new_id().map_err(ContainerError::Random)?;
-        let lock = LifeLock::open(roots)?;
-        let monitor = monitor::spawn(&id, &lock, debug || timing.is_on())?;
-        Ok(Self {
-            id,
-            lock,
-            monitor,
-            debug,
-            timing,
-        })
-    }
-}
-
-/// A container that was made and holds its lock; to be started at once.
-#[derive(Debug)]
-pub struct Created {
-    /// Its record.
-    pub record: Record,
-    launch: Launch,
-    bundle: Bundle,
 }
 
 impl Engine {
@@ -182,66 +165,6 @@ impl Engine {
         &self.roots
     }
 
-    /// Makes a container.
-    ///
-    /// # Errors
-    /// [`ContainerError`]; nothing is left of it then.
-    pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
-        if let Some(name) = &order.name {
-            names::check(name).map_err(|source| ContainerError::Name {
-                name: name.clone(),
-                source,
-            })?;
-        }
-        let store = self.images()?;
-        // Until the container is on record, nobody may remove the image.
-        let _lease = store.lease()?;
-        let image = find_image(&store, &order.image, order.pull)?;
-        let id = launch.id.clone();
-        let layers: Vec<PathBuf> = image
-            .layers
-            .iter()
-            .map(|layer| layer.path.clone())
-            .collect();
-        let spec = plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?;
-        let new = NewContainer {
-            id,
-            name: order.name,
-            image_id: image.id.to_string(),
-            image_ref: order.image,
-            spec,
-        };
-        let record = self.state.create(&new, &launch.lock)?;
-        let bundle = new.spec.bundle(&new.id, &self.roots, layers);
-        Ok(Created {
-            record,
-            launch,
-            bundle,
-        })
-    }
-
-    /// Starts a container that was just made. Its monitor tells the rest.
-    ///
-    /// # Errors
-    /// [`ContainerError::Spawn`]; the container is finished or removed then.
-    pub fn start(&self, created: Created) -> Result<Monitor, ContainerError> {
-        let launch = created.launch;
-        let config = monitor::Config {
-            bundle: created.bundle,
-            data: self.roots.data.clone(),
-            runtime: self.roots.runtime.clone(),
-            debug: launch.debug,
-            timing: launch.timing,
-        };
-        let started = launch.monitor.order(&config);
-        // The monitor alone holds the lock now.
-        drop(launch.lock);
-        Ok(started.inspect_err(|_| {
-            // The first error is the one to tell; the next command tries this again.
-            let _ = self.recover();
-        })?)
-    }
-
     /// Cleans up after a monitor that broke off without a word.
     ///
     /// # Errors
@@ -251,26 +174,58 @@ impl Engine {
         Ok(())
     }
 
+    /// Finds a container by name, id, or the beginning of an id.
+    ///
+    /// # Errors
+    /// [`ContainerError::State`].
+    pub fn find(&self, text: &str) -> Result<Record, ContainerError> {
+        let id = self.state.resolve(text)?.id;
+        Ok(self.state.get(&id)?)
+    }
+
     /// Removes a container by name or id; a running one only by force, which kills it.
     ///
     /// # Errors
     /// [`ContainerError`].
     pub fn remove(&self, text: &str, force: bool) -> Result<(), ContainerError> {
-        let id = self.state.resolve(text)?.id;
-        match self.state.remove(&id) {
+        let record = self.find(text)?;
+        let id = &record.id;
+        let removed = match self.state.remove(id) {
             Err(StateError::Running(short)) if force => {
-                let record = self.state.get(&id)?;
+                let record = self.state.get(id)?;
                 self.kill(&record)
                     .map_err(|source| ContainerError::Stop { id: short, source })?;
-                match self.state.remove(&id) {
+                match self.state.remove(id) {
                     // Its monitor was faster: the container was to go when it ended.
-                    Err(StateError::NotFound(_)) => Ok(()),
+                    Err(StateError::NotFound(_)) => return Ok(()),
                     other => Ok(other?),
                 }
             }
             Err(StateError::Running(short)) => Err(ContainerError::Running(short)),
             other => Ok(other?),
+        };
+        if removed.is_ok() {
+            self.emit(&record, "destroy");
         }
+        removed
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn rename(&mut self, text: &str, name: &str) -> Result<(), ContainerError> {
+        check_name(name)?;
+        let record = self.find(text)?;
+        self.state.rename(&record.id, name)?;
+        self.emit(&record, "rename");
+        Ok(())
+    }
+
+    /// Notes that something happened to a container.
+    fn emit(&self, record: &Record, action: &str) {
+        let about = launch::about(record);
+        events::emit(&self.roots, "container", action, &record.id, about);
     }
 
     /// Tells the monitor to end and waits until it has.
@@ -326,6 +281,13 @@ fn release(record: &Record, roots: &Roots) -> io::Result<()> {
             crate::ns::cleanup(&bundle).map_err(io::Error::other)
         }
     }
+}
+
+fn check_name(name: &str) -> Result<(), ContainerError> {
+    names::check(name).map_err(|source| ContainerError::Name {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 fn find_image(store: &Store, text: &str, pull: PullPolicy) -> Result<Image, ContainerError> {

@@ -1,0 +1,88 @@
+//! Doing something in a container's root, whether it runs or not.
+
+use super::{ContainerError, Engine, Launch};
+use crate::monitor::{self, Mode};
+use crate::state::{Record, StateError};
+use crate::timing::Timing;
+use hullbox_protocol::{Builtin, CgroupLimits, ProcessSpec, UserSpec};
+use std::os::fd::OwnedFd;
+use std::process::Child;
+
+/// Something of the agent's own that is done in a container's root.
+#[derive(Debug)]
+pub struct Errand {
+    /// Speaks frames of session 0.
+    pub connection: OwnedFd,
+    /// The monitor, where one was started for this alone.
+    pub process: Option<Child>,
+}
+
+impl Engine {
+    /// Does something in the container's root: beside its workload where that runs, otherwise in
+    /// its place, behind the same wall.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn errand(
+        &mut self,
+        record: &Record,
+        builtin: Builtin,
+        stdin: bool,
+    ) -> Result<Errand, ContainerError> {
+        let spec = ProcessSpec {
+            argv: vec![b"hullbox".to_vec()],
+            cwd: "/".to_owned(),
+            user: UserSpec::Ids {
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+            },
+            stdin,
+            builtin: Some(builtin),
+            privileged: true,
+            ..ProcessSpec::default()
+        };
+        match self.exec_spec(record, Box::new(spec.clone()), false) {
+            Err(ContainerError::NotRunning(_)) => self.errand_alone(record, spec),
+            joined => Ok(Errand {
+                connection: joined?.connection,
+                process: None,
+            }),
+        }
+    }
+
+    fn errand_alone(
+        &mut self,
+        record: &Record,
+        spec: ProcessSpec,
+    ) -> Result<Errand, ContainerError> {
+        let id = record.id.clone();
+        let launch = Launch::prepare_for(self.roots(), id, false, Timing::default())?;
+        let record = match self.state.take_for_errand(&record.id, &launch.lock) {
+            Err(StateError::Running(short)) => {
+                return Err(ContainerError::Refused(format!(
+                    "container {short} is just being started or stopped: try again"
+                )));
+            }
+            other => other?,
+        };
+        let layers = self.layers_of(&record)?;
+        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        bundle.process = spec;
+        // The workload's own limits are not for what we do.
+        bundle.setup.limits = CgroupLimits::default();
+        bundle.setup.init = false;
+        bundle.setup.persist = true;
+        bundle.vcpus = bundle.vcpus.min(1);
+        let created = super::Created {
+            record,
+            launch,
+            bundle,
+        };
+        let monitor: monitor::Monitor = self.start(created, Mode::Errand)?;
+        Ok(Errand {
+            connection: monitor.connection,
+            process: Some(monitor.process),
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Making and starting.
+
+use super::{ContainerError, Engine, RunOrder, check_name, defaults, find_image};
+use crate::bundle::Bundle;
+use crate::monitor::{self, Mode, Monitor, Waiting};
+use crate::paths::Roots;
+use crate::plan::{self, HostFacts};
+use crate::state::{self, LifeLock, NewContainer, Record, StateError};
+use crate::timing::Timing;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A monitor that waits for the container it is to run.
+///
+/// Made first of all, so that its process starts while this one looks up the image. Dropped
+/// without a container, it ends.
+#[derive(Debug)]
+pub struct Launch {
+    id: String,
+    pub(super) lock: LifeLock,
+    monitor: Waiting,
+    debug: bool,
+    timing: Timing,
+}
+
+impl Launch {
+    /// Starts a monitor for a container that has an id already and nothing else.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn prepare(roots: &Roots, debug: bool, timing: Timing) -> Result<Self, ContainerError> {
+        let id = state::new_id().map_err(ContainerError::Random)?;
+        Self::prepare_for(roots, id, debug, timing)
+    }
+
+    /// Starts a monitor for this container.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn prepare_for(
+        roots: &Roots,
+        id: String,
+        debug: bool,
+        timing: Timing,
+    ) -> Result<Self, ContainerError> {
+        roots.create()?;
+        let lock = LifeLock::open(roots)?;
+        let monitor = monitor::spawn(&id, &lock, debug || timing.is_on())?;
+        Ok(Self {
+            id,
+            lock,
+            monitor,
+            debug,
+            timing,
+        })
+    }
+}
+
+/// A container that holds its lock, to be started at once.
+#[derive(Debug)]
+pub struct Created {
+    /// Its record.
+    pub record: Record,
+    pub(super) launch: Launch,
+    pub(super) bundle: Bundle,
+}
+
+impl Engine {
+    /// Makes a container and holds its lock.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; nothing is left of it then.
+    pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
+        let id = launch.id.clone();
+        let (record, layers) = self.make(id, order, Some(&launch.lock))?;
+        let bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        Ok(Created {
+            record,
+            launch,
+            bundle,
+        })
+    }
+
+    /// Makes a container that is not to be started yet.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; nothing is left of it then.
+    pub fn create_only(&mut self, order: RunOrder) -> Result<Record, ContainerError> {
+        let id = state::new_id().map_err(ContainerError::Random)?;
+        Ok(self.make(id, order, None)?.0)
+    }
+
+    fn make(
+        &mut self,
+        id: String,
+        order: RunOrder,
+        lock: Option<&LifeLock>,
+    ) -> Result<(Record, Vec<PathBuf>), ContainerError> {
+        order.name.as_deref().map(check_name).transpose()?;
+        let store = self.images()?;
+        // Until the container is on record, nobody may remove the image.
+        let _lease = store.lease()?;
+        let image = find_image(&store, &order.image, order.pull)?;
+        let layers = image
+            .layers
+            .iter()
+            .map(|layer| layer.path.clone())
+            .collect();
+        let spec = plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?;
+        let new = NewContainer {
+            id,
+            name: order.name,
+            image_id: image.id.to_string(),
+            image_ref: order.image,
+            spec,
+        };
+        let record = self.state.create(&new, lock)?;
+        self.emit(&record, "create");
+        Ok((record, layers))
+    }
+
+    /// Takes a container that does not run, to start it again.
+    ///
+    /// # Errors
+    /// [`ContainerError::RunningAlready`] among others.
+    pub fn take(&mut self, launch: Launch) -> Result<Created, ContainerError> {
+        let id = launch.id.clone();
+        let record = match self.state.take_for_start(&id, &launch.lock) {
+            Err(StateError::Running(short)) => return Err(ContainerError::RunningAlready(short)),
+            other => other?,
+        };
+        let layers = match self.layers_of(&record) {
+            Ok(layers) => layers,
+            Err(error) => {
+                drop(launch);
+                // The first error is the one to tell.
+                let _ = self.recover();
+                return Err(error);
+            }
+        };
+        let bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        Ok(Created {
+            record,
+            launch,
+            bundle,
+        })
+    }
+
+    pub(super) fn layers_of(&self, record: &Record) -> Result<Vec<PathBuf>, ContainerError> {
+        let image = self.images()?.resolve(&record.image_id)?;
+        Ok(image.layers.into_iter().map(|layer| layer.path).collect())
+    }
+
+    /// Starts a container that was just made or taken. Its monitor tells the rest.
+    ///
+    /// # Errors
+    /// [`ContainerError::Spawn`]; the container is finished or removed then.
+    pub fn start(&self, created: Created, mode: Mode) -> Result<Monitor, ContainerError> {
+        let Created {
+            record,
+            launch,
+            bundle,
+        } = created;
+        let config = monitor::Config {
+            bundle,
+            data: self.roots().data.clone(),
+            runtime: self.roots().runtime.clone(),
+            mode,
+            about: about(&record),
+            auto_remove: record.spec.auto_remove,
+            stop_signal: record.spec.stop_signal,
+            life: record.spec.life,
+            debug: launch.debug,
+            timing: launch.timing,
+        };
+        let started = launch.monitor.order(&config);
+        // The monitor alone holds the lock now.
+        drop(launch.lock);
+        Ok(started.inspect_err(|_| {
+            // The first error is the one to tell; the next command tries this again.
+            let _ = self.recover();
+        })?)
+    }
+}
+
+/// What events say about a container.
+pub(super) fn about(record: &Record) -> BTreeMap<String, String> {
+    let mut about = record.spec.labels.clone();
+    about.insert("name".to_owned(), record.name.clone());
+    about.insert("image".to_owned(), record.image_ref.clone());
+    about
+}

@@ -1,0 +1,285 @@
+//! Talking to the monitors of running containers.
+
+use super::{ContainerError, Engine};
+use crate::monitor::control::{self, Answer, Command, VmUsage};
+use crate::paths::short_id;
+use crate::plan::environment;
+use crate::plan::life::Restart;
+use crate::state::Record;
+use hullbox_protocol::{
+    CgroupLimits, ProcessInfo, ProcessSpec, Request, TerminalSize, Usage, UserSpec,
+};
+use hullbox_session::connection::Connection;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// What `exec` is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOrder {
+    /// Program and arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// `-e` and `--env-file`, as [`environment`] reads them.
+    pub env: Vec<Vec<u8>>,
+    /// `-w`.
+    pub workdir: Option<String>,
+    /// `-u`.
+    pub user: Option<String>,
+    /// `-t`, and the size of the caller's terminal.
+    pub terminal: Option<TerminalSize>,
+    /// `-i`.
+    pub interactive: bool,
+    /// `--privileged`.
+    pub privileged: bool,
+}
+
+/// A connection on which frames follow, as from a monitor that was just started.
+#[derive(Debug)]
+pub struct Joined {
+    /// Speaks frames of session 0.
+    pub connection: OwnedFd,
+}
+
+impl Engine {
+    /// Joins the workload's streams.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn attach(&self, record: &Record, stdin: bool) -> Result<Joined, ContainerError> {
+        let connection = self.say(record, &Command::Attach { stdin })?;
+        Ok(Joined {
+            connection: connection.into(),
+        })
+    }
+
+    /// Runs a process beside the workload. What refuses it shows as a failed session.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn exec(
+        &self,
+        record: &Record,
+        order: ExecOrder,
+        detach: bool,
+    ) -> Result<Joined, ContainerError> {
+        let spec = Box::new(exec_spec(&record.spec.process, order));
+        self.exec_spec(record, spec, detach)
+    }
+
+    pub(super) fn exec_spec(
+        &self,
+        record: &Record,
+        spec: Box<ProcessSpec>,
+        detach: bool,
+    ) -> Result<Joined, ContainerError> {
+        let connection = self.say(record, &Command::Exec { spec, detach })?;
+        Ok(Joined {
+            connection: connection.into(),
+        })
+    }
+
+    /// Sends the workload a signal.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn signal(&self, record: &Record, signal: u8) -> Result<(), ContainerError> {
+        self.done(record, &Command::Signal(signal))?;
+        self.emit(record, "kill");
+        Ok(())
+    }
+
+    /// Stops a container: its stop signal, and SIGKILL after a while (`None`: never). One that does
+    /// not run is stopped.
+    ///
+    /// # Errors
+    /// [`ContainerError::Talk`] among others.
+    pub fn stop(
+        &self,
+        record: &Record,
+        signal: Option<u8>,
+        timeout_ms: Option<u64>,
+    ) -> Result<(), ContainerError> {
+        let signal = signal.unwrap_or(record.spec.stop_signal);
+        match self.ask(record, &Command::Stop { signal, timeout_ms }) {
+            Ok(Answer::Failed(why)) => return Err(ContainerError::Refused(why)),
+            // It ended while it was asked.
+            Ok(_) | Err(ContainerError::NotRunning(_) | ContainerError::Talk { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.state.wait_for_end(record)?)
+    }
+
+    /// Freezes a container, or lets it go on.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn pause(&self, record: &Record, pause: bool) -> Result<(), ContainerError> {
+        let request = if pause { Request::Freeze } else { Request::Thaw };
+        self.done(record, &Command::Ask(request))
+    }
+
+    /// Sets limits of a running container; 0 leaves one as it is.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn limit(&self, record: &Record, limits: CgroupLimits) -> Result<(), ContainerError> {
+        self.done(record, &Command::Ask(Request::Limit(limits)))
+    }
+
+    /// Replaces a container's restart policy.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn set_restart(&mut self, record: &Record, restart: Restart) -> Result<(), ContainerError> {
+        match self.done(record, &Command::SetRestart(restart)) {
+            Err(ContainerError::NotRunning(_)) => {
+                let change = |spec: &mut crate::plan::ContainerSpec| spec.life.restart = restart;
+                Ok(self.state.change_spec(&record.id, change)?)
+            }
+            other => other,
+        }
+    }
+
+    /// What a container uses, and what its microVM costs.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn usage(&self, record: &Record) -> Result<(Usage, Option<VmUsage>), ContainerError> {
+        match self.ask(record, &Command::Ask(Request::Usage))? {
+            Answer::Usage(usage, vm) => Ok((*usage, vm)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What runs in a container.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn processes(&self, record: &Record) -> Result<Vec<ProcessInfo>, ContainerError> {
+        match self.ask(record, &Command::Ask(Request::Processes))? {
+            Answer::Processes(processes) => Ok(processes),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Waits for a container's end: its exit code.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn wait(&self, record: &Record) -> Result<u8, ContainerError> {
+        if let Ok(Answer::Ended(code)) = self.ask(record, &Command::Watch) {
+            return Ok(code);
+        }
+        // It does not run, or its monitor was killed.
+        self.state.wait_for_end(record)?;
+        self.recover()?;
+        Ok(self.state.get(&record.id)?.exit_code.unwrap_or(0))
+    }
+
+    /// A connection that closes when the container has ended.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn watch(&self, record: &Record) -> Result<OwnedFd, ContainerError> {
+        Ok(self.say(record, &Command::Watch)?.into())
+    }
+
+    fn done(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
+        match self.ask(record, command)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Connects and says what is wanted.
+    fn say(&self, record: &Record, command: &Command) -> Result<UnixStream, ContainerError> {
+        let talk = |source: io::Error| ContainerError::Talk {
+            id: short_id(&record.id).to_owned(),
+            source,
+        };
+        let path = control::socket_path(&self.roots.container_runtime_dir(&record.id));
+        let stream = match UnixStream::connect(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                let id = short_id(&record.id).to_owned();
+                return Err(ContainerError::NotRunning(id));
+            }
+            other => other.map_err(talk)?,
+        };
+        let frame = control::to_frame(command).map_err(|error| talk(io::Error::other(error)))?;
+        let mut bytes = Vec::new();
+        hullbox_protocol::encode_into(&frame, &mut bytes)
+            .map_err(|error| talk(io::Error::other(error)))?;
+        io::Write::write_all(&mut &stream, &bytes).map_err(talk)?;
+        Ok(stream)
+    }
+
+    /// Says what is wanted and waits for the answer.
+    fn ask(&self, record: &Record, command: &Command) -> Result<Answer, ContainerError> {
+        let stream = self.say(record, command)?;
+        let answer = hear(stream.into()).map_err(|source| ContainerError::Talk {
+            id: short_id(&record.id).to_owned(),
+            source,
+        })?;
+        match answer {
+            Answer::Failed(why) => Err(ContainerError::Refused(why)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+/// One answer.
+fn hear(connection: OwnedFd) -> io::Result<Answer> {
+    let mut connection = Connection::new(connection).map_err(io::Error::other)?;
+    loop {
+        let incoming = connection.next_incoming().map_err(io::Error::other)?;
+        if let Some(hullbox_protocol::Incoming::Frame(frame)) = incoming {
+            return control::from_frame(&frame)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let mut fds = [PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !connection.fill().map_err(io::Error::other)? {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+    }
+}
+
+fn unexpected(answer: Answer) -> ContainerError {
+    ContainerError::Refused(match answer {
+        Answer::Failed(why) => why,
+        _ => "the monitor answered something else".to_owned(),
+    })
+}
+
+/// The workload's surroundings with what was asked for in their place, as Docker does.
+fn exec_spec(workload: &ProcessSpec, order: ExecOrder) -> ProcessSpec {
+    let mut spec = workload.clone();
+    spec.argv = order.argv;
+    spec.env = environment::merge(workload.env.clone(), order.env);
+    if let Some(cwd) = order.workdir {
+        spec.cwd = cwd;
+    }
+    if let Some(user) = order.user {
+        spec.user = UserSpec::Named {
+            user,
+            additional_groups: Vec::new(),
+        };
+    }
+    spec.terminal = order.terminal;
+    spec.stdin = order.interactive;
+    spec.builtin = None;
+    spec.privileged = order.privileged;
+    if order.privileged {
+        spec.capabilities = None;
+    }
+    spec
+}

@@ -1,0 +1,96 @@
+//! Whoever is connected to the monitor.
+
+use super::control::{self, Answer, Command};
+use hullbox_protocol::Frame;
+use hullbox_session::connection::{Connection, ConnectionError};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// What a client is here for.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// It has not said yet.
+    Asking,
+    /// It is joined to the workload's streams.
+    Attached {
+        /// The container ends with it.
+        owner: bool,
+        /// Bytes of each output that it has not said to have passed on.
+        unread: [u64; 2],
+        /// Outputs that it does not want any more.
+        muted: [bool; 2],
+    },
+    /// It has a process of its own.
+    Exec {
+        /// The number of its session on the guest's side.
+        session: u32,
+    },
+    /// It waits for the answer to a request.
+    Asked,
+    /// It started the container and leaves when that runs.
+    Starter,
+    /// It waits for the end, which it is told of.
+    Stopper,
+    /// It waits for the end of the connection.
+    Watcher,
+    /// It has its answer and leaves when that is written.
+    Leaving,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Never used twice.
+    pub(super) id: u64,
+    pub(super) connection: Connection,
+    pub(super) role: Role,
+}
+
+impl Role {
+    /// Joined from now on.
+    pub(super) const fn attached(owner: bool) -> Self {
+        Self::Attached {
+            owner,
+            unread: [0; 2],
+            muted: [false; 2],
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn new(id: u64, fd: OwnedFd, role: Role) -> io::Result<Self> {
+        Ok(Self {
+            id,
+            connection: Connection::new(fd).map_err(io::Error::other)?,
+            role,
+        })
+    }
+
+    /// Answers and lets it go.
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        let sent = control::to_frame(answer)
+            .map_err(|_| ConnectionError::Violation("an answer too long"))
+            .and_then(|frame| self.connection.send(&frame));
+        // One that cannot be told sees its connection end.
+        drop(sent);
+        self.role = Role::Leaving;
+    }
+
+    /// Its first word.
+    pub(super) fn command(frame: &Frame) -> Option<Command> {
+        control::from_frame(frame)
+    }
+
+    /// Whether nothing keeps it.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.role, Role::Leaving) && self.connection.pending() == 0
+    }
+
+    /// Output that it has not passed on, of one stream.
+    pub(super) fn unread(&self, stream: usize) -> u64 {
+        match self.role {
+            Role::Attached { unread, muted, .. } if !muted[stream] => unread[stream],
+            _ => 0,
+        }
+    }
+}

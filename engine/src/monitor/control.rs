@@ -1,0 +1,93 @@
+//! What other processes ask of a monitor on its control socket, and the answers.
+//!
+//! Both travel as [`Frame::Local`]. The first frame of a client is a [`Command`]; after `Attach`
+//! and `Exec` the frames of session 0 follow in both directions, for the workload or for the new
+//! process, and `Detach` may. Everything else is answered once, and the connection closed.
+
+use crate::plan::life::Restart;
+use hullbox_protocol::{Frame, ProcessInfo, ProcessSpec, Request, Usage};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+
+/// Where a container's monitor listens.
+#[must_use]
+pub fn socket_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("control")
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Command {
+    /// Join the workload's standard streams.
+    Attach {
+        /// Its input too.
+        stdin: bool,
+    },
+    /// Run a process beside the workload.
+    Exec {
+        /// What.
+        spec: Box<ProcessSpec>,
+        /// Close the connection as soon as it runs.
+        detach: bool,
+    },
+    /// Only after `Attach` or as the one who started the container: leave, and let it run on.
+    Detach,
+    /// Send a signal to the workload.
+    Signal(u8),
+    /// Send a signal, and SIGKILL if that does not end it in time. Answered when it has ended.
+    Stop {
+        /// The first signal.
+        signal: u8,
+        /// How long to wait; `None` is for ever.
+        timeout_ms: Option<u64>,
+    },
+    /// Ask, or tell, the workload's side.
+    Ask(Request),
+    /// Replace the restart policy.
+    SetRestart(Restart),
+    /// Nothing: answered when the container has ended.
+    Watch,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// It cannot be done: why, in one line.
+    Failed(String),
+    /// To [`Request::Usage`].
+    Usage(Box<Usage>, Option<VmUsage>),
+    /// To [`Request::Processes`].
+    Processes(Vec<ProcessInfo>),
+    /// To [`Command::Watch`]: the exit code.
+    Ended(u8),
+}
+
+/// What a microVM costs, seen from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmUsage {
+    /// Exits of its virtual CPUs, and interrupts to them, by reason.
+    pub events: Vec<(String, u64)>,
+    /// Memory of its process that nobody else shares, in bytes.
+    pub host_private_bytes: u64,
+    /// Resident memory of its process, in bytes.
+    pub host_resident_bytes: u64,
+}
+
+/// A message as a frame.
+///
+/// # Errors
+/// It is too long to be one.
+pub fn to_frame<T: Serialize>(message: &T) -> Result<Frame, postcard::Error> {
+    postcard::to_allocvec(message).map(Frame::Local)
+}
+
+/// The message in a frame, if it is one.
+#[must_use]
+pub fn from_frame<T: DeserializeOwned>(frame: &Frame) -> Option<T> {
+    match frame {
+        Frame::Local(bytes) => postcard::from_bytes(bytes).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,362 @@
+//! What clients say.
+
+use super::guest::renumbered;
+use super::sessions::{Exec, Owner, Pending};
+use super::{Guest, Hub};
+use crate::monitor::client::{Client, Role};
+use crate::monitor::control::{Answer, Command};
+use crate::monitor::rules::{WORKLOAD, client_may_say};
+use crate::monitor::streams::{Shared, index};
+use hullbox_protocol::{Frame, Incoming, ProcessSpec, Request, Stream};
+use hullbox_session::connection::ConnectionError;
+use rustix::event::PollFlags;
+use rustix::net::{SocketFlags, accept_with};
+use std::time::{Duration, Instant};
+
+/// Signals that end a guest that has not started its workload yet.
+const ENDING: [u32; 5] = [1, 2, 3, 9, 15];
+
+const NOT_RUNNING: &str = "the container is not running yet";
+
+impl Hub<'_> {
+    pub(super) fn accept(&mut self) {
+        let Some(control) = self.control else { return };
+        while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            // One that cannot be served sees its connection end.
+            if let Ok(client) = Client::new(self.next_client, fd, Role::Asking) {
+                self.next_client += 1;
+                self.clients.push(client);
+            }
+        }
+    }
+
+    /// Whether a client is read from now: not before there is room for what it says.
+    pub(super) fn may_read(&self, client: &Client) -> bool {
+        let guest_has_room = match &self.guest {
+            Guest::Connected(guest) => guest.has_room(),
+            Guest::Awaited(_) => true,
+            Guest::Gone => return !matches!(client.role, Role::Leaving),
+        };
+        match client.role {
+            Role::Attached { .. } if self.work.input.is_owner(client.id) => {
+                guest_has_room && self.work.input.has_room()
+            }
+            Role::Exec { .. } => guest_has_room,
+            Role::Leaving => false,
+            _ => client.connection.may_fill(),
+        }
+    }
+
+    pub(super) fn serve_clients(&mut self, events: &[PollFlags]) {
+        // From the end, because the lost ones are taken out.
+        for at in (0..events.len().min(self.clients.len())).rev() {
+            let events = events[at];
+            if events.is_empty() {
+                continue;
+            }
+            let connection = &mut self.clients[at].connection;
+            let mut lost = events.contains(PollFlags::OUT) && connection.flush().is_err();
+            if events.contains(PollFlags::IN) {
+                lost |= !matches!(connection.fill(), Ok(true));
+                lost |= self.read_client(at).is_err();
+            } else if events.intersects(PollFlags::HUP | PollFlags::ERR) {
+                lost = true;
+            }
+            if lost {
+                self.lose_client(at);
+            }
+        }
+    }
+
+    fn read_client(&mut self, at: usize) -> Result<(), ConnectionError> {
+        // What was said before comes first.
+        self.drain();
+        loop {
+            let Self {
+                clients,
+                guest,
+                outgoing,
+                work,
+                ..
+            } = self;
+            let Client {
+                id,
+                connection,
+                role,
+            } = &mut clients[at];
+            let frame = match connection.next_incoming()? {
+                None => return Ok(()),
+                Some(Incoming::Frame(frame)) => frame,
+                Some(Incoming::Data {
+                    session: WORKLOAD,
+                    stream: stream @ Stream::Stdin,
+                    bytes,
+                }) => {
+                    let session = match role {
+                        Role::Attached { .. } if !work.input.is_owner(*id) => continue,
+                        Role::Attached { .. } if !work.input.take(bytes.len()) => {
+                            return Err(ConnectionError::Violation("input beyond its credit"));
+                        }
+                        Role::Attached { .. } => WORKLOAD,
+                        Role::Exec { session } => *session,
+                        _ => return Err(ConnectionError::Violation("input for nobody")),
+                    };
+                    match guest {
+                        Guest::Connected(guest) => guest.send_data(session, stream, bytes)?,
+                        Guest::Awaited(_) => outgoing.push(Frame::Data {
+                            session,
+                            stream,
+                            bytes: bytes.to_vec(),
+                        }),
+                        Guest::Gone => {}
+                    }
+                    continue;
+                }
+                Some(Incoming::Data { .. }) => {
+                    return Err(ConnectionError::Violation("not a client's frame"));
+                }
+            };
+            self.client_said(at, frame)?;
+            self.drain();
+        }
+    }
+
+    fn client_said(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
+        match self.clients[at].role {
+            Role::Asking => match Client::command(&frame) {
+                Some(command) => {
+                    self.obey(at, command);
+                    Ok(())
+                }
+                None => Err(ConnectionError::Violation("not a command")),
+            },
+            Role::Attached { .. } => self.attached_said(at, frame),
+            Role::Exec { session } if client_may_say(&frame) => {
+                self.exec_said(session, frame);
+                Ok(())
+            }
+            _ => Err(ConnectionError::Violation("not a client's frame")),
+        }
+    }
+
+    fn attached_said(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
+        if matches!(Client::command(&frame), Some(Command::Detach)) {
+            self.let_go(at);
+            return Ok(());
+        }
+        if !client_may_say(&frame) {
+            return Err(ConnectionError::Violation("not a client's frame"));
+        }
+        let client = &mut self.clients[at];
+        let id = client.id;
+        let Role::Attached {
+            owner,
+            unread,
+            muted,
+        } = &mut client.role
+        else {
+            return Ok(());
+        };
+        match &frame {
+            Frame::Credit { stream, bytes, .. } => {
+                if let Some(at) = index(*stream) {
+                    unread[at] = unread[at].saturating_sub(u64::from(*bytes));
+                }
+            }
+            Frame::Eof { stream, .. } => match index(*stream) {
+                Some(at) => {
+                    muted[at] = true;
+                    // Whoever started it in the foreground is its reader, as with a pipe.
+                    if *owner && self.log.is_none() {
+                        self.say(frame);
+                    }
+                }
+                None => self.end_input(id),
+            },
+            Frame::Signal { signal, .. } if !self.work.started && ENDING.contains(signal) => {
+                self.interrupted = u8::try_from(*signal).ok();
+                self.manual = true;
+                self.stop();
+            }
+            Frame::Signal { signal, .. } => {
+                let signal = u8::try_from(*signal).unwrap_or(0);
+                self.send_signal(signal);
+            }
+            _ => self.say(frame),
+        }
+        Ok(())
+    }
+
+    /// The writer of the workload's input has no more.
+    fn end_input(&mut self, client: u64) {
+        if self.work.input.release(client) && self.stdin_once && !self.work.input.closed {
+            self.work.input.closed = true;
+            self.say(Frame::Eof {
+                session: WORKLOAD,
+                stream: Stream::Stdin,
+            });
+        }
+    }
+
+    fn exec_said(&mut self, session: u32, frame: Frame) {
+        if let Frame::Credit { stream, bytes, .. } = &frame
+            && let Some(at) = index(*stream)
+            && let Some(exec) = self.execs.iter_mut().find(|e| e.session == session)
+        {
+            exec.outputs[at].granted(u64::from(*bytes));
+        }
+        self.say(renumbered(frame, session));
+    }
+
+    fn obey(&mut self, at: usize, command: Command) {
+        let id = self.clients[at].id;
+        match command {
+            Command::Attach { stdin } => {
+                self.clients[at].role = Role::attached(false);
+                if !(stdin && self.work.input.claim(id)) {
+                    let frame = Frame::Eof {
+                        session: WORKLOAD,
+                        stream: Stream::Stdin,
+                    };
+                    // One that cannot be told is lost soon.
+                    let _ = self.clients[at].connection.send(&frame);
+                }
+            }
+            Command::Exec { spec, detach } => self.start_exec(at, spec, detach),
+            Command::Detach => self.clients[at].role = Role::Leaving,
+            Command::Signal(signal) => {
+                let answer = if self.work.started {
+                    self.send_signal(signal);
+                    Answer::Done
+                } else if ENDING.contains(&signal.into()) {
+                    self.interrupted = Some(signal);
+                    self.manual = true;
+                    self.stop();
+                    Answer::Done
+                } else {
+                    Answer::Failed(NOT_RUNNING.to_owned())
+                };
+                self.clients[at].answer(&answer);
+            }
+            Command::Stop { signal, timeout_ms } => {
+                self.clients[at].role = Role::Stopper;
+                self.begin_stop(signal, timeout_ms);
+            }
+            Command::Ask(request) => self.ask(at, request),
+            Command::SetRestart(restart) => {
+                self.observer.restart(restart);
+                self.clients[at].answer(&Answer::Done);
+            }
+            Command::Watch => self.clients[at].role = Role::Watcher,
+        }
+    }
+
+    fn start_exec(&mut self, at: usize, spec: Box<ProcessSpec>, detach: bool) {
+        let client = &mut self.clients[at];
+        let refused = match (self.work.started, self.paused) {
+            (false, _) => Some(NOT_RUNNING),
+            (true, true) => Some("the container is paused: unpause it first"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            client.answer(&Answer::Failed(why.to_owned()));
+            return;
+        }
+        let id = client.id;
+        let session = self.number();
+        self.execs.push(Exec {
+            session,
+            owner: if detach {
+                Owner::Leaving(id)
+            } else {
+                Owner::Client(id)
+            },
+            started: false,
+            outputs: [Shared::default(); 2],
+        });
+        self.clients[at].role = Role::Exec { session };
+        self.say(Frame::Exec { session, spec });
+    }
+
+    fn ask(&mut self, at: usize, request: Request) {
+        let refused = match (&request, self.work.started, self.paused) {
+            (_, false, _) => Some(NOT_RUNNING),
+            (Request::Freeze, _, true) => Some("the container is paused already"),
+            (Request::Thaw, _, false) => Some("the container is not paused"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            self.clients[at].answer(&Answer::Failed(why.to_owned()));
+            return;
+        }
+        let number = self.number();
+        let client = &mut self.clients[at];
+        self.pending.push(Pending {
+            number,
+            client: Some(client.id),
+            pauses: match request {
+                Request::Freeze => Some(true),
+                Request::Thaw => Some(false),
+                _ => None,
+            },
+        });
+        client.role = Role::Asked;
+        self.say(Frame::Request { number, request });
+    }
+
+    /// A signal for the workload. Those that are meant to end it rule a restart out.
+    fn send_signal(&mut self, signal: u8) {
+        self.signal(signal);
+        if signal == 9 || signal == self.stop_signal {
+            self.manual = true;
+        }
+        if signal == 9 {
+            self.thaw();
+        }
+    }
+
+    fn begin_stop(&mut self, signal: u8, timeout_ms: Option<u64>) {
+        self.manual = true;
+        if !self.work.started {
+            self.interrupted = Some(signal);
+            self.stop();
+            return;
+        }
+        self.signal(signal);
+        self.thaw();
+        let due = timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        // Two who stop it: the more impatient one counts.
+        self.kill_at = [self.kill_at, due].into_iter().flatten().min();
+    }
+
+    /// A client leaves and means no harm.
+    fn let_go(&mut self, at: usize) {
+        let id = self.clients[at].id;
+        self.work.input.release(id);
+        self.clients[at].role = Role::Leaving;
+    }
+
+    /// A client's connection is of no use any more.
+    pub(super) fn lose_client(&mut self, at: usize) {
+        let client = self.clients.remove(at);
+        match client.role {
+            Role::Attached { owner, .. } => {
+                self.end_input(client.id);
+                if owner {
+                    self.manual = true;
+                    self.stop();
+                }
+            }
+            Role::Exec { session } => {
+                if let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) {
+                    exec.owner = Owner::Nobody;
+                    self.say(Frame::Eof {
+                        session,
+                        stream: Stream::Stdin,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What the workload's side says.
+
+use super::sessions::{Exec, Owner};
+use super::{CAUSE_LIMIT, Deadline, Guest, Hub};
+use crate::monitor::client::{Client, Role};
+use crate::monitor::control::Answer;
+use crate::monitor::rules::{
+    Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, note, one_line,
+};
+use crate::monitor::streams::{OUTPUTS, Shared, index};
+use crate::monitor::health::Task;
+use hullbox_protocol::{Failure, Frame, Incoming, Reply, Stream};
+use hullbox_session::connection::{Connection, ConnectionError};
+use rustix::event::PollFlags;
+use std::io;
+use std::time::Instant;
+
+impl Hub<'_> {
+    pub(super) fn serve_guest(&mut self, events: PollFlags) -> Option<Ending> {
+        if events.is_empty() {
+            return None;
+        }
+        if let Guest::Awaited(listener) = &self.guest {
+            return match listener.accept() {
+                Ok((stream, _)) => {
+                    // The listener is dropped here: there is exactly one connection.
+                    self.timing.mark("guest agent connected");
+                    self.connect(stream.into())
+                        .err()
+                        .map(|error| Ending::Died(Some(error.to_string())))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(error) => Some(Ending::Died(Some(format!("accept failed: {error}")))),
+            };
+        }
+        match self.exchange(events) {
+            Ok(None) => None,
+            Ok(Some(ending)) => Some(ending),
+            Err(GuestError::Violation(what)) => Some(Ending::Died(Some(format!(
+                "the guest broke the protocol: {what}"
+            )))),
+            Err(GuestError::Connection(ConnectionError::Io(_))) => {
+                self.lose_guest();
+                None
+            }
+            Err(GuestError::Connection(error)) => Some(Ending::Died(Some(error.to_string()))),
+        }
+    }
+
+    /// The connection ended without `Exited`: the backend is about to know why.
+    fn lose_guest(&mut self) {
+        self.guest = Guest::Gone;
+        self.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
+    }
+
+    fn exchange(&mut self, events: PollFlags) -> Result<Option<Ending>, GuestError> {
+        // Out of its place while its frames, which lie in it, are dealt with.
+        let Guest::Connected(mut guest) = std::mem::replace(&mut self.guest, Guest::Gone) else {
+            return Ok(None);
+        };
+        // One that takes no more may still have said why.
+        let broken = events.contains(PollFlags::OUT) && guest.flush().is_err();
+        let readable = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        let mut open = true;
+        let mut result = Ok(None);
+        if broken || readable {
+            open = guest.fill()?;
+            result = self.take_all(&mut guest);
+        }
+        self.guest = Guest::Connected(guest);
+        if !open && matches!(result, Ok(None)) {
+            self.lose_guest();
+        }
+        result
+    }
+
+    fn take_all(&mut self, guest: &mut Connection) -> Result<Option<Ending>, GuestError> {
+        while let Some(incoming) = guest.next_incoming()? {
+            match incoming {
+                Incoming::Data {
+                    session,
+                    stream,
+                    bytes,
+                } => self.take_output(session, stream, bytes)?,
+                Incoming::Frame(Frame::Reply { number, reply }) => self.take_reply(number, reply)?,
+                Incoming::Frame(frame) => {
+                    let ending = match session_of(&frame) {
+                        WORKLOAD => self.take_workload(&frame)?,
+                        session => self.take_exec(session, frame).map(|()| None)?,
+                    };
+                    if ending.is_some() {
+                        return Ok(ending);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_output(
+        &mut self,
+        session: u32,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), GuestError> {
+        let violation = |what: &str| Err(GuestError::Violation(what.to_owned()));
+        let Some(at) = index(stream) else {
+            return violation("input from a guest");
+        };
+        if session != WORKLOAD {
+            let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) else {
+                return violation("output of no process");
+            };
+            if !exec.outputs[at].take(bytes.len()) {
+                return violation("output beyond its credit");
+            }
+            match exec.owner {
+                Owner::Client(id) => {
+                    if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                        client.connection.send_data(0, stream, bytes)?;
+                    }
+                }
+                Owner::Health => {
+                    if let Some(health) = &mut self.health {
+                        health.output(bytes);
+                    }
+                }
+                Owner::Leaving(_) | Owner::Nobody => {}
+            }
+            return Ok(());
+        }
+        if !self.work.outputs[at].take(bytes.len()) {
+            return violation("output beyond its credit");
+        }
+        if !std::mem::replace(&mut self.work.spoke, true) {
+            self.timing.mark("first output");
+        }
+        if let Some(log) = &mut self.log {
+            log.add(stream, bytes);
+        }
+        for client in &mut self.clients {
+            if let Role::Attached { unread, muted, .. } = &mut client.role
+                && !muted[at]
+            {
+                unread[at] += bytes.len() as u64;
+                client.connection.send_data(0, stream, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_workload(&mut self, frame: &Frame) -> Result<Option<Ending>, GuestError> {
+        match check_workload(frame, self.work.started)? {
+            Meaning::Keep => {
+                note(frame, self.timing, self.debug);
+                return Ok(None);
+            }
+            Meaning::Started(started) => {
+                self.work.started = true;
+                self.timing
+                    .mark(&format!("started, guest uptime {} us", started.uptime_us));
+                self.observer.started(&started);
+                if let Some(health) = &mut self.health {
+                    health.workload_started(Instant::now());
+                }
+                for client in &mut self.clients {
+                    if matches!(client.role, Role::Starter) {
+                        client.answer(&Answer::Done);
+                    }
+                }
+            }
+            Meaning::Credit(bytes) => {
+                if let Some(bytes) = self.work.input.grant(bytes) {
+                    self.tell_writer(&Frame::Credit {
+                        session: WORKLOAD,
+                        stream: Stream::Stdin,
+                        bytes,
+                    })?;
+                }
+                return Ok(None);
+            }
+            Meaning::Forward => {
+                if let Frame::Eof {
+                    stream: Stream::Stdin,
+                    ..
+                } = frame
+                {
+                    self.work.input.closed = true;
+                }
+            }
+            Meaning::End(ending) => return Ok(Some(ending)),
+        }
+        for client in &mut self.clients {
+            if matches!(client.role, Role::Attached { .. }) {
+                client.connection.send(frame)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn tell_writer(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        let writer = self.work.input.owner();
+        match self.clients.iter_mut().find(|c| Some(c.id) == writer) {
+            Some(client) => client.connection.send(frame),
+            None => Ok(()),
+        }
+    }
+
+    /// A frame about a process beside the workload, for whose it is.
+    fn take_exec(&mut self, session: u32, mut frame: Frame) -> Result<(), GuestError> {
+        let Some(at) = self.execs.iter().position(|e| e.session == session) else {
+            return Err(GuestError::Violation(
+                "word of a process that there is not".to_owned(),
+            ));
+        };
+        check_exec(&frame, self.execs[at].started)?;
+        let over = matches!(frame, Frame::Exited { .. } | Frame::Failed { .. });
+        match &mut frame {
+            Frame::Started { .. } => {
+                self.execs[at].started = true;
+                if self.execs[at].owner != Owner::Health {
+                    self.observer.exec("exec_start", None);
+                }
+            }
+            Frame::Exited { status, .. } if self.execs[at].owner != Owner::Health => {
+                self.observer.exec("exec_die", Some(status.exit_code()));
+            }
+            Frame::Failed { failure, .. } => *failure = clean(failure),
+            _ => {}
+        }
+        let owner = self.execs[at].owner;
+        if over {
+            self.execs.remove(at);
+        }
+        match owner {
+            Owner::Client(id) | Owner::Leaving(id) => {
+                let leaving = matches!(owner, Owner::Leaving(_));
+                if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                    client.connection.send(&renumbered(frame, WORKLOAD))?;
+                    if over || leaving {
+                        client.role = Role::Leaving;
+                    }
+                }
+                if leaving && let Some(exec) = self.execs.get_mut(at).filter(|_| !over) {
+                    exec.owner = Owner::Nobody;
+                }
+            }
+            Owner::Health => self.health_said(&frame),
+            Owner::Nobody => {}
+        }
+        Ok(())
+    }
+
+    fn take_reply(&mut self, number: u32, reply: Reply) -> Result<(), GuestError> {
+        let Some(at) = self.pending.iter().position(|p| p.number == number) else {
+            return Err(GuestError::Violation("an answer to nothing".to_owned()));
+        };
+        let pending = self.pending.remove(at);
+        if let (Some(paused), Reply::Done) = (pending.pauses, &reply)
+            && self.paused != paused
+        {
+            self.paused = paused;
+            self.observer.paused(paused);
+        }
+        let Some(client) = self
+            .clients
+            .iter_mut()
+            .find(|c| Some(c.id) == pending.client)
+        else {
+            return Ok(());
+        };
+        client.answer(&match reply {
+            Reply::Done => Answer::Done,
+            Reply::Failed(why) => Answer::Failed(one_line(&why)),
+            Reply::Usage(usage) => Answer::Usage(usage, self.backend.usage()),
+            Reply::Processes(mut processes) => {
+                for process in &mut processes {
+                    process.command = one_line(&process.command);
+                    process.tty = one_line(&process.tty);
+                }
+                Answer::Processes(processes)
+            }
+        });
+        Ok(())
+    }
+
+    /// Starts a check that is due, or ends one that takes too long.
+    pub(super) fn check_health(&mut self, now: Instant) {
+        // A paused or dying workload is not to blame for what it does not answer.
+        if self.paused || self.stopping {
+            return;
+        }
+        match self.health.as_mut().and_then(|health| health.task(now)) {
+            None => {}
+            Some(Task::Kill(session)) => self.say(Frame::Signal { session, signal: 9 }),
+            Some(Task::Run(spec)) => {
+                let session = self.number();
+                self.execs.push(Exec {
+                    session,
+                    owner: Owner::Health,
+                    started: false,
+                    outputs: [Shared::default(); 2],
+                });
+                if let Some(health) = &mut self.health {
+                    health.running(session, now);
+                }
+                self.say(Frame::Exec { session, spec });
+            }
+        }
+    }
+
+    fn health_said(&mut self, frame: &Frame) {
+        let result: Result<u8, &Failure> = match frame {
+            Frame::Exited { status, .. } => Ok(status.exit_code()),
+            Frame::Failed { failure, .. } => Err(failure),
+            _ => return,
+        };
+        if let Some(health) = &mut self.health {
+            let report = health.ended(result, Instant::now());
+            self.observer.health(report);
+        }
+    }
+
+    /// Gives the workload, and processes that nobody listens to, the credit that is due.
+    pub(super) fn grant(&mut self) {
+        let mut grants = Vec::new();
+        for (at, stream) in OUTPUTS.into_iter().enumerate() {
+            let unread = self.clients.iter().map(|c| Client::unread(c, at)).max();
+            if let Some(bytes) = self.work.outputs[at].grant(unread.unwrap_or(0)) {
+                grants.push((WORKLOAD, stream, bytes));
+            }
+            for exec in &mut self.execs {
+                let heard = matches!(exec.owner, Owner::Client(_));
+                if !heard && let Some(bytes) = exec.outputs[at].grant(0) {
+                    grants.push((exec.session, stream, bytes));
+                }
+            }
+        }
+        for (session, stream, bytes) in grants {
+            self.say(Frame::Credit {
+                session,
+                stream,
+                bytes,
+            });
+        }
+    }
+}
+
+/// Which process a frame is about; those about none count as the workload's.
+const fn session_of(frame: &Frame) -> u32 {
+    match frame {
+        Frame::Started { session, .. }
+        | Frame::Failed { session, .. }
+        | Frame::Exited { session, .. }
+        | Frame::Eof { session, .. }
+        | Frame::Credit { session, .. } => *session,
+        _ => WORKLOAD,
+    }
+}
+
+/// The same frame about another session.
+pub(super) fn renumbered(mut frame: Frame, to: u32) -> Frame {
+    match &mut frame {
+        Frame::Started { session, .. }
+        | Frame::Failed { session, .. }
+        | Frame::Exited { session, .. }
+        | Frame::Eof { session, .. }
+        | Frame::Credit { session, .. }
+        | Frame::Signal { session, .. }
+        | Frame::Resize { session, .. } => *session = to,
+        _ => {}
+    }
+    frame
+}

@@ -1,0 +1,43 @@
+//! What runs on the workload's side and what was asked of it.
+
+use crate::monitor::streams::{Input, Shared};
+
+/// The workload.
+#[derive(Debug, Default)]
+pub(super) struct Workload {
+    pub(super) started: bool,
+    pub(super) spoke: bool,
+    pub(super) outputs: [Shared; 2],
+    pub(super) input: Input,
+}
+
+/// Whose a process beside the workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A client's that is told of everything.
+    Client(u64),
+    /// A client's that leaves when it runs.
+    Leaving(u64),
+    /// Nobody's: what it says is dropped.
+    Nobody,
+    /// The health check's.
+    Health,
+}
+
+/// A process beside the workload.
+#[derive(Debug)]
+pub(super) struct Exec {
+    pub(super) session: u32,
+    pub(super) owner: Owner,
+    pub(super) started: bool,
+    pub(super) outputs: [Shared; 2],
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) number: u32,
+    pub(super) client: Option<u64>,
+    /// When it succeeds, the container is paused, or no longer.
+    pub(super) pauses: Option<bool>,
+}

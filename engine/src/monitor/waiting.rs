@@ -1,0 +1,121 @@
+//! Between two runs of a container that its restart policy starts again.
+
+use super::client::{Client, Role};
+use super::control::{Answer, Command};
+use hullbox_protocol::Incoming;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, accept_with};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Docker's pauses: this long at first, then twice as long each time.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_mins(1);
+/// A run this long was a good one: the next pause is the first again.
+pub(super) const GOOD_RUN: Duration = Duration::from_secs(10);
+
+/// How long to wait before a restart, after so many runs in a row that were short.
+pub(super) fn pause(short_runs: u32) -> Duration {
+    FIRST
+        .saturating_mul(1 << short_runs.min(16))
+        .min(LONGEST)
+}
+
+/// Waits, and answers meanwhile. False if somebody wants the container to stay ended; who asked for
+/// that is among the clients.
+pub(super) fn wait(
+    pause: Duration,
+    control: BorrowedFd<'_>,
+    signals: BorrowedFd<'_>,
+    clients: &mut Vec<Client>,
+) -> bool {
+    let due = Instant::now() + pause;
+    let mut next_id = clients.iter().map(|c| c.id + 1).max().unwrap_or(0);
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(control, PollFlags::IN),
+        ];
+        fds.extend(clients.iter().map(|client| {
+            let mut events = PollFlags::IN;
+            events.set(PollFlags::OUT, client.connection.pending() > 0);
+            PollFd::from_borrowed_fd(client.connection.as_fd(), events)
+        }));
+        let timeout = Timespec::try_from(left).ok();
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            continue;
+        }
+        let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
+        drop(fds);
+        if !ready[0].is_empty() {
+            return false;
+        }
+        let mut stop = false;
+        let mut events = ready[2..].iter();
+        clients.retain_mut(|client| {
+            if events.next().is_none_or(|events| events.is_empty()) {
+                return true;
+            }
+            let served = serve(client);
+            stop |= served == Some(true);
+            served.is_some() && !client.is_done()
+        });
+        if stop {
+            return false;
+        }
+        if !ready[1].is_empty() {
+            while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                if let Ok(client) = Client::new(next_id, fd, Role::Asking) {
+                    next_id += 1;
+                    clients.push(client);
+                }
+            }
+        }
+    }
+}
+
+/// Reads from a client and answers: whether the container is to stay ended. `None`: it is gone.
+fn serve(client: &mut Client) -> Option<bool> {
+    client.connection.flush().ok()?;
+    if !client.connection.fill().ok()? {
+        return None;
+    }
+    let mut stop = false;
+    while let Ok(Some(Incoming::Frame(frame))) = client.connection.next_incoming() {
+        if !matches!(client.role, Role::Asking) {
+            continue;
+        }
+        match Client::command(&frame) {
+            Some(Command::Stop { .. }) => {
+                client.role = Role::Stopper;
+                stop = true;
+            }
+            Some(Command::Signal(_)) => {
+                client.answer(&Answer::Done);
+                stop = true;
+            }
+            Some(Command::Watch) => client.role = Role::Watcher,
+            _ => client.answer(&Answer::Failed(
+                "the container is restarting: wait until it runs".to_owned(),
+            )),
+        }
+    }
+    client.connection.flush().ok()?;
+    Some(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_end_somewhere() {
+        assert_eq!(pause(0), FIRST);
+        assert_eq!(pause(3), FIRST * 8);
+        assert_eq!(pause(40), LONGEST);
+    }
+}
