@@ -86,15 +86,19 @@ mod tests {
     fn damage_is_noticed() {
         let (recipe, tar) = recorded();
         let len = recipe.metadata().unwrap().len();
+        let mut noticed = 0;
         for at in 0..len {
             let mut byte = [0];
             recipe.read_exact_at(&mut byte, at).unwrap();
             recipe.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
             let mut out = Vec::new();
             let made = regenerate(&recipe, &image(), tar.len() as u64, &mut out);
-            assert!(made.is_err(), "byte {at} of {len}");
+            // A bit or two of a frame's header mean nothing.
+            assert!(made.is_err() || out == tar, "byte {at} of {len}");
+            noticed += u64::from(made.is_err());
             recipe.write_all_at(&byte, at).unwrap();
         }
+        assert!(noticed + 2 > len);
         recipe.set_len(len - 1).unwrap();
         let made = regenerate(&recipe, &image(), tar.len() as u64, &mut Vec::new());
         assert!(matches!(made, Err(RecipeError::Damaged(_))));
