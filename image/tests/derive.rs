@@ -86,9 +86,11 @@ fn rich_layer() -> Vec<u8> {
     let mut holey = vec![0; 100_000];
     holey[50_000..50_010].fill(1);
     tar.file("etc/zeros", &holey);
-    tar.file("etc/twice", &noise(9000)).file("etc/twice", &noise(5000));
+    tar.file("etc/twice", &noise(9000))
+        .file("etc/twice", &noise(5000));
     tar.file("etc/gone", &noise(6000)).dir("etc/gone");
-    tar.symlink("etc/link", "hosts").hard_link("etc/hard", "etc/size300000");
+    tar.symlink("etc/link", "hosts")
+        .hard_link("etc/hard", "etc/size300000");
     let long = "n".repeat(180);
     tar.pax(&[
         ("path", format!("etc/{long}").as_bytes()),
@@ -97,7 +99,8 @@ fn rich_layer() -> Vec<u8> {
     ]);
     tar.file("short", &noise(7000));
     // Old GNU's sparse form: 5 bytes at 8192 of 10,000.
-    tar.entry(b'S', "etc/sparse", b"abcde").raw(257, b"ustar  \0");
+    tar.entry(b'S', "etc/sparse", b"abcde")
+        .raw(257, b"ustar  \0");
     tar.raw(386, b"00000020000\0").raw(398, b"00000000005\0");
     tar.raw(483, b"00000023420\0").done();
     let mut bytes = tar.finish();
@@ -139,7 +142,12 @@ fn layers_are_saved_as_they_were_loaded() {
         for name in ["rich:1", "rich:2"] {
             assert_eq!(other.resolve(name).unwrap().id, id);
         }
-        assert!(other.check(Default::default(), &mut |_| None).unwrap().is_sound());
+        assert!(
+            other
+                .check(Default::default(), &mut |_| None)
+                .unwrap()
+                .is_sound()
+        );
     }
     let layout = dir.path().join("layout");
     store.save_layout(&["rich:2".into()], &layout).unwrap();
@@ -148,7 +156,9 @@ fn layers_are_saved_as_they_were_loaded() {
     let other = tempfile::tempdir().unwrap();
     let mut other = Store::open(other.path()).unwrap();
     let options = LoadOptions::default();
-    let loaded = other.load(Source::Path(&layout), &options, &mut |_| {}).unwrap();
+    let loaded = other
+        .load(Source::Path(&layout), &options, &mut |_| {})
+        .unwrap();
     assert_eq!(loaded[0].id, id);
     assert!(other.resolve("rich:1").is_err(), "only what was asked for");
     let saved = save(&store, &[&id.short()], ArchiveFormat::Docker).unwrap();
@@ -179,7 +189,10 @@ fn an_image_is_its_parent_and_one_layer_more() {
     let id = derive_with(&mut store, &parent, &layer, &options).unwrap();
     let image = store.resolve("new:1").unwrap();
     assert_eq!((image.id, image.layers.len()), (id, 2));
-    assert_eq!(image.layers[0], store.resolve(&parent.hex()).unwrap().layers[0]);
+    assert_eq!(
+        image.layers[0],
+        store.resolve(&parent.hex()).unwrap().layers[0]
+    );
     assert_eq!(*image.layers[1].diff_id.digest(), Digest::of(&layer));
     assert_eq!(count(dir.path(), "layers"), 2);
     let json = store.inspect("new:1").unwrap();
@@ -190,12 +203,22 @@ fn an_image_is_its_parent_and_one_layer_more() {
             "Volumes": {"/data": {}}, "Labels": {"x": "y"},
         })
     );
-    assert_eq!((&json["Author"], &json["Comment"]), (&"Ada".into(), &"more".into()));
+    assert_eq!(
+        (&json["Author"], &json["Comment"]),
+        (&"Ada".into(), &"more".into())
+    );
     let history = store.history("new:1").unwrap();
-    assert_eq!(history.len(), 2, "the parent tells of no history: {history:?}");
+    assert_eq!(
+        history.len(),
+        2,
+        "the parent tells of no history: {history:?}"
+    );
     assert_eq!(history[0].id, Some(id));
     assert_eq!(history[0].tags, ["new:1"]);
-    assert_eq!(history.iter().map(|h| h.size_bytes).sum::<u64>(), 9000 + 6 + 6);
+    assert_eq!(
+        history.iter().map(|h| h.size_bytes).sum::<u64>(),
+        9000 + 6 + 6
+    );
     // The parent may go; what its child needs stays.
     store.remove("test:1", false, &mut |_| None).unwrap();
     let saved = save(&store, &["new:1"], ArchiveFormat::Docker).unwrap();
@@ -229,7 +252,10 @@ fn a_hostile_layer_leaves_the_store_as_it_was() {
     let mut store = Store::open(dir.path()).unwrap();
     let parent = load(&mut store, &common::archive::image(&[&small_layer()]))[0].id;
     let before = (files(dir.path()), store.list().unwrap());
-    let whole = TarBuilder::default().file("a", b"a").file("b", b"b").finish();
+    let whole = TarBuilder::default()
+        .file("a", b"a")
+        .file("b", b"b")
+        .finish();
     let hostile: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", vec![]),
         ("no tar", b"#!/bin/sh\n".repeat(100)),
@@ -239,7 +265,10 @@ fn a_hostile_layer_leaves_the_store_as_it_was() {
         ("..", TarBuilder::default().file("../x", b"x").finish()),
         (
             "forged whiteout",
-            TarBuilder::default().entry(b'3', "x", b"").device(0, 0).finish(),
+            TarBuilder::default()
+                .entry(b'3', "x", b"")
+                .device(0, 0)
+                .finish(),
         ),
         (
             "missing link",

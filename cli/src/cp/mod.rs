@@ -42,10 +42,7 @@ pub(crate) enum CpError {
     },
     /// An entry that an honest container does not send.
     #[error("the container sent {path:?}, which {problem}: it was refused")]
-    Refused {
-        path: String,
-        problem: &'static str,
-    },
+    Refused { path: String, problem: &'static str },
     /// The stream.
     #[error("the files that the container sent cannot be understood")]
     Tar(#[from] TarError),
@@ -92,7 +89,10 @@ pub(crate) enum Place {
     /// `-`: a tar on standard input or output.
     Stdio,
     Local(PathBuf),
-    Container { name: String, path: Vec<u8> },
+    Container {
+        name: String,
+        path: Vec<u8>,
+    },
 }
 
 impl Place {
@@ -143,9 +143,9 @@ pub(crate) enum Direction {
 impl Direction {
     pub(crate) fn of(from: Place, to: Place) -> Result<Self, CpError> {
         match (from, to) {
-            (Place::Container { .. }, Place::Container { .. }) => {
-                Err(CpError::Usage("copying between containers is not supported"))
-            }
+            (Place::Container { .. }, Place::Container { .. }) => Err(CpError::Usage(
+                "copying between containers is not supported",
+            )),
             (Place::Container { name, path }, to) => Ok(Self::Out {
                 container: name,
                 source: path,
@@ -204,8 +204,20 @@ mod tests {
             let place = |text| Place::parse(OsStr::new(text)).unwrap();
             Direction::of(place(from), place(to))
         };
-        assert!(matches!(of("c:/a", "-"), Ok(Direction::Out { destination: None, .. })));
-        assert!(matches!(of("x", "c:/a"), Ok(Direction::In { source: Some(_), .. })));
+        assert!(matches!(
+            of("c:/a", "-"),
+            Ok(Direction::Out {
+                destination: None,
+                ..
+            })
+        ));
+        assert!(matches!(
+            of("x", "c:/a"),
+            Ok(Direction::In {
+                source: Some(_),
+                ..
+            })
+        ));
         assert!(of("c:/a", "d:/a").is_err());
         assert!(of("a", "b").is_err());
         assert!(of("-", "-").is_err());

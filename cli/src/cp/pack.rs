@@ -89,7 +89,9 @@ impl Packer<'_> {
                     .map_err(fail("open"))
                     .map_err(wrap)?
             };
-            let stat = rustix::fs::fstat(&node).map_err(fail("examine")).map_err(wrap)?;
+            let stat = rustix::fs::fstat(&node)
+                .map_err(fail("examine"))
+                .map_err(wrap)?;
             self.node(top, &node, &stat, &path, name)?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 let mut names = children(top, &path).map_err(fail("read")).map_err(wrap)?;
@@ -204,7 +206,11 @@ fn beneath(top: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix:
 
 fn children(top: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, rustix::io::Errno> {
     let path = if path.is_empty() { b"." } else { path };
-    let dir = beneath(top, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+    let dir = beneath(
+        top,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+    )?;
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir.as_fd())? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -237,6 +243,10 @@ pub(crate) fn kind_of(path: &Path, follow: bool) -> Result<super::rules::Kind, C
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(Kind::Dir),
         Ok(_) => Ok(Kind::File),
         Err(rustix::io::Errno::NOENT) => Ok(Kind::Missing),
-        Err(error) => Err(CpError::local("examine", path.as_os_str().as_bytes(), error)),
+        Err(error) => Err(CpError::local(
+            "examine",
+            path.as_os_str().as_bytes(),
+            error,
+        )),
     }
 }

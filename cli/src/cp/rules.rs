@@ -142,7 +142,11 @@ mod tests {
             (("f", File), ("new/", Missing), Err(RuleError::NoDirectory)),
             (("f", File), ("new/.", Missing), Err(RuleError::NoDirectory)),
             (("f", File), ("b/old", File), to("b/", "old")),
-            (("f", File), ("old/", File), Err(RuleError::DestinationNotDir)),
+            (
+                ("f", File),
+                ("old/", File),
+                Err(RuleError::DestinationNotDir),
+            ),
             (("a/f", File), ("d", Dir), to("d", "f")),
             (("a/f", File), ("d/", Dir), to("d/", "f")),
             (("a/f", File), (".", Dir), to(".", "f")),

@@ -14,9 +14,7 @@
 use super::CpError;
 use super::rules::Plan;
 use hullbox_image::{Limits, TarEntry, TarKind, TarReader};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{BufRead, Write};
@@ -307,8 +305,7 @@ impl Unpacker<'_> {
         entry: &TarEntry,
     ) -> Result<(), CpError> {
         self.clear(parent, name, path)?;
-        rustix::fs::symlinkat(&entry.link[..], parent, name)
-            .map_err(self.fail("create", path))?;
+        rustix::fs::symlinkat(&entry.link[..], parent, name).map_err(self.fail("create", path))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.keep_owner {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
