@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs};
 use crate::inspect::Kind;
 use crate::run_args::RunArgs;
 use clap::{Args, Parser, Subcommand};
@@ -33,8 +34,12 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Make an image from the tarball of a root filesystem
     Import(ImportArgs),
+    /// Save images as an archive
+    Save(SaveArgs),
     /// List images
     Images(ListArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
     /// Remove images
     Rmi(RmiArgs),
     /// Give an image another name
@@ -76,6 +81,12 @@ pub(crate) enum ImageCommand {
     Import(ImportArgs),
     /// Give an image another name
     Tag(TagArgs),
+    /// Save images as an archive
+    Save(SaveArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Remove images that nothing uses
+    Prune(ImagePruneArgs),
     /// Show all about images
     Inspect(InspectArgs),
 }

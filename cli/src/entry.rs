@@ -2,7 +2,7 @@
 
 use crate::app::{Cli, Command, ImageCommand};
 use crate::failure::{Failure, report};
-use crate::{containers, forward, images, inspect, run, system, usage};
+use crate::{containers, forward, image_store, images, inspect, run, system, usage};
 use hullbox_engine::timing::Timing;
 use hullbox_engine::{machine, monitor};
 use std::ffi::OsString;
@@ -44,6 +44,11 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::Run(args) => return run::run(*args, debug, timing),
         Command::Load(args) | Command::Image(ImageCommand::Load(args)) => images::load(&args),
         Command::Import(args) | Command::Image(ImageCommand::Import(args)) => images::import(&args),
+        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => image_store::save(&args),
+        Command::History(args) | Command::Image(ImageCommand::History(args)) => {
+            image_store::history(&args)
+        }
+        Command::Image(ImageCommand::Prune(args)) => image_store::prune(&args),
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => images::list(&args),
         Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => images::remove(&args),
         Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => images::tag(&args),

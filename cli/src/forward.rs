@@ -2,6 +2,8 @@
 
 use crate::app::{Command, ContainerCommand, ImageCommand, LoadArgs, MachineCommand};
 use crate::failure::Failure;
+use crate::image_args::SaveFormat;
+use crate::output_file::{OutputFile, without_flag};
 use crate::{output, run};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::machine::{
@@ -13,6 +15,7 @@ use rustix::termios::isatty;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// What a command does with our standard streams.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,8 +43,14 @@ pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, F
     let roots = Roots::from_env()?;
     let machine = Machine::new(&roots);
     if let Route::Machine(reason) = machine::route(&config, &roots) {
-        let forwarded = forward_to(&machine, &roots, config, args, streams, reason.as_deref());
-        return forwarded.map(Decision::Forwarded);
+        let run = |args: &[OsString]| {
+            forward_to(&machine, &roots, config, args, streams, reason.as_deref())
+        };
+        let code = match archive(command)? {
+            Some(path) => with_output(path, args, run)?,
+            None => run(args)?,
+        };
+        return Ok(Decision::Forwarded(code));
     }
     roots.create()?;
     match hold_directly(&roots.data)? {
@@ -70,6 +79,42 @@ fn forward_to(
     machine
         .forward_self(args, (streams.stdin, streams.terminal), &options, &progress)
         .map_err(failed)
+}
+
+/// The archive that a command makes: `Some` with the file it goes to, if that is not standard
+/// output.
+fn archive(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
+    match command {
+        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
+            if args.format == SaveFormat::OciDir {
+                return Err(Failure::new(
+                    "the helper machine cannot write directories of this host",
+                )
+                .with_hint("use --format=oci-archive"));
+            }
+            Ok(Some(args.output.as_deref()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Runs a forwarded command whose archive this process opens: the machine only reads the host's
+/// files.
+fn with_output(
+    path: Option<&Path>,
+    args: &[OsString],
+    run: impl FnOnce(&[OsString]) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let output = OutputFile::open(path)?;
+    let Some(path) = path else {
+        return run(args);
+    };
+    output.become_stdout()?;
+    let code = run(&without_flag(args, path.as_os_str()))?;
+    if code == 0 {
+        output.keep()?;
+    }
+    Ok(code)
 }
 
 fn failed(error: MachineError) -> Failure {
@@ -112,8 +157,14 @@ fn touches_data(command: &Command) -> Option<Streams> {
         Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
             Some(imports(&args.source))
         }
+        Command::Image(ImageCommand::Prune(args)) => Some(Streams {
+            stdin: !args.force,
+            terminal: false,
+        }),
         Command::Machine(_) | Command::Doctor(_) | Command::Version(_) => None,
         Command::Images(_)
+        | Command::Save(_)
+        | Command::History(_)
         | Command::Rmi(_)
         | Command::Tag(_)
         | Command::Inspect(_)

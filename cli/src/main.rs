@@ -3,12 +3,16 @@
 
 mod app;
 mod containers;
+mod cp;
 mod entry;
 mod failure;
 mod forward;
+mod image_args;
+mod image_store;
 mod images;
 mod inspect;
 mod output;
+mod output_file;
 mod run;
 mod run_args;
 mod system;

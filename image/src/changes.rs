@@ -1,4 +1,4 @@
-//! Dockerfile instructions that change an image's configuration, for `import --change`.
+//! Dockerfile instructions that change an image's configuration, for `--change`.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub enum ChangeError {
     /// It is not one of those that make sense without a build.
     #[error(
-        "{0} is not a valid change: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR are"
+        "{0} is not a valid change: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR are"
     )]
     Unknown(String),
     /// Nothing behind the instruction.
@@ -30,14 +30,29 @@ pub enum ChangeError {
 
 /// The `config` object that these instructions make; the bad one with what is wrong with it.
 pub(crate) fn apply(changes: &[String]) -> Result<Value, (String, ChangeError)> {
-    let mut config = Map::new();
+    apply_to(Map::new(), changes)
+}
+
+/// What these instructions make of `config`.
+pub(crate) fn apply_to(
+    mut config: Map<String, Value>,
+    changes: &[String],
+) -> Result<Value, (String, ChangeError)> {
+    let mut has_command = false;
     for change in changes {
-        one(&mut config, change).map_err(|error| (change.clone(), error))?;
+        let word = one(&mut config, change).map_err(|error| (change.clone(), error))?;
+        has_command |= word == "CMD";
+        // A command that was meant for another entry point would become this one's arguments.
+        let entry = config.get("Entrypoint").and_then(Value::as_array);
+        if word == "ENTRYPOINT" && !has_command && entry.is_some_and(|words| !words.is_empty()) {
+            config.remove("Cmd");
+        }
     }
     Ok(Value::Object(config))
 }
 
-fn one(config: &mut Map<String, Value>, change: &str) -> Result<(), ChangeError> {
+/// Follows one instruction and answers its word.
+fn one(config: &mut Map<String, Value>, change: &str) -> Result<String, ChangeError> {
     let change = change.trim();
     let (word, argument) = change
         .split_once(char::is_whitespace)
@@ -71,11 +86,35 @@ fn one(config: &mut Map<String, Value>, change: &str) -> Result<(), ChangeError>
         }
         "USER" => set(config, "User", argument.into()),
         "STOPSIGNAL" => set(config, "StopSignal", argument.into()),
-        "WORKDIR" if !argument.starts_with('/') => return Err(ChangeError::Relative),
-        "WORKDIR" => set(config, "WorkingDir", argument.into()),
+        "WORKDIR" => {
+            let dir = work_dir(config, argument)?;
+            set(config, "WorkingDir", dir.into());
+        }
+        "ONBUILD" => push(config, "OnBuild", argument.into()),
         _ => return Err(ChangeError::Unknown(instruction)),
     }
-    Ok(())
+    Ok(instruction)
+}
+
+/// A relative directory goes on from the one before.
+fn work_dir(config: &Map<String, Value>, argument: &str) -> Result<String, ChangeError> {
+    if argument.starts_with('/') {
+        return Ok(argument.to_owned());
+    }
+    match config.get("WorkingDir").and_then(Value::as_str) {
+        Some(before) if before.starts_with('/') => {
+            Ok(format!("{}/{argument}", before.trim_end_matches('/')))
+        }
+        _ => Err(ChangeError::Relative),
+    }
+}
+
+/// Appends to a list of the configuration.
+fn push(config: &mut Map<String, Value>, key: &str, member: Value) {
+    match config.get_mut(key).and_then(Value::as_array_mut) {
+        Some(list) => list.push(member),
+        None => set(config, key, json!([member])),
+    }
 }
 
 fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
@@ -84,9 +123,12 @@ fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
 
 /// Adds a member to an object of the configuration.
 fn add(config: &mut Map<String, Value>, key: &str, member: String, value: Value) {
-    let entry = config.entry(key).or_insert_with(|| json!({}));
-    if let Value::Object(map) = entry {
-        map.insert(member, value);
+    match config.get_mut(key).and_then(Value::as_object_mut) {
+        Some(map) => {
+            map.insert(member, value);
+        }
+        // Missing, or the null that Go writes for an empty one.
+        None => set(config, key, json!({ member: value })),
     }
 }
 
@@ -210,6 +252,29 @@ mod tests {
                 "StopSignal": "SIGINT",
             })
         );
+    }
+
+    #[test]
+    fn changes_build_on_what_is_there() {
+        let base = json!({
+            "Cmd": ["old"], "Env": ["A=1", "B=2"], "WorkingDir": "/srv/", "Labels": null,
+        });
+        let changed = |changes: &[&str]| {
+            let changes: Vec<_> = changes.iter().map(|&c| c.to_owned()).collect();
+            apply_to(base.as_object().unwrap().clone(), &changes).unwrap()
+        };
+        let config = changed(&["ENV A=3", "WORKDIR app", "LABEL x=y", "ONBUILD RUN x"]);
+        assert_eq!(
+            config,
+            json!({
+                "Cmd": ["old"], "Env": ["B=2", "A=3"], "WorkingDir": "/srv/app",
+                "Labels": {"x": "y"}, "OnBuild": ["RUN x"],
+            })
+        );
+        assert_eq!(changed(&["ENTRYPOINT [\"/e\"]"]).get("Cmd"), None);
+        assert_eq!(changed(&["ENTRYPOINT []"])["Cmd"], json!(["old"]));
+        let both = changed(&["CMD [\"c\"]", "ENTRYPOINT [\"/e\"]"]);
+        assert_eq!(both["Cmd"], json!(["c"]));
     }
 
     #[test]

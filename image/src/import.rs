@@ -115,7 +115,7 @@ impl Template<'_> {
             index,
             raw: None,
         };
-        let layers = Finisher::default().stack(&mut session, &[part], &[diff_id])?;
+        let layers = Finisher::default().stack(&mut session, &[], &[part], &[diff_id])?;
         let image = NewImage {
             id: Digest::of(&config).into(),
             config,

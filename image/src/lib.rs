@@ -16,13 +16,16 @@
 mod changes;
 mod compress;
 mod config;
+mod derive;
 mod digest;
 mod erofs;
 mod import;
 mod layer;
 mod limits;
 mod load;
+mod recipe;
 mod reference;
+mod save;
 mod store;
 mod tar;
 #[cfg(test)]
@@ -31,18 +34,25 @@ mod time;
 
 pub use changes::ChangeError;
 pub use compress::StreamError;
+pub use derive::{ConfigPatch, DeriveError, DeriveOptions};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use erofs::ErofsError;
 pub use import::{ImportError, ImportOptions};
 pub use layer::{LayerError, Problem};
 pub use limits::Limits;
 pub use load::{LoadError, LoadOptions, Loaded, Progress, Source};
+pub use recipe::RecipeError;
 pub use reference::{Reference, ReferenceError};
+pub use save::{ArchiveFormat, SaveError};
 pub use store::{
-    ConfigError, Image, ImageSummary, ImageUse, LayerFile, Lease, RemoveError, Removed,
-    ResolveError, Store, StoreError,
+    CheckOptions, CheckReport, ConfigError, Finding, HistoryEntry, Image, ImageSummary, ImageUse,
+    LabelFilter, LayerFile, Lease, PruneOptions, Pruned, RemoveError, Removed, ResolveError,
+    Severity, Store, StoreError, Usage,
 };
-pub use tar::TarError;
+pub use tar::{
+    Entry as TarEntry, Kind as TarKind, NewEntry as NewTarEntry, TarError, TarReader, TarWriter,
+};
+pub use time::parse_rfc3339;
 
 /// Re-exported: what [`Image::config`] is made of.
 pub use oci_spec::image as oci;

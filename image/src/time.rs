@@ -35,8 +35,9 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Parses RFC 3339, dropping fractions of a second.
-pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+/// Seconds since 1970 of a time in RFC 3339, without its fractions.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let digits = |range: std::ops::Range<usize>| -> Option<i64> {
         let part = text.get(range)?;
         part.bytes()

@@ -15,6 +15,7 @@ mod data;
 mod dir;
 mod format;
 mod reader;
+mod seal;
 mod write;
 mod xattr;
 
@@ -22,5 +23,6 @@ pub(crate) use data::{DataWriter, Spool};
 pub(crate) use format::{BLOCK_SIZE, MAX_INLINE_TAIL, encode_device};
 pub use reader::ErofsError;
 pub(crate) use reader::{Node, Reader};
+pub(crate) use seal::{Seal, check_superblock};
 pub(crate) use write::{Written, write_metadata};
 pub(crate) use xattr::{XattrSet, XattrTable};

@@ -6,6 +6,7 @@ use super::format::{
     BLOCK_BITS, BLOCK_SIZE, COMPACT, COMPAT_CHECKSUM, COMPAT_MTIME, EXTENDED, FLAT_INLINE,
     FLAT_PLAIN, MAGIC, MAX_INLINE_TAIL, NO_BLOCK, SLOT, SUPER_OFFSET, XATTR_HEADER, crc32c,
 };
+use super::seal::Seal;
 use crate::layer::LayerError;
 use crate::layer::tree::{Inode, NONE, ROOT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, Tree, flag};
 use std::fs::File;
@@ -23,13 +24,16 @@ pub(crate) struct Written {
     pub file_bytes: u64,
     /// Sum of the sizes of its files, each counted once.
     pub content_bytes: u64,
+    pub seal: Seal,
 }
 
 /// Writes everything but the data that is there already: large directories, inodes, superblock.
+/// The seal begins at block `sealed_from`, or where the data ends.
 pub(crate) fn write_metadata(
     tree: &mut Tree,
     mut data: DataWriter,
     spool: &mut Spool,
+    sealed_from: Option<u32>,
 ) -> Result<(File, Written), LayerError> {
     tree.drop_index();
     let mut layout = Layout::default();
@@ -52,11 +56,19 @@ pub(crate) fn write_metadata(
     let superblock = superblock(tree, &layout, meta_block, blocks);
     file.write_all_at(&superblock, 0)
         .map_err(LayerError::Write)?;
+    let bytes = |blocks: u32| u64::from(blocks) * BLOCK_SIZE as u64;
+    let seal = Seal::of(
+        &file,
+        bytes(sealed_from.unwrap_or(base_block)),
+        bytes(blocks),
+    )
+    .map_err(LayerError::Write)?;
     Ok((
         file,
         Written {
-            file_bytes: u64::from(blocks) * BLOCK_SIZE as u64,
+            file_bytes: bytes(blocks),
             content_bytes: layout.content_bytes,
+            seal,
         },
     ))
 }

@@ -10,10 +10,10 @@ use crate::erofs::{
     write_metadata,
 };
 use crate::limits::Limits;
-use crate::tar::{Entry, Kind, TarReader};
+use crate::tar::{Entry, Kind, TarReader, TarSource};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 /// Bytes of link targets that may wait for the layers below.
@@ -64,7 +64,7 @@ pub(crate) struct Workspace {
 }
 
 /// Reads `tar` to the end of the archive and makes of it what can be made without other layers.
-pub(crate) fn convert<R: BufRead>(
+pub(crate) fn convert<R: TarSource>(
     tar: &mut TarReader<R>,
     space: Workspace,
     limits: &Limits,
@@ -103,7 +103,7 @@ struct Converter<'a> {
 }
 
 impl Converter<'_> {
-    fn entry<R: BufRead>(
+    fn entry<R: TarSource>(
         &mut self,
         tar: &mut TarReader<R>,
         entry: &Entry,
@@ -158,7 +158,7 @@ impl Converter<'_> {
         Ok(())
     }
 
-    fn plain<R: BufRead>(
+    fn plain<R: TarSource>(
         &mut self,
         tar: &mut TarReader<R>,
         entry: &Entry,
@@ -243,7 +243,7 @@ impl Converter<'_> {
         Ok(())
     }
 
-    fn file<R: BufRead>(
+    fn file<R: TarSource>(
         &mut self,
         tar: &mut TarReader<R>,
         entry: &Entry,
@@ -272,8 +272,9 @@ impl Converter<'_> {
             while left > 0 {
                 let chunk = tar.fill_data()?;
                 let len = usize::try_from(left).map_or(chunk.len(), |n| n.min(chunk.len()));
-                sink.write(&chunk[..len])?;
-                tar.consume_data(len);
+                let (kept, offset) = sink.write(&chunk[..len])?;
+                tar.consume_kept(kept, offset);
+                tar.consume_data(len - kept);
                 left -= len as u64;
             }
             position = offset + len;
@@ -428,7 +429,7 @@ impl Converter<'_> {
         (tree_file, tree_path): (File, PathBuf),
     ) -> Result<Converted, LayerError> {
         if self.implied == 0 && !self.whiteouts && self.links.is_empty() {
-            let (file, written) = write_metadata(&mut self.tree, self.data, &mut self.spool)?;
+            let (file, written) = write_metadata(&mut self.tree, self.data, &mut self.spool, None)?;
             return Ok(Converted::Independent { file, written });
         }
         let mut out = BufWriter::new(tree_file);
@@ -491,13 +492,15 @@ struct FileSink<'a> {
 }
 
 impl FileSink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
+    /// Answers how many of the bytes went to blocks, and where those stand in the image.
+    fn write(&mut self, bytes: &[u8]) -> Result<(usize, u64), LayerError> {
         let len = usize::try_from(self.whole).map_or(bytes.len(), |n| n.min(bytes.len()));
         let (whole, tail) = bytes.split_at(len);
+        let offset = self.data.position();
         self.data.write(whole).map_err(LayerError::Write)?;
         self.whole -= len as u64;
         self.tail.extend_from_slice(tail);
-        Ok(())
+        Ok((len, offset))
     }
 
     fn zeros(&mut self, count: u64) -> Result<(), LayerError> {

@@ -19,6 +19,7 @@ pub(crate) fn finish(
 ) -> Result<(File, Written), LayerError> {
     let mut input = BufReader::new(File::open(&draft.tree).map_err(LayerError::Write)?);
     let tree = Tree::restore(&mut input, limits).map_err(LayerError::Write)?;
+    let sealed_from = draft.blocks;
     let mut resolver = Resolver {
         tree,
         data: DataWriter::new(draft.data, draft.blocks),
@@ -27,7 +28,13 @@ pub(crate) fn finish(
     };
     resolver.settle_until_quiet()?;
     resolver.links(&draft.links)?;
-    write_metadata(&mut resolver.tree, resolver.data, &mut resolver.spool)
+    // What links bring from below stands behind this layer's own data: its tar does not have it.
+    write_metadata(
+        &mut resolver.tree,
+        resolver.data,
+        &mut resolver.spool,
+        Some(sealed_from),
+    )
 }
 
 struct Resolver<'a> {

@@ -8,7 +8,7 @@ use crate::layer::{Draft, finish};
 use crate::limits::Limits;
 use crate::load::LoadOptions;
 use crate::reference::Reference;
-use crate::store::{NewImage, NewLayer, Staging, StoreError};
+use crate::store::{Facts, NewImage, NewLayer, Proof, StagedFiles, Staging, StoreError};
 use oci_spec::image::ImageConfiguration;
 use std::collections::HashMap;
 use std::fs::File;
@@ -143,7 +143,7 @@ pub(super) fn assemble(
     let mut finisher = Finisher::default();
     let mut images = Vec::new();
     for (image, config, diff_ids) in verified {
-        let layers = finisher.stack(&mut session, &image.layers, &diff_ids)?;
+        let layers = finisher.stack(&mut session, &[], &image.layers, &diff_ids)?;
         let created = config.created().as_deref();
         images.push(NewImage {
             id: ImageId::from(Digest::of(&image.config)),
@@ -182,16 +182,23 @@ pub(crate) struct Finisher {
 }
 
 impl Finisher {
-    /// The finished layers of one image, lowest first.
+    /// The finished layers of one image, lowest first: those of `base`, which are in the store,
+    /// and those of `parts` on top of them.
     pub(crate) fn stack(
         &mut self,
         session: &mut Session<'_>,
+        base: &[NewLayer],
         parts: &[LayerPart],
         diff_ids: &[DiffId],
     ) -> Result<Vec<NewLayer>, LoadError> {
-        let mut layers = Vec::new();
-        let mut below: Vec<PathBuf> = Vec::new();
-        let mut chain: Option<ChainId> = None;
+        let mut layers = base.to_vec();
+        let mut below: Vec<PathBuf> = base
+            .iter()
+            .map(|layer| session.store.layer_path(&layer.key))
+            .collect();
+        let mut chain = base.iter().fold(None, |chain: Option<ChainId>, layer| {
+            Some(ChainId::extend(chain.as_ref(), &layer.diff_id))
+        });
         for (part, diff_id) in parts.iter().zip(diff_ids) {
             let here = ChainId::extend(chain.as_ref(), diff_id);
             let dependent = matches!(session.layers[part.index].form, Form::Draft(_));
@@ -223,14 +230,15 @@ impl Finisher {
         if let Some(known) = session.store.known_layer(key)?
             && known.dependent == dependent
             && known.diff_id == diff_id
+            // One without a proof gets it now, with a new file.
+            && known.facts.proof.is_some()
         {
             let layer = NewLayer {
                 diff_id,
                 key: key.to_owned(),
                 dependent,
                 staged: None,
-                file_bytes: known.file_bytes,
-                content_bytes: known.content_bytes,
+                facts: known.facts,
             };
             return Ok((layer, session.store.layer_path(key)));
         }
@@ -243,13 +251,27 @@ impl Finisher {
                 (path, written)
             }
         };
+        let staged = &session.layers[part.index];
+        let proof = Proof {
+            tar_bytes: staged.digests.plain_bytes,
+            recipe_bytes: staged.recipe_bytes,
+            seal: written.seal,
+        };
+        // A layer may be finished on several chains; the recipe fits them all.
+        let recipe = session.staging.link(&staged.recipe)?;
         let layer = NewLayer {
             diff_id,
             key: key.to_owned(),
             dependent,
-            staged: Some(path.clone()),
-            file_bytes: written.file_bytes,
-            content_bytes: written.content_bytes,
+            staged: Some(StagedFiles {
+                image: path.clone(),
+                recipe,
+            }),
+            facts: Facts {
+                file_bytes: written.file_bytes,
+                content_bytes: written.content_bytes,
+                proof: Some(proof),
+            },
         };
         Ok((layer, path))
     }

@@ -5,12 +5,13 @@ use crate::compress::{Digests, Stream, StreamError};
 use crate::erofs::Written;
 use crate::layer::{Converted, Draft, LayerError, Workspace, convert};
 use crate::limits::Limits;
+use crate::recipe::{RecipeWriter, Recorder};
 use crate::store::{Staging, Store, StoreError};
 use crate::tar::{TarError, TarReader};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
@@ -24,6 +25,12 @@ const REPORT_EVERY: u64 = 1024 * 1024;
 pub(crate) struct StagedLayer {
     pub digests: Digests,
     pub form: Form,
+    pub recipe: PathBuf,
+    pub recipe_bytes: u64,
+    /// Entries of its tar.
+    pub entries: u64,
+    /// Whether the tar has the mark of its end.
+    pub ended: bool,
 }
 
 /// How far its image is.
@@ -93,12 +100,16 @@ impl<'a> Session<'a> {
         let max_bytes = limits.max_layer_bytes.min(self.budget);
         let stream = Stream::new(blob, true, max_bytes, limits)
             .map_err(|error| LoadError::from_read(name, error))?;
-        let mut tar = TarReader::new(stream, limits);
+        let (recipe_file, recipe) = self.staging.create_file()?;
+        let writer = RecipeWriter::new(recipe_file).map_err(StoreError::io("write", &recipe))?;
+        let mut tar = TarReader::new(Recorder::new(stream, writer), limits);
         let space = Workspace { image, spool, tree };
         let converted = convert(&mut tar, space, limits).map_err(|e| unmask(name, e))?;
         tar.drain().map_err(|error| unmask(name, error.into()))?;
-        let digests = tar
-            .into_inner()
+        let (entries, ended) = (tar.entries(), tar.ended());
+        let (stream, writer) = tar.into_inner().into_parts();
+        let recipe_bytes = self.finish_recipe(writer, &recipe)?;
+        let digests = stream
             .digests()
             .map_err(|error| LoadError::from_read(name, error))?
             .ok_or_else(|| fail(LayerError::TooLarge))?;
@@ -113,9 +124,24 @@ impl<'a> Session<'a> {
             }
             Converted::Dependent(draft) => Form::Draft(draft),
         };
-        self.layers.push(StagedLayer { digests, form });
+        self.layers.push(StagedLayer {
+            digests,
+            form,
+            recipe,
+            recipe_bytes,
+            entries,
+            ended,
+        });
         self.layer_count.set(self.layers.len());
         Ok(self.layers.len() - 1)
+    }
+
+    fn finish_recipe(&mut self, writer: RecipeWriter, path: &Path) -> Result<u64, StoreError> {
+        let failed = || StoreError::io("write", path);
+        let (file, _) = writer.finish().map_err(failed())?;
+        let len = file.metadata().map_err(failed())?.len();
+        self.sync(path.to_owned(), file);
+        Ok(len)
     }
 
     /// Writes a finished file out to the disk while work goes on.

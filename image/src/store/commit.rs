@@ -3,6 +3,7 @@
 use super::staging::sync_dir;
 use super::{Staging, Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::erofs::Seal;
 use crate::reference::Reference;
 use rusqlite::{Transaction, TransactionBehavior, params};
 use std::collections::BTreeSet;
@@ -16,10 +17,33 @@ pub(crate) struct NewLayer {
     /// File name without extension: the DiffID's or the ChainID's digits.
     pub key: String,
     pub dependent: bool,
-    /// The finished, synced file, unless the store has the layer.
-    pub staged: Option<PathBuf>,
+    /// The finished, synced files, unless the store has the layer.
+    pub staged: Option<StagedFiles>,
+    pub facts: Facts,
+}
+
+/// A layer's files in the staging area.
+#[derive(Debug, Clone)]
+pub(crate) struct StagedFiles {
+    pub image: PathBuf,
+    pub recipe: PathBuf,
+}
+
+/// What is measured of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
     pub file_bytes: u64,
     pub content_bytes: u64,
+    /// Missing of layers loaded by versions that kept none.
+    pub proof: Option<Proof>,
+}
+
+/// What lets a layer be verified, and its tar be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proof {
+    pub tar_bytes: u64,
+    pub recipe_bytes: u64,
+    pub seal: Seal,
 }
 
 /// An image about to enter the store: verified, its layers finished.
@@ -38,8 +62,35 @@ pub(crate) struct NewImage {
 pub(crate) struct KnownLayer {
     pub diff_id: DiffId,
     pub dependent: bool,
-    pub file_bytes: u64,
-    pub content_bytes: u64,
+    pub facts: Facts,
+}
+
+/// The columns that [`Facts::read`] reads, from this position on.
+pub(super) const FACTS: &str =
+    "l.file_bytes, l.content_bytes, l.tar_bytes, l.recipe_bytes, l.sealed_from, l.seal";
+
+impl Facts {
+    pub(super) fn read(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        let number = |index: usize| -> rusqlite::Result<u64> {
+            Ok(u64::try_from(row.get::<_, i64>(at + index)?).unwrap_or(0))
+        };
+        let proof = match row.get::<_, Option<[u8; 32]>>(at + 5)? {
+            None => None,
+            Some(digest) => Some(Proof {
+                tar_bytes: number(2)?,
+                recipe_bytes: number(3)?,
+                seal: Seal {
+                    from: number(4)?,
+                    digest: Digest::from_bytes(digest),
+                },
+            }),
+        };
+        Ok(Self {
+            file_bytes: number(0)?,
+            content_bytes: number(1)?,
+            proof,
+        })
+    }
 }
 
 impl Store {
@@ -49,14 +100,13 @@ impl Store {
         let row = self
             .db
             .query_row(
-                "SELECT diff_id, dependent, file_bytes, content_bytes FROM layers WHERE key = ?1",
+                &format!("SELECT l.diff_id, l.dependent, {FACTS} FROM layers l WHERE l.key = ?1"),
                 params![key],
                 |row| {
                     Ok(KnownLayer {
                         diff_id: Digest::from_bytes(row.get(0)?).into(),
                         dependent: row.get(1)?,
-                        file_bytes: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
-                        content_bytes: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+                        facts: Facts::read(row, 2)?,
                     })
                 },
             )
@@ -76,8 +126,12 @@ impl Store {
             if let Some(staged) = &layer.staged
                 && placed.insert(layer.key.clone())
             {
-                let path = self.layer_path(&layer.key);
-                std::fs::rename(staged, &path).map_err(StoreError::io("create", &path))?;
+                for (from, to) in [
+                    (&staged.image, self.layer_path(&layer.key)),
+                    (&staged.recipe, self.recipe_path(&layer.key)),
+                ] {
+                    std::fs::rename(from, &to).map_err(StoreError::io("create", &to))?;
+                }
             }
         }
         for image in images {
@@ -87,6 +141,7 @@ impl Store {
             }
         }
         sync_dir(&self.root.join("layers"))?;
+        sync_dir(&self.root.join("recipes"))?;
         sync_dir(&self.root.join("blobs/sha256"))?;
         let transaction = self
             .db
@@ -111,8 +166,35 @@ impl Store {
     }
 }
 
+/// Takes a layer in. One that was there without a proof has one now: its files are new.
+fn insert_layer(transaction: &Transaction<'_>, layer: &NewLayer) -> Result<(), StoreError> {
+    let number = |n: u64| i64::try_from(n).map_err(|_| StoreError::Damaged("a size is over 2^63"));
+    let proof = layer.facts.proof;
+    transaction.execute(
+        "INSERT INTO layers (key, diff_id, dependent, file_bytes, content_bytes,
+                             tar_bytes, recipe_bytes, sealed_from, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET
+             file_bytes = excluded.file_bytes, content_bytes = excluded.content_bytes,
+             tar_bytes = excluded.tar_bytes, recipe_bytes = excluded.recipe_bytes,
+             sealed_from = excluded.sealed_from, seal = excluded.seal
+         WHERE excluded.seal IS NOT NULL",
+        params![
+            layer.key,
+            layer.diff_id.digest().as_bytes(),
+            layer.dependent,
+            number(layer.facts.file_bytes)?,
+            number(layer.facts.content_bytes)?,
+            proof.map(|p| number(p.tar_bytes)).transpose()?,
+            proof.map(|p| number(p.recipe_bytes)).transpose()?,
+            proof.map(|p| number(p.seal.from)).transpose()?,
+            proof.map(|p| *p.seal.digest.as_bytes()),
+        ],
+    )?;
+    Ok(())
+}
+
 fn insert(transaction: &Transaction<'_>, image: &NewImage) -> Result<(), StoreError> {
-    let too_large = |_| StoreError::Damaged("a size is over 2^63");
     let id = image.id.digest().as_bytes();
     transaction.execute(
         "INSERT INTO images (id, manifest, created, tagged) VALUES (?1, ?2, ?3, unixepoch())
@@ -125,17 +207,7 @@ fn insert(transaction: &Transaction<'_>, image: &NewImage) -> Result<(), StoreEr
         ],
     )?;
     for (position, layer) in image.layers.iter().enumerate() {
-        transaction.execute(
-            "INSERT INTO layers (key, diff_id, dependent, file_bytes, content_bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-            params![
-                layer.key,
-                layer.diff_id.digest().as_bytes(),
-                layer.dependent,
-                i64::try_from(layer.file_bytes).map_err(too_large)?,
-                i64::try_from(layer.content_bytes).map_err(too_large)?,
-            ],
-        )?;
+        insert_layer(transaction, layer)?;
         transaction.execute(
             "INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)
              ON CONFLICT DO NOTHING",

@@ -5,6 +5,7 @@
 //!       blobs/sha256/HEX   configurations and manifests
 //!       layers/KEY.erofs   layers; KEY is the DiffID, or the ChainID where the layer's meaning
 //!                          depends on what lies below it
+//!       recipes/KEY        how to make the layer's tar again
 //!       staging/           one directory for every operation at work
 //!       staging.lock       held shared by operations that stage, exclusively by the sweeper
 //!       use.lock           held shared while a container is made, exclusively by removal
@@ -14,13 +15,19 @@
 //! keeps its staging directory for as long as files and rows may disagree; a directory without
 //! an owner tells the next command to sweep.
 
+mod check;
 mod commit;
+mod history;
+mod prune;
 mod query;
 mod remove;
 mod schema;
 mod staging;
 
-pub(crate) use commit::{NewImage, NewLayer};
+pub use check::{CheckOptions, CheckReport, Finding, Severity};
+pub(crate) use commit::{Facts, NewImage, NewLayer, Proof, StagedFiles};
+pub use history::HistoryEntry;
+pub use prune::{LabelFilter, PruneOptions, Pruned, Usage};
 pub use query::{ConfigError, Image, ImageSummary, LayerFile, ResolveError};
 pub use remove::{ImageUse, RemoveError, Removed};
 pub use staging::Lease;
@@ -131,6 +138,10 @@ impl Store {
         &self.root
     }
 
+    pub(crate) const fn db(&self) -> &Connection {
+        &self.db
+    }
+
     pub(crate) const fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -146,7 +157,7 @@ impl Store {
         let index = self.root.join("images.db");
         std::fs::set_permissions(&index, std::fs::Permissions::from_mode(0o600))
             .map_err(StoreError::io("protect", &index))?;
-        for dir in ["blobs/sha256", "layers", "staging"] {
+        for dir in ["blobs/sha256", "layers", "recipes", "staging"] {
             make_dir(&self.root.join(dir))?;
         }
         schema::migrate(&mut self.db)?;
@@ -174,6 +185,10 @@ impl Store {
 
     pub(crate) fn layer_path(&self, key: &str) -> PathBuf {
         self.root.join("layers").join(format!("{key}.erofs"))
+    }
+
+    pub(crate) fn recipe_path(&self, key: &str) -> PathBuf {
+        self.root.join("recipes").join(key)
     }
 
     fn blob_path(&self, digest: &crate::Digest) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Finding images, and what is known of them.
 
+use super::commit::{FACTS, Facts, NewLayer};
 use super::{Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::reference::{Reference, familiar_name};
@@ -77,7 +78,7 @@ pub enum ResolveError {
 
 /// How a text led to an image.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub id: ImageId,
     /// The name it was found by; `None` when found by id.
     pub name: Option<Reference>,
@@ -171,13 +172,22 @@ impl Store {
     /// [`ResolveError`].
     pub fn inspect(&self, text: &str) -> Result<Value, ResolveError> {
         let found = self.find(text)?;
-        let raw = self
-            .config_bytes(&found.id)
-            .map_err(|error| error.into_resolve(text))?;
-        let config: Value = serde_json::from_slice(&raw)
-            .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))?;
+        let config = self.document(text, &found.id)?;
         self.inspect_value(&found.id, &config)
             .map_err(|error| ResolveError::Store(text.to_owned(), error))
+    }
+
+    /// An image's configuration as it stands, for errors that speak of `text`.
+    pub(crate) fn document(&self, text: &str, id: &ImageId) -> Result<Value, ResolveError> {
+        let raw = self.raw_config(text, id)?;
+        serde_json::from_slice(&raw)
+            .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))
+    }
+
+    /// The bytes whose digest is the image's id.
+    pub(crate) fn raw_config(&self, text: &str, id: &ImageId) -> Result<Vec<u8>, ResolveError> {
+        self.config_bytes(id)
+            .map_err(|error| error.into_resolve(text))
     }
 
     fn inspect_value(&self, id: &ImageId, config: &Value) -> Result<Value, StoreError> {
@@ -232,7 +242,7 @@ impl Store {
         }))
     }
 
-    pub(super) fn find(&self, text: &str) -> Result<Found, ResolveError> {
+    pub(crate) fn find(&self, text: &str) -> Result<Found, ResolveError> {
         let failed = |error: rusqlite::Error| ResolveError::Store(text.to_owned(), error.into());
         if let Ok(name) = Reference::parse(text)
             && let Some(id) = self.find_name(&name).map_err(failed)?
@@ -276,7 +286,7 @@ impl Store {
         Ok(row.optional()?.map(image_id))
     }
 
-    pub(super) fn names_of(&self, id: &ImageId) -> Result<Vec<Reference>, StoreError> {
+    pub(crate) fn names_of(&self, id: &ImageId) -> Result<Vec<Reference>, StoreError> {
         let mut statement = self
             .db
             .prepare("SELECT repository || ':' || tag FROM names WHERE image = ?1 ORDER BY 1")?;
@@ -305,7 +315,25 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>, BlobError> {
+    /// An image's layers, lowest first, as an image made on top of it has them.
+    pub(crate) fn stack_of(&self, id: &ImageId) -> Result<Vec<NewLayer>, StoreError> {
+        let mut statement = self.db.prepare(&format!(
+            "SELECT l.key, l.diff_id, l.dependent, {FACTS} FROM image_layers il
+             JOIN layers l ON l.key = il.layer WHERE il.image = ?1 ORDER BY il.position"
+        ))?;
+        let rows = statement.query_map(params![id.digest().as_bytes()], |row| {
+            Ok(NewLayer {
+                key: row.get(0)?,
+                diff_id: Digest::from_bytes(row.get(1)?).into(),
+                dependent: row.get(2)?,
+                staged: None,
+                facts: Facts::read(row, 3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>, BlobError> {
         let path = self.blob_path(id.digest());
         let bytes = std::fs::read(&path)
             .map_err(StoreError::io("read", &path))
@@ -317,7 +345,7 @@ impl Store {
     }
 }
 
-enum BlobError {
+pub(super) enum BlobError {
     Store(StoreError),
     Config(ConfigError),
 }

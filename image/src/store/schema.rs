@@ -4,7 +4,7 @@ use super::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each script takes the index from the version that is its position to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE layers (
     key           TEXT PRIMARY KEY,     -- file name: hex of the DiffID or ChainID
     diff_id       BLOB NOT NULL,
@@ -32,6 +32,12 @@ CREATE TABLE names (
     PRIMARY KEY (repository, tag)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX names_by_image ON names(image);
+","
+-- All NULL for layers loaded before there were recipes.
+ALTER TABLE layers ADD COLUMN tar_bytes INTEGER;      -- length of the layer's tar
+ALTER TABLE layers ADD COLUMN recipe_bytes INTEGER;   -- length of the recipe's file
+ALTER TABLE layers ADD COLUMN sealed_from INTEGER;    -- first byte of the image that the seal covers
+ALTER TABLE layers ADD COLUMN seal BLOB;
 "];
 
 /// The version this program writes.

@@ -25,10 +25,22 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// A fresh file, for writing and reading, and its path.
-    pub(crate) fn create_file(&mut self) -> Result<(File, PathBuf), StoreError> {
+    fn next_path(&mut self) -> PathBuf {
         let path = self.path.join(self.next_file.to_string());
         self.next_file += 1;
+        path
+    }
+
+    /// Another name of a staged file.
+    pub(crate) fn link(&mut self, file: &Path) -> Result<PathBuf, StoreError> {
+        let path = self.next_path();
+        std::fs::hard_link(file, &path).map_err(StoreError::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// A fresh file, for writing and reading, and its path.
+    pub(crate) fn create_file(&mut self) -> Result<(File, PathBuf), StoreError> {
+        let path = self.next_path();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -110,20 +122,28 @@ impl Store {
     /// Removes everything no row speaks of, unless an operation is at work: then whoever comes
     /// after it does.
     pub(super) fn try_sweep(&self) -> Result<(), StoreError> {
-        let lock_path = self.staging_lock_path();
-        let lock = open_lock(&lock_path)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => self.sweep(),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(()),
-            Err(error) => Err(StoreError::io("lock", &lock_path)(error.into())),
+        match self.try_alone()? {
+            Some(_alone) => self.sweep(),
+            None => Ok(()),
         }
     }
 
-    fn sweep(&self) -> Result<(), StoreError> {
-        let layers = self.column("SELECT key || '.erofs' FROM layers", |row| {
-            row.get::<_, String>(0)
-        })?;
-        remove_others(&self.root.join("layers"), &layers)?;
+    pub(super) fn sweep(&self) -> Result<(), StoreError> {
+        for (dir, keep) in self.spoken_for()? {
+            remove_others(&dir, &keep)?;
+        }
+        Ok(())
+    }
+
+    /// The store's directories and what of them rows speak of. Staging comes last, so that a
+    /// sweep that is killed is done again.
+    pub(super) fn spoken_for(&self) -> Result<[(PathBuf, HashSet<String>); 4], StoreError> {
+        let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        let layers = self.column("SELECT key || '.erofs' FROM layers", text)?;
+        let recipes = self.column(
+            "SELECT key FROM layers WHERE recipe_bytes IS NOT NULL",
+            text,
+        )?;
         let blobs = self.column(
             "SELECT id FROM images UNION SELECT manifest FROM images WHERE manifest IS NOT NULL",
             |row| {
@@ -131,10 +151,23 @@ impl Store {
                     .map(|bytes| Digest::from_bytes(bytes).hex())
             },
         )?;
-        remove_others(&self.root.join("blobs/sha256"), &blobs)?;
-        // Last, so that a sweep that is killed is done again.
-        let staging = self.staging_path();
-        remove_others(&staging, &HashSet::new())
+        Ok([
+            (self.root.join("layers"), layers),
+            (self.root.join("recipes"), recipes),
+            (self.root.join("blobs/sha256"), blobs),
+            (self.staging_path(), HashSet::new()),
+        ])
+    }
+
+    /// Takes the store for itself if no operation is at work that stages files.
+    pub(super) fn try_alone(&self) -> Result<Option<File>, StoreError> {
+        let lock_path = self.staging_lock_path();
+        let lock = open_lock(&lock_path)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(StoreError::io("lock", &lock_path)(error.into())),
+        }
     }
 
     fn column(

@@ -7,12 +7,14 @@
 mod header;
 mod pax;
 mod sparse;
+mod write;
 
 use crate::limits::Limits;
 pub(crate) use header::BLOCK;
 use header::Header;
 use pax::Pax;
 use std::io::{self, BufRead};
+pub use write::{NewEntry, TarWriter};
 
 /// Most sparse segments of one file: 4 MiB of memory.
 const MAX_SEGMENTS: usize = 256 * 1024;
@@ -52,7 +54,8 @@ pub enum TarError {
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[allow(missing_docs, reason = "they say it themselves")]
+pub enum Kind {
     File,
     HardLink,
     Symlink,
@@ -64,7 +67,8 @@ pub(crate) enum Kind {
 
 /// One entry's metadata, extended headers applied.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// What it is.
     pub kind: Kind,
     /// As it stands in the archive: any bytes but NUL.
     pub path: Vec<u8>,
@@ -72,8 +76,11 @@ pub(crate) struct Entry {
     pub link: Vec<u8>,
     /// Permissions, `0o7777` at most.
     pub mode: u16,
+    /// Owner.
     pub uid: u32,
+    /// Group.
     pub gid: u32,
+    /// Seconds since 1970, and nanoseconds.
     pub mtime: (i64, u32),
     /// Size of the file, holes included.
     pub size: u64,
@@ -81,12 +88,30 @@ pub(crate) struct Entry {
     pub sparse: Option<Vec<(u64, u64)>>,
     /// Major and minor.
     pub device: (u32, u32),
+    /// Extended attributes, as they stand in the archive.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Reads entry after entry.
-pub(crate) struct TarReader<R> {
+/// What a layer is read from: a source that can be told what becomes of its bytes.
+pub trait TarSource: BufRead {
+    /// Consumes bytes that the image being written keeps at `offset`.
+    fn consume_kept(&mut self, len: usize, offset: u64);
+}
+
+/// Bytes in memory, of which no record is kept.
+impl TarSource for &[u8] {
+    fn consume_kept(&mut self, len: usize, _: u64) {
+        self.consume(len);
+    }
+}
+
+/// Reads entry after entry of a hostile archive.
+pub struct TarReader<R> {
     input: R,
+    /// Entries so far.
+    entries: u64,
+    /// Whether the archive's own end was seen, and not just that of its source.
+    ended: bool,
     /// Stored bytes of the current entry that were not read yet.
     data: u64,
     /// Padding after them.
@@ -103,9 +128,12 @@ struct Extensions {
 }
 
 impl<R: BufRead> TarReader<R> {
-    pub(crate) fn new(input: R, limits: &Limits) -> Self {
+    /// Reads from `input`, within the limits on headers.
+    pub fn new(input: R, limits: &Limits) -> Self {
         Self {
             input,
+            entries: 0,
+            ended: false,
             data: 0,
             padding: 0,
             max_header_bytes: limits.max_header_bytes.into(),
@@ -113,7 +141,10 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// The next entry, or `None` at the end of the archive. Skips what is left of the one before.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         let mut extended = false;
         loop {
@@ -136,14 +167,20 @@ impl<R: BufRead> TarReader<R> {
                     self.begin_data(header.size()?);
                     continue;
                 }
-                _ => return self.entry(&header, extensions).map(Some),
+                _ => {
+                    self.entries += 1;
+                    return self.entry(&header, extensions).map(Some);
+                }
             }
             extended = true;
         }
     }
 
     /// Bytes of the current entry as they are stored; empty at its end.
-    pub(crate) fn fill_data(&mut self) -> Result<&[u8], TarError> {
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn fill_data(&mut self) -> Result<&[u8], TarError> {
         if self.data == 0 {
             return Ok(&[]);
         }
@@ -156,13 +193,16 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// Marks bytes that [`Self::fill_data`] showed as read.
-    pub(crate) fn consume_data(&mut self, len: usize) {
+    pub fn consume_data(&mut self, len: usize) {
         self.input.consume(len);
         self.data -= len as u64;
     }
 
     /// Reads whatever follows the archive's end: a digest covers it too.
-    pub(crate) fn drain(&mut self) -> Result<(), TarError> {
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn drain(&mut self) -> Result<(), TarError> {
         loop {
             let len = self.input.fill_buf().map_err(TarError::Read)?.len();
             if len == 0 {
@@ -172,8 +212,19 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
+    /// How many entries there were so far.
+    pub(crate) const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether the archive was read to the mark of its end.
+    #[must_use]
+    pub const fn ended(&self) -> bool {
+        self.ended
+    }
+
     /// What it reads from.
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.input
     }
 
@@ -218,11 +269,11 @@ impl<R: BufRead> TarReader<R> {
         self.read_exact(&mut block)?;
         let header = Header(&block);
         if header.is_zero() {
-            return if extended {
-                Err(TarError::Truncated)
-            } else {
-                Ok(None)
-            };
+            if extended {
+                return Err(TarError::Truncated);
+            }
+            self.ended = true;
+            return Ok(None);
         }
         if !header.checksum_holds() {
             return Err(TarError::Checksum);
@@ -317,6 +368,16 @@ impl<R: BufRead> TarReader<R> {
             ),
             xattrs: pax.xattrs,
         })
+    }
+}
+
+impl<R: TarSource> TarReader<R> {
+    /// Like [`Self::consume_data`], of bytes that the image being written keeps at `offset`.
+    pub(crate) fn consume_kept(&mut self, len: usize, offset: u64) {
+        if len > 0 {
+            self.input.consume_kept(len, offset);
+            self.data -= len as u64;
+        }
     }
 }
 

@@ -1,0 +1,248 @@
+//! Commands on images that are neither listings nor loading: save, history, prune.
+
+use crate::failure::Failure;
+use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs, SaveFormat};
+use crate::output::{self, Column, Format};
+use crate::output_file::OutputFile;
+use crate::system;
+use crate::text::{ago, cut, now_s, rfc3339, size};
+use hullbox_image::{
+    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Removed, SaveError, parse_rfc3339,
+};
+use rustix::termios::isatty;
+use serde_json::{Value, json};
+use std::io::{self, BufRead, Write};
+use std::os::fd::AsFd;
+
+pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
+    let format = match args.format {
+        SaveFormat::DockerArchive => ArchiveFormat::Docker,
+        SaveFormat::OciArchive => ArchiveFormat::Oci,
+        SaveFormat::OciDir => {
+            let dir = args.output.as_deref().ok_or_else(|| {
+                Failure::new("an oci-dir cannot be written to standard output")
+                    .with_hint("name a directory with -o")
+            })?;
+            let store = system::engine()?.images()?;
+            return Ok(store.save_layout(&args.images, dir)?);
+        }
+    };
+    let store = system::engine()?.images()?;
+    let mut output = OutputFile::open(args.output.as_deref())?;
+    match store.save(&args.images, format, output.file()) {
+        Err(SaveError::Write(error)) => Err(crate::failure::output_failed(&error)),
+        other => Ok(other?),
+    }?;
+    output.keep()
+}
+
+const HISTORY: [Column; 5] = [
+    ("IMAGE", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+];
+
+pub(crate) fn history(args: &HistoryArgs) -> Result<(), Failure> {
+    let format = Format::parse(args.format.as_deref())?;
+    let entries = system::engine()?.images()?.history(&args.image)?;
+    let rows: Vec<Value> = entries.iter().map(|entry| row(entry, args)).collect();
+    if args.quiet {
+        let ids = rows.iter().filter_map(|row| row["ID"].as_str());
+        return output::print(&ids.map(|id| format!("{id}\n")).collect::<String>());
+    }
+    let mut columns = HISTORY;
+    if !args.human {
+        columns[1] = ("CREATED AT", "CreatedAt");
+    }
+    output::rows(&rows, &columns, &format)
+}
+
+fn row(entry: &HistoryEntry, args: &HistoryArgs) -> Value {
+    let id = entry.id.as_ref().map_or_else(
+        || "<missing>".to_owned(),
+        |id| {
+            if args.no_trunc {
+                id.to_string()
+            } else {
+                id.short()
+            }
+        },
+    );
+    let created_by = plain(&entry.created_by);
+    json!({
+        "ID": id,
+        "CreatedSince": ago(entry.created),
+        "CreatedAt": entry.created.map_or_else(|| "N/A".to_owned(), |at| rfc3339(at, 0)),
+        "CreatedBy": if args.no_trunc { created_by } else { cut(&created_by, 45) },
+        "Size": if args.human { size(entry.size_bytes) } else { entry.size_bytes.to_string() },
+        "Comment": plain(&entry.comment),
+        "Tags": entry.tags,
+    })
+}
+
+/// The image's author does not move the cursor of the reader's terminal.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
+    let mut options = PruneOptions {
+        all: args.all,
+        ..PruneOptions::default()
+    };
+    for filter in &args.filters {
+        add_filter(&mut options, filter)?;
+    }
+    let what = if args.all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    };
+    if !args.force && !confirmed(&format!("WARNING! This will remove {what}."))? {
+        return Ok(());
+    }
+    let engine = system::engine()?;
+    let mut store = engine.images()?;
+    let pruned = store.prune(&options, &mut |id| engine.image_use(id))?;
+    let mut text = String::new();
+    if !pruned.removed.is_empty() {
+        text.push_str("Deleted Images:\n");
+        for step in &pruned.removed {
+            match step {
+                Removed::Untagged(name) => text.push_str(&format!("untagged: {name}\n")),
+                Removed::Deleted(id) => text.push_str(&format!("deleted: {id}\n")),
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "Total reclaimed space: {}\n",
+        size(pruned.reclaimed_bytes)
+    ));
+    output::print(&text)
+}
+
+/// Asks on standard error and reads the answer from standard input.
+fn confirmed(warning: &str) -> Result<bool, Failure> {
+    let question = format!("{warning}\nAre you sure you want to continue? [y/N] ");
+    // An answer may come without the question having been seen, as from `yes |`.
+    let _ = io::stderr().write_all(question.as_bytes());
+    let mut answer = String::new();
+    io::Read::take(io::stdin().lock(), 100)
+        .read_line(&mut answer)
+        .map_err(|error| Failure::of("cannot read the answer", &error))?;
+    if answer.is_empty() && !isatty(io::stdin().as_fd()) {
+        return Err(Failure::new("nobody is there to confirm").with_hint("use --force"));
+    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn add_filter(options: &mut PruneOptions, text: &str) -> Result<(), Failure> {
+    let (key, value) = output::filter(text)?;
+    let label = |is| {
+        let (key, value) = match value.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (value, None),
+        };
+        LabelFilter {
+            key: key.to_owned(),
+            value,
+            is,
+        }
+    };
+    match key {
+        "label" => options.labels.push(label(true)),
+        "label!" => options.labels.push(label(false)),
+        "dangling" => options.all = value == "false" || value == "0",
+        "until" => {
+            let until = instant(value, now_s()).ok_or_else(|| {
+                Failure::new(format!("invalid time {value:?} for until=")).with_hint(
+                    "a time is 24h, 1h30m, 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970",
+                )
+            })?;
+            options.until = Some(until);
+        }
+        _ => {
+            return Err(Failure::new(format!("no filter is called {key:?}"))
+                .with_hint("filters are until=TIME, label=KEY and label!=KEY"));
+        }
+    }
+    Ok(())
+}
+
+/// A time, or how long before `now` it was.
+fn instant(text: &str, now: i64) -> Option<i64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    duration(text)
+        .and_then(|past| now.checked_sub(past))
+        .or_else(|| parse_rfc3339(text))
+        .or_else(|| parse_rfc3339(&format!("{text}Z")))
+        .or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z")))
+}
+
+/// `1h30m` in seconds.
+fn duration(text: &str) -> Option<i64> {
+    let mut total = 0i64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = rest[..end].parse().ok()?;
+        let unit = match rest[end..].chars().next()? {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[end + 1..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_docker_reads_them() {
+        for (text, expected) in [
+            ("1h30m", Some(1000 - 5400)),
+            ("10s", Some(990)),
+            ("77", Some(77)),
+            ("1970-01-02", Some(86_400)),
+            ("1970-01-01T01:00:00", Some(3600)),
+            ("1970-01-01T01:00:00+01:00", Some(0)),
+            ("yesterday", None),
+            ("5d", None),
+            ("99999999999999999h", None),
+            ("", None),
+        ] {
+            assert_eq!(instant(text, 1000), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_choose_labels() {
+        let mut options = PruneOptions::default();
+        for text in ["label=a=b", "label!=c", "until=5"] {
+            add_filter(&mut options, text).unwrap();
+        }
+        let label = |key: &str, value: Option<&str>, is| LabelFilter {
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+            is,
+        };
+        assert_eq!(
+            options.labels,
+            [label("a", Some("b"), true), label("c", None, false)]
+        );
+        assert_eq!(options.until, Some(5));
+        assert!(add_filter(&mut options, "size=1").is_err());
+    }
+}

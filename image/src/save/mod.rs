@@ -1,0 +1,205 @@
+//! Saving: images as archives and layouts, with the very layers they were loaded with.
+//!
+//! Every layer's tar is made again from its filesystem image and its recipe while it is written
+//! out, and its digest compared with the DiffID at its end. The manifest comes after all layers,
+//! so what was broken off by an error is no archive that anything would load.
+
+mod docker;
+mod layer;
+mod layout;
+mod sink;
+
+pub(crate) use layer::{TarError, layer_tar};
+
+use crate::digest::ImageId;
+use crate::reference::Reference;
+use crate::store::{NewLayer, ResolveError, Store, StoreError};
+use rusqlite::params;
+use sink::{ArchiveSink, DirSink, Sink};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The form of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchiveFormat {
+    /// What `docker save` has written since 1.10 and everything reads.
+    #[default]
+    Docker,
+    /// An OCI image layout in a tar.
+    Oci,
+}
+
+/// Why images were not saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// An image was not found.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A layer's tar cannot be made again.
+    #[error("cannot make layer {layer} of image {image} again")]
+    Layer {
+        /// The layer's DiffID.
+        layer: String,
+        /// Short id of the image.
+        image: String,
+        /// Why not.
+        #[source]
+        source: TarError,
+    },
+    /// The archive cannot be written.
+    #[error("cannot write the archive")]
+    Write(#[source] io::Error),
+    /// A file of the layout cannot be written.
+    #[error("cannot write {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The layout's directory has something in it.
+    #[error("directory {0} is not empty")]
+    NotEmpty(PathBuf),
+    /// The store.
+    #[error("the image store failed")]
+    Store(#[from] StoreError),
+}
+
+/// An image to be saved.
+struct Chosen {
+    id: ImageId,
+    names: Vec<Reference>,
+    config: Vec<u8>,
+    layers: Vec<NewLayer>,
+}
+
+impl Store {
+    /// Writes images to `out` as one archive. A name without a tag means all tags of its
+    /// repository, an id the image without its names, as in Docker.
+    ///
+    /// # Errors
+    /// [`SaveError`]. What was written until then is not a whole archive.
+    pub fn save(
+        &self,
+        images: &[String],
+        format: ArchiveFormat,
+        out: &mut dyn Write,
+    ) -> Result<(), SaveError> {
+        // While it is held, no file of theirs goes.
+        let _staging = self.stage()?;
+        let chosen = self.choose(images)?;
+        let mut sink = ArchiveSink::new(out);
+        match format {
+            ArchiveFormat::Docker => docker::write(self, &chosen, &mut sink)?,
+            ArchiveFormat::Oci => layout::write(self, &chosen, &mut sink)?,
+        }
+        sink.finish()
+    }
+
+    /// Writes images as an OCI image layout into a directory, which is made if need be and has
+    /// to be empty.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save_layout(&self, images: &[String], dir: &Path) -> Result<(), SaveError> {
+        let _staging = self.stage()?;
+        let chosen = self.choose(images)?;
+        let mut sink = DirSink::new(dir)?;
+        layout::write(self, &chosen, &mut sink)
+    }
+
+    /// The images that these texts mean, each once, in order.
+    fn choose(&self, texts: &[String]) -> Result<Vec<Chosen>, SaveError> {
+        let mut chosen: Vec<Chosen> = Vec::new();
+        for text in texts {
+            for (id, name) in self.meant(text)? {
+                let position = match chosen.iter().position(|other| other.id == id) {
+                    Some(position) => position,
+                    None => {
+                        chosen.push(Chosen {
+                            id,
+                            names: Vec::new(),
+                            config: self.raw_config(text, &id)?,
+                            layers: self.stack_of(&id)?,
+                        });
+                        chosen.len() - 1
+                    }
+                };
+                let names = &mut chosen[position].names;
+                names.extend(name.filter(|name| !names.contains(name)));
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn meant(&self, text: &str) -> Result<Vec<(ImageId, Option<Reference>)>, SaveError> {
+        let has_tag =
+            text.rsplit('/').next().is_some_and(|l| l.contains(':')) || text.contains('@');
+        if !has_tag && let Ok(name) = Reference::parse(text) {
+            let all = self.tags_of(&name)?;
+            if !all.is_empty() {
+                return Ok(all);
+            }
+        }
+        let found = self.find(text)?;
+        // A digest is no name that an archive could give back.
+        let name = found.name.filter(|name| name.digest().is_none());
+        Ok(vec![(found.id, name)])
+    }
+
+    fn tags_of(&self, name: &Reference) -> Result<Vec<(ImageId, Option<Reference>)>, StoreError> {
+        let mut statement = self
+            .db()
+            .prepare("SELECT image, tag FROM names WHERE repository = ?1 ORDER BY tag")?;
+        let rows = statement.query_map(params![name.name()], |row| {
+            let id = crate::Digest::from_bytes(row.get(0)?).into();
+            Ok((id, row.get::<_, String>(1)?))
+        })?;
+        let mut tags = Vec::new();
+        for row in rows {
+            let (id, tag) = row?;
+            let name = name
+                .with_tag(&tag)
+                .map_err(|_| StoreError::Damaged("a name is not a reference"))?;
+            tags.push((id, Some(name)));
+        }
+        Ok(tags)
+    }
+}
+
+/// Writes every layer of these images once, under the name that `name_of` gives it.
+fn layers(
+    store: &Store,
+    chosen: &[Chosen],
+    sink: &mut dyn Sink,
+    name_of: fn(&crate::DiffId) -> String,
+) -> Result<(), SaveError> {
+    let mut written = BTreeSet::new();
+    for image in chosen {
+        for layer in &image.layers {
+            if !written.insert(layer.diff_id) {
+                continue;
+            }
+            let fail = |source| SaveError::Layer {
+                layer: layer.diff_id.to_string(),
+                image: image.id.short(),
+                source,
+            };
+            let bytes = tar_bytes(layer).map_err(fail)?;
+            sink.file(&name_of(&layer.diff_id), bytes, &mut |out| {
+                layer_tar(store, &layer.key, &layer.diff_id, &layer.facts, out)
+                    .map(drop)
+                    .map_err(fail)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn tar_bytes(layer: &NewLayer) -> Result<u64, TarError> {
+    let proof = layer.facts.proof.ok_or(TarError::NoRecipe)?;
+    Ok(proof.tar_bytes)
+}

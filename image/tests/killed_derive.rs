@@ -1,0 +1,85 @@
+//! A store killed at any moment of making an image of changes. Alone in its program: a process
+//! that is being started holds copies of its parent's locks for a moment.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::archive::{image, small_layer};
+use common::testing::TarBuilder;
+use hullbox_image::{
+    ArchiveFormat, CheckOptions, DeriveOptions, LoadOptions, Reference, Source, Store,
+};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Not a test: what the next one runs and kills.
+#[test]
+#[ignore = "a child process of another test"]
+fn child_that_derives_and_removes() {
+    let Some(root) = std::env::var_os("STORE_UNDER_TEST") else {
+        return;
+    };
+    let big: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let layer = TarBuilder::default()
+        .file("not/described/big", &big)
+        .hard_link("again", "hello")
+        .finish();
+    loop {
+        let mut store = Store::open(&root).unwrap();
+        let parent = store.resolve("test:1").unwrap().id;
+        let options = DeriveOptions {
+            name: Some(Reference::parse("victim").unwrap()),
+            ..DeriveOptions::default()
+        };
+        let mut stream = &layer[..];
+        store
+            .derive(&parent, &mut stream, &options, &mut |_| {})
+            .unwrap();
+        store.remove("victim", false, &mut |_| None).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_derivation_leaves_a_valid_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let mut store = Store::open(&root).unwrap();
+    let archive = image(&[&small_layer()]);
+    let mut stream = &archive[..];
+    let source = Source::Stream(&mut stream);
+    store
+        .load(source, &LoadOptions::default(), &mut |_| {})
+        .unwrap();
+    drop(store);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut delay = 20;
+    let mut found_victim = 0;
+    while Instant::now() < deadline {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_derives_and_removes", "--ignored"])
+            .env("STORE_UNDER_TEST", &root)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        delay = delay * 17 % 331 + 10;
+        let mut store = Store::open(&root).unwrap();
+        let report = store.check(CheckOptions::default(), &mut |_| None).unwrap();
+        assert_eq!(report.findings, [], "after {delay} ms");
+        if store.resolve("victim").is_ok() {
+            found_victim += 1;
+            let images = ["victim".to_owned()];
+            store
+                .save(&images, ArchiveFormat::Docker, &mut std::io::sink())
+                .unwrap();
+            store.remove("victim", false, &mut |_| None).unwrap();
+        }
+        for part in ["layers", "recipes", "blobs/sha256"] {
+            let files = std::fs::read_dir(root.join(part)).unwrap().count();
+            assert_eq!(files, 1, "nothing without an owner in {part}");
+        }
+    }
+    eprintln!("the victim was there {found_victim} times");
+}
