@@ -1,5 +1,10 @@
 //! What can be typed.
 
+use crate::container_args::{
+    AttachArgs, CheckArgs, CommitArgs, CpArgs, EventsArgs, ExecArgs, ExportArgs, KillArgs,
+    LogsArgs, NameArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
+    UpdateArgs,
+};
 use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs};
 use crate::inspect::Kind;
 use crate::run_args::RunArgs;
@@ -46,6 +51,44 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Show all about images or containers
     Inspect(InspectArgs),
+    /// Make a container, and start it later
+    Create(Box<RunArgs>),
+    /// Start containers that do not run
+    Start(StartArgs),
+    /// Stop containers: their stop signal, and SIGKILL after a while
+    Stop(StopArgs),
+    /// Stop and start containers
+    Restart(StopArgs),
+    /// Send containers a signal
+    Kill(KillArgs),
+    /// Freeze containers
+    Pause(NamesArgs),
+    /// Let frozen containers go on
+    Unpause(NamesArgs),
+    /// Wait for containers' ends, and print their exit codes
+    Wait(NamesArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Change limits and the restart policy of containers
+    Update(UpdateArgs),
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// Join the standard streams of a running container
+    Attach(AttachArgs),
+    /// Show what a container has said
+    Logs(LogsArgs),
+    /// Show what runs in a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Copy files into a container or out of it
+    Cp(CpArgs),
+    /// Show what a container has changed in its image's files
+    Diff(NameArgs),
+    /// Write a container's files as a tar archive
+    Export(ExportArgs),
+    /// Make an image of a container's changes
+    Commit(CommitArgs),
     /// List containers
     Ps(PsArgs),
     /// Remove containers
@@ -56,6 +99,11 @@ pub(crate) enum Command {
     /// Commands on containers
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Show what happens to containers and images
+    Events(EventsArgs),
+    /// Commands on the whole installation
+    #[command(subcommand)]
+    System(SystemCommand),
     /// The helper machine, for hosts whose KVM cannot run a guest
     #[command(subcommand)]
     Machine(MachineCommand),
@@ -65,6 +113,62 @@ pub(crate) enum Command {
     Info(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+}
+
+impl Command {
+    /// The short form of a command that has two: `container ls` is `ps`.
+    pub(crate) fn flat(self) -> Self {
+        match self {
+            Self::Container(command) => match command {
+                ContainerCommand::Run(args) => Self::Run(args),
+                ContainerCommand::Create(args) => Self::Create(args),
+                ContainerCommand::Start(args) => Self::Start(args),
+                ContainerCommand::Stop(args) => Self::Stop(args),
+                ContainerCommand::Restart(args) => Self::Restart(args),
+                ContainerCommand::Kill(args) => Self::Kill(args),
+                ContainerCommand::Pause(args) => Self::Pause(args),
+                ContainerCommand::Unpause(args) => Self::Unpause(args),
+                ContainerCommand::Wait(args) => Self::Wait(args),
+                ContainerCommand::Rename(args) => Self::Rename(args),
+                ContainerCommand::Update(args) => Self::Update(args),
+                ContainerCommand::Exec(args) => Self::Exec(args),
+                ContainerCommand::Attach(args) => Self::Attach(args),
+                ContainerCommand::Logs(args) => Self::Logs(args),
+                ContainerCommand::Top(args) => Self::Top(args),
+                ContainerCommand::Stats(args) => Self::Stats(args),
+                ContainerCommand::Cp(args) => Self::Cp(args),
+                ContainerCommand::Diff(args) => Self::Diff(args),
+                ContainerCommand::Export(args) => Self::Export(args),
+                ContainerCommand::Commit(args) => Self::Commit(args),
+                ContainerCommand::Rm(args) => Self::Rm(args),
+                ContainerCommand::Ls(args) => Self::Ps(args),
+                ContainerCommand::Inspect(args) => Self::Inspect(args.of(Kind::Container)),
+                ContainerCommand::Prune(_) => Self::Container(command),
+            },
+            Self::Image(command) => match command {
+                ImageCommand::Ls(args) => Self::Images(args),
+                ImageCommand::Rm(args) => Self::Rmi(args),
+                ImageCommand::Load(args) => Self::Load(args),
+                ImageCommand::Import(args) => Self::Import(args),
+                ImageCommand::Tag(args) => Self::Tag(args),
+                ImageCommand::Save(args) => Self::Save(args),
+                ImageCommand::History(args) => Self::History(args),
+                ImageCommand::Inspect(args) => Self::Inspect(args.of(Kind::Image)),
+                ImageCommand::Prune(_) => Self::Image(command),
+            },
+            Self::System(SystemCommand::Events(args)) => Self::Events(args),
+            Self::System(SystemCommand::Info(args)) => Self::Info(args),
+            other => other,
+        }
+    }
+}
+
+impl InspectArgs {
+    /// For things of this kind only.
+    const fn of(mut self, kind: Kind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +199,46 @@ pub(crate) enum ImageCommand {
 pub(crate) enum ContainerCommand {
     /// Make a container from an image and run it
     Run(Box<RunArgs>),
+    /// Make a container, and start it later
+    Create(Box<RunArgs>),
+    /// Start containers that do not run
+    Start(StartArgs),
+    /// Stop containers: their stop signal, and SIGKILL after a while
+    Stop(StopArgs),
+    /// Stop and start containers
+    Restart(StopArgs),
+    /// Send containers a signal
+    Kill(KillArgs),
+    /// Freeze containers
+    Pause(NamesArgs),
+    /// Let frozen containers go on
+    Unpause(NamesArgs),
+    /// Wait for containers' ends, and print their exit codes
+    Wait(NamesArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Change limits and the restart policy of containers
+    Update(UpdateArgs),
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// Join the standard streams of a running container
+    Attach(AttachArgs),
+    /// Show what a container has said
+    Logs(LogsArgs),
+    /// Show what runs in a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Copy files into a container or out of it
+    Cp(CpArgs),
+    /// Show what a container has changed in its image's files
+    Diff(NameArgs),
+    /// Write a container's files as a tar archive
+    Export(ExportArgs),
+    /// Make an image of a container's changes
+    Commit(CommitArgs),
+    /// Remove containers that do not run
+    Prune(PruneArgs),
     /// List containers
     #[command(alias = "list", alias = "ps")]
     Ls(PsArgs),
@@ -103,6 +247,20 @@ pub(crate) enum ContainerCommand {
     Rm(RmArgs),
     /// Show all about containers
     Inspect(InspectArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show what images and containers take on the disk
+    Df(FormatArgs),
+    /// Verify everything that is kept
+    Check(CheckArgs),
+    /// Remove containers that do not run, and images that nobody uses
+    Prune(PruneArgs),
+    /// Show what happens to containers and images
+    Events(EventsArgs),
+    /// Show this installation: directories, images, containers
+    Info(FormatArgs),
 }
 
 #[derive(Debug, Subcommand)]

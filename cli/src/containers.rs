@@ -1,17 +1,16 @@
 //! Commands on containers.
 
-use crate::app::{ContainerCommand, PsArgs, RmArgs};
+use crate::app::{PsArgs, RmArgs};
 use crate::failure::Failure;
 use crate::images::one_of;
-use crate::inspect;
 use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{ago, cut, duration, now_s, rfc3339};
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::ContainerError;
+use hullbox_engine::monitor::health::HealthStatus;
 use hullbox_engine::paths::short_id;
 use hullbox_engine::state::{Phase, Record, StateError};
-use hullbox_engine::timing::Timing;
 use serde_json::{Value, json};
 
 const COLUMNS: [Column; 7] = [
@@ -25,7 +24,7 @@ const COLUMNS: [Column; 7] = [
 ];
 
 /// Keys of `--filter`.
-const FILTERS: [&str; 7] = [
+const FILTERS: [&str; 8] = [
     "id",
     "name",
     "status",
@@ -33,22 +32,11 @@ const FILTERS: [&str; 7] = [
     "exited",
     "isolation",
     "label",
+    "health",
 ];
 
 /// Characters of a command in the table.
 const COMMAND_LEN: usize = 20;
-
-pub(crate) fn group(command: ContainerCommand, debug: bool, timing: Timing) -> Result<(), Failure> {
-    match command {
-        ContainerCommand::Run(args) => match crate::run::run(*args, debug, timing)? {
-            0 => Ok(()),
-            code => Err(Failure::silent(code)),
-        },
-        ContainerCommand::Ls(args) => list(&args),
-        ContainerCommand::Rm(args) => remove(&args),
-        ContainerCommand::Inspect(args) => inspect::inspect(&args, inspect::Kind::Container),
-    }
-}
 
 pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
@@ -70,7 +58,7 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
             .any(|(key, _)| *key == "status" || *key == "exited");
     let mut rows = Vec::new();
     for record in system::engine()?.state().list()? {
-        let shown = all || record.phase == Phase::Running;
+        let shown = all || record.is_active();
         if shown && fits(&record, &wanted) {
             rows.push(row(&record, args.no_trunc));
         }
@@ -116,6 +104,11 @@ fn fits_one(record: &Record, key: &str, value: &str) -> bool {
             .exit_code
             .is_some_and(|code| code.to_string() == value),
         "isolation" => isolation(record) == value,
+        "health" => match (&record.spec.life.health, &record.health) {
+            (None, _) => value == "none",
+            (Some(_), None) => value == "starting",
+            (Some(_), Some(report)) => report.status.as_str() == value,
+        },
         "label" => match value.split_once('=') {
             Some((key, value)) => record.spec.labels.get(key).is_some_and(|v| v == value),
             None => record.spec.labels.contains_key(value),
@@ -135,8 +128,7 @@ pub(crate) const fn state(record: &Record) -> &'static str {
     match record.phase {
         // It is being made at this moment.
         Phase::Created | Phase::Starting => "created",
-        Phase::Running => "running",
-        Phase::Exited => "exited",
+        other => other.as_str(),
     }
 }
 
@@ -151,7 +143,21 @@ fn status(record: &Record) -> String {
     };
     match record.phase {
         Phase::Created | Phase::Starting => "Created".to_owned(),
-        Phase::Running => format!("Up {}", past(record.started_ns)),
+        Phase::Running => {
+            let health = record.health.as_ref().map(|report| report.status);
+            let health = match (health, &record.spec.life.health) {
+                (_, None) => String::new(),
+                (None | Some(HealthStatus::Starting), _) => " (health: starting)".to_owned(),
+                (Some(status), _) => format!(" ({})", status.as_str()),
+            };
+            format!("Up {}{health}", past(record.started_ns))
+        }
+        Phase::Paused => format!("Up {} (Paused)", past(record.started_ns)),
+        Phase::Restarting => format!(
+            "Restarting ({}) {} ago",
+            record.exit_code.unwrap_or(0),
+            past(record.finished_ns)
+        ),
         Phase::Exited => format!(
             "Exited ({}) {} ago",
             record.exit_code.unwrap_or(0),

@@ -1,10 +1,12 @@
 //! Which commands the helper machine runs instead of this process, and the machine's own commands.
 
-use crate::app::{Command, ContainerCommand, ImageCommand, LoadArgs, MachineCommand};
+use crate::app::{
+    Command, ContainerCommand, ImageCommand, LoadArgs, MachineCommand, SystemCommand,
+};
 use crate::failure::Failure;
 use crate::image_args::SaveFormat;
 use crate::output_file::{OutputFile, without_flag};
-use crate::{output, run};
+use crate::{exec, files, output, run};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::machine::{
     self, AgentSource, DataLock, Machine, MachineConfig, MachineError, Route, Session,
@@ -36,9 +38,22 @@ pub(crate) enum Decision {
 
 /// Runs the command in the helper machine if the policy says so.
 pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, Failure> {
-    let Some(streams) = touches_data(command) else {
-        return Ok(Decision::Direct(None));
-    };
+    match touches_data(command) {
+        Some(streams) => route(streams, archive_of(command), args),
+        None => Ok(Decision::Direct(None)),
+    }
+}
+
+/// The same for a hidden command that looks into a container.
+pub(crate) fn decide_hidden(args: &[OsString]) -> Result<Decision, Failure> {
+    route(Streams::default(), Ok(None), args)
+}
+
+fn route(
+    streams: Streams,
+    archive: Result<Option<Option<&Path>>, Failure>,
+    args: &[OsString],
+) -> Result<Decision, Failure> {
     let config = MachineConfig::load()?;
     let roots = Roots::from_env()?;
     let machine = Machine::new(&roots);
@@ -46,7 +61,7 @@ pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, F
         let run = |args: &[OsString]| {
             forward_to(&machine, &roots, config, args, streams, reason.as_deref())
         };
-        let code = match archive(command)? {
+        let code = match archive? {
             Some(path) => with_output(path, args, run)?,
             None => run(args)?,
         };
@@ -83,9 +98,10 @@ fn forward_to(
 
 /// The archive that a command makes: `Some` with the file it goes to, if that is not standard
 /// output.
-fn archive(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
+fn archive_of(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
     match command {
-        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
+        Command::Export(args) => Ok(Some(args.output.as_deref())),
+        Command::Save(args) => {
             if args.format == SaveFormat::OciDir {
                 return Err(Failure::new(
                     "the helper machine cannot write directories of this host",
@@ -149,30 +165,37 @@ fn touches_data(command: &Command) -> Option<Streams> {
         stdin: source.as_os_str() == "-",
         terminal: false,
     };
+    let asks = |force: bool| Streams {
+        stdin: !force,
+        terminal: false,
+    };
     match command {
-        Command::Run(args) | Command::Container(ContainerCommand::Run(args)) => {
-            Some(run::wants(args))
-        }
-        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => Some(loads(args)),
-        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
-            Some(imports(&args.source))
-        }
-        Command::Image(ImageCommand::Prune(args)) => Some(Streams {
-            stdin: !args.force,
+        Command::Run(args) => Some(run::wants(args)),
+        Command::Exec(args) => Some(exec::wants(args)),
+        // Whether it has a terminal is known to the container's record only.
+        Command::Attach(args) => Some(joins(!args.no_stdin)),
+        Command::Start(args) => Some(joins(args.interactive)),
+        Command::Load(args) => Some(loads(args)),
+        Command::Import(args) => Some(imports(&args.source)),
+        Command::Image(ImageCommand::Prune(args)) => Some(asks(args.force)),
+        Command::Container(ContainerCommand::Prune(args))
+        | Command::System(SystemCommand::Prune(args)) => Some(asks(args.force)),
+        // The half of it that is ours reads and writes the host's files.
+        Command::Cp(args) if !files::is_stream(args) => None,
+        Command::Cp(args) => Some(Streams {
+            stdin: args.from == "-",
             terminal: false,
         }),
         Command::Machine(_) | Command::Doctor(_) | Command::Version(_) => None,
-        Command::Images(_)
-        | Command::Save(_)
-        | Command::History(_)
-        | Command::Rmi(_)
-        | Command::Tag(_)
-        | Command::Inspect(_)
-        | Command::Ps(_)
-        | Command::Rm(_)
-        | Command::Image(_)
-        | Command::Container(_)
-        | Command::Info(_) => Some(Streams::default()),
+        _ => Some(Streams::default()),
+    }
+}
+
+/// A command that joins a container's streams: with our terminal, if we have one.
+fn joins(stdin: bool) -> Streams {
+    Streams {
+        stdin,
+        terminal: stdin && isatty(io::stdin().as_fd()),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::output_file::OutputFile;
 use crate::system;
 use crate::text::{ago, cut, now_s, rfc3339, size};
 use hullbox_image::{
-    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Removed, SaveError, parse_rfc3339,
+    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError,
+    parse_rfc3339,
 };
 use rustix::termios::isatty;
 use serde_json::{Value, json};
@@ -102,12 +103,17 @@ pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
     } else {
         "all dangling images"
     };
-    if !args.force && !confirmed(&format!("WARNING! This will remove {what}."))? {
+    if !args.force && !confirm(&format!("WARNING! This will remove {what}."))? {
         return Ok(());
     }
     let engine = system::engine()?;
     let mut store = engine.images()?;
     let pruned = store.prune(&options, &mut |id| engine.image_use(id))?;
+    output::print(&told(&pruned))
+}
+
+/// What was given up, as Docker tells it.
+pub(crate) fn told(pruned: &Pruned) -> String {
     let mut text = String::new();
     if !pruned.removed.is_empty() {
         text.push_str("Deleted Images:\n");
@@ -123,11 +129,11 @@ pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
         "Total reclaimed space: {}\n",
         size(pruned.reclaimed_bytes)
     ));
-    output::print(&text)
+    text
 }
 
 /// Asks on standard error and reads the answer from standard input.
-fn confirmed(warning: &str) -> Result<bool, Failure> {
+pub(crate) fn confirm(warning: &str) -> Result<bool, Failure> {
     let question = format!("{warning}\nAre you sure you want to continue? [y/N] ");
     // An answer may come without the question having been seen, as from `yes |`.
     let _ = io::stderr().write_all(question.as_bytes());

@@ -109,7 +109,10 @@ fn container(record: &Record) -> Value {
         "Args": argv.get(1..).unwrap_or_default(),
         "State": {
             "Status": state(record),
-            "Running": record.phase == Phase::Running,
+            "Running": matches!(record.phase, Phase::Running | Phase::Paused),
+            "Paused": record.phase == Phase::Paused,
+            "Restarting": record.phase == Phase::Restarting,
+            "Health": health(record),
             "OOMKilled": record.oom,
             "Pid": record.monitor_pid.unwrap_or(0),
             "ExitCode": record.exit_code.unwrap_or(0),
@@ -118,6 +121,7 @@ fn container(record: &Record) -> Value {
             "StartedAt": time(record.started_ns),
             "FinishedAt": time(record.finished_ns),
         },
+        "RestartCount": record.restarts,
         "Image": record.image_id,
         "Name": format!("/{}", record.name),
         "Isolation": match spec.isolation {
@@ -130,6 +134,17 @@ fn container(record: &Record) -> Value {
         })),
         "HostConfig": {
             "AutoRemove": spec.auto_remove,
+            "RestartPolicy": {
+                "Name": spec.life.restart.parts().0,
+                "MaximumRetryCount": spec.life.restart.parts().1,
+            },
+            "LogConfig": {
+                "Type": if spec.life.log.keep { "json-file" } else { "none" },
+                "Config": {
+                    "max-size": spec.life.log.max_size_bytes.to_string(),
+                    "max-file": spec.life.log.max_files.to_string(),
+                },
+            },
             "Memory": spec.setup.limits.memory_bytes,
             "CpuQuota": spec.setup.limits.cpu_quota_us,
             "PidsLimit": spec.setup.limits.pids,
@@ -146,11 +161,30 @@ fn container(record: &Record) -> Value {
             "Tty": spec.process.terminal.is_some(),
             "OpenStdin": spec.process.stdin,
             "Env": strings(&spec.process.env),
-            "Cmd": argv,
+            "Cmd": strings(&spec.cmd),
+            "Entrypoint": strings(&spec.entrypoint),
+            "StdinOnce": spec.life.stdin_once,
+            "StopTimeout": spec.life.stop_timeout_s,
+            "Healthcheck": spec.life.health,
             "Image": record.image_ref,
             "WorkingDir": spec.process.cwd,
             "Labels": spec.labels,
             "StopSignal": spec.stop_signal,
         },
     })
+}
+
+fn health(record: &Record) -> Option<Value> {
+    record.spec.life.health.as_ref()?;
+    let report = record.health.clone().unwrap_or_default();
+    Some(json!({
+        "Status": report.status.as_str(),
+        "FailingStreak": report.failing_streak,
+        "Log": record.health.as_ref().map(|report| vec![json!({
+            "Start": time(Some(report.started_ns)),
+            "End": time(Some(report.ended_ns)),
+            "ExitCode": report.exit_code,
+            "Output": report.output,
+        })]).unwrap_or_default(),
+    }))
 }

@@ -2,15 +2,24 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod container_args;
 mod containers;
 mod cp;
 mod entry;
+mod exec;
 mod failure;
+mod files;
+mod follow;
 mod forward;
+mod housekeeping;
 mod image_args;
 mod image_store;
 mod images;
 mod inspect;
+mod join;
+mod life_args;
+mod lifecycle;
+mod logs;
 mod output;
 mod output_file;
 mod run;
@@ -19,6 +28,8 @@ mod system;
 mod template;
 mod text;
 mod usage;
+mod watch;
+mod when;
 
 fn main() -> std::process::ExitCode {
     entry::main()

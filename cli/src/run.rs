@@ -1,31 +1,32 @@
-//! `run`.
+//! `run` and `create`.
 
 use crate::failure::Failure;
+use crate::join::{check_terminal, join, own_terminal_size};
 use crate::run_args::RunArgs;
-use crate::{forward, system};
+use crate::{forward, output, system};
 use hullbox_engine::containers::{ContainerError, Launch};
+use hullbox_engine::monitor::Mode;
+use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::paths::Roots;
 use hullbox_engine::timing::Timing;
-use hullbox_protocol::TerminalSize;
-use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
-use rustix::termios::isatty;
+use hullbox_session::client::{AttachOptions, Outcome};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What a container looks like that its monitor cannot tell about.
-const MONITOR_DIED: &str = "the container's monitor was killed";
+pub(crate) const MONITOR_DIED: &str = "the container's monitor was killed";
 
-pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
     let (tty, interactive, sig_proxy) = (args.tty, args.interactive, args.sig_proxy);
-    if tty && interactive && !isatty(io::stdin().as_fd()) {
-        return Err(Failure::new("the input device is not a terminal")
-            .with_hint("leave out -t, or run it from a terminal"));
+    let detach = args.detach;
+    if !detach {
+        check_terminal(tty, interactive)?;
     }
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
-    let mut order = args.order()?;
+    let keys = args.detach_keys.take().unwrap_or_default();
+    let mut order = args.order(detach)?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
     let launch = Launch::prepare(&roots, debug, timing)?;
@@ -33,51 +34,52 @@ pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Fail
     let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
     timing.mark("container recorded");
+    let id = created.record.id.clone();
     if let Some(file) = cidfile {
-        file.write(&created.record.id)?;
+        file.write(&id)?;
     }
-    let mut monitor = engine.start(created)?;
+    let mode = if detach {
+        Mode::Detached
+    } else {
+        Mode::Foreground
+    };
+    let mut monitor = engine.start(created, mode)?;
     timing.mark("monitor ordered");
     let options = AttachOptions {
         session: 0,
-        stdin: interactive,
-        tty,
-        sig_proxy,
+        stdin: interactive && !detach,
+        tty: tty && !detach,
+        sig_proxy: sig_proxy && !detach,
+        detach: keys.detach().filter(|_| tty && interactive && !detach),
     };
-    let outcome = attach(monitor.connection, &[], options, &mut |_| {});
+    let joint = join(monitor.connection, options)?;
     timing.mark("outcome known");
-    let (outcome, output) = match outcome {
-        Ok(outcome) => (outcome, None),
-        Err(AttachError::Output { outcome, source }) => (*outcome, Some(source)),
-        Err(error) => return Err(error.into()),
-    };
-    match outcome {
-        Outcome::Exited(status) => match output {
-            // The workload's own end counts, as with a pipe that the shell made.
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::of("cannot write the output", &error).with_code(status.exit_code()))
-            }
-            _ => Ok(status.exit_code()),
-        },
-        Outcome::Failed(failure) => {
-            Err(Failure::new(failure.message.clone()).with_code(failure.exit_code()))
-        }
-        Outcome::Interrupted(signal) => {
-            // The connection is closed, so the monitor kills the workload and tidies up.
-            let _ = monitor.process.wait();
-            Ok(u8::try_from(signal).map_or(u8::MAX, |signal| 128u8.saturating_add(signal)))
-        }
+    if detach && matches!(joint.answer, Some(Answer::Done)) {
+        output::print(&format!("{id}\n"))?;
+        return Ok(0);
+    }
+    match joint.outcome {
+        // The connection is closed, so the monitor kills the workload and tidies up.
+        Outcome::Interrupted(_) => drop(monitor.process.wait()),
         Outcome::Disconnected => {
             // Reaped, it no longer holds the container's lock.
             let _ = monitor.process.wait();
             engine.recover()?;
-            Err(Failure::new(MONITOR_DIED))
         }
+        _ => {}
     }
+    joint.code(MONITOR_DIED)
 }
 
-fn own_terminal_size() -> Option<TerminalSize> {
-    terminal_size(io::stdin().as_fd()).or_else(|| terminal_size(io::stdout().as_fd()))
+/// `create`.
+pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
+    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let order = args.order(false)?;
+    let record = system::engine()?.create_only(order).map_err(explain)?;
+    if let Some(file) = cidfile {
+        file.write(&record.id)?;
+    }
+    output::print(&format!("{}\n", record.id))
 }
 
 fn explain(error: ContainerError) -> Failure {
@@ -149,7 +151,7 @@ impl CidFile {
 /// Whether a command line is to be forwarded with its terminal and input: see [`forward`].
 pub(crate) fn wants(args: &RunArgs) -> forward::Streams {
     forward::Streams {
-        stdin: args.interactive,
-        terminal: args.tty,
+        stdin: args.interactive && !args.detach,
+        terminal: args.tty && !args.detach,
     }
 }

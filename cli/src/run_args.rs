@@ -1,9 +1,11 @@
 //! The flags of `run`, and what they ask of the engine.
 
 use crate::failure::Failure;
+use crate::life_args::{DetachKeys, HealthArgs, LogDriver, LogOpt};
 use clap::{Args, ValueEnum};
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
+use hullbox_engine::plan::life::{Life, LogOptions, Restart};
 use hullbox_engine::plan::units::{
     Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
 };
@@ -44,6 +46,9 @@ pub(crate) struct RunArgs {
     /// Give it a terminal
     #[arg(short, long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
     pub(crate) tty: bool,
+    /// Run it in the background, and print its id
+    #[arg(short, long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) detach: bool,
     /// Remove the container when it ends
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
     pub(crate) rm: bool,
@@ -122,6 +127,23 @@ pub(crate) struct RunArgs {
     /// Signal that stops it
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<Signal>,
+    /// Seconds from that signal to SIGKILL; -1 for no end
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    stop_timeout: Option<i64>,
+    /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<Restart>,
+    /// What of its output is kept: json-file or none
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "DRIVER")]
+    log_driver: Option<LogDriver>,
+    /// max-size=SIZE, max-file=N
+    #[arg(long, value_name = "OPTION")]
+    log_opt: Vec<LogOpt>,
+    #[command(flatten)]
+    health: HealthArgs,
+    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<DetachKeys>,
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:IP")]
     add_host: Vec<HostEntry>,
@@ -244,8 +266,9 @@ impl std::str::FromStr for Sysctl {
 
 impl RunArgs {
     /// The order for the engine. Reads environment files.
-    pub(crate) fn order(self) -> Result<RunOrder, Failure> {
+    pub(crate) fn order(self, detach: bool) -> Result<RunOrder, Failure> {
         let env = self.environment()?;
+        let life = self.life(detach)?;
         let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
         let request = RunRequest {
             isolation: match self.isolation {
@@ -294,6 +317,7 @@ impl RunArgs {
             dns_option: self.dns_option,
             sysctls: self.sysctl.into_iter().map(|s| (s.0, s.1)).collect(),
             labels: self.label,
+            life,
         };
         Ok(RunOrder {
             image: self.image,
@@ -304,6 +328,30 @@ impl RunArgs {
                 PullArg::Always => PullPolicy::Always,
             },
             request,
+        })
+    }
+
+    fn life(&self, detach: bool) -> Result<Life, Failure> {
+        let restart = self.restart.unwrap_or_default();
+        if self.rm && restart != Restart::No {
+            return Err(Failure::new("--rm and --restart exclude each other"));
+        }
+        let mut log = LogOptions {
+            keep: self.log_driver != Some(LogDriver::None),
+            ..LogOptions::default()
+        };
+        for option in &self.log_opt {
+            match *option {
+                LogOpt::MaxSize(bytes) => log.max_size_bytes = bytes,
+                LogOpt::MaxFile(count) => log.max_files = count,
+            }
+        }
+        Ok(Life {
+            stop_timeout_s: self.stop_timeout,
+            restart,
+            log,
+            health: self.health.health()?,
+            stdin_once: self.interactive && !detach,
         })
     }
 

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         stdin: bundle.process.stdin,
         tty: bundle.process.terminal.is_some(),
         sig_proxy: true,
+        detach: None,
     };
     let frames = [
         Frame::Setup(Box::new(bundle.setup.clone())),

@@ -122,7 +122,10 @@ mod tests {
         assert!(fs::metadata(&newest).unwrap().len() <= MAX_SIZE + 2000);
         let text = fs::read_to_string(&newest).unwrap();
         let event: Event = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!((event.kind.as_str(), event.action.as_str()), ("container", "start"));
+        assert_eq!(
+            (event.kind.as_str(), event.action.as_str()),
+            ("container", "start")
+        );
         assert!(text.contains("\"ID\":\"abc\"") && older.exists());
         fs::remove_dir_all(dir).unwrap();
     }

@@ -85,6 +85,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         stdin: spec.stdin,
         tty: spec.terminal.is_some(),
         sig_proxy: true,
+        detach: None,
     };
     let exec = Frame::Exec {
         session: 0,

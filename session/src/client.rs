@@ -1,8 +1,10 @@
 //! The user's end: our own standard streams, terminal and signals, joined to one session.
 
+mod detach;
 mod signals;
 mod terminal;
 
+pub use detach::Detach;
 pub use terminal::terminal_size;
 
 use crate::connection::{Connection, ConnectionError};
@@ -16,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use terminal::RawTerminal;
 
 /// How to join.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AttachOptions {
     /// The session, as in its `Exec`.
     pub session: u32,
@@ -28,6 +30,8 @@ pub struct AttachOptions {
     /// Send on the signals that we get (`--sig-proxy`). With a raw terminal none is sent on,
     /// as in Docker: what ends us then leaves the process alone.
     pub sig_proxy: bool,
+    /// How to leave from a terminal without ending the process; `None`: not at all.
+    pub detach: Option<Detach>,
 }
 
 /// How it ended.
@@ -42,6 +46,8 @@ pub enum Outcome {
     /// This signal, which is not one to send on, asks ourselves to end. The terminal is
     /// restored; the process runs on as far as we know.
     Interrupted(i32),
+    /// The user typed the keys of [`AttachOptions::detach`].
+    Detached,
 }
 
 /// Why joining failed.
@@ -128,11 +134,12 @@ pub fn attach_streams(
     let terminal = raw.then(|| RawTerminal::enter(streams.stdin)).transpose();
     let client = Client {
         connection,
-        options,
         streams,
         signals,
         terminal: terminal.map_err(AttachError::Terminal)?,
         input: options.stdin,
+        options,
+        keys: detach::Watcher::default(),
         credit: INITIAL_CREDIT as usize,
         outputs: [output(streams.stdout), output(streams.stderr)],
         outcome: None,
@@ -157,6 +164,7 @@ struct Client<'a> {
     terminal: Option<RawTerminal>,
     /// Our input is still to be read.
     input: bool,
+    keys: detach::Watcher,
     /// Bytes of it that may be sent.
     credit: usize,
     outputs: [Sink; 2],
@@ -201,8 +209,8 @@ impl Client<'_> {
                     sink.write_queued();
                 }
             }
-            if ready.input {
-                self.read_input()?;
+            if ready.input && self.read_input()? {
+                return self.leave();
             }
             if ready.connection && !self.fill()? {
                 self.decode(observer)?;
@@ -357,22 +365,53 @@ impl Client<'_> {
         })
     }
 
-    fn read_input(&mut self) -> Result<(), ConnectionError> {
+    /// Passes our input on; true if the user wants to leave.
+    fn read_input(&mut self) -> Result<bool, ConnectionError> {
         let (session, stream) = (self.options.session, Stream::Stdin);
         let limit = self.credit.min(MAX_DATA);
-        let read = self
-            .connection
-            .send_from(self.streams.stdin, session, stream, limit);
+        let mut leave = false;
+        let read = match self.options.detach.as_ref() {
+            Some(detach) if self.terminal.is_some() => {
+                // A key sequence's beginning was held back and may have to follow now.
+                let room = limit.saturating_sub(detach.keys.len()).clamp(1, 4096);
+                let mut typed = vec![0; room];
+                rustix::io::read(self.streams.stdin, &mut typed).inspect(|&read| {
+                    let pass;
+                    (pass, leave) = self.keys.filter(&detach.keys, &typed[..read]);
+                    if !pass.is_empty() {
+                        self.credit = self.credit.saturating_sub(pass.len());
+                        // At most 4096 bytes and the keys: they fit a frame.
+                        let _ = self.connection.send_data(session, stream, &pass);
+                    }
+                })
+            }
+            _ => self
+                .connection
+                .send_from(self.streams.stdin, session, stream, limit)
+                .inspect(|read| self.credit -= read),
+        };
         match read {
-            Ok(read @ 1..) => self.credit -= read,
-            Err(Errno::WOULDBLOCK) => {}
+            Ok(1..) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             // An end, or an input that cannot be read, such as one that is closed.
-            Ok(_) | Err(_) => {
+            Ok(0) | Err(_) => {
                 self.input = false;
                 self.connection.send(&Frame::Eof { session, stream })?;
             }
         }
-        Ok(())
+        Ok(leave)
+    }
+
+    /// Says that we leave, and leaves.
+    fn leave(mut self) -> Result<Outcome, AttachError> {
+        if let Some(detach) = self.options.detach.take() {
+            self.connection.send(&detach.frame)?;
+        }
+        while self.connection.pending() > 0 {
+            let mut fds = [PollFd::new(&self.connection, PollFlags::OUT)];
+            wait_for(&mut fds, None)?;
+            self.connection.flush()?;
+        }
+        self.conclude(Outcome::Detached)
     }
 
     /// Acts on the signals that came; returns one that is meant for ourselves.

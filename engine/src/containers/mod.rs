@@ -1,9 +1,11 @@
 //! What front ends do with containers: make and start, talk to, remove, and tidy up after the dead.
 
+mod check;
 mod errand;
 mod launch;
 mod talk;
 
+pub use check::Finding;
 pub use errand::Errand;
 pub use launch::{Created, Launch};
 pub use talk::{ExecOrder, Joined};

@@ -115,16 +115,44 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn pause(&self, record: &Record, pause: bool) -> Result<(), ContainerError> {
-        let request = if pause { Request::Freeze } else { Request::Thaw };
+        let request = if pause {
+            Request::Freeze
+        } else {
+            Request::Thaw
+        };
         self.done(record, &Command::Ask(request))
     }
 
-    /// Sets limits of a running container; 0 leaves one as it is.
+    /// Sets limits, of a running container at once, and for its next start; 0 leaves one as it is.
     ///
     /// # Errors
-    /// [`ContainerError`].
-    pub fn limit(&self, record: &Record, limits: CgroupLimits) -> Result<(), ContainerError> {
-        self.done(record, &Command::Ask(Request::Limit(limits)))
+    /// [`ContainerError`]; nothing has changed then.
+    pub fn update(&mut self, record: &Record, limits: CgroupLimits) -> Result<(), ContainerError> {
+        let vm_bytes = u64::from(record.spec.memory_mib) << 20;
+        if vm_bytes > 0 && limits.memory_bytes > vm_bytes {
+            return Err(ContainerError::Refused(format!(
+                "a microVM cannot grow: container {} was made with {} MiB",
+                record.name, record.spec.memory_mib
+            )));
+        }
+        match self.done(record, &Command::Ask(Request::Limit(limits))) {
+            Ok(()) | Err(ContainerError::NotRunning(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.state.change_spec(&record.id, |spec| {
+            let kept = &mut spec.setup.limits;
+            for (new, old) in [
+                (limits.memory_bytes, &mut kept.memory_bytes),
+                (limits.pids, &mut kept.pids),
+                (limits.cpu_quota_us, &mut kept.cpu_quota_us),
+            ] {
+                if new > 0 {
+                    *old = new;
+                }
+            }
+        })?;
+        self.emit(record, "update");
+        Ok(())
     }
 
     /// Replaces a container's restart policy.

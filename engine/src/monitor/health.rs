@@ -207,12 +207,18 @@ mod tests {
             }
         };
         let early = check(1000, Some(1));
-        assert_eq!((early.status, early.failing_streak), (HealthStatus::Starting, 0));
+        assert_eq!(
+            (early.status, early.failing_streak),
+            (HealthStatus::Starting, 0)
+        );
         assert_eq!(check(3000, Some(1)).failing_streak, 1);
         let late = check(4000, None);
         assert_eq!((late.status, late.exit_code), (HealthStatus::Unhealthy, -1));
         assert!(late.changed && late.output.contains("timeout"));
         let well = check(5000, Some(0));
-        assert_eq!((well.status, well.failing_streak), (HealthStatus::Healthy, 0));
+        assert_eq!(
+            (well.status, well.failing_streak),
+            (HealthStatus::Healthy, 0)
+        );
     }
 }

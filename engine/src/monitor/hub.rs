@@ -161,7 +161,11 @@ impl<'a> Hub<'a> {
             observer: parts.observer,
             backend: parts.backend,
         };
-        if let Some(owner) = hub.clients.iter().find(|c| matches!(c.role, Role::Attached { .. })) {
+        if let Some(owner) = hub
+            .clients
+            .iter()
+            .find(|c| matches!(c.role, Role::Attached { .. }))
+        {
             hub.work.input.claim(owner.id);
         }
         match hub.backend.link()? {

@@ -276,7 +276,11 @@ mod tests {
             log.add(Stream::Stdout, &[b'x'; 5000]);
         }
         assert!(fs::metadata(path(&dir)).unwrap().len() <= 100_000);
-        assert!(lines(&path(&dir)).iter().all(|line| line.1.len() <= MAX_LINE));
+        assert!(
+            lines(&path(&dir))
+                .iter()
+                .all(|line| line.1.len() <= MAX_LINE)
+        );
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(dir).unwrap();
     }

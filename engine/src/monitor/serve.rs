@@ -135,7 +135,11 @@ impl Life {
                 && restart.get().applies(end.exit_code, restarts);
             if again {
                 restarts = restarts.saturating_add(1);
-                short_runs = if begun.elapsed() < GOOD_RUN { short_runs + 1 } else { 0 };
+                short_runs = if begun.elapsed() < GOOD_RUN {
+                    short_runs + 1
+                } else {
+                    0
+                };
                 let noted = recorder.state.set_restarting(id, &end, restarts);
                 noted.map_err(io::Error::other)?;
                 let frame = ran.ending.frame(&ran.cause);

@@ -16,9 +16,7 @@ pub(super) const GOOD_RUN: Duration = Duration::from_secs(10);
 
 /// How long to wait before a restart, after so many runs in a row that were short.
 pub(super) fn pause(short_runs: u32) -> Duration {
-    FIRST
-        .saturating_mul(1 << short_runs.min(16))
-        .min(LONGEST)
+    FIRST.saturating_mul(1 << short_runs.min(16)).min(LONGEST)
 }
 
 /// Waits, and answers meanwhile. False if somebody wants the container to stay ended; who asked for

@@ -22,8 +22,6 @@ pub struct Life {
     pub health: Option<Health>,
     /// Standard input ends with the first client that was attached to it.
     pub stdin_once: bool,
-    /// Largest size of the writable layer, in bytes (`--storage-opt size=`).
-    pub storage_bytes: Option<u64>,
 }
 
 /// When a container that ended is started again.

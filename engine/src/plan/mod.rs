@@ -120,7 +120,8 @@ pub fn plan(
         }
         None => short_id(id).to_owned(),
     };
-    let argv = command(&request, &image)?;
+    let (entrypoint, cmd) = command(&request, &image)?;
+    let argv: Vec<_> = entrypoint.iter().chain(&cmd).cloned().collect();
     let env = environment(&request, &image, &hostname);
     check_size(&argv, &env)?;
     let cwd = workdir(&request, &image)?;
@@ -204,6 +205,8 @@ pub fn plan(
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
         stop_signal: stop_signal.0,
+        entrypoint,
+        cmd,
         life: request.life,
         auto_remove: request.auto_remove,
         labels: image
@@ -214,9 +217,12 @@ pub fn plan(
     })
 }
 
+/// ENTRYPOINT and CMD.
+type CommandLine = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
 /// Docker's rule: `--entrypoint` replaces the image's ENTRYPOINT and forgets its CMD; arguments
 /// replace CMD; what is left is joined.
-fn command(request: &RunRequest, image: &ImageDefaults) -> Result<Vec<Vec<u8>>, PlanError> {
+fn command(request: &RunRequest, image: &ImageDefaults) -> Result<CommandLine, PlanError> {
     let (entrypoint, cmd): (Vec<Vec<u8>>, &[Vec<u8>]) = match &request.entrypoint {
         Some(program) if program.is_empty() => (Vec::new(), &[]),
         Some(program) => (vec![program.clone()], &[]),
@@ -227,11 +233,12 @@ fn command(request: &RunRequest, image: &ImageDefaults) -> Result<Vec<Vec<u8>>, 
     } else {
         &request.args
     };
-    let argv: Vec<_> = entrypoint.into_iter().chain(arguments.to_vec()).collect();
-    if argv.first().is_none_or(Vec::is_empty) {
+    let first = entrypoint.first().or_else(|| arguments.first());
+    if first.is_none_or(Vec::is_empty) {
         return Err(PlanError::NoCommand);
     }
-    Ok(argv)
+    let arguments = arguments.to_vec();
+    Ok((entrypoint, arguments))
 }
 
 /// As Docker orders it: PATH, HOSTNAME and TERM first, then what was typed over what the image

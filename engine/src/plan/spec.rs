@@ -23,6 +23,12 @@ pub struct ContainerSpec {
     pub memory_mib: u32,
     /// What `stop` sends first.
     pub stop_signal: u8,
+    /// The first part of the workload's command line, which an image keeps as ENTRYPOINT.
+    #[serde(default)]
+    pub entrypoint: Vec<Vec<u8>>,
+    /// The rest of it, which an image keeps as CMD.
+    #[serde(default)]
+    pub cmd: Vec<Vec<u8>>,
     /// How it lives on.
     #[serde(default)]
     pub life: Life,

@@ -72,7 +72,11 @@ impl State {
     /// # Errors
     /// The database fails.
     pub fn set_paused(&self, id: &str, paused: bool) -> Result<(), StateError> {
-        let phase = if paused { Phase::Paused } else { Phase::Running };
+        let phase = if paused {
+            Phase::Paused
+        } else {
+            Phase::Running
+        };
         self.database.execute(
             "UPDATE containers SET phase = ?2 WHERE id = ?1",
             params![id, phase.as_str()],

@@ -327,6 +327,18 @@ impl State {
             .map_err(StateError::io("lock", &self.lock_file))
     }
 
+    /// What SQLite finds wrong with the database's file.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn problems(&self) -> Result<Vec<String>, StateError> {
+        let mut statement = self.database.prepare("PRAGMA integrity_check(20)")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let mut problems = rows.collect::<Result<Vec<_>, _>>()?;
+        problems.retain(|problem| problem != "ok");
+        Ok(problems)
+    }
+
     /// Moves the database's log into the database, if nobody else is at work. Whoever opens it
     /// alone reads the whole log first, so the next command is the faster for it. For when
     /// nobody waits: it syncs.

@@ -15,6 +15,7 @@ const OPTIONS: AttachOptions = AttachOptions {
     stdin: false,
     tty: false,
     sig_proxy: false,
+    detach: None,
 };
 
 struct Peer {
@@ -288,6 +289,7 @@ fn signals_are_sent_on() {
     };
     let options = AttachOptions {
         sig_proxy: true,
+        detach: None,
         ..OPTIONS
     };
     let mut raise = |_: &Frame| {
@@ -357,7 +359,8 @@ fn a_terminal_is_raw_meanwhile_and_restored_on_every_end() {
         assert!(is_raw(&slave));
         rustix::io::write(&master, b"\x03").unwrap();
     };
-    let outcome = attach_streams(connection, &[], options, streams, &mut type_ctrl_c).unwrap();
+    let outcome =
+        attach_streams(connection, &[], options.clone(), streams, &mut type_ctrl_c).unwrap();
     assert_eq!(outcome, Outcome::Exited(ExitStatus::Code(0)));
     let Frame::Data { bytes, .. } = typist.join().unwrap() else {
         panic!("Ctrl-C is no data");
@@ -371,14 +374,15 @@ fn a_terminal_is_raw_meanwhile_and_restored_on_every_end() {
     let mut terminate = |_: &Frame| {
         let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
     };
-    let outcome = attach_streams(connection, &[], options, streams, &mut terminate).unwrap();
+    let outcome =
+        attach_streams(connection, &[], options.clone(), streams, &mut terminate).unwrap();
     assert_eq!(outcome, Outcome::Interrupted(15));
     assert!(!is_raw(&slave));
 
     // A violation, and a panic whose hook must do it.
     let (connection, mut peer) = pair();
     peer.socket.write_all(&[0xff; 32]).unwrap();
-    attach_streams(connection, &[], options, streams, &mut |_| {}).unwrap_err();
+    attach_streams(connection, &[], options.clone(), streams, &mut |_| {}).unwrap_err();
     assert!(!is_raw(&slave));
     let (connection, mut peer) = pair();
     peer.send(&Frame::Log("panic now".into()));

@@ -157,6 +157,7 @@ fn run(argv: &[&str], input: Vec<u8>) -> (Outcome, Vec<u8>, Vec<u8>) {
         stdin: true,
         tty: false,
         sig_proxy: false,
+        detach: None,
     };
     let exec = Frame::Exec {
         session: 0,

@@ -255,7 +255,10 @@ impl Hub<'_> {
         let client = &mut self.clients[at];
         let refused = match (self.work.started, self.paused) {
             (false, _) => Some(NOT_RUNNING),
-            (true, true) => Some("the container is paused: unpause it first"),
+            // What the agent does itself is not frozen.
+            (true, true) if spec.builtin.is_none() => {
+                Some("the container is paused: unpause it first")
+            }
             _ => None,
         };
         if let Some(why) = refused {

@@ -4,11 +4,11 @@ use super::sessions::{Exec, Owner};
 use super::{CAUSE_LIMIT, Deadline, Guest, Hub};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::Answer;
+use crate::monitor::health::Task;
 use crate::monitor::rules::{
     Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, note, one_line,
 };
 use crate::monitor::streams::{OUTPUTS, Shared, index};
-use crate::monitor::health::Task;
 use hullbox_protocol::{Failure, Frame, Incoming, Reply, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;
@@ -82,7 +82,9 @@ impl Hub<'_> {
                     stream,
                     bytes,
                 } => self.take_output(session, stream, bytes)?,
-                Incoming::Frame(Frame::Reply { number, reply }) => self.take_reply(number, reply)?,
+                Incoming::Frame(Frame::Reply { number, reply }) => {
+                    self.take_reply(number, reply)?
+                }
                 Incoming::Frame(frame) => {
                     let ending = match session_of(&frame) {
                         WORKLOAD => self.take_workload(&frame)?,

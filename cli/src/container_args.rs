@@ -1,0 +1,304 @@
+//! What can be typed for containers that are there.
+
+use crate::life_args::DetachKeys;
+use clap::Args;
+use hullbox_engine::plan::life::Restart;
+use hullbox_engine::plan::units::{Bytes, NanoCpus, Signal};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Attach to its output, and pass signals on
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Attach to its input
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<DetachKeys>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Signal instead of the container's own
+    #[arg(short, long)]
+    pub(crate) signal: Option<Signal>,
+    /// Seconds until SIGKILL; -1 for no end
+    #[arg(
+        short = 't',
+        long = "timeout",
+        alias = "time",
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
+    pub(crate) timeout_s: Option<i64>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// Which signal
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: Signal,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NamesArgs {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenameArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+    /// Its new name
+    #[arg(value_name = "NEW_NAME")]
+    pub(crate) new_name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  hullbox exec -it web sh")]
+pub(crate) struct ExecArgs {
+    /// Run it in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable; NAME alone takes the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Who runs it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// With all capabilities
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<DetachKeys>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+    /// The program and its arguments
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) argv: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Leave its input alone
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Pass signals on
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "true", hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
+    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<DetachKeys>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on while the container runs
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what came at or after this time, or this long ago: 2026-11-21T12:00:00Z, 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only what came before this time, or this long ago
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only the last N lines, or all
+    #[arg(short = 'n', long, value_name = "N", default_value = "all")]
+    pub(crate) tail: String,
+    /// Show when each line came
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+    /// As for ps(1): none, -ef or aux
+    #[arg(
+        value_name = "OPTIONS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The stopped ones too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Once, not again and again
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Names or ids; all that run if none
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// CPUs, at most as many as it started with
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<NanoCpus>,
+    /// Memory, at most as much as a microVM started with
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<Bytes>,
+    /// Most processes
+    #[arg(long, value_name = "N")]
+    pub(crate) pids_limit: Option<i64>,
+    /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<Restart>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// From this time, or this long ago: 2026-11-21T12:00:00Z, 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Until this time; without it there is no end
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Only what fits: `container=`, `event=`, `type=`, `image=`, `label=`
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+    /// `json` or a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hullbox cp web:/etc/hosts .\n  hullbox cp page.html web:/srv/\n  tar c dir | hullbox cp - web:/srv"
+)]
+pub(crate) struct CpArgs {
+    /// Keep owners
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Copy what a symbolic link leads to
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Say nothing
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// CONTAINER:PATH, a path here, or - for a tar archive
+    #[arg(value_name = "FROM", allow_hyphen_values = true)]
+    pub(crate) from: OsString,
+    /// CONTAINER:PATH, a path here, or - for a tar archive
+    #[arg(value_name = "TO", allow_hyphen_values = true)]
+    pub(crate) to: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  hullbox commit -c 'CMD [\"nginx\"]' web mine:v2")]
+pub(crate) struct CommitArgs {
+    /// Who made it
+    #[arg(short, long)]
+    pub(crate) author: Option<String>,
+    /// Apply a Dockerfile instruction (CMD, ENTRYPOINT, ENV, USER, WORKDIR, …)
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub(crate) changes: Vec<String>,
+    /// Note this message in the image's history
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// Pause the container meanwhile
+    #[arg(short, long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "true", hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) pause: bool,
+    /// Name or id of a container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+    /// Name of the new image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Remove only what fits: `until=TIME`, `label=KEY[=VALUE]`
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+    /// `system prune`: images without a container too, not just those without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Mend what can be mended
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Do not read whole layers
+    #[arg(long)]
+    pub(crate) quick: bool,
+}

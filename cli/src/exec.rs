@@ -1,0 +1,104 @@
+//! `exec` and `attach`.
+
+use crate::container_args::{AttachArgs, ExecArgs};
+use crate::failure::Failure;
+use crate::join::{check_terminal, join, own_terminal_size};
+use crate::run::MONITOR_DIED;
+use crate::{forward, system};
+use hullbox_engine::containers::{ContainerError, ExecOrder};
+use hullbox_engine::plan::environment;
+use hullbox_engine::state::{Phase, Record};
+use hullbox_session::client::AttachOptions;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// What it means when the connection of a process breaks before its end.
+const CONTAINER_GONE: &str = "the container ended";
+
+pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
+    let attached = !args.detach;
+    if attached {
+        check_terminal(args.tty, args.interactive)?;
+    }
+    let engine = system::engine()?;
+    let record = engine.find(&args.name)?;
+    check_running(&record)?;
+    let mut env = Vec::new();
+    for path in &args.env_file {
+        env.extend(environment::from_file(path, &environment::own)?);
+    }
+    for argument in args.env {
+        env.push(environment::from_argument(
+            &argument.into_vec(),
+            &environment::own,
+        )?);
+    }
+    let order = ExecOrder {
+        argv: args.argv.into_iter().map(OsString::into_vec).collect(),
+        env,
+        workdir: args.workdir,
+        user: args.user,
+        terminal: args.tty.then(|| own_terminal_size().unwrap_or_default()),
+        interactive: args.interactive && attached,
+        privileged: args.privileged,
+    };
+    let joined = engine.exec(&record, order, args.detach)?;
+    let keys = args.detach_keys.unwrap_or_default().detach();
+    let options = AttachOptions {
+        session: 0,
+        stdin: args.interactive && attached,
+        tty: args.tty && attached,
+        sig_proxy: attached,
+        detach: keys.filter(|_| args.tty && args.interactive && attached),
+    };
+    let joint = join(joined.connection, options)?;
+    if args.detach && joint.started {
+        return Ok(0);
+    }
+    joint.code(CONTAINER_GONE)
+}
+
+pub(crate) fn attach(args: AttachArgs) -> Result<u8, Failure> {
+    let engine = system::engine()?;
+    let record = engine.find(&args.name)?;
+    check_running(&record)?;
+    let tty = record.spec.process.terminal.is_some();
+    let stdin = record.spec.process.stdin && !args.no_stdin;
+    check_terminal(tty, stdin)?;
+    let joined = engine.attach(&record, stdin)?;
+    let keys = args.detach_keys.unwrap_or_default().detach();
+    let options = AttachOptions {
+        session: 0,
+        stdin,
+        tty,
+        sig_proxy: args.sig_proxy,
+        detach: keys.filter(|_| tty && stdin),
+    };
+    join(joined.connection, options)?.code(MONITOR_DIED)
+}
+
+fn check_running(record: &Record) -> Result<(), Failure> {
+    match record.phase {
+        Phase::Running | Phase::Starting => Ok(()),
+        Phase::Paused => Err(Failure::new(format!("container {} is paused", record.name))
+            .with_hint(format!(
+                "let it go on with 'hullbox unpause {}'",
+                record.name
+            ))),
+        Phase::Restarting => Err(Failure::new(format!(
+            "container {} is restarting: wait until it runs",
+            record.name
+        ))),
+        Phase::Created | Phase::Exited => {
+            Err(ContainerError::NotRunning(record.name.clone()).into())
+        }
+    }
+}
+
+/// What `exec` does with our streams.
+pub(crate) const fn wants(args: &ExecArgs) -> forward::Streams {
+    forward::Streams {
+        stdin: args.interactive && !args.detach,
+        terminal: args.tty && !args.detach,
+    }
+}

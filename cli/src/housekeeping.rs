@@ -1,0 +1,148 @@
+//! `system df`, `system check` and `system prune`.
+
+use crate::app::FormatArgs;
+use crate::container_args::{CheckArgs, PruneArgs};
+use crate::failure::Failure;
+use crate::output::{self, Column, Format};
+use crate::text::size;
+use crate::{image_store, lifecycle, system};
+use hullbox_image::{CheckOptions, PruneOptions, Severity};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+const DF: [Column; 5] = [
+    ("TYPE", "Type"),
+    ("TOTAL", "TotalCount"),
+    ("ACTIVE", "Active"),
+    ("SIZE", "Size"),
+    ("RECLAIMABLE", "Reclaimable"),
+];
+
+pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
+    let format = Format::parse(args.format.as_deref())?;
+    let engine = system::engine()?;
+    let usage = engine.images()?.usage(&mut |id| engine.image_use(id))?;
+    let (mut total, mut active, mut bytes, mut free) = (0u64, 0u64, 0u64, 0u64);
+    for record in engine.state().list()? {
+        let own = disk_use(&engine.roots().container_dir(&record.id));
+        total += 1;
+        bytes += own;
+        if record.is_active() {
+            active += 1;
+        } else {
+            free += own;
+        }
+    }
+    let share = |part: u64, whole: u64| match whole {
+        0 => size(part),
+        _ => format!("{} ({}%)", size(part), part * 100 / whole),
+    };
+    let rows = [
+        json!({
+            "Type": "Images",
+            "TotalCount": usage.images.to_string(),
+            "Active": usage.active.to_string(),
+            "Size": size(usage.size_bytes),
+            "Reclaimable": share(usage.reclaimable_bytes, usage.size_bytes),
+            "DiskUse": size(usage.disk_bytes),
+        }),
+        json!({
+            "Type": "Containers",
+            "TotalCount": total.to_string(),
+            "Active": active.to_string(),
+            "Size": size(bytes),
+            "Reclaimable": share(free, bytes),
+            "DiskUse": size(bytes),
+        }),
+    ];
+    output::rows(&rows, &DF, &format)
+}
+
+/// Space that a directory of ours takes, in bytes. What cannot be looked at counts nothing.
+fn disk_use(dir: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            bytes += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
+
+/// Exit code 1 if something is wrong and stays so.
+pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let engine = system::engine()?;
+    let options = CheckOptions {
+        repair: args.repair,
+        quick: args.quick,
+    };
+    let mut store = engine.images()?;
+    let images = store.check(options, &mut |id| engine.image_use(id))?;
+    let containers = engine.check(args.repair)?;
+    let mut text = String::new();
+    for finding in &images.findings {
+        let severity = match finding.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let path = finding
+            .path
+            .as_ref()
+            .map(|path| format!(" ({})", path.display()))
+            .unwrap_or_default();
+        let mended = if finding.repaired { ": mended" } else { "" };
+        text.push_str(&format!("{severity}: {}{path}{mended}\n", finding.what));
+    }
+    for finding in &containers {
+        let mended = if finding.repaired { ": mended" } else { "" };
+        text.push_str(&format!("warning: {}{mended}\n", finding.what));
+    }
+    let sound = images.is_sound() && containers.iter().all(|finding| finding.repaired);
+    text.push_str(&format!(
+        "{}: {} images, {} layers, {} of layers verified, {} containers\n",
+        if sound { "sound" } else { "NOT sound" },
+        images.images,
+        images.layers,
+        size(images.verified_bytes),
+        engine.state().list()?.len(),
+    ));
+    output::print(&text)?;
+    Ok(u8::from(!sound))
+}
+
+pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
+    let what = if args.all {
+        "all stopped containers and all images without a container"
+    } else {
+        "all stopped containers and all images without a name"
+    };
+    let warning = format!("WARNING! This will remove {what}.");
+    if !args.force && !image_store::confirm(&warning)? {
+        return Ok(());
+    }
+    let mut text = String::new();
+    let removed = lifecycle::prune_containers(&args.filters)?;
+    if !removed.is_empty() {
+        text.push_str(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")));
+    }
+    let engine = system::engine()?;
+    let options = PruneOptions {
+        all: args.all,
+        ..PruneOptions::default()
+    };
+    let pruned = engine
+        .images()?
+        .prune(&options, &mut |id| engine.image_use(id))?;
+    text.push_str(&image_store::told(&pruned));
+    output::print(&text)
+}

@@ -1,0 +1,82 @@
+//! Joining our streams to a process behind a wall, and what its end means for our exit code.
+
+use crate::failure::Failure;
+use hullbox_engine::monitor::control::{self, Answer};
+use hullbox_protocol::{Frame, TerminalSize};
+use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
+use rustix::termios::isatty;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// How it went.
+pub(crate) struct Joint {
+    pub(crate) outcome: Outcome,
+    /// The process ran at some time.
+    pub(crate) started: bool,
+    /// What the monitor answered instead of joining us to anything.
+    pub(crate) answer: Option<Answer>,
+    /// Our own output failed.
+    output: Option<io::Error>,
+}
+
+/// Joins until one side ends it.
+pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint, Failure> {
+    let (mut started, mut answer) = (false, None);
+    let mut observe = |frame: &Frame| match frame {
+        Frame::Started { .. } => started = true,
+        Frame::Local(_) => answer = control::from_frame(frame),
+        _ => {}
+    };
+    let (outcome, output) = match attach(connection, &[], options, &mut observe) {
+        Ok(outcome) => (outcome, None),
+        Err(AttachError::Output { outcome, source }) => (*outcome, Some(source)),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Joint {
+        outcome,
+        started,
+        answer,
+        output,
+    })
+}
+
+impl Joint {
+    /// Our exit code. `gone` says what it means that the connection broke.
+    pub(crate) fn code(self, gone: &str) -> Result<u8, Failure> {
+        match self.outcome {
+            Outcome::Exited(status) => match self.output {
+                // The workload's own end counts, as with a pipe that the shell made.
+                Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(Failure::of("cannot write the output", &error)
+                        .with_code(status.exit_code()))
+                }
+                _ => Ok(status.exit_code()),
+            },
+            Outcome::Failed(failure) => {
+                Err(Failure::new(failure.message.clone()).with_code(failure.exit_code()))
+            }
+            Outcome::Interrupted(signal) => {
+                Ok(u8::try_from(signal).map_or(u8::MAX, |signal| 128u8.saturating_add(signal)))
+            }
+            Outcome::Detached => Ok(0),
+            Outcome::Disconnected => match self.answer {
+                Some(Answer::Failed(why)) => Err(Failure::new(why)),
+                _ => Err(Failure::new(gone)),
+            },
+        }
+    }
+}
+
+/// `-it` wants a terminal to be typed at.
+pub(crate) fn check_terminal(tty: bool, interactive: bool) -> Result<(), Failure> {
+    if tty && interactive && !isatty(io::stdin().as_fd()) {
+        return Err(Failure::new("the input device is not a terminal")
+            .with_hint("leave out -t, or run it from a terminal"));
+    }
+    Ok(())
+}
+
+/// The size of the terminal we are at, if it is one.
+pub(crate) fn own_terminal_size() -> Option<TerminalSize> {
+    terminal_size(io::stdin().as_fd()).or_else(|| terminal_size(io::stdout().as_fd()))
+}

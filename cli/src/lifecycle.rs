@@ -1,0 +1,272 @@
+//! `start`, `stop` and whatever else moves a container through its life.
+
+use crate::container_args::{
+    KillArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StopArgs, UpdateArgs,
+};
+use crate::failure::Failure;
+use crate::images::one_of;
+use crate::join::{check_terminal, join};
+use crate::run::MONITOR_DIED;
+use crate::{output, system};
+use hullbox_engine::containers::{ContainerError, Engine, Launch};
+use hullbox_engine::monitor::Mode;
+use hullbox_engine::monitor::control::Answer;
+use hullbox_engine::plan::life::STOP_TIMEOUT_S;
+use hullbox_engine::state::Record;
+use hullbox_engine::timing::Timing;
+use hullbox_protocol::CgroupLimits;
+use hullbox_session::client::{AttachOptions, Outcome};
+
+/// Docker's period for `--cpus`.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Does the same to each container; prints the names of those it was done to.
+fn each(
+    names: &[String],
+    mut act: impl FnMut(&mut Engine, &str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut engine = system::engine()?;
+    let mut failures = Vec::new();
+    for name in names {
+        match act(&mut engine, name) {
+            Ok(()) => output::print(&format!("{name}\n"))?,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    one_of(failures)
+}
+
+pub(crate) fn start(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+    if args.attach || args.interactive {
+        if args.names.len() > 1 {
+            return Err(Failure::new("only one container can be attached to"));
+        }
+        return start_attached(args, debug, timing);
+    }
+    each(&args.names, |engine, name| {
+        match start_detached(engine, name, debug) {
+            // As Docker: what runs has been started.
+            Err(StartError::Engine(ContainerError::RunningAlready(_))) => Ok(()),
+            Err(StartError::Engine(error)) => Err(error.into()),
+            Err(StartError::Said(failure)) => Err(failure),
+            Ok(()) => Ok(()),
+        }
+    })?;
+    Ok(0)
+}
+
+enum StartError {
+    Engine(ContainerError),
+    Said(Failure),
+}
+
+impl From<ContainerError> for StartError {
+    fn from(error: ContainerError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), StartError> {
+    let record = engine.find(name)?;
+    let timing = Timing::default();
+    let launch = Launch::prepare_for(engine.roots(), record.id, debug, timing)?;
+    let created = engine.take(launch)?;
+    let monitor = engine.start(created, Mode::Detached)?;
+    let options = AttachOptions {
+        session: 0,
+        stdin: false,
+        tty: false,
+        sig_proxy: false,
+        detach: None,
+    };
+    let joint = join(monitor.connection, options).map_err(StartError::Said)?;
+    if matches!(joint.answer, Some(Answer::Done)) {
+        return Ok(());
+    }
+    let code = joint.code(MONITOR_DIED).map_err(StartError::Said)?;
+    Err(StartError::Said(
+        Failure::new(format!("container {name} did not start")).with_code(code.max(1)),
+    ))
+}
+
+fn start_attached(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+    let mut engine = system::engine()?;
+    let record = engine.find(&args.names[0])?;
+    let tty = record.spec.process.terminal.is_some();
+    let stdin = args.interactive && record.spec.process.stdin;
+    check_terminal(tty, stdin)?;
+    let launch = Launch::prepare_for(engine.roots(), record.id, debug, timing)?;
+    let created = engine.take(launch)?;
+    let mut monitor = engine.start(created, Mode::Attached { stdin })?;
+    let keys = args.detach_keys.unwrap_or_default().detach();
+    let options = AttachOptions {
+        session: 0,
+        stdin,
+        tty,
+        sig_proxy: true,
+        detach: keys.filter(|_| tty && stdin),
+    };
+    let joint = join(monitor.connection, options)?;
+    if matches!(joint.outcome, Outcome::Disconnected) {
+        let _ = monitor.process.wait();
+        engine.recover()?;
+    }
+    joint.code(MONITOR_DIED)
+}
+
+/// How long to wait before SIGKILL: as typed, as the container says, or as Docker does.
+fn timeout_ms(typed_s: Option<i64>, record: &Record) -> Option<u64> {
+    let seconds = typed_s
+        .or(record.spec.life.stop_timeout_s)
+        .unwrap_or_else(|| STOP_TIMEOUT_S.into());
+    // A negative number is no end.
+    let seconds = u64::try_from(seconds).ok()?;
+    Some(seconds.saturating_mul(1000))
+}
+
+fn stop_one(engine: &Engine, name: &str, args: &StopArgs) -> Result<(), Failure> {
+    let record = engine.find(name)?;
+    let timeout_ms = timeout_ms(args.timeout_s, &record);
+    let signal = args.signal.map(|signal| signal.0);
+    Ok(engine.stop(&record, signal, timeout_ms)?)
+}
+
+pub(crate) fn stop(args: &StopArgs) -> Result<(), Failure> {
+    each(&args.names, |engine, name| stop_one(engine, name, args))
+}
+
+pub(crate) fn restart(args: &StopArgs, debug: bool) -> Result<(), Failure> {
+    each(&args.names, |engine, name| {
+        stop_one(engine, name, args)?;
+        engine.recover()?;
+        match start_detached(engine, name, debug) {
+            Ok(()) => Ok(()),
+            Err(StartError::Engine(error)) => Err(error.into()),
+            Err(StartError::Said(failure)) => Err(failure),
+        }
+    })
+}
+
+pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
+    each(&args.names, |engine, name| {
+        let record = engine.find(name)?;
+        engine.signal(&record, args.signal.0)?;
+        if args.signal.0 == 9 {
+            // As in Docker, what was killed has ended when this returns.
+            engine.state().wait_for_end(&record)?;
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn pause(args: &NamesArgs, pause: bool) -> Result<(), Failure> {
+    each(&args.names, |engine, name| {
+        let record = engine.find(name)?;
+        Ok(engine.pause(&record, pause)?)
+    })
+}
+
+pub(crate) fn wait(args: &NamesArgs) -> Result<(), Failure> {
+    let engine = system::engine()?;
+    let mut failures = Vec::new();
+    for name in &args.names {
+        let code = engine
+            .find(name)
+            .and_then(|record| engine.wait(&record))
+            .map_err(Failure::from);
+        match code {
+            Ok(code) => output::print(&format!("{code}\n"))?,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    one_of(failures)
+}
+
+pub(crate) fn rename(args: &RenameArgs) -> Result<(), Failure> {
+    Ok(system::engine()?.rename(&args.name, &args.new_name)?)
+}
+
+pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
+    let limits = CgroupLimits {
+        memory_bytes: args.memory.map_or(0, |bytes| bytes.0),
+        pids: match args.pids_limit {
+            Some(limit) => u64::try_from(limit).unwrap_or(0),
+            None => 0,
+        },
+        cpu_quota_us: args.cpus.map_or(0, |cpus| {
+            cpus.0.saturating_mul(CPU_PERIOD_US) / 1_000_000_000
+        }),
+    };
+    let limited = limits != CgroupLimits::default();
+    if !limited && args.restart.is_none() {
+        return Err(Failure::new("nothing to update")
+            .with_hint("give --memory, --cpus, --pids-limit or --restart"));
+    }
+    each(&args.names, |engine, name| {
+        let record = engine.find(name)?;
+        if limited {
+            engine.update(&record, limits)?;
+        }
+        if let Some(restart) = args.restart {
+            engine.set_restart(&record, restart)?;
+        }
+        Ok(())
+    })
+}
+
+/// `container prune`: what does not run.
+pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
+    if !args.force
+        && !crate::image_store::confirm("WARNING! This will remove all stopped containers.")?
+    {
+        return Ok(());
+    }
+    let removed = prune_containers(&args.filters)?;
+    if !removed.is_empty() {
+        output::print(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn prune_containers(filters: &[String]) -> Result<Vec<String>, Failure> {
+    let engine = system::engine()?;
+    let mut wanted = Vec::new();
+    for text in filters {
+        match output::filter(text)? {
+            ("until", value) => wanted.push((true, crate::when::parse(value)?.to_string())),
+            ("label", value) => wanted.push((false, value.to_owned())),
+            (key, _) => {
+                return Err(Failure::new(format!("no filter is called {key:?}"))
+                    .with_hint("filters are until and label"));
+            }
+        }
+    }
+    let fits = |record: &Record| {
+        wanted
+            .iter()
+            .all(|(until, value)| match (until, value.split_once('=')) {
+                (true, _) => value
+                    .parse::<i64>()
+                    .is_ok_and(|until| record.created_ns < until),
+                (false, Some((key, value))) => record
+                    .spec
+                    .labels
+                    .get(key)
+                    .is_some_and(|have| have == value),
+                (false, None) => record.spec.labels.contains_key(value),
+            })
+    };
+    let mut removed = Vec::new();
+    for record in engine.state().list()? {
+        if record.is_active() || !fits(&record) {
+            continue;
+        }
+        match engine.remove(&record.id, false) {
+            Ok(()) => removed.push(record.id),
+            // Somebody started or removed it meanwhile.
+            Err(ContainerError::Running(_) | ContainerError::State(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(removed)
+}
