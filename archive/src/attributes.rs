@@ -7,8 +7,11 @@ use rustix::io::Errno;
 /// Largest value that Linux has, in bytes (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const MAX: usize = 64 * 1024;
 
+/// Names and values.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Names and values of a file or directory that is open for reading.
-pub(crate) fn read(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub(crate) fn read(fd: impl AsFd) -> Result<Attributes, Errno> {
     let mut list = vec![0; MAX];
     let length = match flistxattr(&fd, &mut list[..]) {
         // Not every filesystem has them.

@@ -15,7 +15,6 @@ mod failure;
 mod machine;
 mod paths;
 mod process;
-mod sessions;
 mod sys;
 
 use hullbox_protocol::AgentEnv;
