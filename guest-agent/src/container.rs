@@ -60,6 +60,22 @@ pub fn run() -> Result<(), String> {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
     wait_connected(&connection)?;
+    converse(connection, signals)
+}
+
+/// Serves a connection that is there already. Gives an exit code.
+pub fn serve(connection: OwnedFd) -> i32 {
+    let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
+    match signals.and_then(|signals| converse(connection, signals)) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("hullbox-agent: {error}");
+            1
+        }
+    }
+}
+
+fn converse(connection: OwnedFd, signals: OwnedFd) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
         pump,

@@ -55,6 +55,12 @@ pub fn channel() -> Result<(StatusReader, StatusWriter), Errno> {
     Ok((StatusReader(reader), StatusWriter(writer)))
 }
 
+impl From<StatusReader> for OwnedFd {
+    fn from(reader: StatusReader) -> Self {
+        reader.0
+    }
+}
+
 impl AsFd for StatusReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
