@@ -4,6 +4,7 @@
 //! ```text
 //! ns-run -l layer.erofs [-l …] -d DIR [-e K=V] [-u USER] [-w DIR] [-i] [-t] [--init] … -- CMD…
 //! ns-run -d DIR --cleanup
+//! ns-run -l … -d DIR --serve … -- CMD…     what the monitor hears, on the socket that is stdin
 //! ```
 #![expect(
     clippy::unwrap_used,
@@ -16,9 +17,10 @@ use hullbox_engine::bundle::{Bundle, Isolation};
 use hullbox_engine::ns;
 use hullbox_engine::sys::container::{Forked, fork_alone};
 use hullbox_protocol::{
-    Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+    Builtin, Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,10 +29,15 @@ use std::process::ExitCode;
 const CAPABILITIES: u64 = 0xa804_25fb;
 
 fn main() -> ExitCode {
-    let (bundle, cleanup) = parse();
+    let (bundle, cleanup, serve) = parse();
     std::fs::create_dir_all(&bundle.runtime_dir).unwrap();
     if cleanup {
         ns::cleanup(&bundle).unwrap();
+        return ExitCode::SUCCESS;
+    }
+    if serve {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        ns::run(&bundle, socket.into()).unwrap();
         return ExitCode::SUCCESS;
     }
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -77,13 +84,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse() -> (Bundle, bool) {
+fn parse() -> (Bundle, bool, bool) {
     let mut args = std::env::args().skip(1);
     let mut bundle = empty();
     let mut dir = PathBuf::from("/tmp/ns-run");
     let mut user = String::new();
     let mut groups = Vec::new();
     let mut cleanup = false;
+    let mut serve = false;
     let (setup, process) = (&mut bundle.setup, &mut bundle.process);
     while let Some(arg) = args.next() {
         let mut value = || args.next().expect("a value");
@@ -119,6 +127,16 @@ fn parse() -> (Bundle, bool) {
             "--caps" => process.capabilities = u64::from_str_radix(&value(), 16).ok(),
             "--no-new-privs" => process.no_new_privileges = true,
             "--cleanup" => cleanup = true,
+            "--serve" => serve = true,
+            "--builtin" => {
+                process.builtin = Some(match value().as_str() {
+                    "pause" => Builtin::Pause,
+                    "changes" => Builtin::Changes,
+                    "layer" => Builtin::Layer,
+                    "export" => Builtin::Export,
+                    other => panic!("unknown builtin {other}"),
+                });
+            }
             "--" => break,
             other => panic!("unknown option {other}"),
         }
@@ -133,7 +151,7 @@ fn parse() -> (Bundle, bool) {
     bundle.id = format!("ns-run-{name}");
     bundle.runtime_dir = dir.join("run");
     bundle.dir = dir;
-    (bundle, cleanup)
+    (bundle, cleanup, serve)
 }
 
 fn empty() -> Bundle {

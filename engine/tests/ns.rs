@@ -4,6 +4,9 @@
 //! overlayfs. Where something is missing, the tests say so and pass.
 #![expect(clippy::unwrap_used, reason = "it is how a test fails")]
 
+#[path = "ns/asked.rs"]
+mod asked;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -11,27 +11,33 @@
 
 mod cgroup;
 mod mounts;
+mod requests;
 mod rootfs;
 mod tmpfs;
 
 use crate::failure::{failed, setup as setup_failure};
-use crate::process::{self, Root};
-use crate::sessions::{Reach, Sessions, uptime_us};
+use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use hullbox_protocol::{
-    CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Setup,
+    Builtin, CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply,
+    Request, Setup,
 };
+use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// As the protocol numbers signals.
+const SIGKILL: u32 = 9;
+const SIGTERM: u32 = 15;
 
 /// The session that is the container's own.
 const WORKLOAD: u32 = 0;
@@ -54,11 +60,27 @@ pub fn run() -> Result<(), String> {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
     wait_connected(&connection)?;
+    converse(connection, signals)
+}
+
+/// Serves a connection that is there already. Gives an exit code.
+pub fn serve(connection: OwnedFd) -> i32 {
+    let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
+    match signals.and_then(|signals| converse(connection, signals)) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("hullbox-agent: {error}");
+            1
+        }
+    }
+}
+
+fn converse(connection: OwnedFd, signals: OwnedFd) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
         pump,
         signals,
-        sessions: Sessions::default(),
+        sessions: Children::new(process::send_signal),
         setup: None,
         container: None,
         finishing: false,
@@ -114,12 +136,14 @@ struct Container {
     writable: Option<rootfs::Writable>,
     /// Of the workload, whose namespaces others join.
     pidfd: Option<OwnedFd>,
+    /// It runs a program, and is not just there for builtins.
+    program: bool,
 }
 
 struct Agent {
     pump: Pump,
     signals: OwnedFd,
-    sessions: Sessions,
+    sessions: Children,
     setup: Option<Box<Setup>>,
     container: Option<Container>,
     /// The workload is over, and its `Exited` still on its way.
@@ -154,12 +178,12 @@ impl Agent {
                     self.reap()?;
                 }
                 Event::Shutdown => self.shut_down(),
-                Event::Request { number, .. } => {
-                    let reply = Reply::Failed("not something this side can do".to_owned());
+                Event::Request { number, request } => {
+                    let reply = self.answer(&request);
                     self.pump.send(&Frame::Reply { number, reply })?;
                 }
                 Event::Timeout => {
-                    self.sessions.signal_all(Signal::KILL, Reach::Process);
+                    self.sessions.signal_all(SIGKILL, Reach::Process);
                     self.stop = Some(Instant::now() + STOP_TIME);
                 }
                 Event::Finished { session } => self.finishing &= session != WORKLOAD,
@@ -192,7 +216,7 @@ impl Agent {
         }
     }
 
-    fn start_workload(&mut self, spec: &ProcessSpec) -> Result<process::Spawned, Failure> {
+    fn start_workload(&mut self, spec: &ProcessSpec) -> Result<Spawned, Failure> {
         let Some(setup) = &self.setup else {
             return Err(setup_failure("no Setup before Exec"));
         };
@@ -209,26 +233,54 @@ impl Agent {
             cgroup,
             writable,
             pidfd: None,
+            program: spec.builtin.is_none(),
         });
         Ok(spawned)
     }
 
-    /// A process beside the workload, in its namespaces.
-    fn start_additional(&mut self, spec: &ProcessSpec) -> Result<process::Spawned, Failure> {
+    /// A process beside the workload: a program in its namespaces, or a builtin in its root.
+    fn start_additional(&mut self, spec: &ProcessSpec) -> Result<Spawned, Failure> {
         let workload = self.sessions.pid(WORKLOAD);
-        let (Some(container), Some(workload)) = (&mut self.container, workload) else {
+        let (Some(container), Some(setup), Some(workload)) =
+            (&mut self.container, &self.setup, workload)
+        else {
             return Err(setup_failure("the container is not running"));
         };
         let pidfd = match container.pidfd.take() {
             Some(pidfd) => pidfd,
-            None => join_processes(workload)?,
+            None => open_process(workload)?,
         };
         let workload: &OwnedFd = container.pidfd.insert(pidfd);
         let joined = Joined {
             workload: workload.as_fd(),
+            setup,
         };
+        if spec.builtin.is_some() {
+            // Neither seen by the container's processes nor frozen with them.
+            let own = open_process(rustix::process::getpid())?;
+            children_begin_in(&own)?;
+            return process::spawn(spec, &joined, Namespaces::Inherit, None);
+        }
+        if !container.program {
+            return Err(setup_failure("the container is not running"));
+        }
+        if container.cgroup.frozen {
+            return Err(setup_failure(
+                "the container is paused, unpause it before exec",
+            ));
+        }
+        children_begin_in(workload)?;
         let cgroup = container.cgroup.fd();
         process::spawn(spec, &joined, Namespaces::Inherit, Some(cgroup))
+    }
+
+    fn answer(&mut self, request: &Request) -> Reply {
+        match &mut self.container {
+            Some(container) if self.sessions.pid(WORKLOAD).is_some() => {
+                requests::answer(&mut container.cgroup, request)
+            }
+            _ => Reply::Failed("the container is not running".to_owned()),
+        }
     }
 
     fn take_reports(&mut self) -> Result<(), ConnectionError> {
@@ -254,6 +306,8 @@ impl Agent {
             }
             let drain = if ended.session == WORKLOAD {
                 self.finishing = true;
+                // Programs in its namespace are gone already; this is about builtins.
+                self.sessions.signal_all(SIGKILL, Reach::Process);
                 self.settle();
                 // Everything else in its namespace ended before it was reported.
                 Drain::ToEnd
@@ -279,19 +333,30 @@ impl Agent {
     }
 
     fn shut_down(&mut self) {
-        self.sessions.signal_all(Signal::TERM, Reach::Process);
+        self.sessions.signal_all(SIGTERM, Reach::Process);
         self.stop = Some(Instant::now() + STOP_TIME);
     }
 }
 
-/// Sends children to come into the workload's PID namespace.
-fn join_processes(workload: Pid) -> Result<OwnedFd, Failure> {
-    let what = || failed("cannot join the container");
-    let opened = rustix::process::pidfd_open(workload, PidfdFlags::empty()).map_err(what())?;
-    // Of the caller itself this changes nothing, only where its children begin.
+fn open_process(pid: Pid) -> Result<OwnedFd, Failure> {
+    rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .map_err(failed("cannot join the container"))
+}
+
+/// Sends children to come into a process's PID namespace. Of the caller itself this changes
+/// nothing.
+fn children_begin_in(process: &OwnedFd) -> Result<(), Failure> {
     let kind = ThreadNameSpaceType::PROCESS_ID;
-    rustix::thread::move_into_thread_name_spaces(opened.as_fd(), kind).map_err(what())?;
-    Ok(opened)
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), kind)
+        .map_err(failed("cannot join the container"))
+}
+
+/// The root that a process is in by now.
+fn own_root() -> Result<Place, Failure> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/", flags, Mode::empty())
+        .map(Place::Root)
+        .map_err(failed("cannot open the root filesystem"))
 }
 
 fn set_clock(wall_clock_ns: u64) {
@@ -328,6 +393,18 @@ impl Root for First<'_> {
         mounts::set_sysctls(&setup.sysctls)
     }
 
+    fn place(&self, builtin: &Builtin) -> Result<Place, Failure> {
+        let setup = self.setup;
+        if hullbox_archive::needs_layers(builtin) {
+            return rootfs::layers(setup).map(Place::Layers);
+        }
+        // As Docker has a container that does not run: its files and names, nothing mounted.
+        let names = mounts::take_names(setup)?;
+        rootfs::enter(setup)?;
+        mounts::place_names(names, false)?;
+        own_root()
+    }
+
     fn init(&self) -> bool {
         self.setup.init
     }
@@ -347,6 +424,7 @@ impl Root for First<'_> {
 /// The way in of a process that joins a running container.
 struct Joined<'a> {
     workload: BorrowedFd<'a>,
+    setup: &'a Setup,
 }
 
 impl Root for Joined<'_> {
@@ -358,5 +436,20 @@ impl Root for Joined<'_> {
         let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
         rustix::thread::move_into_thread_name_spaces(self.workload, kinds)
             .map_err(failed("cannot join the container"))
+    }
+
+    fn place(&self, builtin: &Builtin) -> Result<Place, Failure> {
+        if hullbox_archive::needs_layers(builtin) {
+            // The layers a second time, seen by nobody else.
+            sys::unshare_mounts().map_err(failed("cannot look at the layers"))?;
+            return rootfs::layers(self.setup).map(Place::Layers);
+        }
+        rustix::thread::move_into_thread_name_spaces(self.workload, ThreadNameSpaceType::MOUNT)
+            .map_err(failed("cannot join the container"))?;
+        own_root()
+    }
+
+    fn makes_cwd(&self) -> bool {
+        false
     }
 }

@@ -82,12 +82,12 @@ mod root;
 pub mod session;
 
 use crate::failure::words;
-use crate::sessions::uptime_us;
 use crate::sys::{self, Forked, Namespaces};
 use config::Config;
 use hullbox_protocol::{
     Frame, Hello, MACHINE_PORT, MACHINE_READY_PORT, PROTOCOL_VERSION, encode_into,
 };
+use hullbox_session::children::uptime_us;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};

@@ -15,12 +15,12 @@ mod failure;
 mod machine;
 mod paths;
 mod process;
-mod sessions;
 mod sys;
 
 use hullbox_protocol::AgentEnv;
 use rustix::fs::{Mode, OFlags};
 use rustix::system::RebootCommand;
+use std::os::fd::OwnedFd;
 
 /// The program. Ends the guest when it ends.
 fn run() -> i32 {
@@ -30,7 +30,8 @@ fn run() -> i32 {
     let role = std::env::var_os(AgentEnv::ROLE).unwrap_or_default();
     let result = match role.to_str() {
         Some("machine") => machine::run(),
-        Some("session") => return one_session(),
+        Some("session") => return on_standard_input(machine::session::serve),
+        Some("on-stdin") => return on_standard_input(container::serve),
         _ => container::run(),
     };
     if let Err(error) = result {
@@ -39,11 +40,10 @@ fn run() -> i32 {
     power_off()
 }
 
-/// Serves one session of a machine on the socket that is standard input: for tests without
-/// a machine.
-fn one_session() -> i32 {
+/// Serves on the socket that is standard input: for tests without a virtual machine.
+fn on_standard_input(serve: fn(OwnedFd) -> i32) -> i32 {
     match rustix::io::dup(rustix::stdio::stdin()) {
-        Ok(connection) => machine::session::serve(connection),
+        Ok(connection) => serve(connection),
         Err(_) => 1,
     }
 }

@@ -10,8 +10,12 @@
 //! and its receiver returns credit only for bytes that it has passed on.
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
+pub mod children;
 pub mod client;
 pub mod connection;
+pub mod processes;
 pub mod server;
 mod sink;
+pub mod status;
 pub mod user;

@@ -7,7 +7,8 @@ use super::devices;
 use super::legacy::{self, Legacy};
 use crate::sys::container as sys;
 use hullbox_protocol::CgroupLimits;
-use rustix::fd::{AsFd, OwnedFd};
+use hullbox_session::cgroup;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,7 +27,7 @@ pub(super) const GROUP: &str = "hullbox";
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// What limits and statistics need.
-pub(super) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+pub(super) const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 /// `cpu.max` period, in microseconds.
 pub(super) const CPU_PERIOD_US: u64 = 100_000;
 /// Largest control file that is read, in bytes.
@@ -74,6 +75,8 @@ pub(super) struct Cgroup {
     dir: OwnedFd,
     id: String,
     legacy: Vec<Legacy>,
+    /// Every process in it stands still.
+    pub(super) frozen: bool,
 }
 
 impl Cgroup {
@@ -95,6 +98,7 @@ impl Cgroup {
             dir,
             id,
             legacy,
+            frozen: false,
         };
         match cgroup.limit(limits).and_then(|()| cgroup.guard_devices()) {
             Ok(()) => Ok(cgroup),
@@ -125,6 +129,7 @@ impl Cgroup {
                 dir,
                 id: id.to_owned(),
                 legacy: Vec::new(),
+                frozen: false,
             })),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(control("open", id, e)),
@@ -154,28 +159,15 @@ impl Cgroup {
     }
 
     fn limit(&mut self, limits: &CgroupLimits) -> Result<(), CgroupError> {
-        let quota = format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us);
-        let settings = [
-            (
-                "memory",
-                "memory.max",
-                limits.memory_bytes,
-                limits.memory_bytes.to_string(),
-            ),
-            ("pids", "pids.max", limits.pids, limits.pids.to_string()),
-            ("cpu", "cpu.max", limits.cpu_quota_us, quota),
-        ];
-        for (controller, file, limit, value) in settings {
-            if limit == 0 {
-                continue;
-            }
-            match write(&self.dir, file, &value) {
+        for setting in cgroup::settings(limits) {
+            let (controller, limit) = (setting.controller, setting.limit);
+            match write(&self.dir, setting.file, &setting.value) {
                 Ok(()) => {}
                 Err(Errno::NOENT) => match Legacy::create(controller, &self.id, limit)? {
                     Some(legacy) => self.legacy.push(legacy),
                     None => return Err(CgroupError::NoController { controller }),
                 },
-                Err(e) => return Err(control("write", file, e)),
+                Err(e) => return Err(control("write", setting.file, e)),
             }
         }
         if limits.memory_bytes > 0 {
@@ -187,6 +179,33 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Sets other limits for what runs in it already.
+    pub(super) fn update(&mut self, limits: &CgroupLimits) -> Result<(), CgroupError> {
+        let before = self.legacy.len();
+        let limited = self.limit(limits);
+        // Whom the unified hierarchy has is not in a v1 group that was made just now.
+        let made = self.legacy.split_off(before);
+        for legacy in made {
+            for pid in cgroup::processes(self.dir.as_fd()) {
+                legacy.take_in(pid);
+            }
+            self.legacy
+                .retain(|old| old.controller() != legacy.controller());
+            self.legacy.push(legacy);
+        }
+        limited
+    }
+
+    /// Usage, cache and limit of memory where cgroup v1 counts it.
+    pub(super) fn legacy_memory(&self) -> Option<(u64, u64, u64)> {
+        self.legacy.iter().find_map(Legacy::memory)
+    }
+
+    /// The group itself.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     /// Files to which the container's first process must write 0.

@@ -100,8 +100,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
     let (kind, message) = bytes.split_first()?;
     Some(Failure {
         kind: match kind {
-            b'F' => FailureKind::NotFound,
-            b'X' => FailureKind::NotExecutable,
+            // As [`hullbox_session::status`] says it, too.
+            b'F' | 1 => FailureKind::NotFound,
+            b'X' | 2 => FailureKind::NotExecutable,
             _ => FailureKind::Setup,
         },
         message: String::from_utf8_lossy(message).into_owned(),
@@ -109,10 +110,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
 }
 
 /// Nothing: what a step that ends in `execve` returns when all goes well.
-enum Never {}
+pub(super) enum Never {}
 
 /// Turns an error into the failure of a step.
-fn step<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
+pub(super) fn step<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
     move |error| Failure {
         kind: FailureKind::Setup,
         message: format!("cannot {what}: {error}"),
@@ -135,37 +136,13 @@ impl Launch {
         self.take_terminal()?;
         // The one of Docker's links in /dev that the runtime does not make.
         let _ = rustix::fs::symlink("/proc/kcore", "/dev/core");
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(workload.umask & 0o777));
-        for (resource, limit) in &workload.rlimits {
-            rustix::process::setrlimit(*resource, *limit).map_err(step("set a resource limit"))?;
-        }
-        self.enter_working_directory()?;
-        if !workload.no_new_privileges {
-            self.install_filter()?;
-        }
-        self.drop_privileges().map_err(step("drop privileges"))?;
-        // Again: changing the user has cleared it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(step("tie the container to its monitor"))?;
-        if workload.no_new_privileges {
-            rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
-            self.install_filter()?;
-        }
+        workload.confine(true)?;
         match &self.init {
             Some(init) => self.run_under(init),
             None => {
                 sys::reset_signals(false).map_err(step("reset signals"))?;
-                self.exec()
+                self.workload.exec(&self.report)
             }
-        }
-    }
-
-    fn install_filter(&self) -> Result<(), Failure> {
-        match &self.workload.filter {
-            Some(filter) => {
-                sys::install_seccomp_filter(filter).map_err(step("install the seccomp filter"))
-            }
-            None => Ok(()),
         }
     }
 
@@ -189,17 +166,106 @@ impl Launch {
         Ok(())
     }
 
-    fn enter_working_directory(&self) -> Result<(), Failure> {
-        let cwd = &self.workload.cwd;
+    /// Forks the workload and becomes its init.
+    fn run_under(&self, init: &Init) -> Result<Never, Failure> {
+        sys::reset_signals(true).map_err(step("block signals"))?;
+        let (gate, held) = pipe_with(PipeFlags::CLOEXEC).map_err(step("make a pipe"))?;
+        match sys::fork_alone().map_err(step("fork the workload"))? {
+            Forked::Child => {
+                // Until PID 1 is the init, it is our own program, which the workload must not
+                // see. Its `execve` closes the other end.
+                drop(held);
+                rustix::io::read(&gate, &mut [0u8; 1]).map_err(step("wait for the init"))?;
+                self.lead_foreground();
+                sys::reset_signals(false).map_err(step("reset signals"))?;
+                self.workload.exec(&self.report)
+            }
+            Forked::Parent(child) => self.become_init(init, child),
+        }
+    }
+
+    /// A process group of its own, in the foreground: what the terminal sends then reaches the
+    /// workload once, and not a second time by way of init.
+    fn lead_foreground(&self) {
+        let me = rustix::process::getpid();
+        let own_group = rustix::process::setpgid(None, None);
+        if self.workload.terminal && own_group.is_ok() {
+            let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), me);
+        }
+    }
+
+    fn become_init(&self, init: &Init, child: Pid) -> Result<Never, Failure> {
+        if child.as_raw_nonzero().get() != FIRST_CHILD {
+            return Err(step("start the init")(format!(
+                "its child is process {child:?}"
+            )));
+        }
+        // The pipe is the only descriptor that init has. The workload's streams end with it.
+        rustix::stdio::dup2_stdin(&init.status)
+            .and_then(|()| rustix::stdio::dup2_stdout(&init.status))
+            .and_then(|()| rustix::stdio::dup2_stderr(&init.status))
+            .map_err(step("start the init"))?;
+        let args = sys::ExecArgs::new(vec![c"hullbox-init".to_owned()], Vec::new());
+        Err(step("start the init")(
+            args.execve_file(init.program.as_fd()),
+        ))
+    }
+}
+
+/// What is the same for the workload and for who joins it later.
+impl Workload {
+    /// Limits, working directory, filter, user and capabilities: all that is left before
+    /// `execve` and needs privileges.
+    pub(super) fn confine(&self, make_directory: bool) -> Result<(), Failure> {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.umask & 0o777));
+        for (resource, limit) in &self.rlimits {
+            rustix::process::setrlimit(*resource, *limit).map_err(step("set a resource limit"))?;
+        }
+        self.enter_working_directory(make_directory)?;
+        if !self.no_new_privileges {
+            self.install_filter()?;
+        }
+        self.drop_privileges().map_err(step("drop privileges"))?;
+        // Again: changing the user has cleared it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(step("tie the container to its monitor"))?;
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+            self.install_filter()?;
+        }
+        Ok(())
+    }
+
+    fn install_filter(&self) -> Result<(), Failure> {
+        match &self.filter {
+            Some(filter) => {
+                sys::install_seccomp_filter(filter).map_err(step("install the seccomp filter"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn enter_working_directory(&self, make: bool) -> Result<(), Failure> {
+        let cwd = &self.cwd;
         let failed = |e: &dyn std::fmt::Display| Failure {
             kind: FailureKind::Setup,
             message: format!("cannot enter the working directory {}: {e}", cwd.display()),
         };
         match std::env::set_current_dir(cwd) {
             // Below a mount of the container, where it could not be made from outside.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && make => {
                 std::fs::create_dir_all(cwd).map_err(|e| failed(&e))?;
                 std::env::set_current_dir(cwd).map_err(|e| failed(&e))?;
+            }
+            // As Docker says it of `exec`.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure {
+                    kind: FailureKind::NotFound,
+                    message: format!(
+                        "working directory \"{}\": no such file or directory",
+                        cwd.display()
+                    ),
+                });
             }
             other => other.map_err(|e| failed(&e))?,
         }
@@ -216,7 +282,7 @@ impl Launch {
             identity,
             capabilities,
             ..
-        } = &self.workload;
+        } = self;
         for number in 0..64 {
             if capabilities >> number & 1 == 1 {
                 continue;
@@ -254,62 +320,16 @@ impl Launch {
         )
     }
 
-    /// Forks the workload and becomes its init.
-    fn run_under(&self, init: &Init) -> Result<Never, Failure> {
-        sys::reset_signals(true).map_err(step("block signals"))?;
-        let (gate, held) = pipe_with(PipeFlags::CLOEXEC).map_err(step("make a pipe"))?;
-        match sys::fork_alone().map_err(step("fork the workload"))? {
-            Forked::Child => {
-                // Until PID 1 is the init, it is our own program, which the workload must not
-                // see. Its `execve` closes the other end.
-                drop(held);
-                rustix::io::read(&gate, &mut [0u8; 1]).map_err(step("wait for the init"))?;
-                self.lead_foreground();
-                sys::reset_signals(false).map_err(step("reset signals"))?;
-                self.exec()
-            }
-            Forked::Parent(child) => self.become_init(init, child),
-        }
-    }
-
-    /// A process group of its own, in the foreground: what the terminal sends then reaches the
-    /// workload once, and not a second time by way of init.
-    fn lead_foreground(&self) {
-        let me = rustix::process::getpid();
-        let own_group = rustix::process::setpgid(None, None);
-        if self.workload.terminal && own_group.is_ok() {
-            let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), me);
-        }
-    }
-
-    fn become_init(&self, init: &Init, child: Pid) -> Result<Never, Failure> {
-        if child.as_raw_nonzero().get() != FIRST_CHILD {
-            return Err(step("start the init")(format!(
-                "its child is process {child:?}"
-            )));
-        }
-        // The pipe is the only descriptor that init has. The workload's streams end with it.
-        rustix::stdio::dup2_stdin(&init.status)
-            .and_then(|()| rustix::stdio::dup2_stdout(&init.status))
-            .and_then(|()| rustix::stdio::dup2_stderr(&init.status))
-            .map_err(step("start the init"))?;
-        let args = sys::ExecArgs::new(vec![c"hullbox-init".to_owned()], Vec::new());
-        Err(step("start the init")(
-            args.execve_file(init.program.as_fd()),
-        ))
-    }
-
-    /// Becomes the workload.
-    fn exec(&self) -> Result<Never, Failure> {
+    /// Becomes the program.
+    pub(super) fn exec(&self, report: impl AsFd) -> Result<Never, Failure> {
         // It is the only one that is still open, and must not stay so.
-        rustix::io::fcntl_setfd(&self.report, FdFlags::CLOEXEC)
-            .map_err(step("close the report"))?;
-        for candidate in &self.workload.candidates {
-            let error = self.workload.args.execve(candidate);
+        rustix::io::fcntl_setfd(report, FdFlags::CLOEXEC).map_err(step("close the report"))?;
+        for candidate in &self.candidates {
+            let error = self.args.execve(candidate);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) if !exists(candidate) => {}
                 // A directory or a file of that name without execute permission is not meant.
-                Some(libc::EACCES) if self.workload.by_name && !is_executable(candidate) => {}
+                Some(libc::EACCES) if self.by_name && !is_executable(candidate) => {}
                 _ => return Err(refusal(candidate, &error)),
             }
         }
@@ -317,8 +337,8 @@ impl Launch {
     }
 
     fn not_found(&self) -> Failure {
-        let program = &self.workload.program;
-        let why = match self.workload.by_name {
+        let program = &self.program;
+        let why = match self.by_name {
             true => "executable file not found in $PATH".to_owned(),
             false => format!("stat {program}: no such file or directory"),
         };

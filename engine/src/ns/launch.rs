@@ -1,11 +1,13 @@
 //! From a bundle to a running process.
 
+use super::builtin;
 use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
 use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
 use super::{NsError, SpecError, check_caller, init, io, spec, trace};
 use crate::bundle::Bundle;
+use hullbox_protocol::Builtin;
 use hullbox_session::server::Stdio;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -48,7 +50,7 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Surroundings {
     pub(super) cgroup: Cgroup,
-    rootfs: Rootfs,
+    pub(super) rootfs: Rootfs,
 }
 
 impl Surroundings {
@@ -76,8 +78,29 @@ impl Surroundings {
         killed.and(removed).map_err(NsError::Cgroup)
     }
 
+    /// Starts a builtin in the workload's place: a container that otherwise does not run.
+    fn start_builtin(&self, bundle: &Bundle, builtin: &Builtin) -> Result<Running, NsError> {
+        let place = builtin::Place {
+            process: None,
+            rootfs: &self.rootfs,
+            bundle,
+        };
+        let spawned = builtin::spawn(place, builtin, bundle.process.stdin)?;
+        let pidfd = pidfd_open(spawned.pid, PidfdFlags::empty());
+        Ok(Running {
+            pid: spawned.pid,
+            pidfd: pidfd.map_err(io("watch the process"))?,
+            stdio: spawned.pipes.into_stdio(None),
+            report: spawned.status.into(),
+            status: None,
+        })
+    }
+
     /// Starts the workload.
     pub(super) fn start(&self, bundle: &Bundle) -> Result<Running, NsError> {
+        if let Some(builtin) = &bundle.process.builtin {
+            return self.start_builtin(bundle, builtin);
+        }
         Cgroup::show_at_standard_place()?;
         let root = self.rootfs.root();
         let workload = Workload::prepare(root, &bundle.setup, &bundle.process)?;
@@ -157,7 +180,7 @@ fn init_parts(bundle: &Bundle) -> Result<(Option<OwnedFd>, Option<Init>), NsErro
 }
 
 /// Whether our own `oom_score_adj` would be passed on to the workload.
-fn has_oom_score() -> bool {
+pub(super) fn has_oom_score() -> bool {
     std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.trim() != "0")
 }
 

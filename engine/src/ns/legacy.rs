@@ -20,6 +20,7 @@ pub(super) struct Legacy {
     group: OwnedFd,
     dir: OwnedFd,
     id: String,
+    controller: &'static str,
 }
 
 /// A control file and what to write; some files need not be there.
@@ -85,7 +86,28 @@ impl Legacy {
             group,
             dir,
             id: id.to_owned(),
+            controller,
         }))
+    }
+
+    /// Which one's it is.
+    pub(super) fn controller(&self) -> &'static str {
+        self.controller
+    }
+
+    /// Moves a process in. One that has just ended cannot be.
+    pub(super) fn take_in(&self, pid: u32) {
+        let _ = write(&self.dir, "cgroup.procs", &pid.to_string());
+    }
+
+    /// Usage, cache and limit, if it is memory's.
+    pub(super) fn memory(&self) -> Option<(u64, u64, u64)> {
+        use hullbox_session::cgroup::{named, number};
+        let dir = self.dir.as_fd();
+        let usage = number(dir, "memory.usage_in_bytes")?;
+        let stat = read(&self.dir, "memory.stat").unwrap_or_default();
+        let cache = named(&stat, "total_inactive_file").unwrap_or(0);
+        Some((usage, cache, number(dir, "memory.limit_in_bytes")?))
     }
 
     /// The file by which a process joins, by writing 0.

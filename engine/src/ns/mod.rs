@@ -16,14 +16,18 @@
 //! devices go with the last of them. An empty cgroup and a small directory remain for
 //! [`cleanup`].
 
+mod builtin;
 mod cgroup;
 mod devices;
 mod executor;
 mod init;
 mod inroot;
+mod join;
 mod launch;
 mod legacy;
 mod network;
+mod others;
+mod requests;
 mod rootfs;
 mod seccomp;
 mod serve;

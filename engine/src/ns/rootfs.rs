@@ -8,6 +8,7 @@
 use super::inroot::{Kind, Root};
 use crate::bundle::Bundle;
 use crate::sys::container as sys;
+use hullbox_archive::Layers;
 use hullbox_protocol::WritableLayer;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -135,6 +136,38 @@ impl Rootfs {
     /// The root, for looking around in it.
     pub(super) fn root(&self) -> Root<'_> {
         Root::new(self.root.as_fd())
+    }
+
+    /// The writable layer and what is below it, each as a tree of its own. For a process with
+    /// mounts of its own, which this changes.
+    pub(super) fn layers(&self, bundle: &Bundle) -> Result<Layers, RootfsError> {
+        let base = open_path(CWD, &self.base).map_err(prepare("open", &self.base))?;
+        let writable = match bundle.setup.rootfs.writable {
+            WritableLayer::Disk => bundle.dir.clone(),
+            WritableLayer::Memory => self.base.join("memory"),
+        };
+        let upper = writable.join("upper");
+        let names: Vec<_> = (0..bundle.layers.len())
+            .rev()
+            .map(|n| n.to_string())
+            .collect();
+        let below = match &names[..] {
+            [] => "none",
+            [only] => only.as_str(),
+            _ => {
+                overlay_of(&self.base, &base, &names)?;
+                "root"
+            }
+        };
+        let open = |at: &OwnedFd, path: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(at, path, flags, Mode::empty());
+            opened.map_err(prepare("open", path))
+        };
+        Ok(Layers {
+            upper: open(&base, &upper)?,
+            lower: open(&base, Path::new(below))?,
+        })
     }
 
     /// The runtime puts nodes and links below these by plain path names, before it enters the
@@ -418,6 +451,16 @@ fn overlay(
         }),
         Err(source) => Err(RootfsError::Overlay { dir, source }),
     }
+}
+
+/// Mounts layers (highest first) as one read-only tree over `root`.
+fn overlay_of(base: &Path, base_fd: &OwnedFd, lower: &[String]) -> Result<(), RootfsError> {
+    let options = CString::new(format!("lowerdir={}", lower.join(":")));
+    let options = options.map_err(|_| prepare("stack", base)(Errno::INVAL))?;
+    // Relative names, as above. This process is about to go elsewhere anyway.
+    rustix::process::fchdir(base_fd).map_err(prepare("enter", base))?;
+    let flags = MountFlags::RDONLY;
+    mount("overlay", "root", "overlay", flags, options.as_c_str()).map_err(prepare("stack", base))
 }
 
 /// Makes the writable layer's directories. Its root is the container's `/`: when it is new, it

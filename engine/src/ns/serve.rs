@@ -2,12 +2,15 @@
 
 use super::executor::decode;
 use super::launch::{Running, Surroundings};
-use super::{NsError, io};
+use super::others::Others;
+use super::{NsError, builtin, io, join, requests};
 use crate::bundle::Bundle;
 use crate::sys::container as sys;
 use hullbox_protocol::{
-    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Reply, Started, TerminalSize,
+    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Request,
+    Started, TerminalSize,
 };
+use hullbox_session::children::Spawned;
 use hullbox_session::server::{Drain, Event, Pump, Stdio};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -22,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest failure text in the report.
 const MAX_REPORT: usize = 8 * 1024;
 
-// Indices of the descriptors that the pump watches for us.
-const PROCESS: usize = 0;
+// Index of the descriptor among those that the pump watches for us.
 const REPORT: usize = 1;
 
 pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsError> {
@@ -33,12 +35,12 @@ pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsErr
         uptime_us: uptime_us(),
     };
     pump.send(&Frame::Hello(hello))?;
-    let surroundings = match Surroundings::make(bundle) {
+    let mut surroundings = match Surroundings::make(bundle) {
         Ok(surroundings) => surroundings,
         Err(e) => return tell_failure(&mut pump, e.failure()),
     };
     let told = match surroundings.start(bundle) {
-        Ok(running) => Conversation::new(running).hold(&mut pump, &surroundings),
+        Ok(running) => Conversation::new(running, bundle).hold(&mut pump, &mut surroundings),
         Err(e) => Ok(Ending::Failed(e.failure())),
     };
     let removed = surroundings.remove(bundle);
@@ -77,18 +79,23 @@ fn uptime_us() -> u64 {
     seconds * 1_000_000 + nanoseconds / 1000
 }
 
-struct Conversation {
+struct Conversation<'a> {
+    bundle: &'a Bundle,
     running: Running,
+    others: Others,
     stdio: Option<Stdio>,
     /// The peer asked for the workload: its session may be opened.
     asked: bool,
     /// The workload's `execve` has succeeded.
     executed: bool,
     failure_text: Vec<u8>,
+    over: bool,
+    /// The end of the workload, to be told once all others' ends are.
+    ending: Option<ExitStatus>,
 }
 
-impl Conversation {
-    fn new(mut running: Running) -> Self {
+impl<'a> Conversation<'a> {
+    fn new(mut running: Running, bundle: &'a Bundle) -> Self {
         let nothing = Stdio::Pipes {
             stdin: None,
             stdout: None,
@@ -96,39 +103,47 @@ impl Conversation {
         };
         let stdio = std::mem::replace(&mut running.stdio, nothing);
         Self {
+            bundle,
             running,
+            others: Others::new(),
             stdio: Some(stdio),
             asked: false,
             executed: false,
             failure_text: Vec::new(),
+            over: false,
+            ending: None,
         }
     }
 
-    fn hold(mut self, pump: &mut Pump, around: &Surroundings) -> Result<Ending, NsError> {
-        let mut ended = false;
+    fn hold(mut self, pump: &mut Pump, around: &mut Surroundings) -> Result<Ending, NsError> {
         loop {
+            if let Some(status) = self.ending.take_if(|_| self.others.are_over()) {
+                pump.finish(WORKLOAD, status, Drain::ToEnd);
+            }
             let watched = self.running.watched();
-            let extra = match (self.executed, self.asked && !ended) {
+            let own = match (self.executed, self.asked && !self.over) {
                 (false, _) => &watched[..],
                 // What nobody has asked for cannot have ended for anybody, yet.
                 (true, asked) => &watched[..usize::from(asked)],
             };
-            match pump.wait(extra, None)? {
-                Event::Ready(REPORT) => {
-                    if let Some(failure) = self.read_report(pump)? {
-                        return Ok(Ending::Failed(failure));
-                    }
+            let own_count = own.len();
+            let mut all = own.to_vec();
+            all.extend(self.others.descriptors());
+            match pump.wait(&all, None)? {
+                Event::Ready(index) if index >= own_count => {
+                    self.others.attend(pump, &around.cgroup)?;
                 }
                 // The report may not have had its turn yet.
-                Event::Ready(PROCESS) if !self.executed => {
+                Event::Ready(index) if index == REPORT || !self.executed => {
                     if let Some(failure) = self.read_report(pump)? {
                         return Ok(Ending::Failed(failure));
                     }
                 }
                 Event::Ready(_) => {
-                    ended = true;
-                    let status = self.exit_status(around)?;
-                    pump.finish(WORKLOAD, status, Drain::ToEnd);
+                    self.over = true;
+                    self.ending = Some(self.exit_status(around)?);
+                    // Programs die with their PID namespace; this is about builtins.
+                    self.others.kill();
                 }
                 Event::Exec {
                     session: WORKLOAD, ..
@@ -136,28 +151,91 @@ impl Conversation {
                     self.asked = true;
                     self.open_when_both(pump)?;
                 }
-                Event::Exec { session, .. } => pump.fail(session, unsupported())?,
+                Event::Exec { session, spec } => match self.start(around, &spec) {
+                    Ok(spawned) => self.others.add(pump, session, spawned)?,
+                    Err(failure) => pump.fail(session, failure)?,
+                },
                 Event::Signal {
                     session: WORKLOAD,
                     signal,
                 } => self.signal(signal),
+                Event::Signal { session, signal } => self.others.signal(session, signal),
                 Event::Resize {
                     session: WORKLOAD,
                     size,
                 } => self.resize(size),
-                Event::Shutdown => around.cgroup.kill()?,
-                Event::Request { number, .. } => {
-                    let reply = Reply::Failed("not something this side can do".to_owned());
+                Event::Shutdown => {
+                    around.cgroup.kill()?;
+                    self.kill_builtin();
+                }
+                Event::Request { number, request } => {
+                    let reply = self.answer(around, &request);
                     pump.send(&Frame::Reply { number, reply })?;
                 }
                 Event::Finished { session: WORKLOAD } | Event::Closed(None) => {
+                    self.others.kill();
+                    self.kill_builtin();
                     return Ok(Ending::Told);
                 }
-                Event::Closed(Some(e)) => return Err(e.into()),
-                Event::Setup(_) | Event::Signal { .. } | Event::Resize { .. } => {}
-                Event::Finished { .. } | Event::Timeout => {}
+                Event::Finished { session } => self.others.forget(session),
+                Event::Closed(Some(e)) => {
+                    self.others.kill();
+                    self.kill_builtin();
+                    return Err(e.into());
+                }
+                Event::Setup(_) | Event::Resize { .. } | Event::Timeout => {}
             }
         }
+    }
+
+    /// Ends what stands in the workload's place, which is in no cgroup of the container's.
+    fn kill_builtin(&self) {
+        if self.bundle.process.builtin.is_some() {
+            self.signal(libc::SIGKILL.unsigned_abs());
+        }
+    }
+
+    /// Starts a process beside the workload.
+    fn start(&self, around: &Surroundings, spec: &ProcessSpec) -> Result<Spawned, Failure> {
+        let refuse = |why: &str| Failure {
+            kind: FailureKind::Setup,
+            message: why.to_owned(),
+        };
+        if !self.executed || self.over {
+            return Err(refuse("the container is not running"));
+        }
+        let process = self.running.pidfd.as_fd();
+        let runs_program = self.bundle.process.builtin.is_none();
+        let spawned = match &spec.builtin {
+            Some(what) => {
+                let place = builtin::Place {
+                    process: runs_program.then_some(process),
+                    rootfs: &around.rootfs,
+                    bundle: self.bundle,
+                };
+                builtin::spawn(place, what, spec.stdin)
+            }
+            None if !runs_program => return Err(refuse("the container is not running")),
+            None if around.cgroup.frozen => {
+                return Err(refuse("the container is paused, unpause it before exec"));
+            }
+            None => {
+                let target = join::Target {
+                    process,
+                    cgroup: &around.cgroup,
+                    setup: &self.bundle.setup,
+                };
+                join::spawn(target, spec)
+            }
+        };
+        spawned.map_err(|error| error.failure())
+    }
+
+    fn answer(&self, around: &mut Surroundings, request: &Request) -> Reply {
+        if !self.executed || self.over {
+            return Reply::Failed("the container is not running".to_owned());
+        }
+        requests::answer(&mut around.cgroup, self.running.pid, request)
     }
 
     /// Takes the workload's report as far as it goes. A failure that is complete is returned.
@@ -259,11 +337,4 @@ impl Conversation {
 enum Status {
     Code(i32),
     Signal(i32),
-}
-
-fn unsupported() -> Failure {
-    Failure {
-        kind: FailureKind::Setup,
-        message: "further processes in a namespace container are not supported yet".to_owned(),
-    }
 }

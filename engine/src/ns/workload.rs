@@ -92,13 +92,36 @@ impl Workload {
         setup: &Setup,
         spec: &ProcessSpec,
     ) -> Result<Self, WorkloadError> {
-        let identity = identity(root, &spec.user)?;
         let cwd = working_directory(root, setup, &spec.cwd)?;
+        Self::with_directory(root, setup, spec, cwd)
+    }
+
+    /// Works out a process that joins the container whose root this is. Nothing is made for it.
+    pub(super) fn join(
+        root: Root<'_>,
+        setup: &Setup,
+        spec: &ProcessSpec,
+    ) -> Result<Self, WorkloadError> {
+        let cwd = absolute(&spec.cwd)?;
+        Self::with_directory(root, setup, spec, cwd)
+    }
+
+    fn with_directory(
+        root: Root<'_>,
+        setup: &Setup,
+        spec: &ProcessSpec,
+        cwd: PathBuf,
+    ) -> Result<Self, WorkloadError> {
+        let identity = identity(root, &spec.user)?;
         let first = spec.argv.first().filter(|first| !first.is_empty());
         let first = first.ok_or(WorkloadError::NoCommand)?;
         let env = environment(spec, &identity);
         let by_name = !first.contains(&b'/');
-        let capabilities = spec.capabilities.unwrap_or(u64::MAX);
+        let capabilities = match (spec.capabilities, spec.privileged) {
+            (Some(mask), false) => mask,
+            _ => u64::MAX,
+        };
+        let filtered = !(setup.seccomp_unconfined || spec.privileged);
         Ok(Self {
             candidates: candidates(first, &env)?,
             program: String::from_utf8_lossy(first).into_owned(),
@@ -113,7 +136,7 @@ impl Workload {
             rlimits: spec.rlimits.iter().map(limit).collect::<Result<_, _>>()?,
             capabilities,
             no_new_privileges: spec.no_new_privileges,
-            filter: (!setup.seccomp_unconfined).then(|| seccomp::filter_for(capabilities)),
+            filter: filtered.then(|| seccomp::filter_for(capabilities)),
             terminal: spec.terminal.is_some(),
         })
     }
@@ -180,10 +203,7 @@ fn candidates(program: &[u8], env: &[Vec<u8>]) -> Result<Vec<CString>, WorkloadE
 
 /// The working directory, made if it is missing and can be made from here.
 fn working_directory(root: Root<'_>, setup: &Setup, cwd: &str) -> Result<PathBuf, WorkloadError> {
-    let path = PathBuf::from(if cwd.is_empty() { "/" } else { cwd });
-    if !path.is_absolute() {
-        return Err(WorkloadError::RelativeDirectory(cwd.to_owned()));
-    }
+    let path = absolute(cwd)?;
     let covered = COVERED
         .into_iter()
         .chain(setup.tmpfs.iter().map(|mount| mount.path.as_str()));
@@ -202,6 +222,14 @@ fn working_directory(root: Root<'_>, setup: &Setup, cwd: &str) -> Result<PathBuf
             path: cwd.to_owned(),
             source,
         })
+}
+
+fn absolute(cwd: &str) -> Result<PathBuf, WorkloadError> {
+    let path = PathBuf::from(if cwd.is_empty() { "/" } else { cwd });
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(WorkloadError::RelativeDirectory(cwd.to_owned())),
+    }
 }
 
 fn limit(

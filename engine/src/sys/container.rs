@@ -213,7 +213,43 @@ pub fn fork_alone() -> io::Result<Forked> {
     }
     // SAFETY: with one thread, no lock can be held by a thread that the child lacks, so the
     // child may go on as an ordinary process.
-    match check(unsafe { libc::fork() }.into())? {
+    forked(unsafe { libc::fork() }.into())
+}
+
+/// Forks into a cgroup a process that has no other threads.
+///
+/// # Errors
+/// Failure of `clone3`; `InvalidInput` when there are other threads.
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<Forked> {
+    // It does not fit libc's c_int constants.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    if thread_count()? != 1 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: all-zero is a valid value of this plain structure and means "nothing asked".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: `args` is a valid structure of the given size; without CLONE_VM the child has its
+    // own copy of the only thread's memory, so both sides may go on as they are.
+    forked(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) })
+}
+
+/// Forks a sibling: a child of this process's parent, which also is told of its end. For a
+/// process that was forked from one without other threads and has started none since.
+///
+/// # Errors
+/// Failure of `clone`.
+pub fn fork_sibling() -> io::Result<Forked> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with a null stack this is a fork; the caller has one thread.
+    forked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })
+}
+
+fn forked(result: libc::c_long) -> io::Result<Forked> {
+    match check(result)? {
         0 => Ok(Forked::Child),
         pid => i32::try_from(pid)
             .ok()
@@ -221,6 +257,47 @@ pub fn fork_alone() -> io::Result<Forked> {
             .map(Forked::Parent)
             .ok_or_else(|| io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// Makes a mount and all below it refuse to open devices, in this process's mount namespace.
+///
+/// # Errors
+/// Failure of `mount_setattr`.
+pub fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_NODEV: u64 = 4;
+    /// `struct mount_attr` of `linux/mount.h`.
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attributes = Attributes {
+        set: MOUNT_ATTR_NODEV,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    // SAFETY: the empty path means the descriptor; the structure has the given size and is only
+    // read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Ends this process at once, without running anything.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: takes no pointer and does not return.
+    unsafe { libc::_exit(code) }
 }
 
 /// How many threads this process has.

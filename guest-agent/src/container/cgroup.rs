@@ -17,6 +17,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 pub(super) struct Cgroup {
     directory: OwnedFd,
     memory: bool,
+    /// Every process in it stands still.
+    pub(super) frozen: bool,
 }
 
 impl Cgroup {
@@ -53,6 +55,7 @@ impl Cgroup {
         Ok(Self {
             directory,
             memory: limits.memory_bytes > 0,
+            frozen: false,
         })
     }
 
@@ -61,15 +64,33 @@ impl Cgroup {
         self.directory.as_fd()
     }
 
+    /// Whether its memory was counted from the beginning.
+    pub(super) fn counts_memory(&self) -> bool {
+        self.memory
+    }
+
+    /// Switches a controller on for it, if it is not.
+    pub(super) fn enable(&self, controller: &str) -> Result<(), Errno> {
+        let path = format!("{HIERARCHY}/cgroup.subtree_control");
+        write(&path, &format!("+{controller}"))
+    }
+
     /// Whether the out-of-memory killer was at work: in the group, or in the whole guest.
     pub(super) fn saw_oom_kill(&self) -> bool {
-        if self.memory && counts(&format!("{GROUP}/memory.events"), "oom_kill ") {
+        let events = format!("{GROUP}/memory.events");
+        if counts(&events, "oom_kill ") {
             return true;
         }
-        // The agent needs /proc for nothing else, so it is mounted only now.
-        let mounted =
-            make("/proc").and_then(|()| mount("proc", "/proc", "proc", MountFlags::empty(), None));
-        matches!(mounted, Ok(()) | Err(Errno::BUSY)) && counts("/proc/vmstat", "oom_kill ")
+        mount_proc().is_ok() && counts("/proc/vmstat", "oom_kill ")
+    }
+}
+
+/// The agent needs /proc for little, so it is mounted only when it does.
+pub(super) fn mount_proc() -> Result<(), Errno> {
+    make("/proc")?;
+    match mount("proc", "/proc", "proc", MountFlags::empty(), None) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The root filesystem: layers, the writable one above them, and moving in.
 
-use crate::failure::{failed, setup};
+use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
+use hullbox_archive::Layers;
 use hullbox_protocol::{Failure, LayerDisk, Setup, WritableLayer};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -40,12 +41,14 @@ pub(super) struct Writable {
 }
 
 impl Writable {
-    /// Mounts it, if it is one that lives on a disk.
+    /// Mounts it. Only one that lives on a disk has to be brought to rest.
     pub(super) fn mount(setup: &Setup) -> Result<Option<Self>, Failure> {
-        if setup.rootfs.writable != WritableLayer::Disk {
+        directory(WRITABLE)?;
+        if setup.rootfs.writable == WritableLayer::Memory {
+            mount("tmpfs", WRITABLE, "tmpfs", MountFlags::NOATIME, c"mode=755")
+                .map_err(failed("cannot mount memory for writes"))?;
             return Ok(None);
         }
-        directory(WRITABLE)?;
         // Its inode tables are zero already; nobody should be busy with writing them. What does
         // not outlive the run need not wait for the disk either.
         let options = if setup.persist {
@@ -81,11 +84,6 @@ impl Writable {
 pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
     directory(ROOT)?;
     let lower = mount_layers(&setup.rootfs.layers)?;
-    if setup.rootfs.writable == WritableLayer::Memory {
-        directory(WRITABLE)?;
-        mount("tmpfs", WRITABLE, "tmpfs", MountFlags::NOATIME, c"mode=755")
-            .map_err(failed("cannot mount memory for writes"))?;
-    }
     let top = lower.first().cloned();
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     make_upper(&upper, top.as_deref())?;
@@ -99,16 +97,43 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
          xino=auto{volatile}",
         lower.join(":")
     );
-    let options = CString::new(options).map_err(|_| crate::failure::setup("overlay options"))?;
+    let options = CString::new(options).map_err(|_| setup_failure("overlay options"))?;
     mount("overlay", ROOT, "overlay", MountFlags::empty(), &*options)
         .map_err(failed("cannot stack the layers"))?;
     move_in()
 }
 
+/// The writable layer and what is below it, each as a tree of its own. Changes mounts.
+pub(super) fn layers(setup: &Setup) -> Result<Layers, Failure> {
+    directory(ROOT)?;
+    let lower = mount_layers(&setup.rootfs.layers)?;
+    let upper = format!("{WRITABLE}/upper");
+    make_upper(&upper, lower.first().map(String::as_str))?;
+    let what = || failed("cannot look at the layers");
+    let below = match &lower[..] {
+        [only] => only.as_str(),
+        _ => {
+            let options = format!("lowerdir={}", lower.join(":"));
+            let options = CString::new(options).map_err(|_| setup_failure("overlay options"))?;
+            mount("overlay", ROOT, "overlay", MountFlags::RDONLY, &*options).map_err(what())?;
+            ROOT
+        }
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &str| rustix::fs::open(path, flags, Mode::empty()).map_err(what());
+    Ok(Layers {
+        upper: open(&upper)?,
+        lower: open(below)?,
+    })
+}
+
 /// Mounts the layers; gives their paths, the topmost first.
 fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
     if layers.len() > MAX_LAYERS {
-        return Err(setup(format_args!("{} layers are too many", layers.len())));
+        return Err(setup_failure(format_args!(
+            "{} layers are too many",
+            layers.len()
+        )));
     }
     directory(LAYERS)?;
     if layers.is_empty() {
@@ -129,8 +154,11 @@ fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
         } else {
             let number = index + 1;
             let (start, length) = (layer.offset_bytes, layer.length_bytes);
-            sys::add_partition(disk.as_fd(), number, start, length)
-                .map_err(failed(format_args!("cannot find layer {number}")))?;
+            match sys::add_partition(disk.as_fd(), number, start, length) {
+                // There already, and in use: for a second look at a running container's layers.
+                Ok(()) | Err(Errno::BUSY) => {}
+                Err(e) => return Err(failed(format_args!("cannot find layer {number}"))(e)),
+            }
             format!("{LAYER_DISK}{number}")
         };
         let path = format!("{LAYERS}/{index}");

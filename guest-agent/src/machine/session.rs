@@ -2,17 +2,21 @@
 
 use crate::failure::setup;
 use crate::process::{self, Root};
-use crate::sessions::{Reach, Sessions, uptime_us};
 use crate::sys::{self, Namespaces};
 use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply};
+use hullbox_session::children::{Children, Reach, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::WaitOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Exit code by which a connection's process asks PID 1 to stop the machine.
 pub(super) const STOP_MACHINE: i32 = 75;
+
+/// As the protocol numbers signals.
+const SIGHUP: u32 = 1;
+const SIGKILL: u32 = 9;
 
 /// How long descendants may hold up the end, and a hung-up program may tidy up.
 const GRACE: Duration = Duration::from_secs(2);
@@ -48,7 +52,7 @@ impl Root for Here {
 struct Handler {
     pump: Pump,
     signals: OwnedFd,
-    sessions: Sessions,
+    sessions: Children,
     started: bool,
     /// The client is gone, or done: what is left ends at this time.
     due: Option<Instant>,
@@ -61,7 +65,7 @@ impl Handler {
         Ok(Self {
             pump: Pump::new(connection)?,
             signals: sys::watch_signals(&[])?,
-            sessions: Sessions::default(),
+            sessions: Children::new(process::send_signal),
             started: false,
             due: None,
             connected: true,
@@ -93,7 +97,7 @@ impl Handler {
                 Event::Finished { .. } => self.due = Some(Instant::now() + CLOSING),
                 Event::Closed(_) => self.hang_up(),
                 Event::Timeout => {
-                    self.sessions.signal_all(Signal::KILL, Reach::Group);
+                    self.sessions.signal_all(SIGKILL, Reach::Group);
                     self.connected = false;
                     self.due = None;
                 }
@@ -134,7 +138,7 @@ impl Handler {
     /// The client is gone: so is the program soon, as with a terminal that hangs up.
     fn hang_up(&mut self) {
         self.connected = false;
-        self.sessions.signal_all(Signal::HUP, Reach::Group);
+        self.sessions.signal_all(SIGHUP, Reach::Group);
         self.due = Some(Instant::now() + GRACE);
     }
 }

@@ -1,10 +1,12 @@
 //! The child's way from the fork to its program.
 
-use super::status::StatusWriter;
-use super::{ChildPipes, identity, program, terminal, tiny_init};
+use super::builtin::{self, Place};
+use super::{identity, program, terminal, tiny_init};
 use crate::failure::{failed, setup};
 use crate::sys;
-use hullbox_protocol::{Failure, ProcessSpec};
+use hullbox_protocol::{Builtin, Failure, FailureKind, ProcessSpec};
+use hullbox_session::children::Pipes;
+use hullbox_session::status::StatusWriter;
 use rustix::fs::{Mode, OFlags};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,6 +23,14 @@ pub trait Root {
     /// # Errors
     /// Why that cannot be done.
     fn enter(&self, spec: &ProcessSpec) -> Result<(), Failure>;
+
+    /// Where a builtin is done, instead of [`Self::enter`].
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    fn place(&self, _: &Builtin) -> Result<Place, Failure> {
+        Err(setup("this cannot be done here"))
+    }
 
     /// Runs the program under a small init of its own.
     fn init(&self) -> bool {
@@ -47,13 +57,11 @@ pub trait Root {
 }
 
 /// The child. Does not return.
-pub(super) fn run(
-    spec: &ProcessSpec,
-    root: &dyn Root,
-    pipes: ChildPipes,
-    status: &StatusWriter,
-) -> ! {
-    let failure = match prepare(spec, root, pipes, status) {
+pub(super) fn run(spec: &ProcessSpec, root: &dyn Root, pipes: Pipes, status: StatusWriter) -> ! {
+    if let Some(what) = &spec.builtin {
+        builtin::run(what, root, &pipes, status)
+    }
+    let failure = match prepare(spec, root, pipes, &status) {
         Ok(ready) => program::exec(&ready.program, spec),
         Err(failure) => failure,
     };
@@ -69,7 +77,7 @@ struct Ready {
 fn prepare(
     spec: &ProcessSpec,
     root: &dyn Root,
-    pipes: ChildPipes,
+    pipes: Pipes,
     status: &StatusWriter,
 ) -> Result<Ready, Failure> {
     // Nothing of the agent's may be reachable from here on, least of all through
@@ -114,6 +122,11 @@ fn change_directory(cwd: &str, make: bool) -> Result<(), Failure> {
             crate::paths::make_directories(cwd).map_err(failed(what()))?;
             rustix::process::chdir(cwd).map_err(failed(what()))
         }
+        // As Docker says it of `exec`.
+        Err(rustix::io::Errno::NOENT) => Err(Failure {
+            kind: FailureKind::NotFound,
+            message: format!("{}: no such file or directory", what()),
+        }),
         result => result.map_err(failed(what())),
     }
 }
@@ -122,7 +135,7 @@ fn change_directory(cwd: &str, make: bool) -> Result<(), Failure> {
 fn arrange_streams(
     spec: &ProcessSpec,
     root: &dyn Root,
-    pipes: ChildPipes,
+    pipes: Pipes,
     identity: &identity::Identity,
     status: &StatusWriter,
 ) -> Result<(), Failure> {

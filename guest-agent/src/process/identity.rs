@@ -67,7 +67,8 @@ fn read(path: &str) -> Result<Vec<u8>, Failure> {
 /// Takes on groups, ids and capabilities; the last thing that needs root.
 pub(super) fn become_user(identity: &Identity, spec: &ProcessSpec) -> Result<(), Failure> {
     let root = identity.uid == 0;
-    if let Some(mask) = spec.capabilities {
+    let capabilities = spec.capabilities.filter(|_| !spec.privileged);
+    if let Some(mask) = capabilities {
         drop_from_bounding_set(mask)?;
     }
     let groups: Vec<_> = identity.groups.iter().copied().map(Gid::from_raw).collect();
@@ -77,7 +78,7 @@ pub(super) fn become_user(identity: &Identity, spec: &ProcessSpec) -> Result<(),
     thread::set_thread_res_uid(uid, uid, uid).map_err(failed("cannot set the user id"))?;
     // The kernel takes a user's capabilities away with the id; root keeps its own. So that
     // already looking for the program happens with the rights the program will have:
-    if root && let Some(mask) = spec.capabilities {
+    if root && let Some(mask) = capabilities {
         let now = thread::capabilities(None).map_err(failed("cannot read capabilities"))?;
         let kept = now.permitted & CapabilitySet::from_bits_retain(mask);
         let sets = CapabilitySets {

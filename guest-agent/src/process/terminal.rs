@@ -1,8 +1,8 @@
 //! A pseudo-terminal inside the container.
 
-use super::status::StatusWriter;
 use crate::failure::failed;
 use hullbox_protocol::{Failure, TerminalSize};
+use hullbox_session::status::StatusWriter;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use std::os::fd::{AsFd, OwnedFd};

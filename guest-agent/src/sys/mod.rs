@@ -171,6 +171,12 @@ pub fn unshare_cgroup() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map(drop)
 }
 
+/// Mounts of this process's own from here on.
+pub fn unshare_mounts() -> Result<()> {
+    // SAFETY: takes no pointer; separates the working directory from nobody, there is one thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
+}
+
 /// Closes every descriptor from 3 up but `keep`.
 pub fn close_others(keep: &[BorrowedFd<'_>]) {
     let mut kept: Vec<u32> = keep

@@ -1,13 +1,16 @@
-//! The processes of one connection: from their `Exec` to their `Exited`.
+//! The processes of one connection, as their parent has them: from `Exec` to `Exited`.
 
-use crate::process::{Pipes, Report, Spawned, StatusReader};
-use crate::sys;
-use hullbox_protocol::{ExitStatus, Started};
-use hullbox_session::connection::ConnectionError;
-use hullbox_session::server::Pump;
-use rustix::process::{Pid, Signal, WaitStatus};
+use crate::connection::ConnectionError;
+use crate::server::{Pump, Stdio};
+use crate::status::{Report, StatusReader};
+use hullbox_protocol::{ExitStatus, ProcessSpec, Started};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitStatus};
 use rustix::time::{ClockId, clock_gettime};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The signal that cannot wait.
+const SIGKILL: u32 = 9;
 
 /// Signals that may wait for a process to start.
 const MAX_PENDING: usize = 64;
@@ -21,18 +24,104 @@ pub enum Reach {
     Group,
 }
 
+/// Sends a signal by its number. A process that is gone cannot mind.
+pub type Send = fn(Pid, u32, Reach);
+
+/// A process on its way to its program.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its id here.
+    pub pid: Pid,
+    /// Tells what becomes of it.
+    pub status: StatusReader,
+    /// Our ends of its streams; with a terminal, of those that are pipes all the same.
+    pub pipes: Pipes,
+    /// It will report a terminal before it runs.
+    pub terminal: bool,
+}
+
+/// One process's ends of its pipes: the parent's, or the child's.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    /// Standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Pipes {
+    /// Both sides' ends of the pipes that a process needs: ours, then its own.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn make(spec: &ProcessSpec) -> rustix::io::Result<(Self, Self)> {
+        // What the agent does itself is never done on a terminal.
+        let terminal = spec.terminal.is_some() && spec.builtin.is_none();
+        let (mut ours, mut theirs) = (Self::default(), Self::default());
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        if spec.stdin && (!terminal || spec.pipes.stdin) {
+            let (read, write) = pipe()?;
+            (theirs.stdin, ours.stdin) = (Some(read), Some(write));
+        }
+        if !terminal || spec.pipes.stdout {
+            let (read, write) = pipe()?;
+            (ours.stdout, theirs.stdout) = (Some(read), Some(write));
+        }
+        if !terminal || spec.pipes.stderr {
+            let (read, write) = pipe()?;
+            (ours.stderr, theirs.stderr) = (Some(read), Some(write));
+        }
+        Ok((ours, theirs))
+    }
+
+    /// Those that there are.
+    pub fn borrowed(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.stdin, &self.stdout, &self.stderr]
+            .into_iter()
+            .filter_map(|fd| fd.as_ref().map(AsFd::as_fd))
+    }
+
+    /// What the pump takes, with the terminal's master if there is one.
+    #[must_use]
+    pub fn into_stdio(self, master: Option<OwnedFd>) -> Stdio {
+        let Self {
+            stdin,
+            stdout,
+            stderr,
+        } = self;
+        match master {
+            Some(master) => Stdio::Mixed {
+                master,
+                stdin,
+                stdout,
+                stderr,
+            },
+            None => Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
+        }
+    }
+}
+
 /// One process.
 #[derive(Debug)]
 struct Running {
     session: u32,
     pid: Pid,
+    /// Who forked it, and has not been reaped yet.
+    helper: Option<Pid>,
+    replaced: bool,
     /// Until the program runs.
     status: Option<StatusReader>,
     /// Until the terminal comes.
     pipes: Option<Pipes>,
     /// It told why it does not run; its end is then of no interest.
     failed: bool,
-    pending: Vec<Signal>,
+    pending: Vec<u32>,
 }
 
 /// A process that ended.
@@ -45,13 +134,26 @@ pub struct Ended {
 }
 
 /// All processes.
-#[derive(Debug, Default)]
-pub struct Sessions {
+#[derive(Debug)]
+pub struct Children {
     running: Vec<Running>,
+    send: Send,
 }
 
-impl Sessions {
+impl Children {
+    /// None yet. Signals go out by `send`.
+    #[must_use]
+    pub fn new(send: Send) -> Self {
+        Self {
+            running: Vec::new(),
+            send,
+        }
+    }
+
     /// Takes in a process that was just forked.
+    ///
+    /// # Errors
+    /// See [`Pump::open`].
     pub fn add(
         &mut self,
         pump: &mut Pump,
@@ -67,6 +169,8 @@ impl Sessions {
         self.running.push(Running {
             session,
             pid: spawned.pid,
+            helper: None,
+            replaced: false,
             status: Some(spawned.status),
             pipes,
             failed: false,
@@ -83,6 +187,9 @@ impl Sessions {
     }
 
     /// Passes on what processes on their way have reported. Gives sessions that failed.
+    ///
+    /// # Errors
+    /// See [`Pump::send`].
     pub fn take_reports(&mut self, pump: &mut Pump) -> Result<Vec<u32>, ConnectionError> {
         let mut failed = Vec::new();
         for running in &mut self.running {
@@ -95,17 +202,26 @@ impl Sessions {
     }
 
     /// The process of this id ended. `None` if it was no session's, or had failed.
+    ///
+    /// # Errors
+    /// See [`Pump::send`].
     pub fn reaped(
         &mut self,
         pump: &mut Pump,
         pid: Pid,
         status: WaitStatus,
     ) -> Result<Option<Ended>, ConnectionError> {
-        let Some(index) = self.running.iter().position(|r| r.pid == pid) else {
+        let is_its = |r: &Running| r.pid == pid || r.helper == Some(pid);
+        let Some(index) = self.running.iter().position(is_its) else {
             return Ok(None);
         };
         // A program can be over before it was noticed that it runs.
-        self.running[index].take_reports(pump)?;
+        let running = &mut self.running[index];
+        running.take_reports(pump)?;
+        if running.helper == Some(pid) {
+            running.helper = None;
+            return Ok(None);
+        }
         let running = self.running.remove(index);
         if running.failed {
             return Ok(None);
@@ -121,23 +237,20 @@ impl Sessions {
         let Some(running) = self.running.iter_mut().find(|r| r.session == session) else {
             return;
         };
-        let Some(signal) = sys::signal(number) else {
-            return;
-        };
         // On its way the child would take a signal for itself, with none of the program's handlers.
-        if running.status.is_some() && signal != Signal::KILL {
+        if running.status.is_some() && number != SIGKILL {
             if running.pending.len() < MAX_PENDING {
-                running.pending.push(signal);
+                running.pending.push(number);
             }
             return;
         }
-        running.send(signal, reach);
+        (self.send)(running.pid, number, reach);
     }
 
     /// Sends a signal to every process.
-    pub fn signal_all(&mut self, signal: Signal, reach: Reach) {
+    pub fn signal_all(&mut self, number: u32, reach: Reach) {
         for running in &self.running {
-            running.send(signal, reach);
+            (self.send)(running.pid, number, reach);
         }
     }
 
@@ -145,20 +258,30 @@ impl Sessions {
     pub fn deliver_pending(&mut self, reach: Reach) {
         for running in &mut self.running {
             if running.status.is_none() {
-                for signal in std::mem::take(&mut running.pending) {
-                    running.send(signal, reach);
+                for number in std::mem::take(&mut running.pending) {
+                    (self.send)(running.pid, number, reach);
                 }
             }
         }
     }
 
+    /// Every process that is to be reaped.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running
+            .iter()
+            .flat_map(|running| [Some(running.pid), running.helper])
+            .flatten()
+    }
+
     /// The process of a session.
+    #[must_use]
     pub fn pid(&self, session: u32) -> Option<Pid> {
         let running = self.running.iter().find(|r| r.session == session);
         running.map(|running| running.pid)
     }
 
     /// Whether any process is left.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
@@ -168,6 +291,12 @@ impl Running {
     fn take_reports(&mut self, pump: &mut Pump) -> Result<(), ConnectionError> {
         while let Some(report) = self.status.as_ref().and_then(StatusReader::next) {
             match report {
+                // Once only: afterwards the channel is in the hands of who was forked.
+                Report::Forked(pid) if !self.replaced => {
+                    self.replaced = true;
+                    self.helper = Some(std::mem::replace(&mut self.pid, pid));
+                }
+                Report::Forked(_) => {}
                 Report::Terminal(master) => {
                     let pipes = self.pipes.take().unwrap_or_default();
                     pump.open(self.session, pipes.into_stdio(Some(master)))?;
@@ -187,17 +316,11 @@ impl Running {
         }
         Ok(())
     }
-
-    fn send(&self, signal: Signal, reach: Reach) {
-        // A process that is gone but not reaped yet cannot mind.
-        let _ = match reach {
-            Reach::Process => rustix::process::kill_process(self.pid, signal),
-            Reach::Group => rustix::process::kill_process_group(self.pid, signal),
-        };
-    }
 }
 
-fn exit_status(status: WaitStatus) -> ExitStatus {
+/// A wait status in the words of the protocol.
+#[must_use]
+pub fn exit_status(status: WaitStatus) -> ExitStatus {
     let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => ExitStatus::Code(byte(code)),
@@ -209,7 +332,8 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
     }
 }
 
-/// Time since the guest's start, in microseconds.
+/// Time since the kernel's start, in microseconds.
+#[must_use]
 pub fn uptime_us() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

@@ -10,17 +10,23 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::Pid;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
+/// First byte of a report of [`Report::Forked`].
+const FORKED: u8 = 0;
+
 /// What a child reports.
 #[derive(Debug)]
 pub enum Report {
     /// Its terminal's master.
     Terminal(OwnedFd),
+    /// It was a helper: this one becomes the program.
+    Forked(Pid),
     /// It could not become its program, and ends.
     Failed(Failure),
     /// It became its program.
@@ -36,6 +42,9 @@ pub struct StatusReader(OwnedFd);
 pub struct StatusWriter(OwnedFd);
 
 /// Makes the two ends.
+///
+/// # Errors
+/// No more descriptors.
 pub fn channel() -> Result<(StatusReader, StatusWriter), Errno> {
     let (reader, writer) = socketpair(
         AddressFamily::UNIX,
@@ -44,6 +53,12 @@ pub fn channel() -> Result<(StatusReader, StatusWriter), Errno> {
         None,
     )?;
     Ok((StatusReader(reader), StatusWriter(writer)))
+}
+
+impl From<StatusReader> for OwnedFd {
+    fn from(reader: StatusReader) -> Self {
+        reader.0
+    }
 }
 
 impl AsFd for StatusReader {
@@ -60,6 +75,7 @@ impl AsFd for StatusWriter {
 
 impl StatusReader {
     /// The next report, or `None` if none has come yet.
+    #[must_use]
     pub fn next(&self) -> Option<Report> {
         let mut bytes = [0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -81,6 +97,12 @@ impl StatusReader {
         });
         Some(match (descriptor, bytes.get(..received)) {
             (Some(master), _) => Report::Terminal(master),
+            (None, Some([FORKED, a, b, c, d])) => {
+                match Pid::from_raw(i32::from_ne_bytes([*a, *b, *c, *d])) {
+                    Some(pid) => Report::Forked(pid),
+                    None => return None,
+                }
+            }
             (None, Some([kind, message @ ..])) => Report::Failed(Failure {
                 kind: match kind {
                     1 => FailureKind::NotFound,
@@ -96,6 +118,9 @@ impl StatusReader {
 
 impl StatusWriter {
     /// Hands over the terminal's master.
+    ///
+    /// # Errors
+    /// The parent is gone.
     pub fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -108,6 +133,12 @@ impl StatusWriter {
             SendFlags::NOSIGNAL,
         )?;
         Ok(())
+    }
+
+    /// Says who goes on in this one's place. The one who says it just ends.
+    pub fn forked(&self, pid: Pid) {
+        let [a, b, c, d] = pid.as_raw_nonzero().get().to_ne_bytes();
+        let _ = rustix::net::send(&self.0, &[FORKED, a, b, c, d], SendFlags::NOSIGNAL);
     }
 
     /// Says why there will be no program.

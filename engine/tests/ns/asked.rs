@@ -1,0 +1,605 @@
+//! What a running container is asked: programs that join it, requests, builtins.
+
+use super::{assert_nothing_left, base, ns_run};
+use hullbox_protocol::{
+    Builtin, CgroupLimits, Decoder, ExitStatus, Failure, FailureKind, Frame, ProcessInfo,
+    ProcessSpec, Reply, Request, Stream, TerminalSize, Usage, UserSpec, encode_into,
+};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// What became of a session.
+#[derive(Debug, Default)]
+struct Session {
+    started: bool,
+    output: Vec<u8>,
+    error: Vec<u8>,
+    end: Option<Result<ExitStatus, Failure>>,
+}
+
+impl Session {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    fn code(&self) -> u8 {
+        match &self.end {
+            Some(Ok(status)) => status.exit_code(),
+            Some(Err(failure)) => failure.exit_code(),
+            None => u8::MAX,
+        }
+    }
+}
+
+struct Container {
+    server: Child,
+    socket: UnixStream,
+    decoder: Decoder,
+    sessions: HashMap<u32, Session>,
+    replies: HashMap<u32, Reply>,
+    dir: tempfile::TempDir,
+    next: u32,
+}
+
+impl Container {
+    fn start(arguments: &[&str]) -> Option<Self> {
+        let base = base()?;
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = ns_run(dir.path(), &[base]);
+        command.arg("--serve").args(arguments);
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        let server = command.spawn().unwrap();
+        drop(command);
+        let time = Some(Duration::from_secs(30));
+        ours.set_read_timeout(time).unwrap();
+        let mut container = Self {
+            server,
+            socket: ours,
+            decoder: Decoder::new(),
+            sessions: HashMap::new(),
+            replies: HashMap::new(),
+            dir,
+            next: 1,
+        };
+        container.exec_as(0, ProcessSpec::default());
+        Some(container)
+    }
+
+    /// One that runs a shell script and has said `up`.
+    fn up(arguments: &[&str], script: &str) -> Option<Self> {
+        let script = format!("{script}\necho up; while :; do sleep 1; done");
+        let mut container = Self::start(&[arguments, &["--", "sh", "-c", &script]].concat())?;
+        container.until(|c| c.sessions[&0].text().contains("up"));
+        Some(container)
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        let mut wire = Vec::new();
+        encode_into(frame, &mut wire).unwrap();
+        self.socket.write_all(&wire).unwrap();
+    }
+
+    fn exec_as(&mut self, session: u32, spec: ProcessSpec) {
+        self.sessions.insert(session, Session::default());
+        let spec = Box::new(spec);
+        self.send(&Frame::Exec { session, spec });
+    }
+
+    fn exec(&mut self, spec: ProcessSpec) -> u32 {
+        let session = self.next;
+        self.next += 1;
+        self.exec_as(session, spec);
+        session
+    }
+
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let Some(frame) = self.decoder.next_frame().unwrap() else {
+                let mut chunk = [0; 65536];
+                let read = self.socket.read(&mut chunk).unwrap();
+                assert!(read > 0, "closed: {:?}", self.sessions);
+                self.decoder.push(&chunk[..read]);
+                continue;
+            };
+            self.take(frame);
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Started { session, .. } => self.session(session).started = true,
+            Frame::Failed { session, failure } => self.session(session).end = Some(Err(failure)),
+            Frame::Exited { session, status } => self.session(session).end = Some(Ok(status)),
+            Frame::Data {
+                session,
+                stream,
+                bytes,
+            } => {
+                let length = u32::try_from(bytes.len()).unwrap();
+                let target = self.session(session);
+                match stream {
+                    Stream::Stderr => target.error.extend(bytes),
+                    _ => target.output.extend(bytes),
+                }
+                self.send(&Frame::Credit {
+                    session,
+                    stream,
+                    bytes: length,
+                });
+            }
+            Frame::Reply { number, reply } => {
+                self.replies.insert(number, reply);
+            }
+            _ => {}
+        }
+    }
+
+    fn session(&mut self, session: u32) -> &mut Session {
+        self.sessions.entry(session).or_default()
+    }
+
+    fn end(&mut self, session: u32) -> &Session {
+        self.until(|c| c.sessions[&session].end.is_some());
+        &self.sessions[&session]
+    }
+
+    fn run(&mut self, spec: ProcessSpec) -> &Session {
+        let session = self.exec(spec);
+        self.end(session)
+    }
+
+    fn shell(&mut self, script: &str) -> &Session {
+        self.run(shell(script))
+    }
+
+    fn builtin(&mut self, builtin: Builtin, input: &[u8]) -> &Session {
+        let session = self.exec(ProcessSpec {
+            builtin: Some(builtin),
+            stdin: true,
+            ..ProcessSpec::default()
+        });
+        for chunk in input.chunks(32 * 1024) {
+            self.input(session, chunk);
+        }
+        let stream = Stream::Stdin;
+        self.send(&Frame::Eof { session, stream });
+        self.end(session)
+    }
+
+    fn input(&mut self, session: u32, bytes: &[u8]) {
+        let (stream, bytes) = (Stream::Stdin, bytes.to_vec());
+        self.send(&Frame::Data {
+            session,
+            stream,
+            bytes,
+        });
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        let number = self.next;
+        self.next += 1;
+        self.send(&Frame::Request { number, request });
+        self.until(|c| c.replies.contains_key(&number));
+        self.replies.remove(&number).unwrap()
+    }
+
+    fn usage(&mut self) -> Usage {
+        match self.ask(Request::Usage) {
+            Reply::Usage(usage) => *usage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn processes(&mut self) -> Vec<ProcessInfo> {
+        match self.ask(Request::Processes) {
+            Reply::Processes(processes) => processes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Kills the workload; checks that nothing is left.
+    fn finish(mut self) {
+        self.send(&Frame::Signal {
+            session: 0,
+            signal: 9,
+        });
+        self.end(0);
+        self.gone();
+    }
+
+    fn gone(mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        assert!(self.server.wait().unwrap().success());
+        assert_nothing_left(self.dir.path());
+    }
+}
+
+fn shell(script: &str) -> ProcessSpec {
+    program(&["sh", "-c", script])
+}
+
+fn program(argv: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        argv: argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        env: vec![b"PATH=/bin".to_vec()],
+        capabilities: Some(0xa804_25fb),
+        ..ProcessSpec::default()
+    }
+}
+
+fn out(path: &str) -> Builtin {
+    Builtin::ArchiveOut {
+        path: path.into(),
+        follow: false,
+    }
+}
+
+fn into(path: &str) -> Builtin {
+    Builtin::ArchiveIn {
+        path: path.into(),
+        keep_owner: false,
+    }
+}
+
+#[test]
+fn programs_join_everything_of_the_container() {
+    let Some(mut container) = Container::up(&["-h", "box", "--tmpfs", "/t"], "echo x > /t/mark")
+    else {
+        return;
+    };
+    let script = "cat /t/mark /proc/sys/kernel/hostname; for n in pid mnt net uts ipc cgroup; do \
+                  ls -l /proc/self/ns/$n; done | tr -d '\\n' | wc -c; cat /proc/self/cgroup; \
+                  test \"$(ls -l /proc/1/ns/pid | tail -c 14)\" = \"$(ls -l /proc/self/ns/pid | tail -c 14)\" \
+                  || echo differ; ls /proc/self/fd | wc -l";
+    let session = container.shell(script);
+    assert_eq!(session.code(), 0, "{session:?}");
+    let text = session.text();
+    assert!(text.starts_with("x\nbox\n"), "{text}");
+    assert!(text.contains("0::/\n") && text.ends_with("\n4\n"), "{text}");
+    let status = "grep -E 'Cap|Seccomp:|NoNew|NSpid' /proc/self/status; id; umask; pwd";
+    let text = container.shell(status).text();
+    for line in [
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t0",
+        "uid=0(root)",
+        "0022",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let mut other = shell(status);
+    other.user = UserSpec::Named {
+        user: "www".into(),
+        additional_groups: Vec::new(),
+    };
+    other.cwd = "/srv".into();
+    other.no_new_privileges = true;
+    let text = container.run(other).text();
+    for line in [
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "uid=33(www)",
+        "77(extra)",
+        "/srv",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let mut privileged = shell(status);
+    privileged.privileged = true;
+    let text = container.run(privileged).text();
+    assert!(
+        text.contains("Seccomp:\t0") && !text.contains("a80425fb"),
+        "{text}"
+    );
+    container.finish();
+}
+
+#[test]
+fn programs_that_cannot_join_say_why() {
+    let Some(mut container) = Container::up(&[], "") else {
+        return;
+    };
+    let user = |user: &str| ProcessSpec {
+        user: UserSpec::Named {
+            user: user.into(),
+            additional_groups: Vec::new(),
+        },
+        ..program(&["true"])
+    };
+    let cwd = |cwd: &str| ProcessSpec {
+        cwd: cwd.into(),
+        ..program(&["true"])
+    };
+    for (spec, code, words) in [
+        (program(&["true"]), 0, ""),
+        (shell("exit 7"), 7, ""),
+        (shell("kill -TERM $$"), 143, ""),
+        (
+            program(&["no-such"]),
+            127,
+            "executable file not found in $PATH",
+        ),
+        (program(&["/no/such"]), 127, "no such file or directory"),
+        (program(&["/etc"]), 126, "is a directory"),
+        (program(&["badformat"]), 126, "exec format error"),
+        (program(&[]), 125, "no command"),
+        (user("nobody"), 125, "nobody"),
+        (cwd("/no/dir"), 127, "/no/dir"),
+        (cwd("/proc/self/fd/9"), 127, "working directory"),
+    ] {
+        let shown = format!("{:?} {:?}", spec.argv, spec.cwd);
+        let session = container.run(spec);
+        assert_eq!(session.code(), code, "{shown}: {session:?}");
+        if let Some(Err(failure)) = &session.end {
+            assert!(failure.message.contains(words), "{failure:?}");
+        }
+    }
+    // Each of them is reaped: nothing of them is left but the shell's own sleep.
+    let begun = Instant::now();
+    while container.processes().len() > 2 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    container.finish();
+}
+
+#[test]
+fn many_programs_at_once_with_streams_signals_and_terminals() {
+    let Some(mut container) = Container::up(&[], "") else {
+        return;
+    };
+    let mut cat = program(&["cat"]);
+    cat.stdin = true;
+    let cats: Vec<u32> = (0..5).map(|_| container.exec(cat.clone())).collect();
+    let trapped = container.exec(shell(
+        "trap 'echo caught; exit 3' TERM; echo on; while :; do sleep 0.1; done",
+    ));
+    container.until(|c| c.sessions[&trapped].text().contains("on"));
+    container.send(&Frame::Signal {
+        session: trapped,
+        signal: 15,
+    });
+    assert_eq!(container.end(trapped).code(), 3);
+    for &session in &cats {
+        container.input(session, format!("to {session}").as_bytes());
+        let stream = Stream::Stdin;
+        container.send(&Frame::Eof { session, stream });
+    }
+    for &session in &cats {
+        assert_eq!(container.end(session).text(), format!("to {session}"));
+    }
+    let mut terminal = shell("tty; stty size 2>/dev/null; read x; echo got $x; ls -l $(tty)");
+    terminal.stdin = true;
+    terminal.terminal = Some(TerminalSize {
+        rows: 17,
+        columns: 71,
+    });
+    let session = container.exec(terminal);
+    container.until(|c| c.sessions[&session].text().contains("/dev/pts/"));
+    container.input(session, b"line\n");
+    let ended = container.end(session);
+    assert!(
+        ended.code() == 0 && ended.text().contains("got line"),
+        "{ended:?}"
+    );
+    // A descendant that holds the output open holds its session up for a while only.
+    let begun = Instant::now();
+    let session = container.shell("sleep 100 & echo done");
+    assert_eq!(session.text(), "done\n");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    container.finish();
+}
+
+#[test]
+fn what_joined_ends_with_the_container_and_is_told_first() {
+    let Some(mut container) = Container::up(&[], "") else {
+        return;
+    };
+    let joined = container.exec(shell("echo on; sleep 1000"));
+    container.until(|c| c.sessions[&joined].text().contains("on"));
+    container.send(&Frame::Signal {
+        session: 0,
+        signal: 9,
+    });
+    container.end(0);
+    let told = container.sessions[&joined].end.is_some();
+    assert!(told, "{:?}", container.sessions[&joined]);
+    assert_eq!(container.sessions[&joined].code(), 137);
+    container.gone();
+}
+
+#[test]
+fn usage_and_processes() {
+    let Some(mut container) =
+        Container::up(&[], "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+    else {
+        return;
+    };
+    let usage = container.usage();
+    assert!(usage.cpu_us > 1000 && usage.cpus >= 1, "{usage:?}");
+    assert!(usage.memory_bytes > 100_000, "{usage:?}");
+    assert!(usage.memory_limit_bytes > usage.memory_bytes, "{usage:?}");
+    assert!((1..5).contains(&usage.pids), "{usage:?}");
+    let joined = container.exec(program(&["sleep", "77"]));
+    container.until(|c| c.sessions[&joined].started);
+    let processes = container.processes();
+    let sleep = processes.iter().find(|p| p.command == "sleep 77").unwrap();
+    assert_eq!((sleep.uid, sleep.state), (0, 'S'));
+    // As the host sees it.
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", sleep.pid)).unwrap();
+    assert_eq!(name, "sleep\n");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let age = now.as_secs() as i64 - sleep.started_ns / 1_000_000_000;
+    assert!((-2..60).contains(&age), "{age}");
+    container.finish();
+}
+
+#[test]
+fn a_frozen_container_stands_still_can_be_copied_and_killed() {
+    let Some(mut container) = Container::up(&[], "echo data > /srv/file") else {
+        return;
+    };
+    let ticker = container.exec(shell("while :; do echo tick; sleep 0.05; done"));
+    container.until(|c| c.sessions[&ticker].text().contains("tick\ntick"));
+    assert_eq!(container.ask(Request::Freeze), Reply::Done);
+    container.usage();
+    let before = container.sessions[&ticker].text().len();
+    std::thread::sleep(Duration::from_millis(400));
+    container.usage();
+    assert_eq!(container.sessions[&ticker].text().len(), before);
+    let refused = container.shell("true");
+    assert_eq!(refused.code(), 125);
+    let archive = container.builtin(out("/srv/file"), b"");
+    assert!(
+        archive.code() == 0 && archive.text().contains("data"),
+        "{archive:?}"
+    );
+    assert_eq!(container.ask(Request::Thaw), Reply::Done);
+    container.until(|c| c.sessions[&ticker].text().len() > before);
+    assert_eq!(container.ask(Request::Freeze), Reply::Done);
+    container.finish();
+}
+
+#[test]
+fn limits_can_be_changed() {
+    let Some(mut container) = Container::up(&[], "") else {
+        return;
+    };
+    let limit = |pids, memory_bytes| {
+        Request::Limit(CgroupLimits {
+            memory_bytes,
+            pids,
+            cpu_quota_us: 0,
+        })
+    };
+    match container.ask(limit(6, 0)) {
+        Reply::Failed(why) if why.contains("controller is not available") => {
+            eprintln!("skipped: {why}");
+            return;
+        }
+        reply => assert_eq!(reply, Reply::Done),
+    }
+    let session = container.shell("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done");
+    let said = String::from_utf8_lossy(&session.error).into_owned();
+    assert!(said.contains("can't fork"), "{said}");
+    let reply = container.ask(limit(0, 4096));
+    assert!(
+        matches!(&reply, Reply::Failed(why) if why.contains("bytes in use")),
+        "{reply:?}"
+    );
+    assert_eq!(container.ask(limit(0, 256 << 20)), Reply::Done);
+    assert_eq!(container.usage().memory_limit_bytes, 256 << 20);
+    container.finish();
+}
+
+#[test]
+fn files_go_in_and_out_and_changes_are_told() {
+    let script = "echo new > /srv/new; mkdir /etc/d; rm /etc/group; echo more >> /etc/passwd; \
+                  touch /tmp/gone; rm /tmp/gone; echo s3cr3t > /t/hidden; \
+                  mknod /srv/null c 1 3; chmod 4755 /srv/new";
+    let args = [
+        "--tmpfs",
+        "/t",
+        "--hosts",
+        "1.2.3.4 here",
+        "--resolv",
+        "nameserver 9.9.9.9",
+    ];
+    let Some(mut container) = Container::up(&args, script) else {
+        return;
+    };
+    let archive = container.builtin(out("/srv"), b"").output.clone();
+    let listed = container.builtin(into("/tmp"), &archive);
+    assert_eq!(listed.code(), 0, "{listed:?}");
+    let check = "cat /tmp/srv/new; test -u /tmp/srv/new && test -c /tmp/srv/null && echo kept";
+    assert_eq!(container.shell(check).text(), "new\nkept\n");
+    // What is mounted there is seen as the container sees it.
+    let hidden = container.builtin(out("/t/hidden"), b"");
+    assert!(hidden.text().contains("s3cr3t"), "{hidden:?}");
+    let missing = container.builtin(out("/nowhere"), b"");
+    match &missing.end {
+        Some(Err(failure)) => {
+            assert_eq!(failure.kind, FailureKind::NotFound);
+            assert_eq!(
+                failure.message,
+                "Could not find the file /nowhere in container"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let broken = container.builtin(into("/tmp"), &[7; 2000]);
+    assert_eq!(broken.code(), 1);
+    assert_eq!(broken.error.iter().filter(|&&b| b == b'\n').count(), 1);
+    let text = container.builtin(Builtin::Changes, b"").text();
+    let changes: Vec<_> = text.split_terminator('\0').collect();
+    assert_eq!(
+        changes,
+        [
+            "C /etc",
+            "A /etc/d",
+            "D /etc/group",
+            "C /etc/passwd",
+            "C /srv",
+            "A /srv/new",
+            "A /srv/null",
+            "A /t",
+            "C /tmp",
+            "A /tmp/srv",
+            "A /tmp/srv/new",
+            "A /tmp/srv/null",
+        ]
+    );
+    let layer = container.builtin(Builtin::Layer, b"").text();
+    assert!(layer.contains("etc/.wh.group") && !layer.contains("s3cr3t"));
+    let export = container.builtin(Builtin::Export, b"");
+    assert_eq!(export.code(), 0);
+    let text = export.text();
+    assert!(text.contains("bin/busybox") && text.contains("srv/new"));
+    // Names in a tar begin behind zeros.
+    assert!(!text.contains("s3cr3t") && !text.contains("1.2.3.4") && !text.contains("\0proc/"));
+    let stat = container
+        .builtin(
+            Builtin::Stat {
+                path: b"/srv/new".to_vec(),
+            },
+            b"",
+        )
+        .text();
+    assert!(stat.contains("\"size\":4,"), "{stat}");
+    container.finish();
+}
+
+#[test]
+fn a_container_that_does_not_run_can_be_looked_at() {
+    let Some(mut container) = Container::start(&["--builtin", "pause", "--"]) else {
+        return;
+    };
+    container.until(|c| c.sessions[&0].started);
+    let archive = container.builtin(out("/etc/passwd"), b"").output.clone();
+    assert_eq!(container.builtin(into("/srv"), &archive).code(), 0);
+    assert_eq!(
+        container.builtin(Builtin::Changes, b"").text(),
+        "C /srv\0A /srv/passwd\0"
+    );
+    assert_eq!(container.shell("true").code(), 125);
+    container.send(&Frame::Signal {
+        session: 0,
+        signal: 15,
+    });
+    assert_eq!(container.end(0).code(), 0);
+    container.gone();
+    // A builtin as the workload itself.
+    let Some(mut container) = Container::start(&["--builtin", "export", "--"]) else {
+        return;
+    };
+    assert_eq!(container.end(0).code(), 0);
+    assert!(container.sessions[&0].text().contains("bin/busybox"));
+    container.gone();
+}
