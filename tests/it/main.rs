@@ -3,6 +3,7 @@
 
 mod basics;
 mod images;
+mod life;
 mod machine;
 mod outcomes;
 mod terminal;
