@@ -1,5 +1,11 @@
 //! Integration tests on the real program, a real kernel and real images. One binary: `make test`.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod basics;
 mod images;
