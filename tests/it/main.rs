@@ -7,8 +7,13 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod archives;
 mod basics;
+mod hostile;
 mod images;
+mod killed;
+mod limits;
 mod machine;
 mod outcomes;
+mod reference;
 mod terminal;
