@@ -43,6 +43,7 @@ pub use store::{
     ResolveError, Store, StoreError,
 };
 pub use tar::TarError;
+pub use time::rfc3339;
 
 /// Re-exported: what [`Image::config`] is made of.
 pub use oci_spec::image as oci;

@@ -1,5 +1,5 @@
 //! Hostile images, as a person meets them: one clear line, exit code 125, and a store that is the
-//! same to the byte. What each lie is and every variant of it: `image/tests/hostile*.rs`.
+//! same to the byte. What each lie is and every variant of it: `image/tests/hostile/`.
 
 use crate::archives::archive::{self, Layout, config, docker, gzip, image, small_layer, zstd};
 use crate::archives::testing::TarBuilder;

@@ -114,7 +114,7 @@ both_modes! {
         let text = on_a_small_disk(&format!(r#"
             hullbox run --rm {flag} busybox true
             before=$(used)
-            hullbox run --rm {flag} busybox sh -c 'dd if=/dev/zero of=/big bs=1M count=400 conv=fsync 2>&1; echo over' || echo "code $?"
+            hullbox run --rm {flag} busybox sh -c 'dd if=/dev/zero of=/big bs=1M count=160 conv=fsync 2>&1; echo over' || echo "code $?"
             hullbox run --rm {flag} busybox echo well
             echo "grown by $(( ($(used) - before) / 1024 )) MiB"
             hullbox ps -aq

@@ -62,21 +62,6 @@ fn a_guest_kernel_panic_is_told_as_one() {
     reports(&done, 125, "panic");
 }
 
-/// `reboot -f` in a shell without privileges of its own would do the same.
-#[test]
-#[ignore = "needs the built program: make test"]
-fn a_guest_that_restarts_itself_has_ended() {
-    let script = "echo b >/proc/sysrq-trigger; sleep 60";
-    let mut args = vec![
-        "--cap-add",
-        "ALL",
-        "--security-opt",
-        "systempaths=unconfined",
-    ];
-    args.extend(["busybox", "sh", "-c", script]);
-    reports(&run(Mode::Vm, args), 125, "restarted");
-}
-
 #[test]
 #[ignore = "needs the built program: make test"]
 fn out_of_memory_is_137_and_the_host_is_well() {
