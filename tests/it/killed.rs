@@ -8,7 +8,7 @@ use hullbox_tests::{Mode, both_modes, command, hullbox, on_the_machine, run};
 use std::fs;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Moments spread over a while, the same in every run of the tests.
 fn moments(count: u64, within: Duration) -> impl Iterator<Item = Duration> {
@@ -23,6 +23,16 @@ fn start(args: &[&str]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+/// Fails unless the command ends, whatever became of its container.
+#[track_caller]
+fn ends(child: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the command does not end");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 both_modes! {
@@ -41,7 +51,7 @@ both_modes! {
             } else {
                 let _ = on_the_machine(end_monitors).exits(0);
             }
-            let _ = child.wait().unwrap();
+            ends(&mut child);
         }
         assert_eq!(run(mode, ["busybox", "echo", "well"]).exits(0).text(), "well");
         assert_nothing_left();
@@ -75,7 +85,7 @@ fn a_load_killed_at_any_moment_leaves_a_valid_store() {
         let mut child = start(&["load", "-q", "-i", file.to_str().unwrap()]);
         thread::sleep(moment);
         child.kill().unwrap();
-        let _ = child.wait().unwrap();
+        ends(&mut child);
         assert_load_ended();
         // All of it or nothing.
         let names = hullbox(["images", "-q", "test:1"]).exits(0).text();
