@@ -5,12 +5,13 @@ use crate::failure::Failure;
 use crate::images::one_of;
 use crate::output::{self, Column, Format};
 use crate::system;
-use crate::text::{ago, cut, duration, now_s, rfc3339};
+use crate::text::{ago, cut, duration, now_s};
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::ContainerError;
 use hullbox_engine::monitor::health::HealthStatus;
 use hullbox_engine::paths::short_id;
 use hullbox_engine::state::{Phase, Record, StateError};
+use hullbox_image::rfc3339;
 use serde_json::{Value, json};
 
 const COLUMNS: [Column; 7] = [

@@ -5,10 +5,10 @@ use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs, SaveFormat};
 use crate::output::{self, Column, Format};
 use crate::output_file::OutputFile;
 use crate::system;
-use crate::text::{ago, cut, now_s, rfc3339, size};
+use crate::text::{ago, cut, now_s, size};
 use hullbox_image::{
     ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError,
-    parse_rfc3339,
+    parse_rfc3339, rfc3339,
 };
 use rustix::termios::isatty;
 use serde_json::{Value, json};

@@ -4,10 +4,10 @@ use crate::app::{ImportArgs, ListArgs, LoadArgs, RmiArgs, TagArgs};
 use crate::failure::{Failure, chain};
 use crate::output::{self, Column, Format};
 use crate::system;
-use crate::text::{ago, now_s, rfc3339, size};
+use crate::text::{ago, now_s, size};
 use hullbox_engine::containers::Engine;
 use hullbox_image::{
-    ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store,
+    ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store, rfc3339,
 };
 use rustix::termios::isatty;
 use serde_json::{Value, json};

@@ -6,12 +6,11 @@ use crate::failure::Failure;
 use crate::output;
 use crate::system;
 use crate::template::Template;
-use crate::text::rfc3339;
 use clap::ValueEnum;
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::Engine;
 use hullbox_engine::state::{Phase, Record, StateError};
-use hullbox_image::ResolveError;
+use hullbox_image::{ResolveError, rfc3339};
 use serde_json::{Value, json};
 
 /// What to look for.

@@ -241,7 +241,7 @@ impl NewDocument<'_> {
         for (key, value) in [("architecture", "amd64"), ("os", "linux")] {
             new.entry(key).or_insert_with(|| value.into());
         }
-        let created = rfc3339(options.created);
+        let created = rfc3339(options.created, 0);
         let mut line = Map::new();
         for (key, text) in [
             ("created", &created),

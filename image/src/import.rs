@@ -99,7 +99,7 @@ impl Template<'_> {
         let watched = session.watch(source, size, progress);
         let index = session.add_layer(&self.name, watched)?;
         let diff_id: DiffId = session.layers[index].digests.plain.into();
-        let created = rfc3339(self.options.created);
+        let created = rfc3339(self.options.created, 0);
         let document = json!({
             "created": created,
             "architecture": "amd64",

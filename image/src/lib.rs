@@ -52,7 +52,7 @@ pub use store::{
 pub use tar::{
     Entry as TarEntry, Kind as TarKind, NewEntry as NewTarEntry, TarError, TarReader, TarWriter,
 };
-pub use time::parse_rfc3339;
+pub use time::{parse_rfc3339, rfc3339};
 
 /// Re-exported: what [`Image::config`] is made of.
 pub use oci_spec::image as oci;

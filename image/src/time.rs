@@ -1,4 +1,4 @@
-//! The two conversions of time the crate needs: RFC 3339 to seconds since 1970, and back.
+//! The two conversions of time: RFC 3339 to seconds since 1970, and back.
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -27,12 +27,18 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// Seconds since 1970 as `2026-11-21T13:15:00Z`.
-pub(crate) fn rfc3339(seconds: i64) -> String {
+/// Seconds since 1970 as `2026-11-21T13:15:00.5Z`, the fraction only where there is one.
+#[must_use]
+pub fn rfc3339(seconds: i64, nanos: u32) -> String {
     let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_PER_DAY));
     let rest = seconds.rem_euclid(SECONDS_PER_DAY);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let fraction = if nanos == 0 {
+        String::new()
+    } else {
+        format!(".{nanos:09}").trim_end_matches('0').to_owned()
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
 /// Seconds since 1970 of a time in RFC 3339, without its fractions.
@@ -85,8 +91,9 @@ mod tests {
             ("0001-01-01T00:00:00Z", -62_135_596_800),
         ] {
             assert_eq!(parse_rfc3339(text), Some(seconds), "{text}");
-            assert_eq!(rfc3339(seconds), text);
+            assert_eq!(rfc3339(seconds, 0), text);
         }
+        assert_eq!(rfc3339(951_782_400, 500_000_000), "2000-02-29T00:00:00.5Z");
     }
 
     #[test]

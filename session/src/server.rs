@@ -3,8 +3,10 @@
 //! ```no_run
 //! # use hullbox_session::server::{Drain, Event, Pump, Stdio};
 //! # use hullbox_protocol::ExitStatus;
-//! # fn spawn() -> (std::process::Child, Stdio) { unimplemented!() }
-//! # fn demo(socket: std::os::fd::OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+//! # fn demo(
+//! #     socket: std::os::fd::OwnedFd,
+//! #     spawn: impl Fn() -> (std::process::Child, Stdio),
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let mut pump = Pump::new(socket)?;
 //! loop {
 //!     match pump.wait(&[], None)? {

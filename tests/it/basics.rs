@@ -2,21 +2,12 @@
 
 use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine, run, run_with_input};
 
+// The codes that podman gives too are in `reference`.
 both_modes! {
     fn exit_codes_are_those_of_docker_run(mode) {
         for (args, code) in [
-            (vec!["busybox", "true"], 0),
-            (vec!["busybox", "sh", "-c", "exit 7"], 7),
-            (vec!["busybox", "/bin/plain-text"], 126),
-            (vec!["busybox", "/etc"], 126),
             (vec!["busybox", "/bin/bad-elf"], 126),
-            (vec!["busybox", "no-such-program"], 127),
             (vec!["busybox", "/no/such/program"], 127),
-            (vec!["--init", "busybox", "sh", "-c", "kill -INT $$"], 130),
-            (vec!["--init", "busybox", "sh", "-c", "kill -KILL $$"], 137),
-            (vec!["--init", "busybox", "sh", "-c", "kill -TERM $$"], 143),
-            (vec!["--no-such-flag", "busybox", "true"], 125),
-            (vec!["no-such-image", "true"], 125),
             (vec!["--user", "nosuchuser", "busybox", "true"], 125),
         ] {
             let done = run(mode, &args);

@@ -1,10 +1,5 @@
 //! The helper machine: forwarding as if there were none, files that stay as they are, and a
 //! machine that comes back whatever happens to it.
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking, as tests do"
-)]
 
 use hullbox_tests::{Done, Terminal, command, finish};
 use std::fs;

@@ -1,9 +1,20 @@
 //! Integration tests on the real program, a real kernel and real images. One binary: `make test`.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
+mod archives;
 mod basics;
+mod hostile;
 mod images;
+mod killed;
 mod life;
+mod limits;
 mod machine;
 mod outcomes;
+mod reference;
 mod terminal;

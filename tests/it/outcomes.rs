@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// Everything of Hullbox that the machine's kernel knows: processes, mounts, loop devices, cgroups.
+/// Everything of Hullbox where the containers run: processes, mounts, loop devices, cgroups, files.
 fn leftovers() -> String {
     let script = r#"
         for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q [_]_monitor && echo process $p; done
@@ -14,6 +14,7 @@ fn leftovers() -> String {
         for l in /sys/block/loop*/loop/backing_file; do [ -e $l ] && grep -H erofs $l; done
         find /sys/fs/cgroup -type d -path '*hullbox/*' 2>/dev/null
         ls "$HULLBOX_ROOT/containers" 2>/dev/null
+        find "$HULLBOX_RUNTIME" -mindepth 1 -maxdepth 1 -type d ! -name 'machine-*' 2>/dev/null
         true
     "#;
     on_the_machine(script).exits(0).text()
@@ -21,7 +22,7 @@ fn leftovers() -> String {
 
 /// Asserts that nothing is left, giving the kernel's own asynchronous teardown a bounded time.
 #[track_caller]
-fn assert_nothing_left() {
+pub(crate) fn assert_nothing_left() {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let left = leftovers();

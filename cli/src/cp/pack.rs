@@ -59,7 +59,7 @@ pub(crate) fn pack(
         source: bytes,
     };
     packer.tree(&top, name)?;
-    let mut out = packer.tar.finish().map_err(CpError::Send)?;
+    let out = packer.tar.finish().map_err(CpError::Send)?;
     out.flush().map_err(CpError::Send)?;
     Ok(packer.packed)
 }

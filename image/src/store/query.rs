@@ -238,7 +238,7 @@ impl Store {
             "Size": size,
             "Config": config.get("config").cloned().unwrap_or(Value::Null),
             "RootFS": { "Type": "layers", "Layers": layers },
-            "Metadata": { "LastTagTime": crate::time::rfc3339(tagged) },
+            "Metadata": { "LastTagTime": crate::time::rfc3339(tagged, 0) },
         }))
     }
 
