@@ -69,7 +69,7 @@ impl From<ContainerError> for StartError {
 fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), StartError> {
     let record = engine.find(name)?;
     let timing = Timing::default();
-    let launch = Launch::prepare_for(engine.roots(), record.id, debug, timing)?;
+    let launch = Launch::prepare_for(engine.roots(), &record, debug, timing)?;
     let created = engine.take(launch)?;
     let monitor = engine.start(created, Mode::Detached)?;
     let options = AttachOptions {
@@ -95,7 +95,7 @@ fn start_attached(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Fa
     let tty = record.spec.process.terminal.is_some();
     let stdin = args.interactive && record.spec.process.stdin;
     check_terminal(tty, stdin)?;
-    let launch = Launch::prepare_for(engine.roots(), record.id, debug, timing)?;
+    let launch = Launch::prepare_for(engine.roots(), &record, debug, timing)?;
     let created = engine.take(launch)?;
     let mut monitor = engine.start(created, Mode::Attached { stdin })?;
     let keys = args.detach_keys.unwrap_or_default().detach();

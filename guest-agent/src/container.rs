@@ -59,14 +59,17 @@ pub fn run() -> Result<(), String> {
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
+    let hierarchy = cgroup::mount_hierarchy();
+    // A workload without loopback is rather a workload than none.
+    let _ = sys::loopback_up();
     wait_connected(&connection)?;
-    converse(connection, signals)
+    converse(connection, signals, hierarchy)
 }
 
 /// Serves a connection that is there already. Gives an exit code.
 pub fn serve(connection: OwnedFd) -> i32 {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
-    match signals.and_then(|signals| converse(connection, signals)) {
+    match signals.and_then(|signals| converse(connection, signals, cgroup::mount_hierarchy())) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("hullbox-agent: {error}");
@@ -75,13 +78,18 @@ pub fn serve(connection: OwnedFd) -> i32 {
     }
 }
 
-fn converse(connection: OwnedFd, signals: OwnedFd) -> Result<(), String> {
+fn converse(
+    connection: OwnedFd,
+    signals: OwnedFd,
+    hierarchy: Result<(), Failure>,
+) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
         pump,
         signals,
         sessions: Children::new(process::send_signal),
         setup: None,
+        hierarchy,
         container: None,
         finishing: false,
         stop: None,
@@ -145,6 +153,8 @@ struct Agent {
     signals: OwnedFd,
     sessions: Children,
     setup: Option<Box<Setup>>,
+    /// Whether the hierarchy for the workload's control group could be mounted.
+    hierarchy: Result<(), Failure>,
     container: Option<Container>,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
@@ -224,9 +234,8 @@ impl Agent {
             return Err(setup_failure("the workload was started before"));
         }
         let writable = rootfs::Writable::mount(setup)?;
+        self.hierarchy.clone()?;
         let cgroup = Cgroup::create(setup.limits)?;
-        // A workload without loopback is rather a workload than none.
-        let _ = sys::loopback_up();
         let first = First { setup };
         let spawned = process::spawn(spec, &first, Namespaces::Own, Some(cgroup.fd()))?;
         self.container = Some(Container {

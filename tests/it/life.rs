@@ -267,5 +267,8 @@ fn everything_that_is_kept_is_sound() {
     let checked = hullbox(["system", "check"]).exits(0).text();
     assert!(checked.contains("sound: "), "{checked}");
     let table = hullbox(["system", "df"]).exits(0).text();
-    assert!(table.contains("Images") && table.contains("Containers"), "{table}");
+    assert!(
+        table.contains("Images") && table.contains("Containers"),
+        "{table}"
+    );
 }

@@ -56,8 +56,7 @@ impl Engine {
         record: &Record,
         spec: ProcessSpec,
     ) -> Result<Errand, ContainerError> {
-        let id = record.id.clone();
-        let launch = Launch::prepare_for(self.roots(), id, false, Timing::default())?;
+        let launch = Launch::prepare_for(self.roots(), record, false, Timing::default())?;
         let record = match self.state.take_for_errand(&record.id, &launch.lock) {
             Err(StateError::Running(short)) => {
                 return Err(ContainerError::Refused(format!(
@@ -73,7 +72,6 @@ impl Engine {
         bundle.setup.limits = CgroupLimits::default();
         bundle.setup.init = false;
         bundle.setup.persist = true;
-        bundle.vcpus = bundle.vcpus.min(1);
         let created = super::Created {
             record,
             launch,

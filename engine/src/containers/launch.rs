@@ -1,10 +1,10 @@
 //! Making and starting.
 
 use super::{ContainerError, Engine, RunOrder, check_name, defaults, find_image};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::paths::Roots;
-use crate::plan::{self, HostFacts};
+use crate::plan::{self, GuestSize, HostFacts, RunRequest};
 use crate::state::{self, LifeLock, NewContainer, Record, StateError};
 use crate::timing::Timing;
 use std::collections::BTreeMap;
@@ -24,28 +24,55 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts a monitor for a container that has an id already and nothing else.
+    /// Starts a monitor for a container that has an id already and nothing else. The monitor
+    /// prepares itself for the request.
     ///
     /// # Errors
     /// [`ContainerError`].
-    pub fn prepare(roots: &Roots, debug: bool, timing: Timing) -> Result<Self, ContainerError> {
+    pub fn prepare(
+        roots: &Roots,
+        request: &RunRequest,
+        debug: bool,
+        timing: Timing,
+    ) -> Result<Self, ContainerError> {
         let id = state::new_id().map_err(ContainerError::Random)?;
-        Self::prepare_for(roots, id, debug, timing)
+        let guest = plan::guest_size(request, HostFacts::probe());
+        Self::spawn(roots, id, guest, debug, timing)
     }
 
-    /// Starts a monitor for this container.
+    /// Starts a monitor for this container, and lets it prepare itself.
     ///
     /// # Errors
     /// [`ContainerError`].
     pub fn prepare_for(
         roots: &Roots,
+        record: &Record,
+        debug: bool,
+        timing: Timing,
+    ) -> Result<Self, ContainerError> {
+        let spec = &record.spec;
+        let guest = (spec.isolation == Isolation::Vm).then_some(GuestSize {
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+        });
+        Self::spawn(roots, record.id.clone(), guest, debug, timing)
+    }
+
+    fn spawn(
+        roots: &Roots,
         id: String,
+        guest: Option<GuestSize>,
         debug: bool,
         timing: Timing,
     ) -> Result<Self, ContainerError> {
         roots.create()?;
         let lock = LifeLock::open(roots)?;
-        let monitor = monitor::spawn(&id, &lock, debug || timing.is_on())?;
+        let prospect = monitor::Prospect {
+            guest,
+            data: roots.data.clone(),
+            timing,
+        };
+        let monitor = monitor::spawn(&id, &lock, &prospect, debug || timing.is_on())?;
         Ok(Self {
             id,
             lock,

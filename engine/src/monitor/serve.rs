@@ -2,7 +2,7 @@
 
 use super::backend::Backend;
 use super::client::{Client, Role};
-use super::config::{Config, Mode};
+use super::config::{Config, Mode, Prospect, receive};
 use super::container::Container;
 use super::control::{self, Answer};
 use super::health::Checker;
@@ -17,6 +17,7 @@ use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
 use crate::vm;
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
+use hullbox_vmm::Foundation;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::error::Error;
@@ -40,12 +41,23 @@ pub fn main() -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = catch_signals()?;
-    let Some(config) = Config::read_from(UnixStream::from(client.try_clone()?))? else {
+    let orders = UnixStream::from(client.try_clone()?);
+    let Some(prospect) = receive::<Prospect>(&orders)? else {
         return Ok(());
     };
-    config.timing.mark("monitor has its orders");
     // While a container runs here, no helper machine takes the data directory.
-    let direct = machine::hold_directly(&config.data).map_err(io::Error::other)?;
+    let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
+    // Whatever goes wrong here goes wrong once more, and is told, when the guest is to start.
+    let ahead = prospect
+        .guest
+        .and_then(|size| vm::prepare(size, &prospect.data).ok());
+    prospect.timing.mark("monitor has prepared");
+    let Some(config) = receive::<Config>(&orders)? else {
+        return Ok(());
+    };
+    // Whoever waits for the connection's end must not wait for this process's.
+    drop(orders);
+    config.timing.mark("monitor has its orders");
     let client = Client::new(0, client, first_role(config.mode))?;
     let life = Life {
         control: listen(&config)?,
@@ -54,8 +66,8 @@ pub fn main() -> io::Result<()> {
         lock,
     };
     let recorded = match life.config.mode {
-        Mode::Errand => life.errand(vec![client]),
-        _ => life.live(vec![client]),
+        Mode::Errand => life.errand(vec![client], ahead),
+        _ => life.live(vec![client], ahead),
     };
     drop(direct);
     recorded
@@ -102,7 +114,7 @@ struct Ran {
 
 impl Life {
     /// Runs the workload, and again where the restart policy says so, and records how it ended.
-    fn live(self, mut clients: Vec<Client>) -> io::Result<()> {
+    fn live(self, mut clients: Vec<Client>, mut ahead: Option<Foundation>) -> io::Result<()> {
         let config = &self.config;
         let timing = config.timing;
         let id = config.bundle.id.as_str();
@@ -111,7 +123,7 @@ impl Life {
         let mut state = None;
         loop {
             let begun = Instant::now();
-            let started = self.start(&config.bundle);
+            let started = self.start(&config.bundle, ahead.take());
             // While a guest boots there is time for this.
             let state = match &mut state {
                 Some(state) => state,
@@ -171,8 +183,8 @@ impl Life {
     }
 
     /// Runs something else in the container's place, of which nothing is recorded.
-    fn errand(self, clients: Vec<Client>) -> io::Result<()> {
-        let started = self.start(&self.config.bundle);
+    fn errand(self, clients: Vec<Client>, ahead: Option<Foundation>) -> io::Result<()> {
+        let started = self.start(&self.config.bundle, ahead);
         let restart = Cell::default();
         let ran = self.run(started, clients, &mut Nothing, &restart)?;
         let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
@@ -190,7 +202,11 @@ impl Life {
         })
     }
 
-    fn start(&self, bundle: &Bundle) -> Result<(Box<dyn Backend>, Bundle), Failure> {
+    fn start(
+        &self,
+        bundle: &Bundle,
+        ahead: Option<Foundation>,
+    ) -> Result<(Box<dyn Backend>, Bundle), Failure> {
         let failure = |error: &dyn Error| Failure {
             kind: FailureKind::Setup,
             message: chain(error),
@@ -205,7 +221,7 @@ impl Life {
             Isolation::Vm => {
                 let (debug, timing) = (self.config.debug, self.config.timing);
                 let data = &self.config.data;
-                let guest = vm::Guest::start(&mut bundle, data, debug, timing);
+                let guest = vm::Guest::start(&mut bundle, data, ahead, debug, timing);
                 Box::new(guest.map_err(|error| failure(&error))?)
             }
             Isolation::Container => {

@@ -4,12 +4,14 @@ mod disk;
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
+use crate::monitor::control::VmUsage;
 use crate::monitor::{Backend, Link};
+use crate::plan::GuestSize;
 use crate::timing::Timing;
 use hullbox_protocol::{CONTROL_PORT, LayerDisk, WritableLayer};
 use hullbox_vmm::{
-    ConfigError, DISK_FILE_ALIGN, DiskConfig, MemorySize, Outcome, SerialConfig, VcpuCount, Vm,
-    VmConfig, VmError, VmHandle, VsockConfig,
+    ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, SerialConfig,
+    VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::fs;
@@ -82,6 +84,7 @@ impl Guest {
     pub(crate) fn start(
         bundle: &mut Bundle,
         data: &Path,
+        ahead: Option<Foundation>,
         debug: bool,
         timing: Timing,
     ) -> Result<Self, GuestError> {
@@ -94,12 +97,11 @@ impl Guest {
         }
         let uds_path = bundle.runtime_dir.join("vsock");
         let listener = listen(&uds_path)?;
-        let mut config = VmConfig::new(
-            VcpuCount::new(bundle.vcpus)?,
-            MemorySize::from_mib(bundle.memory_mib)?,
-            artifacts::path(Artifact::Kernel, data)?,
-        );
-        config.initramfs = Some(artifacts::path(Artifact::Initramfs, data)?);
+        let size = GuestSize {
+            vcpus: bundle.vcpus,
+            memory_mib: bundle.memory_mib,
+        };
+        let mut config = VmConfig::of(shape(size, data)?);
         config.disks = disks;
         config.vsock = Some(VsockConfig {
             guest_cid: GUEST_CID,
@@ -114,7 +116,10 @@ impl Guest {
             "quiet".clone_into(&mut config.cmdline);
         }
         timing.mark("vm files ready");
-        let vm = Vm::new(config)?;
+        let vm = match ahead {
+            Some(foundation) => Vm::on(foundation, config)?,
+            None => Vm::new(config)?,
+        };
         timing.mark("vm built");
         let running = vm.start()?;
         timing.mark("vm started");
@@ -156,6 +161,22 @@ impl Backend for Guest {
         self.handle.stop();
     }
 
+    fn usage(&self) -> Option<VmUsage> {
+        let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+        let bytes = |names: &[&str]| {
+            let lines = rollup.lines().filter_map(|line| line.split_once(':'));
+            let wanted = lines.filter(|(name, _)| names.contains(name));
+            let kib = wanted.map(|(_, value)| value.trim().trim_end_matches(" kB").parse::<u64>());
+            kib.flatten().sum::<u64>() * 1024
+        };
+        let events = self.handle.events();
+        Some(VmUsage {
+            events: events.map(|(name, count)| (name.to_owned(), count)).into(),
+            host_private_bytes: bytes(&["Private_Clean", "Private_Dirty"]),
+            host_resident_bytes: bytes(&["Rss"]),
+        })
+    }
+
     fn release(self: Box<Self>, orderly: bool) -> String {
         // A guest has nothing to finish: what must be on its disk was synced before it said so.
         self.handle.stop();
@@ -170,6 +191,23 @@ impl Backend for Guest {
             Err(_) => "the virtual machine's thread panicked".to_owned(),
         }
     }
+}
+
+/// What of a guest can be made before it is known what runs in it.
+///
+/// # Errors
+/// As [`Guest::start`], which meets the same again.
+pub(crate) fn prepare(size: GuestSize, data: &Path) -> Result<Foundation, GuestError> {
+    Ok(Foundation::new(shape(size, data)?)?)
+}
+
+fn shape(size: GuestSize, data: &Path) -> Result<VmShape, GuestError> {
+    Ok(VmShape {
+        vcpus: VcpuCount::new(size.vcpus)?,
+        memory: MemorySize::from_mib(size.memory_mib)?,
+        kernel: artifacts::path(Artifact::Kernel, data)?,
+        initramfs: Some(artifacts::path(Artifact::Initramfs, data)?),
+    })
 }
 
 /// All layers behind one disk, and the range of each.

@@ -1,22 +1,25 @@
 //! A VM from its configuration to its end.
 
 mod ending;
+mod foundation;
 
 pub(crate) use ending::Ending;
+pub use foundation::Foundation;
 
 use crate::arch;
-use crate::boot::{self, Placement};
 use crate::config::{MAX_CMDLINE_BYTES, SerialConfig, VmConfig};
 use crate::devices::{Bus, Devices};
 use crate::error::VmError;
-use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
 use crate::stats::{Counters, resident_bytes};
 use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::WorkerThread;
-use kvm_ioctls::{Kvm, VmFd};
+use foundation::Parts;
+use kvm_ioctls::VmFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// A VM that is built and has not run an instruction yet.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Vm {
     devices: Devices,
     vm: Arc<VmFd>,
     memory: GuestMemory,
+    first_touched: Vec<(u64, u64)>,
     counters: Arc<Counters>,
 }
 
@@ -36,31 +40,43 @@ impl Vm {
     /// See [`VmError`]. Nothing is left behind then.
     pub fn new(config: VmConfig) -> Result<Self, VmError> {
         config.check().map_err(VmError::Config)?;
-        let kvm = open_kvm()?;
-        let vm = Arc::new(create_vm(&kvm)?);
-        let counters = Arc::new(Counters::default());
+        Self::on(Foundation::new(config.shape.clone())?, config)
+    }
 
-        let ranges = arch::layout::ram_ranges(config.memory.bytes());
-        let huge = HugePages::of_host();
-        let memory = GuestMemory::new(&ranges, huge).map_err(VmError::Memory)?;
-        let next_slot = add_ram_slots(&vm, &memory).map_err(VmError::Memory)?;
-        arch::create_irqchip(&vm)?;
-        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
-        let entry = load(&config, &memory, huge, &devices.parameters)?;
-
-        let model = arch::CpuModel::new(&kvm, config.vcpus.get())?;
-        let mut vcpus = Vec::with_capacity(config.vcpus.get().into());
-        for index in 0..config.vcpus.get() {
-            let vcpu = Vcpu::new(&vm, index)?;
-            let entry = (index == 0).then_some(entry);
-            arch::setup_vcpu(vcpu.fd(), index, &model, entry)?;
-            vcpus.push(vcpu);
+    /// Build a VM on what was prepared. If that has another shape than the configuration's, it is
+    /// of no use, and another one is made.
+    ///
+    /// # Errors
+    /// See [`VmError`]. Nothing is left behind then.
+    pub fn on(foundation: Foundation, config: VmConfig) -> Result<Self, VmError> {
+        if foundation.shape() != &config.shape {
+            drop(foundation);
+            return Self::new(config);
         }
+        config.check().map_err(VmError::Config)?;
+        let Parts {
+            vcpus,
+            vm,
+            memory,
+            next_slot,
+            first_touched,
+            initramfs,
+        } = foundation.into_parts();
+        let counters = Arc::new(Counters::default());
+        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
+        let cmdline = command_line(&config, &devices.parameters)?;
+        let info = arch::BootInfo {
+            cmdline: &cmdline,
+            initramfs,
+            vcpus: config.shape.vcpus.get(),
+        };
+        arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
         Ok(Self {
             vcpus,
             devices,
             vm,
             memory,
+            first_touched,
             counters,
         })
     }
@@ -82,6 +98,7 @@ impl Vm {
             memory: self.memory,
             counters: self.counters,
             ending,
+            populating: None,
         };
         // If a thread cannot be made, dropping `running` stops those before it.
         for vcpu in self.vcpus {
@@ -93,6 +110,7 @@ impl Vm {
             )?;
             running.vcpus.push(thread);
         }
+        running.populating = running.populate(self.first_touched);
         Ok(running)
     }
 }
@@ -109,6 +127,8 @@ pub struct RunningVm {
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
+    /// Ends by itself, soon after the start.
+    populating: Option<JoinHandle<()>>,
 }
 
 impl RunningVm {
@@ -137,6 +157,7 @@ impl RunningVm {
     pub fn handle(&self) -> VmHandle {
         VmHandle {
             ending: Arc::clone(&self.ending),
+            counters: Arc::clone(&self.counters),
         }
     }
 
@@ -155,6 +176,24 @@ impl RunningVm {
         }
     }
 
+    /// Commit memory ahead of the guest, as far as there is a processor for it.
+    fn populate(&self, ranges: Vec<(u64, u64)>) -> Option<JoinHandle<()>> {
+        let memory = self.memory.clone();
+        let ending = Arc::clone(&self.ending);
+        let populate = move || {
+            for (start, end) in ranges {
+                if ending.outcome().is_none() {
+                    memory.populate(start, end);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("populate".into())
+            .stack_size(64 << 10);
+        // Without it the guest starts as well, only later.
+        thread.spawn(populate).ok()
+    }
+
     fn take_down(&mut self) {
         self.ending.end(Outcome::Stopped);
         for vcpu in &self.vcpus {
@@ -166,6 +205,10 @@ impl RunningVm {
         for worker in &mut self.workers {
             worker.stop();
         }
+        if let Some(thread) = self.populating.take() {
+            // A panic was reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -175,10 +218,11 @@ impl Drop for RunningVm {
     }
 }
 
-/// Stops a VM, from any thread, any number of times.
+/// Stops a VM, from any thread, any number of times, and tells what it does.
 #[derive(Debug, Clone)]
 pub struct VmHandle {
     ending: Arc<Ending>,
+    counters: Arc<Counters>,
 }
 
 impl VmHandle {
@@ -187,60 +231,20 @@ impl VmHandle {
     pub fn stop(&self) {
         self.ending.end(Outcome::Stopped);
     }
-}
 
-fn open_kvm() -> Result<Kvm, VmError> {
-    Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))
-}
-
-/// Creating a VM fails with EINTR when a signal arrives meanwhile.
-fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
-    loop {
-        match kvm.create_vm() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            result => return result.map_err(VmError::kvm("KVM_CREATE_VM")),
-        }
+    /// How often what has happened, by name: exits by reason, notifications, interrupts.
+    #[must_use]
+    pub fn events(&self) -> [(&'static str, u64); 6] {
+        let counters = &self.counters;
+        [
+            ("io_exits", counters.io_exits.get()),
+            ("mmio_read_exits", counters.mmio_read_exits.get()),
+            ("mmio_write_exits", counters.mmio_write_exits.get()),
+            ("other_exits", counters.other_exits.get()),
+            ("queue_notifications", counters.queue_notifications.get()),
+            ("interrupts", counters.interrupts.get()),
+        ]
     }
-}
-
-/// Load kernel, initramfs and boot tables; returns the kernel's entry.
-fn load(
-    config: &VmConfig,
-    memory: &GuestMemory,
-    huge: HugePages,
-    devices: &str,
-) -> Result<vm_memory::GuestAddress, VmError> {
-    // Pages of a file are small pages, and the guest leaves for each of them, twice where it
-    // writes: some 6000 of 8300 exits of a boot. A copy in huge pages costs a few dozen. Only where
-    // there are no huge pages is sharing the host's page cache the better bargain.
-    let placement = match huge {
-        HugePages::Advise => Placement::Copy,
-        HugePages::Never => Placement::Map,
-    };
-    let kernel =
-        boot::load_kernel(memory, &config.kernel, placement).map_err(|source| VmError::Load {
-            path: config.kernel.clone(),
-            source,
-        })?;
-    let initramfs = match &config.initramfs {
-        Some(path) => Some(
-            boot::load_initramfs(memory, &kernel, path, placement).map_err(|source| {
-                VmError::Load {
-                    path: path.clone(),
-                    source,
-                }
-            })?,
-        ),
-        None => None,
-    };
-    let cmdline = command_line(config, devices)?;
-    let info = arch::BootInfo {
-        cmdline: &cmdline,
-        initramfs,
-        vcpus: config.vcpus.get(),
-    };
-    arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
-    Ok(kernel.entry)
 }
 
 fn command_line(config: &VmConfig, devices: &str) -> Result<String, VmError> {
