@@ -84,6 +84,8 @@ fn converse(connection: OwnedFd, signals: OwnedFd) -> Result<(), String> {
         setup: None,
         container: None,
         finishing: false,
+        ending: None,
+        open: Vec::new(),
         stop: None,
     };
     let result = agent.serve().map_err(|error| error.to_string());
@@ -148,6 +150,10 @@ struct Agent {
     container: Option<Container>,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
+    /// How it ended, to be told once the ends of all others are.
+    ending: Option<ExitStatus>,
+    /// Additional sessions that ended, and whose end has not reached the host.
+    open: Vec<u32>,
     /// An orderly shutdown is under way; then SIGKILL is due at this time.
     stop: Option<Instant>,
 }
@@ -159,6 +165,7 @@ impl Agent {
             uptime_us: uptime_us(),
         }))?;
         loop {
+            self.tell_end();
             let timeout = self
                 .stop
                 .map(|due| due.saturating_duration_since(Instant::now()));
@@ -186,7 +193,10 @@ impl Agent {
                     self.sessions.signal_all(SIGKILL, Reach::Process);
                     self.stop = Some(Instant::now() + STOP_TIME);
                 }
-                Event::Finished { session } => self.finishing &= session != WORKLOAD,
+                Event::Finished { session } => {
+                    self.finishing &= session != WORKLOAD;
+                    self.open.retain(|&open| open != session);
+                }
                 Event::Closed(None) => return Ok(()),
                 Event::Closed(Some(error)) => return Err(error),
             }
@@ -304,19 +314,28 @@ impl Agent {
             {
                 *oom = container.cgroup.saw_oom_kill();
             }
-            let drain = if ended.session == WORKLOAD {
+            if ended.session == WORKLOAD {
                 self.finishing = true;
+                self.ending = Some(ended.status);
                 // Programs in its namespace are gone already; this is about builtins.
                 self.sessions.signal_all(SIGKILL, Reach::Process);
-                self.settle();
-                // Everything else in its namespace ended before it was reported.
-                Drain::ToEnd
             } else {
-                Drain::Grace(GRACE)
-            };
-            self.pump.finish(ended.session, ended.status, drain);
+                self.open.push(ended.session);
+                self.pump
+                    .finish(ended.session, ended.status, Drain::Grace(GRACE));
+            }
         }
         Ok(())
+    }
+
+    /// Tells the workload's end when nothing else is left to be told.
+    fn tell_end(&mut self) {
+        let last = self.sessions.is_empty() && self.open.is_empty();
+        if let Some(status) = self.ending.take_if(|_| last) {
+            self.settle();
+            // Everything else in its namespace ended before it was reported.
+            self.pump.finish(WORKLOAD, status, Drain::ToEnd);
+        }
     }
 
     /// Brings the writable layer to rest, before the end of the workload is told.
