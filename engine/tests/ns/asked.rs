@@ -1,4 +1,5 @@
 //! What a running container is asked: programs that join it, requests, builtins.
+#![expect(clippy::panic, reason = "it is how a test's helper fails")]
 
 use super::{assert_nothing_left, base, ns_run};
 use hullbox_protocol::{
