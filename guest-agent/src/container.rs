@@ -20,8 +20,8 @@ use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use hullbox_protocol::{
-    Builtin, CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply,
-    Request, Setup,
+    Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION,
+    ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -470,5 +470,10 @@ impl Root for Joined<'_> {
 
     fn makes_cwd(&self) -> bool {
         false
+    }
+
+    /// As Docker has it for `exec`.
+    fn lacks_cwd(&self) -> FailureKind {
+        FailureKind::NotFound
     }
 }
