@@ -20,8 +20,8 @@ use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use hullbox_protocol::{
-    Builtin, CONTROL_PORT, ExitStatus, Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply,
-    Request, Setup,
+    Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION,
+    ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -92,6 +92,8 @@ fn converse(
         hierarchy,
         container: None,
         finishing: false,
+        ending: None,
+        open: Vec::new(),
         stop: None,
     };
     let result = agent.serve().map_err(|error| error.to_string());
@@ -158,6 +160,10 @@ struct Agent {
     container: Option<Container>,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
+    /// How it ended, to be told once the ends of all others are.
+    ending: Option<ExitStatus>,
+    /// Additional sessions that ended, and whose end has not reached the host.
+    open: Vec<u32>,
     /// An orderly shutdown is under way; then SIGKILL is due at this time.
     stop: Option<Instant>,
 }
@@ -169,6 +175,7 @@ impl Agent {
             uptime_us: uptime_us(),
         }))?;
         loop {
+            self.tell_end();
             let timeout = self
                 .stop
                 .map(|due| due.saturating_duration_since(Instant::now()));
@@ -196,7 +203,10 @@ impl Agent {
                     self.sessions.signal_all(SIGKILL, Reach::Process);
                     self.stop = Some(Instant::now() + STOP_TIME);
                 }
-                Event::Finished { session } => self.finishing &= session != WORKLOAD,
+                Event::Finished { session } => {
+                    self.finishing &= session != WORKLOAD;
+                    self.open.retain(|&open| open != session);
+                }
                 Event::Closed(None) => return Ok(()),
                 Event::Closed(Some(error)) => return Err(error),
             }
@@ -313,19 +323,28 @@ impl Agent {
             {
                 *oom = container.cgroup.saw_oom_kill();
             }
-            let drain = if ended.session == WORKLOAD {
+            if ended.session == WORKLOAD {
                 self.finishing = true;
+                self.ending = Some(ended.status);
                 // Programs in its namespace are gone already; this is about builtins.
                 self.sessions.signal_all(SIGKILL, Reach::Process);
-                self.settle();
-                // Everything else in its namespace ended before it was reported.
-                Drain::ToEnd
             } else {
-                Drain::Grace(GRACE)
-            };
-            self.pump.finish(ended.session, ended.status, drain);
+                self.open.push(ended.session);
+                self.pump
+                    .finish(ended.session, ended.status, Drain::Grace(GRACE));
+            }
         }
         Ok(())
+    }
+
+    /// Tells the workload's end when nothing else is left to be told.
+    fn tell_end(&mut self) {
+        let last = self.sessions.is_empty() && self.open.is_empty();
+        if let Some(status) = self.ending.take_if(|_| last) {
+            self.settle();
+            // Everything else in its namespace ended before it was reported.
+            self.pump.finish(WORKLOAD, status, Drain::ToEnd);
+        }
     }
 
     /// Brings the writable layer to rest, before the end of the workload is told.
@@ -460,5 +479,10 @@ impl Root for Joined<'_> {
 
     fn makes_cwd(&self) -> bool {
         false
+    }
+
+    /// As Docker has it for `exec`.
+    fn lacks_cwd(&self) -> FailureKind {
+        FailureKind::NotFound
     }
 }

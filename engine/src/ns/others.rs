@@ -20,7 +20,7 @@ pub(super) struct Others {
     children: Children,
     /// Those that are to be reaped, and how their end shows.
     watched: Vec<(Pid, OwnedFd)>,
-    /// Sessions whose end has not reached the peer.
+    /// Sessions that ended, and whose end has not reached the peer.
     open: Vec<u32>,
 }
 
@@ -40,7 +40,6 @@ impl Others {
         session: u32,
         spawned: Spawned,
     ) -> Result<(), ConnectionError> {
-        self.open.push(session);
         self.children.add(pump, session, spawned)?;
         self.watch_new();
         Ok(())
@@ -60,9 +59,7 @@ impl Others {
         pump: &mut Pump,
         cgroup: &Cgroup,
     ) -> Result<(), ConnectionError> {
-        for failed in self.children.take_reports(pump)? {
-            self.forget(failed);
-        }
+        self.children.take_reports(pump)?;
         self.children.deliver_pending(Reach::Process);
         self.watch_new();
         let mut left = Vec::new();
@@ -70,6 +67,7 @@ impl Others {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((_, status))) => {
                     if let Some(ended) = self.children.reaped(pump, pid, status)? {
+                        self.open.push(ended.session);
                         finish(pump, ended, cgroup);
                     }
                 }

@@ -1,4 +1,5 @@
 //! What a running container is asked: programs that join it, requests, builtins.
+#![expect(clippy::panic, reason = "it is how a test's helper fails")]
 
 use super::{assert_nothing_left, base, ns_run};
 use hullbox_protocol::{
@@ -429,7 +430,7 @@ fn usage_and_processes() {
     container.until(|c| c.sessions[&joined].started);
     let processes = container.processes();
     let sleep = processes.iter().find(|p| p.command == "sleep 77").unwrap();
-    assert_eq!((sleep.uid, sleep.state), (0, 'S'));
+    assert!(sleep.uid == 0 && "RS".contains(sleep.state), "{sleep:?}");
     // As the host sees it.
     let name = std::fs::read_to_string(format!("/proc/{}/comm", sleep.pid)).unwrap();
     assert_eq!(name, "sleep\n");
@@ -563,7 +564,9 @@ fn files_go_in_and_out_and_changes_are_told() {
     let text = export.text();
     assert!(text.contains("bin/busybox") && text.contains("srv/new"));
     // Names in a tar begin behind zeros.
-    assert!(!text.contains("s3cr3t") && !text.contains("1.2.3.4") && !text.contains("\0proc/"));
+    assert!(
+        !text.contains("s3cr3t") && !text.contains("1.2.3.4") && !text.contains("\0proc/version")
+    );
     let stat = container
         .builtin(
             Builtin::Stat {

@@ -47,6 +47,11 @@ pub trait Root {
         true
     }
 
+    /// What sort of failure a missing working directory is that is not made.
+    fn lacks_cwd(&self) -> FailureKind {
+        FailureKind::Setup
+    }
+
     /// The last step before the program: what must not be possible earlier.
     ///
     /// # Errors
@@ -90,7 +95,7 @@ fn prepare(
     root.enter(spec)?;
     let identity = identity::resolve(&spec.user)?;
     let program = program::Program::new(spec, &identity)?;
-    change_directory(&spec.cwd, root.makes_cwd())?;
+    change_directory(&spec.cwd, root)?;
     arrange_streams(spec, root, pipes, &identity, status)?;
     root.seal()?;
 
@@ -109,7 +114,7 @@ fn prepare(
 
 /// Goes to the working directory. Absolute links in it stay within the root, which is
 /// the container's own by now.
-fn change_directory(cwd: &str, make: bool) -> Result<(), Failure> {
+fn change_directory(cwd: &str, root: &dyn Root) -> Result<(), Failure> {
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     if !cwd.starts_with('/') {
         return Err(setup(format_args!(
@@ -118,13 +123,12 @@ fn change_directory(cwd: &str, make: bool) -> Result<(), Failure> {
     }
     let what = || format!("working directory \"{cwd}\"");
     match rustix::process::chdir(cwd) {
-        Err(rustix::io::Errno::NOENT) if make => {
+        Err(rustix::io::Errno::NOENT) if root.makes_cwd() => {
             crate::paths::make_directories(cwd).map_err(failed(what()))?;
             rustix::process::chdir(cwd).map_err(failed(what()))
         }
-        // As Docker says it of `exec`.
         Err(rustix::io::Errno::NOENT) => Err(Failure {
-            kind: FailureKind::NotFound,
+            kind: root.lacks_cwd(),
             message: format!("{}: no such file or directory", what()),
         }),
         result => result.map_err(failed(what())),

@@ -1,0 +1,376 @@
+//! The container's role on this kernel, in namespaces instead of a guest: what is asked of a
+//! running container. Needs root, busybox, `mkfs.erofs` and a kernel that mounts its images from
+//! files (6.12); where something is missing, the tests say so and pass.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as its own lines do"
+)]
+
+use hullbox_protocol::{
+    Builtin, CgroupLimits, Decoder, ExitStatus, Failure, FailureKind, Frame, LayerDisk,
+    ProcessSpec, Reply, Request, RootfsSpec, Setup, Stream, encode_into,
+};
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// A layer with busybox in it.
+fn image() -> Option<&'static Path> {
+    static IMAGE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    IMAGE
+        .get_or_init(|| {
+            if !rustix::process::getuid().is_root() {
+                eprintln!("skipped: not root");
+                return None;
+            }
+            let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+            let tree = scratch.join("agent-tree");
+            let _ = std::fs::remove_dir_all(&tree);
+            for directory in ["bin", "etc", "srv", "tmp"] {
+                std::fs::create_dir_all(tree.join(directory)).unwrap();
+            }
+            if std::fs::copy("/bin/busybox", tree.join("bin/busybox")).is_err() {
+                eprintln!("skipped: no /bin/busybox");
+                return None;
+            }
+            for applet in [
+                "sh", "cat", "echo", "grep", "ls", "mkdir", "rm", "sleep", "true",
+            ] {
+                std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
+            }
+            std::fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+            std::fs::write(tree.join("etc/group"), "root:x:0:\n").unwrap();
+            let image = scratch.join("agent.erofs");
+            let _ = std::fs::remove_file(&image);
+            let made = Command::new("mkfs.erofs").arg(&image).arg(&tree).output();
+            if !made.is_ok_and(|output| output.status.success()) {
+                eprintln!("skipped: no working mkfs.erofs");
+                return None;
+            }
+            Some(image)
+        })
+        .as_deref()
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    started: bool,
+    output: Vec<u8>,
+    end: Option<Result<ExitStatus, Failure>>,
+}
+
+impl Session {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    fn code(&self) -> u8 {
+        match &self.end {
+            Some(Ok(status)) => status.exit_code(),
+            Some(Err(failure)) => failure.exit_code(),
+            None => u8::MAX,
+        }
+    }
+}
+
+struct Guest {
+    agent: Child,
+    socket: UnixStream,
+    decoder: Decoder,
+    sessions: HashMap<u32, Session>,
+    replies: HashMap<u32, Reply>,
+    next: u32,
+}
+
+impl Guest {
+    /// With this process as its workload; `None` where that cannot be tried.
+    fn start(spec: ProcessSpec) -> Option<Self> {
+        let image = image()?;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/in-namespaces");
+        let agent = Command::new(script)
+            .arg(env!("CARGO_BIN_EXE_hullbox-agent"))
+            .arg(image)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut guest = Self {
+            agent,
+            socket: ours,
+            decoder: Decoder::new(),
+            sessions: HashMap::new(),
+            replies: HashMap::new(),
+            next: 1,
+        };
+        let length_bytes = image.metadata().unwrap().len();
+        guest.send(&Frame::Setup(Box::new(Setup {
+            rootfs: RootfsSpec {
+                layers: vec![LayerDisk {
+                    offset_bytes: 0,
+                    length_bytes,
+                }],
+                ..RootfsSpec::default()
+            },
+            etc_hosts: "1.2.3.4 here\n".into(),
+            shm_size_bytes: 1 << 20,
+            ..Setup::default()
+        })));
+        guest.exec_as(0, spec);
+        guest.until(|g| g.sessions[&0].started || g.sessions[&0].end.is_some());
+        match &guest.sessions[&0].end {
+            Some(Err(failure)) if failure.message.contains("cannot mount layer") => {
+                eprintln!("skipped: {}", failure.message);
+                None
+            }
+            Some(Err(failure)) => panic!("{failure:?}"),
+            _ => Some(guest),
+        }
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        let mut wire = Vec::new();
+        encode_into(frame, &mut wire).unwrap();
+        self.socket.write_all(&wire).unwrap();
+    }
+
+    fn exec_as(&mut self, session: u32, spec: ProcessSpec) {
+        self.sessions.insert(session, Session::default());
+        let spec = Box::new(spec);
+        self.send(&Frame::Exec { session, spec });
+    }
+
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let Some(frame) = self.decoder.next_frame().unwrap() else {
+                let mut chunk = [0; 65536];
+                let read = self.socket.read(&mut chunk).unwrap();
+                assert!(read > 0, "closed: {:?}", self.sessions);
+                self.decoder.push(&chunk[..read]);
+                continue;
+            };
+            self.take(frame);
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Started { session, .. } => self.session(session).started = true,
+            Frame::Failed { session, failure } => self.session(session).end = Some(Err(failure)),
+            Frame::Exited { session, status } => self.session(session).end = Some(Ok(status)),
+            Frame::Data {
+                session,
+                stream,
+                bytes,
+            } => {
+                let length = u32::try_from(bytes.len()).unwrap();
+                self.session(session).output.extend(bytes);
+                self.send(&Frame::Credit {
+                    session,
+                    stream,
+                    bytes: length,
+                });
+            }
+            Frame::Reply { number, reply } => {
+                self.replies.insert(number, reply);
+            }
+            Frame::Log(text) => panic!("the agent says: {text}"),
+            _ => {}
+        }
+    }
+
+    fn session(&mut self, session: u32) -> &mut Session {
+        self.sessions.entry(session).or_default()
+    }
+
+    fn run(&mut self, spec: ProcessSpec, input: &[u8]) -> &Session {
+        let session = self.next;
+        self.next += 1;
+        self.exec_as(session, spec);
+        let stream = Stream::Stdin;
+        for chunk in input.chunks(32 * 1024) {
+            let bytes = chunk.to_vec();
+            self.send(&Frame::Data {
+                session,
+                stream,
+                bytes,
+            });
+        }
+        self.send(&Frame::Eof { session, stream });
+        self.until(|g| g.sessions[&session].end.is_some());
+        &self.sessions[&session]
+    }
+
+    fn builtin(&mut self, what: Builtin, input: &[u8]) -> &Session {
+        self.run(builtin(what), input)
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        let number = self.next;
+        self.next += 1;
+        self.send(&Frame::Request { number, request });
+        self.until(|g| g.replies.contains_key(&number));
+        self.replies.remove(&number).unwrap()
+    }
+
+    fn finish(mut self, signal: u32, code: u8) {
+        self.send(&Frame::Signal { session: 0, signal });
+        self.until(|g| g.sessions[&0].end.is_some());
+        assert_eq!(self.sessions[&0].code(), code);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let left = self.agent.wait();
+        // The script fails when a control group is left.
+        assert!(std::thread::panicking() || left.unwrap().success());
+    }
+}
+
+fn shell(script: &str) -> ProcessSpec {
+    ProcessSpec {
+        argv: ["sh", "-c", script]
+            .iter()
+            .map(|a| a.as_bytes().to_vec())
+            .collect(),
+        env: vec![b"PATH=/bin".to_vec()],
+        ..ProcessSpec::default()
+    }
+}
+
+fn builtin(builtin: Builtin) -> ProcessSpec {
+    ProcessSpec {
+        builtin: Some(builtin),
+        stdin: true,
+        ..ProcessSpec::default()
+    }
+}
+
+fn out(path: &str) -> Builtin {
+    Builtin::ArchiveOut {
+        path: path.into(),
+        follow: false,
+    }
+}
+
+fn into(path: &str) -> Builtin {
+    Builtin::ArchiveIn {
+        path: path.into(),
+        keep_owner: false,
+    }
+}
+
+#[test]
+fn a_running_container_is_asked() {
+    let script = "echo new > /srv/new; rm /etc/group; while :; do sleep 1; done";
+    let Some(mut guest) = Guest::start(shell(script)) else {
+        return;
+    };
+    let ready = "while [ -e /etc/group ]; do sleep 0.1; done; cat /srv/new; exit 3";
+    let session = guest.run(shell(ready), b"");
+    assert_eq!((session.code(), session.text().as_str()), (3, "new\n"));
+    let archive = guest.builtin(out("/srv"), b"").output.clone();
+    assert_eq!(guest.builtin(into("/tmp"), &archive).code(), 0);
+    assert_eq!(guest.run(shell("cat /tmp/srv/new"), b"").text(), "new\n");
+    let missing = guest.builtin(out("/none"), b"");
+    assert!(
+        matches!(&missing.end, Some(Err(failure)) if failure.kind == FailureKind::NotFound),
+        "{missing:?}"
+    );
+    let changes = guest.builtin(Builtin::Changes, b"").text();
+    assert_eq!(
+        changes.split_terminator('\0').collect::<Vec<_>>(),
+        [
+            "C /etc",
+            "D /etc/group",
+            "C /srv",
+            "A /srv/new",
+            "C /tmp",
+            "A /tmp/srv",
+            "A /tmp/srv/new"
+        ]
+    );
+    let layer = guest.builtin(Builtin::Layer, b"").text();
+    assert!(layer.contains("etc/.wh.group") && layer.contains("srv/new"));
+    let export = guest.builtin(Builtin::Export, b"").text();
+    assert!(export.contains("bin/busybox") && !export.contains("1.2.3.4"));
+    // Nobody of these is seen inside.
+    let seen = guest.run(shell("ls /proc | grep -c '^[0-9]'"), b"").text();
+    assert!(["3\n", "4\n", "5\n"].contains(&seen.as_str()), "{seen}");
+
+    let Reply::Usage(usage) = guest.ask(Request::Usage) else {
+        panic!("no usage");
+    };
+    assert!(
+        usage.cpu_us > 0 && usage.memory_bytes > 0 && usage.pids >= 2,
+        "{usage:?}"
+    );
+    let Reply::Processes(processes) = guest.ask(Request::Processes) else {
+        panic!("no processes");
+    };
+    assert!(
+        processes.iter().any(|p| p.command.contains("echo new")),
+        "{processes:?}"
+    );
+    assert_eq!(guest.ask(Request::Freeze), Reply::Done);
+    assert_eq!(guest.run(shell("true"), b"").code(), 125);
+    assert_eq!(guest.builtin(out("/srv/new"), b"").code(), 0);
+    assert_eq!(guest.ask(Request::Thaw), Reply::Done);
+    assert_eq!(guest.run(shell("true"), b"").code(), 0);
+    let limits = CgroupLimits {
+        memory_bytes: 4096,
+        ..CgroupLimits::default()
+    };
+    let reply = guest.ask(Request::Limit(limits));
+    assert!(
+        matches!(&reply, Reply::Failed(why) if why.contains("bytes in use")),
+        "{reply:?}"
+    );
+    let joined = guest.next;
+    guest.exec_as(joined, shell("echo on; sleep 1000"));
+    guest.until(|g| g.sessions[&joined].text() == "on\n");
+    assert_eq!(guest.ask(Request::Freeze), Reply::Done);
+    guest.send(&Frame::Signal {
+        session: 0,
+        signal: 9,
+    });
+    guest.until(|g| g.sessions[&0].end.is_some());
+    assert_eq!(guest.sessions[&0].code(), 137);
+    // What joined ends with it, and that is told first.
+    assert_eq!(guest.sessions[&joined].code(), 137);
+}
+
+#[test]
+fn a_container_that_does_not_run_is_asked() {
+    let Some(mut guest) = Guest::start(builtin(Builtin::Pause)) else {
+        return;
+    };
+    let archive = guest.builtin(out("/etc/passwd"), b"").output.clone();
+    assert_eq!(guest.builtin(into("/srv"), &archive).code(), 0);
+    let changes = guest.builtin(Builtin::Changes, b"").text();
+    assert_eq!(changes, "C /srv\0A /srv/passwd\0");
+    assert_eq!(guest.run(shell("true"), b"").code(), 125);
+    guest.finish(15, 0);
+    for (what, found) in [
+        (Builtin::Export, "bin/busybox"),
+        (out("/etc/group"), "root:x:0"),
+        (Builtin::Changes, ""),
+    ] {
+        let Some(mut guest) = Guest::start(builtin(what)) else {
+            return;
+        };
+        guest.until(|g| g.sessions[&0].end.is_some());
+        assert_eq!(guest.sessions[&0].code(), 0);
+        assert!(guest.sessions[&0].text().contains(found));
+    }
+}
