@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_file_appears_whole_or_not_at_all() {
-        let dir = std::env::temp_dir().join(format!("hullbox-output-{}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
         let path = dir.join("out");
         std::fs::write(&path, b"old").unwrap();
         let mut output = OutputFile::open(Some(&path)).unwrap();
@@ -201,8 +201,7 @@ mod tests {
         output.file().write_all(b"whole").unwrap();
         output.keep().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
-        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "nothing else");
-        assert!(OutputFile::open(Some(&dir)).is_err());
-        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1, "nothing else");
+        assert!(OutputFile::open(Some(dir)).is_err());
     }
 }

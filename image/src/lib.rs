@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! archive | layout ─► load ─► compress ─► tar ─► layer ─► erofs ─► store
+//!                                              └─ recipe ─────────┘ └─► save
 //!                      └─ manifests, configs: manifest
 //! ```
 //!
@@ -43,7 +44,7 @@ pub use limits::Limits;
 pub use load::{LoadError, LoadOptions, Loaded, Progress, Source};
 pub use recipe::RecipeError;
 pub use reference::{Reference, ReferenceError};
-pub use save::{ArchiveFormat, SaveError};
+pub use save::{ArchiveFormat, RegenerateError, SaveError};
 pub use store::{
     CheckOptions, CheckReport, ConfigError, Finding, HistoryEntry, Image, ImageSummary, ImageUse,
     LabelFilter, LayerFile, Lease, PruneOptions, Pruned, RemoveError, Removed, ResolveError,

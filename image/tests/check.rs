@@ -224,6 +224,34 @@ fn a_damaged_recipe_costs_only_the_saving() {
 }
 
 #[test]
+fn a_store_of_the_version_before_is_taken_over() {
+    let mut bed = bed();
+    let root = bed.dir.path().to_owned();
+    let db = rusqlite::Connection::open(root.join("images.db")).unwrap();
+    for column in ["tar_bytes", "recipe_bytes", "sealed_from", "seal"] {
+        let sql = format!("ALTER TABLE layers DROP COLUMN {column}");
+        db.execute(&sql, []).unwrap();
+    }
+    db.pragma_update(None, "user_version", 1).unwrap();
+    drop(db);
+    std::fs::remove_dir_all(root.join("recipes")).unwrap();
+    bed.store = Store::open(&root).unwrap();
+    assert_eq!(bed.store.resolve("a:1").unwrap().layers.len(), 2);
+    let report = bed.check(false, false);
+    let notes = report
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Note);
+    assert_eq!((notes.count(), report.is_sound()), (2, true), "{report:?}");
+    let images = ["a:1".to_owned()];
+    let save = |store: &Store| store.save(&images, ArchiveFormat::Docker, &mut Vec::new());
+    assert!(save(&bed.store).is_err());
+    load(&mut bed.store, &bed.archive.clone());
+    save(&bed.store).unwrap();
+    assert_eq!(bed.check(false, false).findings, []);
+}
+
+#[test]
 fn changed_configurations_and_dangling_names_are_found() {
     let mut bed = bed();
     flip(&bed.only("blobs/sha256", true), 3);

@@ -1,6 +1,5 @@
 //! A store killed at any moment of making an image of changes. Alone in its program: a process
 //! that is being started holds copies of its parent's locks for a moment.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 

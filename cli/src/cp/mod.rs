@@ -12,6 +12,8 @@
 
 pub(crate) mod pack;
 pub(crate) mod rules;
+#[cfg(test)]
+mod transfer_tests;
 pub(crate) mod unpack;
 
 use hullbox_image::TarError;

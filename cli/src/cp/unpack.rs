@@ -170,7 +170,8 @@ impl Unpacker<'_> {
     fn open_dir(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Without O_NOFOLLOW, under which a link at the end would be "not a directory".
+        let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), how)
     }
 

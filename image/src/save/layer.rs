@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Why a layer's tar cannot be made again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TarError {
+pub enum RegenerateError {
     /// It was loaded before tars were kept account of.
     #[error(
         "it was stored by a version that kept no record of its tar: load the image again first"
@@ -41,7 +41,7 @@ pub enum TarError {
     },
 }
 
-impl TarError {
+impl RegenerateError {
     /// Whether it is the recipe that does not work, and not the layer.
     pub(crate) fn blames_recipe(&self) -> bool {
         match self {
@@ -61,10 +61,10 @@ pub(crate) fn layer_tar(
     diff_id: &DiffId,
     facts: &Facts,
     out: &mut dyn Write,
-) -> Result<u64, TarError> {
-    let proof = facts.proof.ok_or(TarError::NoRecipe)?;
+) -> Result<u64, RegenerateError> {
+    let proof = facts.proof.ok_or(RegenerateError::NoRecipe)?;
     let open = |path: PathBuf, recipe| {
-        File::open(&path).map_err(|source| TarError::Open {
+        File::open(&path).map_err(|source| RegenerateError::Open {
             path,
             source,
             recipe,
@@ -79,7 +79,7 @@ pub(crate) fn layer_tar(
     let bytes = regenerate(&recipe, &image, proof.tar_bytes, &mut out)?;
     let found = Digest::from_hasher(out.hasher);
     if found != *diff_id.digest() {
-        return Err(TarError::Changed {
+        return Err(RegenerateError::Changed {
             expected: *diff_id.digest(),
             found,
         });

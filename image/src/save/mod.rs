@@ -9,7 +9,8 @@ mod layer;
 mod layout;
 mod sink;
 
-pub(crate) use layer::{TarError, layer_tar};
+pub use layer::RegenerateError;
+pub(crate) use layer::layer_tar;
 
 use crate::digest::ImageId;
 use crate::reference::Reference;
@@ -46,7 +47,7 @@ pub enum SaveError {
         image: String,
         /// Why not.
         #[source]
-        source: TarError,
+        source: RegenerateError,
     },
     /// The archive cannot be written.
     #[error("cannot write the archive")]
@@ -199,7 +200,7 @@ fn layers(
     Ok(())
 }
 
-fn tar_bytes(layer: &NewLayer) -> Result<u64, TarError> {
-    let proof = layer.facts.proof.ok_or(TarError::NoRecipe)?;
+fn tar_bytes(layer: &NewLayer) -> Result<u64, RegenerateError> {
+    let proof = layer.facts.proof.ok_or(RegenerateError::NoRecipe)?;
     Ok(proof.tar_bytes)
 }

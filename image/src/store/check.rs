@@ -11,7 +11,7 @@ use crate::digest::{DiffId, Digest, ImageId};
 use crate::erofs::{Seal, check_superblock};
 use crate::limits::Limits;
 use crate::load::image_config;
-use crate::save::{TarError, layer_tar};
+use crate::save::{RegenerateError, layer_tar};
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -327,7 +327,7 @@ impl Check {
                 Ok(())
             }
             Err(error) if error.blames_recipe() => Err(Fault::Recipe(chain(&error))),
-            Err(TarError::Changed { .. }) => {
+            Err(RegenerateError::Changed { .. }) => {
                 Err(Fault::Layer("its contents were changed on disk".to_owned()))
             }
             Err(error) => Err(layer(&error)),
