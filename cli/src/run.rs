@@ -28,7 +28,7 @@ pub(crate) fn run(args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Fail
     let mut order = args.order()?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
-    let launch = Launch::prepare(&roots, debug, timing)?;
+    let launch = Launch::prepare(&roots, &order.request, debug, timing)?;
     timing.mark("monitor spawned");
     let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;

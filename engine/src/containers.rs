@@ -110,15 +110,25 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts a monitor.
+    /// Starts a monitor, which prepares itself for the request.
     ///
     /// # Errors
     /// [`ContainerError`].
-    pub fn prepare(roots: &Roots, debug: bool, timing: Timing) -> Result<Self, ContainerError> {
+    pub fn prepare(
+        roots: &Roots,
+        request: &RunRequest,
+        debug: bool,
+        timing: Timing,
+    ) -> Result<Self, ContainerError> {
         roots.create()?;
         let id = state::new_id().map_err(ContainerError::Random)?;
         let lock = LifeLock::open(roots)?;
-        let monitor = monitor::spawn(&id, &lock, debug || timing.is_on())?;
+        let prospect = monitor::Prospect {
+            guest: plan::guest_size(request, HostFacts::probe()),
+            data: roots.data.clone(),
+            timing,
+        };
+        let monitor = monitor::spawn(&id, &lock, &prospect, debug || timing.is_on())?;
         Ok(Self {
             id,
             lock,

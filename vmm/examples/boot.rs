@@ -31,7 +31,7 @@ fn parse() -> Result<Options, Box<dyn Error>> {
         }
         let value = arguments.next().ok_or("a flag lacks its value")?;
         match flag.as_str() {
-            "--initramfs" => config.initramfs = Some(value.into()),
+            "--initramfs" => config.shape.initramfs = Some(value.into()),
             "--ro" => config.disks.push(DiskConfig {
                 files: value.split(',').map(Into::into).collect(),
                 read_only: true,
@@ -49,8 +49,8 @@ fn parse() -> Result<Options, Box<dyn Error>> {
             }
             "--serial" if value == "-" => config.serial = SerialConfig::Stderr,
             "--serial" => config.serial = SerialConfig::file(value),
-            "--cpus" => config.vcpus = VcpuCount::new(value.parse()?)?,
-            "--mem" => config.memory = MemorySize::from_mib(value.parse()?)?,
+            "--cpus" => config.shape.vcpus = VcpuCount::new(value.parse()?)?,
+            "--mem" => config.shape.memory = MemorySize::from_mib(value.parse()?)?,
             "--cmdline" => config.cmdline = value,
             "--stop-after" => stop_after = Some(Duration::from_millis(value.parse()?)),
             _ => return Err(format!("what is {flag}?").into()),

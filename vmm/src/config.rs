@@ -155,9 +155,9 @@ impl SerialConfig {
     }
 }
 
-/// A whole VM.
+/// What of a VM can be prepared before its devices are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmConfig {
+pub struct VmShape {
     /// Virtual CPUs.
     pub vcpus: VcpuCount,
     /// Guest memory; the host commits a page when the guest first touches it.
@@ -166,6 +166,13 @@ pub struct VmConfig {
     pub kernel: PathBuf,
     /// The initial RAM filesystem.
     pub initramfs: Option<PathBuf>,
+}
+
+/// A whole VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmConfig {
+    /// Processors, memory, and what is booted.
+    pub shape: VmShape,
     /// Kernel parameters besides those the VMM adds (devices, console, reboot method).
     pub cmdline: String,
     /// Block devices, in the order of the guest's `/dev/vda`, `/dev/vdb`, …
@@ -182,11 +189,19 @@ impl VmConfig {
     /// The least VM: no devices, no initramfs.
     #[must_use]
     pub fn new(vcpus: VcpuCount, memory: MemorySize, kernel: impl Into<PathBuf>) -> Self {
-        Self {
+        Self::of(VmShape {
             vcpus,
             memory,
             kernel: kernel.into(),
             initramfs: None,
+        })
+    }
+
+    /// The least VM of a shape: no devices.
+    #[must_use]
+    pub const fn of(shape: VmShape) -> Self {
+        Self {
+            shape,
             cmdline: String::new(),
             disks: Vec::new(),
             vsock: None,

@@ -5,7 +5,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut config = VmConfig::new(VcpuCount::new(1)?, MemorySize::from_mib(128)?, "vmlinux");
-//! config.initramfs = Some("initramfs.cpio".into());
+//! config.shape.initramfs = Some("initramfs.cpio".into());
 //! let running = Vm::new(config)?.start()?;
 //! println!("the virtual machine {}", running.wait());
 //! # Ok(())
@@ -51,9 +51,9 @@ pub use boot::{BootError, LoadError};
 pub use config::{
     ConfigError, DISK_FILE_ALIGN, DiskConfig, MAX_CMDLINE_BYTES, MAX_DISK_FILES, MAX_DISKS,
     MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, MemorySize, SerialConfig, VcpuCount, VmConfig,
-    VsockConfig,
+    VmShape, VsockConfig,
 };
 pub use error::VmError;
 pub use memory::MemoryError;
 pub use outcome::{InternalError, Outcome, VmStats};
-pub use vm::{RunningVm, Vm, VmHandle};
+pub use vm::{Foundation, RunningVm, Vm, VmHandle};

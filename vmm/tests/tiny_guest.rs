@@ -95,7 +95,7 @@ fn a_guest_that_never_leaves_can_be_stopped() {
     for code in [SPIN, &[0xfa, 0xf4, 0xeb, 0xfd]] {
         let kernel = kernel(code);
         let mut config = config(kernel.path());
-        config.vcpus = VcpuCount::new(16).unwrap();
+        config.shape.vcpus = VcpuCount::new(16).unwrap();
         let running = Vm::new(config).unwrap().start().unwrap();
         let handle = running.handle();
         let stopper = std::thread::spawn(move || {
@@ -128,7 +128,7 @@ fn nothing_is_left_behind() {
     let kernel = kernel(&out(0x5e0, 1));
     let full = || {
         let mut config = config(kernel.path());
-        config.initramfs = Some(disk.clone());
+        config.shape.initramfs = Some(disk.clone());
         config.rng = true;
         config.disks = vec![DiskConfig {
             files: vec![disk.clone(); 3],

@@ -1,14 +1,27 @@
-//! A monitor's orders and how they travel.
+//! A monitor's orders and how they travel: first what is known at once, then all of it.
 
 use crate::bundle::Bundle;
 use crate::paths::Roots;
+use crate::plan::GuestSize;
 use crate::timing::Timing;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// Longest encoding of a [`Config`], in bytes: a `Setup`, an `Exec`, and paths.
 const MAX_LEN: usize = 3 * hullbox_protocol::MAX_PAYLOAD;
+
+/// What a monitor is told as it starts, so that it can prepare.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prospect {
+    /// The guest there will be, if there will be one.
+    pub guest: Option<GuestSize>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Show what takes how long on standard error.
+    pub timing: Timing,
+}
 
 /// What a monitor is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,32 +45,33 @@ impl Config {
             runtime: self.runtime.clone(),
         }
     }
+}
 
-    pub(super) fn write_to(&self, mut to: impl Write) -> io::Result<()> {
-        let body = postcard::to_allocvec(self).map_err(io::Error::other)?;
-        let len = u32::try_from(body.len())
-            .ok()
-            .filter(|_| body.len() <= MAX_LEN)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        to.write_all(&len.to_le_bytes())?;
-        to.write_all(&body)
-    }
+/// Sends one of the above.
+pub(super) fn send(message: &impl Serialize, mut to: impl Write) -> io::Result<()> {
+    let body = postcard::to_allocvec(message).map_err(io::Error::other)?;
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= MAX_LEN)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    to.write_all(&len.to_le_bytes())?;
+    to.write_all(&body)
+}
 
-    /// `None` when the sender thought better of it.
-    pub(super) fn read_from(mut from: impl Read) -> io::Result<Option<Self>> {
-        let mut len = [0; 4];
-        match from.read_exact(&mut len) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
-        if len > MAX_LEN {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-        }
-        let mut body = vec![0; len];
-        from.read_exact(&mut body)?;
-        postcard::from_bytes(&body)
-            .map(Some)
-            .map_err(io::Error::other)
+/// Receives one of the above. `None` when the sender thought better of it.
+pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut len = [0; 4];
+    match from.read_exact(&mut len) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
     }
+    let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
+    if len > MAX_LEN {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    let mut body = vec![0; len];
+    from.read_exact(&mut body)?;
+    postcard::from_bytes(&body)
+        .map(Some)
+        .map_err(io::Error::other)
 }

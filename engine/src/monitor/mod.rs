@@ -7,8 +7,9 @@
 //!
 //! [`spawn`] starts it from the command line: the same program, `hullbox __monitor`, in a session
 //! of its own, with an empty environment, the attached socket as descriptor 0, the container's
-//! lock as descriptor 1 and nothing else. It is started first of all; its orders, a [`Config`],
-//! arrive on the socket once they are known, before any frame does. [`main`] is that program's other end.
+//! lock as descriptor 1 and nothing else. It is started first of all with a [`Prospect`], which lets
+//! it prepare a guest; its orders, a [`Config`], arrive on the socket once they are known, before any
+//! frame does. [`main`] is that program's other end.
 //!
 //! A container is attached to whoever started it. When that connection breaks (the command was
 //! killed), the workload is killed too and nothing stays behind; there is no detaching yet.
@@ -23,7 +24,7 @@ mod spawn;
 
 pub(crate) use backend::{Backend, Link};
 
-pub use config::Config;
+pub use config::{Config, Prospect};
 pub use serve::main;
 pub use spawn::{Monitor, SpawnError, Waiting, spawn};
 

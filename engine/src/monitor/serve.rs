@@ -1,10 +1,11 @@
 //! The monitor's life, from its orders to the container's record.
 
-use super::Config;
 use super::backend::Backend;
+use super::config::receive;
 use super::container::Container;
 use super::hub::{Hub, Parts};
 use super::rules::Ending;
+use super::{Config, Prospect};
 use crate::bundle::{Bundle, Isolation};
 use crate::machine;
 use crate::state::{End, State};
@@ -12,6 +13,7 @@ use crate::sys::{self, StandardFd};
 use crate::vm;
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Started};
 use hullbox_session::connection::Connection;
+use hullbox_vmm::Foundation;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::error::Error;
 use std::fs::File;
@@ -34,15 +36,26 @@ pub fn main() -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = catch_signals()?;
-    let Some(mut config) = Config::read_from(UnixStream::from(client.try_clone()?))? else {
+    let orders = UnixStream::from(client.try_clone()?);
+    let Some(prospect) = receive::<Prospect>(&orders)? else {
         return Ok(());
     };
+    // While a container runs here, no helper machine takes the data directory.
+    let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
+    // Whatever goes wrong here goes wrong once more, and is told, when the guest is to start.
+    let ahead = prospect
+        .guest
+        .and_then(|size| vm::prepare(size, &prospect.data).ok());
+    prospect.timing.mark("monitor has prepared");
+    let Some(mut config) = receive::<Config>(&orders)? else {
+        return Ok(());
+    };
+    // Whoever waits for the connection's end must not wait for this process's.
+    drop(orders);
     let timing = config.timing;
     timing.mark("monitor has its orders");
     let roots = config.roots();
-    // While a container runs here, no helper machine takes the data directory.
-    let direct = machine::hold_directly(&roots.data).map_err(io::Error::other)?;
-    let started = start(&mut config, client);
+    let started = start(&mut config, ahead, client);
     let state = State::open(&roots).map_err(io::Error::other)?;
     let id = config.bundle.id.clone();
     let (ending, cause, client) = match started {
@@ -68,7 +81,11 @@ pub fn main() -> io::Result<()> {
 type Running = (Box<dyn Backend>, OwnedFd);
 type NotStarted = (Failure, Option<OwnedFd>);
 
-fn start(config: &mut Config, client: OwnedFd) -> Result<Running, NotStarted> {
+fn start(
+    config: &mut Config,
+    ahead: Option<Foundation>,
+    client: OwnedFd,
+) -> Result<Running, NotStarted> {
     let failure = |error: &dyn Error| Failure {
         kind: FailureKind::Setup,
         message: chain(error),
@@ -81,7 +98,7 @@ fn start(config: &mut Config, client: OwnedFd) -> Result<Running, NotStarted> {
     match config.bundle.isolation {
         Isolation::Vm => {
             let (debug, timing) = (config.debug, config.timing);
-            match vm::Guest::start(&mut config.bundle, &config.data, debug, timing) {
+            match vm::Guest::start(&mut config.bundle, &config.data, ahead, debug, timing) {
                 Ok(guest) => Ok((Box::new(guest), client)),
                 Err(error) => Err((failure(&error), Some(client))),
             }

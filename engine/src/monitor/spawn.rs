@@ -1,6 +1,7 @@
 //! Starting a monitor.
 
-use super::Config;
+use super::config::send;
+use super::{Config, Prospect};
 use crate::state::LifeLock;
 use crate::sys;
 use std::io;
@@ -42,8 +43,15 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// [`SpawnError::Start`].
-pub fn spawn(id: &str, lock: &LifeLock, talks: bool) -> Result<Waiting, SpawnError> {
+pub fn spawn(
+    id: &str,
+    lock: &LifeLock,
+    prospect: &Prospect,
+    talks: bool,
+) -> Result<Waiting, SpawnError> {
     let (connection, theirs) = UnixStream::pair().map_err(SpawnError::Start)?;
+    // It waits in the socket until there is somebody to read it.
+    send(prospect, &connection).map_err(SpawnError::Start)?;
     // Everything this program opens is close-on-exec; what it was started with may not be.
     sys::set_cloexec_from_3().map_err(SpawnError::Start)?;
     let process = Command::new("/proc/self/exe")
@@ -77,9 +85,7 @@ impl Waiting {
     /// # Errors
     /// [`SpawnError::Orders`].
     pub fn order(self, config: &Config) -> Result<Monitor, SpawnError> {
-        config
-            .write_to(&self.connection)
-            .map_err(SpawnError::Orders)?;
+        send(config, &self.connection).map_err(SpawnError::Orders)?;
         Ok(Monitor {
             connection: self.connection.into(),
             process: self.process,

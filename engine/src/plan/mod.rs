@@ -20,6 +20,7 @@ use crate::paths::short_id;
 use hullbox_protocol::{
     CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
 };
+use serde::{Deserialize, Serialize};
 use units::{Bytes, ValueError};
 
 /// PATH of an image that sets none.
@@ -274,6 +275,30 @@ fn check_size(argv: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), PlanError> {
         return Err(PlanError::TooLong);
     }
     Ok(())
+}
+
+/// A guest's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSize {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Memory.
+    pub memory_mib: u32,
+}
+
+/// The size of the guest that [`plan`] will ask for, which no image has a say in. `None` when there
+/// will be no guest.
+#[must_use]
+pub fn guest_size(request: &RunRequest, host: HostFacts) -> Option<GuestSize> {
+    if request.isolation != Isolation::Vm {
+        return None;
+    }
+    // What is wrong with the request, the plan says.
+    let machine = Machine::decide(request, host).ok()?;
+    Some(GuestSize {
+        vcpus: machine.vcpus,
+        memory_mib: machine.memory_mib,
+    })
 }
 
 /// CPU and memory: what a guest has, and what the workload's control group allows.

@@ -5,11 +5,12 @@ mod disk;
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
 use crate::monitor::{Backend, Link};
+use crate::plan::GuestSize;
 use crate::timing::Timing;
 use hullbox_protocol::{CONTROL_PORT, LayerDisk, WritableLayer};
 use hullbox_vmm::{
-    ConfigError, DISK_FILE_ALIGN, DiskConfig, MemorySize, Outcome, SerialConfig, VcpuCount, Vm,
-    VmConfig, VmError, VmHandle, VsockConfig,
+    ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, SerialConfig,
+    VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::fs;
@@ -82,6 +83,7 @@ impl Guest {
     pub(crate) fn start(
         bundle: &mut Bundle,
         data: &Path,
+        ahead: Option<Foundation>,
         debug: bool,
         timing: Timing,
     ) -> Result<Self, GuestError> {
@@ -94,12 +96,11 @@ impl Guest {
         }
         let uds_path = bundle.runtime_dir.join("vsock");
         let listener = listen(&uds_path)?;
-        let mut config = VmConfig::new(
-            VcpuCount::new(bundle.vcpus)?,
-            MemorySize::from_mib(bundle.memory_mib)?,
-            artifacts::path(Artifact::Kernel, data)?,
-        );
-        config.initramfs = Some(artifacts::path(Artifact::Initramfs, data)?);
+        let size = GuestSize {
+            vcpus: bundle.vcpus,
+            memory_mib: bundle.memory_mib,
+        };
+        let mut config = VmConfig::of(shape(size, data)?);
         config.disks = disks;
         config.vsock = Some(VsockConfig {
             guest_cid: GUEST_CID,
@@ -114,7 +115,10 @@ impl Guest {
             "quiet".clone_into(&mut config.cmdline);
         }
         timing.mark("vm files ready");
-        let vm = Vm::new(config)?;
+        let vm = match ahead {
+            Some(foundation) => Vm::on(foundation, config)?,
+            None => Vm::new(config)?,
+        };
         timing.mark("vm built");
         let running = vm.start()?;
         timing.mark("vm started");
@@ -170,6 +174,23 @@ impl Backend for Guest {
             Err(_) => "the virtual machine's thread panicked".to_owned(),
         }
     }
+}
+
+/// What of a guest can be made before it is known what runs in it.
+///
+/// # Errors
+/// As [`Guest::start`], which meets the same again.
+pub(crate) fn prepare(size: GuestSize, data: &Path) -> Result<Foundation, GuestError> {
+    Ok(Foundation::new(shape(size, data)?)?)
+}
+
+fn shape(size: GuestSize, data: &Path) -> Result<VmShape, GuestError> {
+    Ok(VmShape {
+        vcpus: VcpuCount::new(size.vcpus)?,
+        memory: MemorySize::from_mib(size.memory_mib)?,
+        kernel: artifacts::path(Artifact::Kernel, data)?,
+        initramfs: Some(artifacts::path(Artifact::Initramfs, data)?),
+    })
 }
 
 /// All layers behind one disk, and the range of each.

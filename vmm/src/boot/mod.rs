@@ -1,6 +1,9 @@
 //! The kernel and the initramfs: from files into guest memory.
 
+mod copies;
 mod elf;
+
+pub(crate) use copies::{Copies, Source};
 
 use crate::arch::layout;
 use crate::memory::{GuestMemory, MemoryError, PAGE};
@@ -8,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Why a kernel or initramfs could not be loaded.
@@ -59,14 +63,15 @@ pub(crate) struct LoadedKernel {
     pub(crate) end: GuestAddress,
 }
 
-/// Load the kernel's segments where they say they belong.
+/// Load the kernel's segments where they say they belong. What is to be copied is left in `copies`.
 pub(crate) fn load_kernel(
     memory: &GuestMemory,
     path: &Path,
     placement: Placement,
+    copies: &mut Copies,
 ) -> Result<LoadedKernel, LoadError> {
-    let (file, file_len) = open(path)?;
-    let image = elf::parse(&file, file_len)?;
+    let (source, file_len) = open(path)?;
+    let image = elf::parse(&source.file, file_len)?;
     let low_end = low_memory_end(memory);
     let mut end = 0;
     for segment in &image.segments {
@@ -80,11 +85,12 @@ pub(crate) fn load_kernel(
         end = end.max(segment_end);
         place(
             memory,
-            &file,
+            &source,
             segment.offset,
             segment.address,
             segment.file_len,
             placement,
+            copies,
         )?;
     }
     let inside = |segment: &elf::Segment| {
@@ -99,14 +105,16 @@ pub(crate) fn load_kernel(
     })
 }
 
-/// Load the initramfs as high as the kernel can reach, and return where it is.
+/// Load the initramfs as high as the kernel can reach, and return where it is. What is to be copied
+/// is left in `copies`.
 pub(crate) fn load_initramfs(
     memory: &GuestMemory,
     kernel: &LoadedKernel,
     path: &Path,
     placement: Placement,
+    copies: &mut Copies,
 ) -> Result<(GuestAddress, u64), LoadError> {
-    let (file, len) = open(path)?;
+    let (source, len) = open(path)?;
     let pages = len
         .checked_next_multiple_of(PAGE)
         .ok_or(LoadError::DoesNotFit)?;
@@ -118,14 +126,14 @@ pub(crate) fn load_initramfs(
         // The kernel does not look past the length it is told, so that the last page may hold
         // whatever it likes.
         Placement::Map => memory
-            .map_file(GuestAddress(start), &file, 0, pages)
+            .map_file(GuestAddress(start), &source.file, 0, pages)
             .map_err(LoadError::Memory)?,
-        Placement::Copy => copy(memory, &file, 0, start, len)?,
+        Placement::Copy => copies.add(&source, 0, start, len),
     }
     Ok((GuestAddress(start), len))
 }
 
-fn open(path: &Path) -> Result<(File, u64), LoadError> {
+fn open(path: &Path) -> Result<(Arc<Source>, u64), LoadError> {
     let file = File::open(path).map_err(LoadError::Read)?;
     let metadata = file.metadata().map_err(LoadError::Read)?;
     if !metadata.is_file() {
@@ -134,7 +142,8 @@ fn open(path: &Path) -> Result<(File, u64), LoadError> {
             "not a regular file",
         )));
     }
-    Ok((file, metadata.len()))
+    let path = path.to_owned();
+    Ok((Arc::new(Source { file, path }), metadata.len()))
 }
 
 /// End of the memory below the devices, up to which the kernel is mapped at its start.
@@ -149,11 +158,12 @@ fn low_memory_end(memory: &GuestMemory) -> u64 {
 /// Bring a part of a file to an address, whole pages by mapping if that is wanted and possible.
 fn place(
     memory: &GuestMemory,
-    file: &File,
+    source: &Arc<Source>,
     offset: u64,
     address: u64,
     bytes: u64,
     placement: Placement,
+    copies: &mut Copies,
 ) -> Result<(), LoadError> {
     let aligned = (offset | address).is_multiple_of(PAGE);
     let mapped = match placement {
@@ -162,41 +172,10 @@ fn place(
     };
     if mapped > 0 {
         memory
-            .map_file(GuestAddress(address), file, offset, mapped)
+            .map_file(GuestAddress(address), &source.file, offset, mapped)
             .map_err(LoadError::Memory)?;
     }
-    copy(
-        memory,
-        file,
-        offset + mapped,
-        address + mapped,
-        bytes - mapped,
-    )
-}
-
-fn copy(
-    memory: &GuestMemory,
-    file: &File,
-    offset: u64,
-    address: u64,
-    bytes: u64,
-) -> Result<(), LoadError> {
-    let len = usize::try_from(bytes).map_err(|_| LoadError::DoesNotFit)?;
-    let mut done = 0;
-    while done < len {
-        let mut vecs = crate::memory::Iovecs::new();
-        let slice = memory
-            .ram()
-            .get_slice(GuestAddress(address + done as u64), len - done)
-            .map_err(|_| LoadError::DoesNotFit)?;
-        vecs.push(&slice);
-        let at = offset + done as u64;
-        let fd = std::os::fd::AsFd::as_fd(file);
-        match crate::memory::pread(fd, &vecs, at).map_err(LoadError::Read)? {
-            0 => return Err(LoadError::Truncated),
-            count => done += count,
-        }
-    }
+    copies.add(source, offset + mapped, address + mapped, bytes - mapped);
     Ok(())
 }
 

@@ -38,11 +38,23 @@ fn memory() -> GuestMemory {
     GuestMemory::new(&[(0, 64 << 20)], HugePages::Never).unwrap()
 }
 
+/// Load it and copy what is to be copied.
+fn load(
+    memory: &GuestMemory,
+    path: &Path,
+    placement: Placement,
+) -> Result<LoadedKernel, LoadError> {
+    let mut copies = Copies::default();
+    let loaded = load_kernel(memory, path, placement, &mut copies)?;
+    copies.carry(memory).map_err(|(error, _)| error)?;
+    Ok(loaded)
+}
+
 #[test]
 fn mapped_or_copied_a_kernel_is_the_same() {
     for placement in [Placement::Map, Placement::Copy] {
         let memory = memory();
-        let loaded = load_kernel(&memory, kernel(|_| ()).path(), placement).unwrap();
+        let loaded = load(&memory, kernel(|_| ()).path(), placement).unwrap();
         assert_eq!(loaded.entry.0, 0x100_0000);
         assert_eq!(loaded.end.0, 0x100_0000 + 8292);
         let mut bytes = vec![0u8; 8192];
@@ -58,7 +70,7 @@ fn mapped_or_copied_a_kernel_is_the_same() {
 #[test]
 fn broken_kernels_are_refused() {
     let refused = |change: fn(&mut Vec<u8>)| {
-        load_kernel(&memory(), kernel(change).path(), Placement::Map).unwrap_err()
+        load(&memory(), kernel(change).path(), Placement::Map).unwrap_err()
     };
     assert!(matches!(refused(Vec::clear), LoadError::NotAKernel));
     assert!(matches!(refused(|b| b.truncate(63)), LoadError::NotAKernel));
@@ -82,7 +94,7 @@ fn broken_kernels_are_refused() {
     assert!(matches!(refused(|b| b[111] = 0xff), LoadError::DoesNotFit));
     assert!(matches!(refused(|b| b[27] = 0), LoadError::DoesNotFit));
     assert!(matches!(
-        load_kernel(&memory(), Path::new("/"), Placement::Map),
+        load(&memory(), Path::new("/"), Placement::Map),
         Err(LoadError::Read(_))
     ));
 }
@@ -92,9 +104,12 @@ fn the_initramfs_lies_at_the_end_of_low_memory() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&[7; 5000]).unwrap();
     let memory = memory();
-    let loaded = load_kernel(&memory, kernel(|_| ()).path(), Placement::Map).unwrap();
+    let loaded = load(&memory, kernel(|_| ()).path(), Placement::Map).unwrap();
     for placement in [Placement::Map, Placement::Copy] {
-        let (start, len) = load_initramfs(&memory, &loaded, file.path(), placement).unwrap();
+        let mut copies = Copies::default();
+        let (start, len) =
+            load_initramfs(&memory, &loaded, file.path(), placement, &mut copies).unwrap();
+        copies.carry(&memory).unwrap();
         assert_eq!((start.0, len), ((64 << 20) - 8192, 5000));
         assert_eq!(
             memory
@@ -104,9 +119,35 @@ fn the_initramfs_lies_at_the_end_of_low_memory() {
             7
         );
     }
+    let refused = |file: &tempfile::NamedTempFile| {
+        let mut copies = Copies::default();
+        load_initramfs(&memory, &loaded, file.path(), Placement::Map, &mut copies).is_err()
+    };
     let huge = tempfile::NamedTempFile::new().unwrap();
     huge.as_file().set_len(63 << 20).unwrap();
-    assert!(load_initramfs(&memory, &loaded, huge.path(), Placement::Map).is_err());
+    assert!(refused(&huge));
     huge.as_file().set_len(0).unwrap();
-    assert!(load_initramfs(&memory, &loaded, huge.path(), Placement::Map).is_err());
+    assert!(refused(&huge));
+}
+
+#[test]
+fn several_threads_copy_every_byte_once() {
+    let bytes: Vec<u8> = (0..9 << 20)
+        .map(|at: u32| (at >> 12) as u8 ^ at as u8)
+        .collect();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    let memory = memory();
+    let kernel = load(&memory, kernel(|_| ()).path(), Placement::Copy).unwrap();
+    let mut copies = Copies::default();
+    let (start, len) =
+        load_initramfs(&memory, &kernel, file.path(), Placement::Copy, &mut copies).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| copies.carry(&memory).unwrap());
+        }
+    });
+    let mut found = vec![0; usize::try_from(len).unwrap()];
+    memory.ram().read_slice(&mut found, start).unwrap();
+    assert!(found == bytes);
 }

@@ -23,7 +23,7 @@ use vm_memory::{
 /// Size of a page of the host and the guest.
 pub(crate) const PAGE: u64 = 4096;
 /// Size of a huge page; guest memory is aligned to it so that KVM can use them.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Why guest memory could not be arranged.
 #[derive(Debug, thiserror::Error)]

@@ -1,20 +1,22 @@
 //! A VM from its configuration to its end.
 
 mod ending;
+mod foundation;
 
 pub(crate) use ending::Ending;
+pub use foundation::Foundation;
 
 use crate::arch;
-use crate::boot::{self, Placement};
 use crate::config::{MAX_CMDLINE_BYTES, SerialConfig, VmConfig};
 use crate::devices::{Bus, Devices};
 use crate::error::VmError;
-use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
 use crate::stats::{Counters, resident_bytes};
 use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::WorkerThread;
-use kvm_ioctls::{Kvm, VmFd};
+use foundation::Parts;
+use kvm_ioctls::VmFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -36,26 +38,36 @@ impl Vm {
     /// See [`VmError`]. Nothing is left behind then.
     pub fn new(config: VmConfig) -> Result<Self, VmError> {
         config.check().map_err(VmError::Config)?;
-        let kvm = open_kvm()?;
-        let vm = Arc::new(create_vm(&kvm)?);
-        let counters = Arc::new(Counters::default());
+        Self::on(Foundation::new(config.shape.clone())?, config)
+    }
 
-        let ranges = arch::layout::ram_ranges(config.memory.bytes());
-        let huge = HugePages::of_host();
-        let memory = GuestMemory::new(&ranges, huge).map_err(VmError::Memory)?;
-        let next_slot = add_ram_slots(&vm, &memory).map_err(VmError::Memory)?;
-        arch::create_irqchip(&vm)?;
-        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
-        let entry = load(&config, &memory, huge, &devices.parameters)?;
-
-        let model = arch::CpuModel::new(&kvm, config.vcpus.get())?;
-        let mut vcpus = Vec::with_capacity(config.vcpus.get().into());
-        for index in 0..config.vcpus.get() {
-            let vcpu = Vcpu::new(&vm, index)?;
-            let entry = (index == 0).then_some(entry);
-            arch::setup_vcpu(vcpu.fd(), index, &model, entry)?;
-            vcpus.push(vcpu);
+    /// Build a VM on what was prepared. If that has another shape than the configuration's, it is
+    /// of no use, and another one is made.
+    ///
+    /// # Errors
+    /// See [`VmError`]. Nothing is left behind then.
+    pub fn on(foundation: Foundation, config: VmConfig) -> Result<Self, VmError> {
+        if foundation.shape() != &config.shape {
+            drop(foundation);
+            return Self::new(config);
         }
+        config.check().map_err(VmError::Config)?;
+        let Parts {
+            vcpus,
+            vm,
+            memory,
+            next_slot,
+            initramfs,
+        } = foundation.into_parts();
+        let counters = Arc::new(Counters::default());
+        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
+        let cmdline = command_line(&config, &devices.parameters)?;
+        let info = arch::BootInfo {
+            cmdline: &cmdline,
+            initramfs,
+            vcpus: config.shape.vcpus.get(),
+        };
+        arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
         Ok(Self {
             vcpus,
             devices,
@@ -187,60 +199,6 @@ impl VmHandle {
     pub fn stop(&self) {
         self.ending.end(Outcome::Stopped);
     }
-}
-
-fn open_kvm() -> Result<Kvm, VmError> {
-    Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))
-}
-
-/// Creating a VM fails with EINTR when a signal arrives meanwhile.
-fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
-    loop {
-        match kvm.create_vm() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            result => return result.map_err(VmError::kvm("KVM_CREATE_VM")),
-        }
-    }
-}
-
-/// Load kernel, initramfs and boot tables; returns the kernel's entry.
-fn load(
-    config: &VmConfig,
-    memory: &GuestMemory,
-    huge: HugePages,
-    devices: &str,
-) -> Result<vm_memory::GuestAddress, VmError> {
-    // Pages of a file are small pages, and the guest leaves for each of them, twice where it
-    // writes: some 6000 of 8300 exits of a boot. A copy in huge pages costs a few dozen. Only where
-    // there are no huge pages is sharing the host's page cache the better bargain.
-    let placement = match huge {
-        HugePages::Advise => Placement::Copy,
-        HugePages::Never => Placement::Map,
-    };
-    let kernel =
-        boot::load_kernel(memory, &config.kernel, placement).map_err(|source| VmError::Load {
-            path: config.kernel.clone(),
-            source,
-        })?;
-    let initramfs = match &config.initramfs {
-        Some(path) => Some(
-            boot::load_initramfs(memory, &kernel, path, placement).map_err(|source| {
-                VmError::Load {
-                    path: path.clone(),
-                    source,
-                }
-            })?,
-        ),
-        None => None,
-    };
-    let cmdline = command_line(config, devices)?;
-    let info = arch::BootInfo {
-        cmdline: &cmdline,
-        initramfs,
-        vcpus: config.vcpus.get(),
-    };
-    arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
-    Ok(kernel.entry)
 }
 
 fn command_line(config: &VmConfig, devices: &str) -> Result<String, VmError> {

@@ -1,0 +1,136 @@
+//! What of a VM depends on nothing but its size and its kernel.
+//!
+//! It is most of the work: the kernel's memory has to be found, cleared and filled. A caller that
+//! knows the size before it knows the disks can have it done meanwhile.
+
+use crate::arch;
+use crate::boot::{self, Copies, LoadError, Placement};
+use crate::config::VmShape;
+use crate::error::VmError;
+use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::vcpu::Vcpu;
+use kvm_ioctls::{Kvm, VmFd};
+use std::path::Path;
+use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress};
+
+/// A VM with its memory, its kernel in there and its virtual CPUs, but without any device.
+#[derive(Debug)]
+pub struct Foundation {
+    shape: VmShape,
+    parts: Parts,
+}
+
+/// What it is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    // NOTE: fields are dropped in order. Virtual CPUs and the VM go before the memory they use.
+    pub(super) vcpus: Vec<Vcpu>,
+    pub(super) vm: Arc<VmFd>,
+    pub(super) memory: GuestMemory,
+    /// The first memory slot that is free.
+    pub(super) next_slot: u32,
+    /// Where the initramfs is, and its length.
+    pub(super) initramfs: Option<(GuestAddress, u64)>,
+}
+
+impl Foundation {
+    /// Lay it. A second thread helps for as long as this takes.
+    ///
+    /// # Errors
+    /// See [`VmError`]. Nothing is left behind then.
+    pub fn new(shape: VmShape) -> Result<Self, VmError> {
+        let ranges = arch::layout::ram_ranges(shape.memory.bytes());
+        let huge = HugePages::of_host();
+        let memory = GuestMemory::new(&ranges, huge).map_err(VmError::Memory)?;
+        // Pages of a file are small pages, and the guest leaves for each of them, twice where it
+        // writes: some 6000 of 8300 exits of a boot. A copy in huge pages costs a few dozen. Only
+        // where there are no huge pages is sharing the host's page cache the better bargain.
+        let placement = match huge {
+            HugePages::Advise => Placement::Copy,
+            HugePages::Never => Placement::Map,
+        };
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source: LoadError| VmError::Load { path, source }
+        };
+        let mut copies = Copies::default();
+        let kernel = boot::load_kernel(&memory, &shape.kernel, placement, &mut copies)
+            .map_err(failed(&shape.kernel))?;
+        let initramfs = match &shape.initramfs {
+            Some(path) => Some(
+                boot::load_initramfs(&memory, &kernel, path, placement, &mut copies)
+                    .map_err(failed(path))?,
+            ),
+            None => None,
+        };
+        let (machine, copied) = std::thread::scope(|scope| {
+            let carry = || copies.carry(&memory);
+            let helper = std::thread::Builder::new().name("load".into());
+            // Without a second thread, the first one does it all.
+            let helper = helper.spawn_scoped(scope, carry);
+            let machine = machine(&shape, &memory, kernel.entry);
+            // The boot tables will lie in a page of their own: have it cleared now, too.
+            let _ = memory.ram().write_obj(0u8, arch::layout::ZERO_PAGE);
+            let mut copied = carry();
+            if let Ok(helper) = helper {
+                match helper.join() {
+                    Ok(theirs) => copied = copied.and(theirs),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            (machine, copied)
+        });
+        copied.map_err(|(error, path)| failed(path)(error))?;
+        let (vcpus, vm, next_slot) = machine?;
+        let parts = Parts {
+            vcpus,
+            vm,
+            memory,
+            next_slot,
+            initramfs,
+        };
+        Ok(Self { shape, parts })
+    }
+
+    /// What it was made for.
+    pub(super) const fn shape(&self) -> &VmShape {
+        &self.shape
+    }
+
+    pub(super) fn into_parts(self) -> Parts {
+        self.parts
+    }
+}
+
+/// The VM with its virtual CPUs, the first of them at the kernel's entry, and the first free slot.
+fn machine(
+    shape: &VmShape,
+    memory: &GuestMemory,
+    entry: GuestAddress,
+) -> Result<(Vec<Vcpu>, Arc<VmFd>, u32), VmError> {
+    let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
+    let vm = Arc::new(create_vm(&kvm)?);
+    let next_slot = add_ram_slots(&vm, memory).map_err(VmError::Memory)?;
+    arch::create_irqchip(&vm)?;
+    let count = shape.vcpus.get();
+    let model = arch::CpuModel::new(&kvm, count)?;
+    let mut vcpus = Vec::with_capacity(count.into());
+    for index in 0..count {
+        let vcpu = Vcpu::new(&vm, index)?;
+        let entry = (index == 0).then_some(entry);
+        arch::setup_vcpu(vcpu.fd(), index, &model, entry)?;
+        vcpus.push(vcpu);
+    }
+    Ok((vcpus, vm, next_slot))
+}
+
+/// Creating a VM fails with EINTR when a signal arrives meanwhile.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result.map_err(VmError::kvm("KVM_CREATE_VM")),
+        }
+    }
+}
