@@ -155,6 +155,26 @@ fn low_memory_end(memory: &GuestMemory) -> u64 {
         .map_or(0, |region| region.start_addr().0 + region.len())
 }
 
+/// Ranges of memory besides the kernel's own that every Linux guest touches before its init runs, in
+/// the order in which it does: the page descriptors (a 64th of all memory, made from the top down)
+/// with the tables beside them, and where its first allocations come from. The latter was
+/// measured, with guests of 128 MiB to 1 GiB; being wrong costs a few MiB or an exit or two.
+pub(crate) fn first_touched(
+    memory: &GuestMemory,
+    initramfs: Option<(GuestAddress, u64)>,
+) -> Vec<(u64, u64)> {
+    const MIB: u64 = 1 << 20;
+    let low_end = low_memory_end(memory);
+    let mut ranges = Vec::new();
+    // Above the devices' hole, descriptors come from the end of all memory: that is left alone.
+    if memory.bytes() == low_end {
+        let top = initramfs.map_or(low_end, |(start, _)| start.0);
+        ranges.push((top.saturating_sub(low_end / 64 + MIB / 2), top));
+    }
+    ranges.extend([(2 * MIB, 6 * MIB), (8 * MIB, 10 * MIB)]);
+    ranges
+}
+
 /// Bring a part of a file to an address, whole pages by mapping if that is wanted and possible.
 fn place(
     memory: &GuestMemory,

@@ -30,6 +30,8 @@ pub(super) struct Parts {
     pub(super) memory: GuestMemory,
     /// The first memory slot that is free.
     pub(super) next_slot: u32,
+    /// Ranges that every guest soon touches.
+    pub(super) first_touched: Vec<(u64, u64)>,
     /// Where the initramfs is, and its length.
     pub(super) initramfs: Option<(GuestAddress, u64)>,
 }
@@ -66,9 +68,15 @@ impl Foundation {
         };
         let (machine, copied) = std::thread::scope(|scope| {
             let carry = || copies.carry(&memory);
+            let help = || {
+                let carried = copies.carry(&memory);
+                // Its first act is to clear what follows the image.
+                memory.populate(kernel.end.0 - 1, kernel.end.0);
+                carried
+            };
             let helper = std::thread::Builder::new().name("load".into());
             // Without a second thread, the first one does it all.
-            let helper = helper.spawn_scoped(scope, carry);
+            let helper = helper.spawn_scoped(scope, help);
             let machine = machine(&shape, &memory, kernel.entry);
             // The boot tables will lie in a page of their own: have it cleared now, too.
             let _ = memory.ram().write_obj(0u8, arch::layout::ZERO_PAGE);
@@ -83,7 +91,12 @@ impl Foundation {
         });
         copied.map_err(|(error, path)| failed(path)(error))?;
         let (vcpus, vm, next_slot) = machine?;
+        let first_touched = match huge {
+            HugePages::Advise => boot::first_touched(&memory, initramfs),
+            HugePages::Never => Vec::new(),
+        };
         let parts = Parts {
+            first_touched,
             vcpus,
             vm,
             memory,

@@ -28,6 +28,7 @@ pub struct Vm {
     devices: Devices,
     vm: Arc<VmFd>,
     memory: GuestMemory,
+    first_touched: Vec<(u64, u64)>,
     counters: Arc<Counters>,
 }
 
@@ -57,6 +58,7 @@ impl Vm {
             vm,
             memory,
             next_slot,
+            first_touched,
             initramfs,
         } = foundation.into_parts();
         let counters = Arc::new(Counters::default());
@@ -73,6 +75,7 @@ impl Vm {
             devices,
             vm,
             memory,
+            first_touched,
             counters,
         })
     }
@@ -105,6 +108,7 @@ impl Vm {
             )?;
             running.vcpus.push(thread);
         }
+        running.populate(self.first_touched);
         Ok(running)
     }
 }
@@ -165,6 +169,25 @@ impl RunningVm {
             memory_bytes: self.memory.bytes(),
             resident_bytes: resident_bytes(self.memory.host_range()),
         }
+    }
+
+    /// Commit memory ahead of the guest, as far as there is a processor for it. The thread ends
+    /// within milliseconds and holds nothing but the memory.
+    fn populate(&self, ranges: Vec<(u64, u64)>) {
+        let memory = self.memory.clone();
+        let ending = Arc::clone(&self.ending);
+        let populate = move || {
+            for (start, end) in ranges {
+                if ending.outcome().is_none() {
+                    memory.populate(start, end);
+                }
+            }
+        };
+        // Without it the guest starts as well, only later.
+        let _ = std::thread::Builder::new()
+            .name("populate".into())
+            .stack_size(64 << 10)
+            .spawn(populate);
     }
 
     fn take_down(&mut self) {
