@@ -53,6 +53,9 @@ pub fn run() -> Result<(), String> {
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
+    let hierarchy = cgroup::mount_hierarchy();
+    // A workload without loopback is rather a workload than none.
+    let _ = sys::loopback_up();
     wait_connected(&connection)?;
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
@@ -60,6 +63,7 @@ pub fn run() -> Result<(), String> {
         signals,
         sessions: Sessions::default(),
         setup: None,
+        hierarchy,
         container: None,
         finishing: false,
         stop: None,
@@ -121,6 +125,8 @@ struct Agent {
     signals: OwnedFd,
     sessions: Sessions,
     setup: Option<Box<Setup>>,
+    /// Whether the hierarchy for the workload's control group could be mounted.
+    hierarchy: Result<(), Failure>,
     container: Option<Container>,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
@@ -196,9 +202,8 @@ impl Agent {
             return Err(setup_failure("the workload was started before"));
         }
         let writable = rootfs::Writable::mount(setup)?;
+        self.hierarchy.clone()?;
         let cgroup = Cgroup::create(setup.limits)?;
-        // A workload without loopback is rather a workload than none.
-        let _ = sys::loopback_up();
         let first = First { setup };
         let spawned = process::spawn(spec, &first, Namespaces::Own, Some(cgroup.fd()))?;
         self.container = Some(Container {

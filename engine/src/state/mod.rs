@@ -27,6 +27,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long a command waits for another one's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A log of this size is moved into the database: that of some ten runs.
+const SETTLE_BYTES: u64 = 512 * 1024;
+
 /// Why the containers' state cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -335,10 +338,14 @@ impl State {
             .map_err(StateError::io("lock", &self.lock_file))
     }
 
-    /// Moves the database's log into the database, if nobody else is at work. Whoever opens it
-    /// alone reads the whole log first, so the next command is the faster for it. For when
-    /// nobody waits: it syncs.
+    /// Moves the database's log into the database once it has grown, if nobody else is at work.
+    /// Whoever opens it alone reads the whole log first, and whoever begins it anew syncs its header:
+    /// so it is neither kept for ever nor emptied each time. For when nobody waits: it syncs.
     pub fn settle(&self) {
+        let log = fs::metadata(self.roots.data.join("containers.db-wal"));
+        if log.is_ok_and(|log| log.len() < SETTLE_BYTES) {
+            return;
+        }
         // Not now, then later: the log is bounded anyway.
         let _ = self.database.busy_timeout(Duration::ZERO).and_then(|()| {
             self.database
