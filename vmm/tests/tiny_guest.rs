@@ -158,7 +158,7 @@ fn nothing_is_left_behind() {
     }
     // A build that fails half way, too.
     let mut broken = full();
-    broken.kernel = disk.clone();
+    broken.shape.kernel = disk.clone();
     assert!(matches!(Vm::new(broken), Err(VmError::Load { .. })));
     assert_eq!(count("/proc/self/fd"), fds);
     assert_eq!(count("/proc/self/task"), threads);

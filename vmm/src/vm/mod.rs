@@ -19,6 +19,7 @@ use foundation::Parts;
 use kvm_ioctls::VmFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// A VM that is built and has not run an instruction yet.
 #[derive(Debug)]
@@ -97,6 +98,7 @@ impl Vm {
             memory: self.memory,
             counters: self.counters,
             ending,
+            populating: None,
         };
         // If a thread cannot be made, dropping `running` stops those before it.
         for vcpu in self.vcpus {
@@ -108,7 +110,7 @@ impl Vm {
             )?;
             running.vcpus.push(thread);
         }
-        running.populate(self.first_touched);
+        running.populating = running.populate(self.first_touched);
         Ok(running)
     }
 }
@@ -125,6 +127,8 @@ pub struct RunningVm {
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
+    /// Ends by itself, soon after the start.
+    populating: Option<JoinHandle<()>>,
 }
 
 impl RunningVm {
@@ -171,9 +175,8 @@ impl RunningVm {
         }
     }
 
-    /// Commit memory ahead of the guest, as far as there is a processor for it. The thread ends
-    /// within milliseconds and holds nothing but the memory.
-    fn populate(&self, ranges: Vec<(u64, u64)>) {
+    /// Commit memory ahead of the guest, as far as there is a processor for it.
+    fn populate(&self, ranges: Vec<(u64, u64)>) -> Option<JoinHandle<()>> {
         let memory = self.memory.clone();
         let ending = Arc::clone(&self.ending);
         let populate = move || {
@@ -183,11 +186,11 @@ impl RunningVm {
                 }
             }
         };
-        // Without it the guest starts as well, only later.
-        let _ = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("populate".into())
-            .stack_size(64 << 10)
-            .spawn(populate);
+            .stack_size(64 << 10);
+        // Without it the guest starts as well, only later.
+        thread.spawn(populate).ok()
     }
 
     fn take_down(&mut self) {
@@ -200,6 +203,10 @@ impl RunningVm {
         }
         for worker in &mut self.workers {
             worker.stop();
+        }
+        if let Some(thread) = self.populating.take() {
+            // A panic was reported by the panic hook; there is nothing to add.
+            let _ = thread.join();
         }
     }
 }
