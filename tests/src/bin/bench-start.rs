@@ -215,10 +215,19 @@ fn memory(options: &Options) -> Result<()> {
     let mut up = [0u8; 3];
     let stdout = child.stdout.as_mut().context("stdout is piped")?;
     stdout.read_exact(&mut up)?;
-    let (guest_kib, other_kib) = monitor_memory()?;
+    let memory = monitor_memory()?;
     println!("\nmemory of an idle VM (128 MiB, workload waiting):");
-    println!("  guest memory touched    {:>7.1} MiB", guest_kib / 1024.0);
-    println!("  VMM without guest RAM   {:>7.1} MiB", other_kib / 1024.0);
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    println!(
+        "  guest memory touched    {:>7.1} MiB",
+        mib(memory.guest_kib)
+    );
+    println!(
+        "  VMM without guest RAM   {:>7.1} MiB, of which {:.1} MiB its own and the rest pages of \
+         the program and its libraries",
+        mib(memory.own_kib + memory.file_kib),
+        mib(memory.own_kib)
+    );
     child
         .stdin
         .take()
@@ -228,44 +237,66 @@ fn memory(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Sums resident KiB over the mappings of the one running monitor: those that are guest RAM
-/// (KVM maps nothing smaller than it; the monitor names them) and the rest.
-fn monitor_memory() -> Result<(f64, f64)> {
+/// Resident KiB of a monitor.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Resident {
+    guest_kib: u64,
+    /// Its own memory besides the guest's.
+    own_kib: u64,
+    /// Mapped files: in the host's page cache once, however many monitors there are.
+    file_kib: u64,
+}
+
+/// Of the one monitor that runs.
+fn monitor_memory() -> Result<Resident> {
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let Ok(cmdline) = fs::read(path.join("cmdline")) else {
             continue;
         };
-        if !cmdline.windows(9).any(|part| part == b"__monitor") {
-            continue;
+        if cmdline.windows(9).any(|part| part == b"__monitor") {
+            return Ok(split_smaps(&fs::read_to_string(path.join("smaps"))?));
         }
-        let smaps = fs::read_to_string(path.join("smaps"))?;
-        return Ok(split_smaps(&smaps));
     }
     bail!("no monitor is running")
 }
 
-fn split_smaps(smaps: &str) -> (f64, f64) {
-    let (mut guest, mut other, mut is_guest) = (0.0, 0.0, false);
+/// Guest memory is the one anonymous mapping that is large, or what is left of it around a kernel
+/// that is mapped into it.
+fn split_smaps(smaps: &str) -> Resident {
+    const LARGE: u64 = 16 << 20;
+    let mut resident = Resident::default();
+    let mut guest = false;
     for line in smaps.lines() {
-        let mut fields = line.split_whitespace();
-        match fields.next() {
-            Some(range) if range.contains('-') => {
-                is_guest = line.contains("guest-memory")
-                    || line.contains("vmlinux")
-                    || line.contains("initramfs");
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields[..] {
+            [range, _, _, _, _, ref name @ ..] if range.contains('-') => {
+                let address = |text| u64::from_str_radix(text, 16).unwrap_or(0);
+                let bytes = range
+                    .split_once('-')
+                    .map_or(0, |(start, end)| address(end) - address(start));
+                let name = name.first().copied().unwrap_or("");
+                guest = (name.is_empty() && bytes >= LARGE)
+                    || name.contains("/vmlinux")
+                    || name.contains("/initramfs");
             }
-            Some("Rss:") => {
-                let kib: f64 = fields
-                    .next()
-                    .and_then(|kib| kib.parse().ok())
-                    .unwrap_or(0.0);
-                *(if is_guest { &mut guest } else { &mut other }) += kib;
+            ["Rss:", kib, "kB"] => {
+                let kib: u64 = kib.parse().unwrap_or(0);
+                match guest {
+                    true => resident.guest_kib += kib,
+                    false => resident.file_kib += kib,
+                }
+            }
+            // Part of the above: what is no file's, or is a copy of a file's page.
+            ["Anonymous:", kib, "kB"] if !guest => {
+                let kib: u64 = kib.parse().unwrap_or(0);
+                resident.own_kib += kib;
+                resident.file_kib = resident.file_kib.saturating_sub(kib);
             }
             _ => {}
         }
     }
-    (guest, other)
+    resident
 }
 
 /// 100 MiB through `cat`, in both modes.
@@ -358,15 +389,24 @@ fn loading(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// One layer of 300 files of 1 MiB, half of each incompressible.
 fn make_big_image(options: &Options, layout: &Path) -> Result<()> {
     let tree = options.work.join("big-tree");
-    let script = format!(
-        "mkdir -p {t} && for i in $(seq 1 300); do mkdir -p {t}/d$i; head -c 524288 /dev/urandom > {t}/d$i/random; head -c 524288 /dev/zero | tr '\\0' x > {t}/d$i/text; done; \
-         umoci init --layout {l} && umoci new --image {l}:big && umoci insert --image {l}:big {t} / && rm -rf {t}",
-        t = tree.display(),
-        l = layout.display()
-    );
-    quiet(Command::new("sh").arg("-c").arg(script))
+    let mut random = fs::File::open("/dev/urandom")?;
+    let mut contents = vec![b'x'; 1 << 20];
+    for number in 0..300 {
+        let dir = tree.join(format!("d{number}"));
+        fs::create_dir_all(&dir)?;
+        random.read_exact(&mut contents[..1 << 19])?;
+        fs::write(dir.join("file"), &contents)?;
+    }
+    let image = format!("{}:big", layout.display());
+    quiet(Command::new("umoci").args(["init", "--layout"]).arg(layout))?;
+    quiet(Command::new("umoci").args(["new", "--image", &image]))?;
+    let insert = ["insert", "--image", &image];
+    quiet(Command::new("umoci").args(insert).arg(&tree).arg("/"))?;
+    fs::remove_dir_all(tree)?;
+    Ok(())
 }
 
 /// Runs `hullbox load` and reads its peak resident set as it ends.
