@@ -373,10 +373,10 @@ fn loading(options: &Options) -> Result<()> {
             .map(str::to_owned),
         )?);
         fs::remove_dir_all(&bundle)?;
-        let (took, peak) = timed_load(options, &layout)?;
-        ours.push(took);
-        peak_kib = peak_kib.max(peak);
-        quiet(Command::new(&options.hullbox).args(["rmi", "big"]))?;
+        let loaded = timed_load(options, &layout)?;
+        ours.push(loaded.took);
+        peak_kib = peak_kib.max(loaded.peak_kib);
+        quiet(Command::new(&options.hullbox).args(["rmi", &loaded.image]))?;
     }
     println!("\nloading a 300 MiB image (medians of 3):");
     println!(
@@ -409,14 +409,22 @@ fn make_big_image(options: &Options, layout: &Path) -> Result<()> {
     Ok(())
 }
 
+/// One `hullbox load`.
+struct Loaded {
+    took: Duration,
+    peak_kib: u64,
+    /// Its name or, without one, its id.
+    image: String,
+}
+
 /// Runs `hullbox load` and reads its peak resident set as it ends.
-fn timed_load(options: &Options, layout: &Path) -> Result<(Duration, u64)> {
+fn timed_load(options: &Options, layout: &Path) -> Result<Loaded> {
     let start = Instant::now();
     let mut child = Command::new(&options.hullbox)
         .args(["load", "-q", "-i"])
         .arg(layout)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()?;
     let status_file = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;
@@ -427,8 +435,19 @@ fn timed_load(options: &Options, layout: &Path) -> Result<(Duration, u64)> {
         peak_kib = peak_kib.max(kib.unwrap_or(0));
         if let Some(status) = child.try_wait()? {
             ensure!(status.success(), "hullbox load: {status}");
-            return Ok((start.elapsed(), peak_kib));
+            break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    let took = start.elapsed();
+    let mut said = String::new();
+    let stdout = child.stdout.as_mut().context("stdout is piped")?;
+    stdout.read_to_string(&mut said)?;
+    // "Loaded image: NAME" or "Loaded image ID: ID".
+    let image = said.split_whitespace().last();
+    Ok(Loaded {
+        took,
+        peak_kib,
+        image: image.context("load names what it loaded")?.to_owned(),
+    })
 }
