@@ -5,10 +5,6 @@
 //! too), and all else beneath it. [`rules::plan`] says what the receiver makes of the top.
 //! [`pack::pack`] makes such a stream of local files, which are the operator's; and
 //! [`unpack::unpack`] takes one that comes from inside a container, and so is hostile.
-#![allow(
-    dead_code,
-    reason = "the command that uses it lies with those on containers"
-)]
 
 pub(crate) mod pack;
 pub(crate) mod rules;

@@ -29,14 +29,6 @@ pub(super) fn mount_hierarchy() -> Result<(), Failure> {
     mount("cgroup", HIERARCHY, "cgroup2", flags, None).map_err(what())
 }
 
-/// Mounts the hierarchy in the agent's own root, which needs nothing that the host would say.
-pub(super) fn mount_hierarchy() -> Result<(), Failure> {
-    let what = || failed("cannot mount the control groups");
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    make(HIERARCHY).map_err(what())?;
-    mount("cgroup", HIERARCHY, "cgroup2", flags, None).map_err(what())
-}
-
 impl Cgroup {
     /// Makes the group and sets its limits. Controllers without a limit stay off: each costs
     /// start-up time and a little of every operation.
