@@ -106,17 +106,15 @@ pub(crate) struct ExecArgs {
     /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
-    /// Name or id
-    #[arg(value_name = "CONTAINER")]
-    pub(crate) name: String,
-    /// The program and its arguments
+    /// The container, and the program and its arguments
+    // One argument, because after the container's name nothing is a flag of ours.
     #[arg(
-        value_name = "COMMAND",
+        value_name = "CONTAINER COMMAND [ARG...]",
         required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
+        num_args = 2..,
+        trailing_var_arg = true
     )]
-    pub(crate) argv: Vec<OsString>,
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,9 @@ pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
         check_terminal(args.tty, args.interactive)?;
     }
     let engine = system::engine()?;
-    let record = engine.find(&args.name)?;
+    let mut words = args.words.into_iter();
+    let name = words.next().unwrap_or_default();
+    let record = engine.find(&name.to_string_lossy())?;
     check_running(&record)?;
     let mut env = Vec::new();
     for path in &args.env_file {
@@ -34,7 +36,7 @@ pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
         )?);
     }
     let order = ExecOrder {
-        argv: args.argv.into_iter().map(OsString::into_vec).collect(),
+        argv: words.map(OsString::into_vec).collect(),
         env,
         workdir: args.workdir,
         user: args.user,

@@ -184,16 +184,14 @@ pub(crate) struct RunArgs {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// The image, and what to run in it
-    #[arg(value_name = "IMAGE", required = true)]
-    image: String,
-    /// Command and arguments instead of the image's CMD
+    /// The image, and command and arguments instead of its CMD
+    // One argument, because after the image's name nothing is a flag of ours.
     #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
+        value_name = "IMAGE [COMMAND...]",
+        required = true,
+        trailing_var_arg = true
     )]
-    args: Vec<OsString>,
+    words: Vec<OsString>,
 }
 
 /// `--security-opt`.
@@ -268,6 +266,11 @@ impl RunArgs {
     /// The order for the engine. Reads environment files.
     pub(crate) fn order(self, detach: bool) -> Result<RunOrder, Failure> {
         let env = self.environment()?;
+        let mut words = self.words.clone().into_iter();
+        let image = words.next().unwrap_or_default();
+        let image = image.into_string().map_err(|image| {
+            Failure::new(format!("invalid reference {:?}", image.to_string_lossy()))
+        })?;
         let life = self.life(detach)?;
         let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
         let request = RunRequest {
@@ -288,7 +291,7 @@ impl RunArgs {
             system_paths_unconfined: has(|option| {
                 matches!(option, SecurityOpt::SystemPathsUnconfined)
             }),
-            args: self.args.into_iter().map(OsString::into_vec).collect(),
+            args: words.map(OsString::into_vec).collect(),
             entrypoint: self.entrypoint.map(OsString::into_vec),
             env,
             workdir: self.workdir,
@@ -320,7 +323,7 @@ impl RunArgs {
             life,
         };
         Ok(RunOrder {
-            image: self.image,
+            image,
             name: self.name,
             pull: match self.pull {
                 PullArg::Missing => PullPolicy::Missing,

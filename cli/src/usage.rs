@@ -10,7 +10,7 @@ use std::io::Write;
 
 /// Docker's flags of `run` that mean something this program does not do yet. Naming them apart
 /// tells a known wish from a slip of the finger.
-const NOT_YET: [&str; 58] = [
+const NOT_YET: [&str; 47] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -24,8 +24,6 @@ const NOT_YET: [&str; 58] = [
     "cpu-shares",
     "cpuset-cpus",
     "cpuset-mems",
-    "detach",
-    "detach-keys",
     "device",
     "device-cgroup-rule",
     "device-read-bps",
@@ -36,26 +34,18 @@ const NOT_YET: [&str; 58] = [
     "domainname",
     "expose",
     "gpus",
-    "health-cmd",
-    "health-interval",
-    "health-retries",
-    "health-start-period",
-    "health-timeout",
     "ip",
     "ip6",
     "ipc",
     "kernel-memory",
     "link",
     "link-local-ip",
-    "log-driver",
-    "log-opt",
     "mac-address",
     "memory-reservation",
     "memory-swap",
     "memory-swappiness",
     "mount",
     "network-alias",
-    "no-healthcheck",
     "oom-kill-disable",
     "oom-score-adj",
     "pid",
@@ -63,7 +53,6 @@ const NOT_YET: [&str; 58] = [
     "privileged",
     "publish",
     "publish-all",
-    "restart",
     "runtime",
     "storage-opt",
     "userns",
@@ -72,10 +61,9 @@ const NOT_YET: [&str; 58] = [
 ];
 
 /// The same by their short names.
-const NOT_YET_SHORT: [(&str, &str); 6] = [
+const NOT_YET_SHORT: [(&str, &str); 5] = [
     ("-a", "attach"),
     ("-c", "cpu-shares"),
-    ("-d", "detach"),
     ("-P", "publish-all"),
     ("-p", "publish"),
     ("-v", "volume"),
@@ -181,9 +169,6 @@ fn unknown(argument: &str) -> String {
         _ => None,
     };
     match known {
-        Some("detach") => {
-            "--detach is not supported yet: containers run in the foreground".to_owned()
-        }
         Some(name) => format!("--{name} is not supported yet"),
         None if flag.starts_with('-') => format!("unknown flag: {flag}"),
         None => format!("unexpected argument: {flag}"),
@@ -234,7 +219,6 @@ mod tests {
                 "hullbox run --no-such-flag busybox",
                 "unknown flag: --no-such-flag",
             ),
-            ("hullbox run -d busybox", "--detach is not supported yet"),
             (
                 "hullbox run -v /a:/b busybox",
                 "--volume is not supported yet",
@@ -249,7 +233,7 @@ mod tests {
                 "hullbox run --isolation=magic busybox",
                 "possible values are vm, container",
             ),
-            ("hullbox run", "missing argument: <IMAGE>"),
+            ("hullbox run", "missing argument: <IMAGE [COMMAND...]>"),
             ("hullbox fly", "no command \"fly\""),
             ("hullbox run --ulimit nofile=x busybox", "for --ulimit"),
         ] {

@@ -64,7 +64,7 @@ both_modes! {
 
         // A real process beside the workload, in its namespaces and root.
         assert_eq!(box_.exec(&["sh", "-c", "echo kept > /file; cat /proc/1/comm"]).exits(0).text(), "sh");
-        assert_eq!(box_.exec(&["-u", "alice", "id", "-u"]).code, 125, "flags come before the name");
+        assert_eq!(box_.exec(&["-u", "alice", "id", "-u"]).code, 127, "flags come before the name");
         let done = hullbox(["exec", "-u", "alice", "-w", "/tmp", "-e", "A=1", &box_.name, "sh", "-c", "id -u; pwd; echo $A; exit 9"]);
         assert_eq!(done.clone().exits(9).text(), "1000\n/tmp\n1");
         assert_eq!(box_.exec(&["no-such-program"]).code, 127);

@@ -104,10 +104,13 @@ impl Engine {
         match self.ask(record, &Command::Stop { signal, timeout_ms }) {
             Ok(Answer::Failed(why)) => return Err(ContainerError::Refused(why)),
             // It ended while it was asked.
-            Ok(_) | Err(ContainerError::NotRunning(_) | ContainerError::Talk { .. }) => {}
+            Ok(_) | Err(ContainerError::Talk { .. }) => {}
+            Err(ContainerError::NotRunning(_)) => return Ok(self.state.wait_for_end(record)?),
             Err(error) => return Err(error),
         }
-        Ok(self.state.wait_for_end(record)?)
+        self.state.wait_for_end(record)?;
+        self.emit(record, "stop");
+        Ok(())
     }
 
     /// Freezes a container, or lets it go on.

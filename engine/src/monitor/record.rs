@@ -36,9 +36,6 @@ impl Recorder<'_> {
             self.emit("oom", &[]);
         }
         self.emit("die", &[("exitCode", end.exit_code.to_string())]);
-        if end.stopped {
-            self.emit("stop", &[]);
-        }
     }
 
     /// The container is gone with its workload.

@@ -267,7 +267,7 @@ impl Life {
             debug: config.debug,
             log: keeps.then(|| Log::new(&bundle.dir, life.log)),
             health: health.map(|health| Checker::new(health, &bundle.process)),
-            stdin_once: life.stdin_once,
+            stdin_once: life.stdin_once || config.mode == Mode::Errand,
             stop_signal: config.stop_signal,
             observer,
         })?;

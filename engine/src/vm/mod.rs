@@ -256,5 +256,15 @@ fn listen(uds_path: &Path) -> Result<UnixListener, GuestError> {
     let mut path = uds_path.as_os_str().to_owned();
     path.push(format!("_{CONTROL_PORT}"));
     let path = PathBuf::from(path);
+    // Left by an earlier run of the same container.
+    for old in [uds_path, &path] {
+        match fs::remove_file(old) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let path = old.to_owned();
+                return Err(GuestError::Listen { path, source });
+            }
+            _ => {}
+        }
+    }
     UnixListener::bind(&path).map_err(|source| GuestError::Listen { path, source })
 }
