@@ -34,6 +34,16 @@ pub(crate) fn assert_nothing_left() {
     }
 }
 
+/// Asserts that the records, the images and the containers' files agree.
+#[track_caller]
+pub(crate) fn assert_sound() {
+    let done = hullbox(["system", "check"]);
+    assert!(
+        done.code == 0 && done.text().contains("sound: "),
+        "{done:?}"
+    );
+}
+
 fn reports(done: &Done, code: i32, part: &str) {
     assert_eq!(done.code, code, "{done:?}");
     assert!(
