@@ -118,6 +118,8 @@ pub(super) struct Parts<'a> {
     pub log: Option<Log>,
     pub health: Option<Checker>,
     pub stdin_once: bool,
+    /// The first client writes the workload's input.
+    pub writes: bool,
     pub stop_signal: u8,
     pub observer: &'a mut dyn Observer,
 }
@@ -161,12 +163,10 @@ impl<'a> Hub<'a> {
             observer: parts.observer,
             backend: parts.backend,
         };
-        if let Some(owner) = hub
-            .clients
-            .iter()
-            .find(|c| matches!(c.role, Role::Attached { .. }))
+        if let Some(first) = hub.clients.first().filter(|_| parts.writes)
+            && matches!(first.role, Role::Attached { .. })
         {
-            hub.work.input.claim(owner.id);
+            hub.work.input.claim(first.id);
         }
         match hub.backend.link()? {
             Link::Awaited(listener) => {

@@ -268,6 +268,7 @@ impl Life {
             log: keeps.then(|| Log::new(&bundle.dir, life.log)),
             health: health.map(|health| Checker::new(health, &bundle.process)),
             stdin_once: life.stdin_once || config.mode == Mode::Errand,
+            writes: config.mode != Mode::Attached { stdin: false },
             stop_signal: config.stop_signal,
             observer,
         })?;

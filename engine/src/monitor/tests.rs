@@ -119,6 +119,7 @@ fn run(
         log: None,
         health: None,
         stdin_once: true,
+        writes: true,
         stop_signal: 15,
         observer: &mut Nothing,
     })
