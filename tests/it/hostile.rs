@@ -15,7 +15,7 @@ pub(crate) fn store() -> String {
         [ -e canary ] || echo alive >canary
         find . \( -path ./machine -o -path ./artifacts -o -path ./containers -o -name 'containers.db*' \
             -o -name '*.db-shm' -o -path ./lost+found \) -prune -o -printf '%p %y %m %s\n' | sort
-        find canary blobs layers staging images.db -type f -exec sha256sum {} + | sort
+        find canary blobs layers staging -type f -exec sha256sum {} + | sort
         ls -d /canary* ../canary* 2>/dev/null
         true
     "#;

@@ -317,7 +317,8 @@ impl Hub<'_> {
             Frame::Failed { failure, .. } => Err(failure),
             _ => return,
         };
-        if let Some(health) = &mut self.health {
+        // What ended with the container says nothing about it.
+        if let Some(health) = self.health.as_mut().filter(|_| !self.stopping) {
             let report = health.ended(result, Instant::now());
             self.observer.health(report);
         }
