@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::completions::{CompletionArgs, ManArgs};
 use crate::container_args::{
     AttachArgs, CheckArgs, CommitArgs, CpArgs, EventsArgs, ExecArgs, ExportArgs, KillArgs,
     LogsArgs, NameArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
@@ -113,6 +114,10 @@ pub(crate) enum Command {
     Info(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completion(CompletionArgs),
+    /// Write manual pages, one for each command
+    Man(ManArgs),
 }
 
 impl Command {

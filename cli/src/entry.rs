@@ -3,8 +3,8 @@
 use crate::app::{Cli, Command, ContainerCommand, ImageCommand, SystemCommand};
 use crate::failure::{Failure, report};
 use crate::{
-    containers, exec, files, forward, housekeeping, image_store, images, inspect, lifecycle, logs,
-    run, system, usage, watch,
+    completions, containers, exec, files, forward, housekeeping, image_store, images, inspect,
+    lifecycle, logs, run, system, usage, watch,
 };
 use hullbox_engine::timing::Timing;
 use hullbox_engine::{machine, monitor};
@@ -104,6 +104,8 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::Doctor(args) => return system::doctor(&args),
         Command::Info(args) => system::info(&args),
         Command::Version(args) => system::version(&args),
+        Command::Completion(args) => completions::completion(&args),
+        Command::Man(args) => completions::man(&args),
     }?;
     Ok(0)
 }

@@ -186,7 +186,11 @@ fn touches_data(command: &Command) -> Option<Streams> {
             stdin: args.from == "-",
             terminal: false,
         }),
-        Command::Machine(_) | Command::Doctor(_) | Command::Version(_) => None,
+        Command::Machine(_)
+        | Command::Doctor(_)
+        | Command::Version(_)
+        | Command::Completion(_)
+        | Command::Man(_) => None,
         _ => Some(Streams::default()),
     }
 }
