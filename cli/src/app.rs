@@ -53,6 +53,7 @@ pub(crate) enum Command {
     /// Show all about images or containers
     Inspect(InspectArgs),
     /// Make a container, and start it later
+    #[command(override_usage = "hullbox create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
     Create(Box<RunArgs>),
     /// Start containers that do not run
     Start(StartArgs),
@@ -205,6 +206,7 @@ pub(crate) enum ContainerCommand {
     /// Make a container from an image and run it
     Run(Box<RunArgs>),
     /// Make a container, and start it later
+    #[command(override_usage = "hullbox create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
     Create(Box<RunArgs>),
     /// Start containers that do not run
     Start(StartArgs),

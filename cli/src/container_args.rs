@@ -77,7 +77,10 @@ pub(crate) struct RenameArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  hullbox exec -it web sh")]
+#[command(
+    override_usage = "hullbox exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+    after_help = "Example:\n  hullbox exec -it web sh"
+)]
 pub(crate) struct ExecArgs {
     /// Run it in the background
     #[arg(short, long)]
@@ -109,7 +112,7 @@ pub(crate) struct ExecArgs {
     /// The container, and the program and its arguments
     // One argument, because after the container's name nothing is a flag of ours.
     #[arg(
-        value_name = "CONTAINER COMMAND [ARG...]",
+        value_name = "CONTAINER COMMAND",
         required = true,
         num_args = 2..,
         trailing_var_arg = true
@@ -286,7 +289,7 @@ pub(crate) struct PruneArgs {
     /// Remove only what fits: `until=TIME`, `label=KEY[=VALUE]`
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
-    /// `system prune`: images without a container too, not just those without a name
+    /// Images without a container too, not just those without a name (`system prune`)
     #[arg(short, long)]
     pub(crate) all: bool,
 }

@@ -24,6 +24,8 @@ use std::process::{Child, Command, Stdio};
 const BROKE_OFF: &str = "the container's side broke off";
 /// The hidden command that says what a path in a container is.
 pub(crate) const STAT: &str = "__stat";
+/// Longest list of changes, in bytes: a hostile guest makes it.
+const MAX_CHANGES: u64 = 64 << 20;
 /// Longest answer to it, in bytes.
 const MAX_STAT: u64 = 64 * 1024;
 
@@ -335,10 +337,18 @@ pub(crate) fn diff(args: &NameArgs) -> Result<(), Failure> {
     let mut process = errand.process;
     let mut text = Vec::new();
     let outcome = read_output(errand.connection, |output| {
-        output.read_to_end(&mut text).map(drop)
+        output
+            .take(MAX_CHANGES + 1)
+            .read_to_end(&mut text)
+            .map(drop)
     });
     if let Some(process) = &mut process {
         let _ = process.wait();
+    }
+    if text.len() as u64 > MAX_CHANGES {
+        return Err(Failure::new(
+            "the container lists more changes than can be shown",
+        ));
     }
     check(outcome?)?;
     for line in text
@@ -405,7 +415,9 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
     if pauses {
         engine.pause(&record, false)?;
     }
-    output::print(&format!("{}\n", committed?))
+    let id = committed?.to_string();
+    crate::images::emit("commit", &id, Some(record.name));
+    output::print(&format!("{id}\n"))
 }
 
 fn commit_layer(

@@ -6,6 +6,8 @@ use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{ago, now_s, size};
 use hullbox_engine::containers::Engine;
+use hullbox_engine::events;
+use hullbox_engine::paths::Roots;
 use hullbox_image::{
     ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store, rfc3339,
 };
@@ -51,6 +53,8 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
         for name in &image.names {
             text.push_str(&format!("Loaded image: {}\n", name.familiar()));
         }
+        let name = image.names.first().map(Reference::familiar);
+        emit("load", &image.id.to_string(), name);
     }
     output::print(&text)
 }
@@ -75,6 +79,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
     meter.clear();
     let id = imported
         .map_err(|error| Failure::of(format!("cannot import {}", args.source.display()), &error))?;
+    emit("import", &id.to_string(), args.name.clone());
     output::print(&format!("{id}\n"))
 }
 
@@ -195,7 +200,10 @@ fn remove_one(
         .iter()
         .map(|step| match step {
             Removed::Untagged(name) => format!("Untagged: {name}\n"),
-            Removed::Deleted(id) => format!("Deleted: {id}\n"),
+            Removed::Deleted(id) => {
+                emit("delete", &id.to_string(), None);
+                format!("Deleted: {id}\n")
+            }
         })
         .collect())
 }
@@ -220,8 +228,16 @@ pub(crate) fn tag(args: &TagArgs) -> Result<(), Failure> {
             args.target
         )));
     }
-    open()?.tag(&args.source, &target)?;
+    let id = open()?.tag(&args.source, &target)?;
+    emit("tag", &id.to_string(), Some(target.familiar()));
     Ok(())
+}
+
+/// Notes that something happened to an image.
+pub(crate) fn emit(action: &str, id: &str, name: Option<String>) {
+    let Ok(roots) = Roots::from_env() else { return };
+    let about = name.map(|name| ("name".to_owned(), name));
+    events::emit(&roots, "image", action, id, about.into_iter().collect());
 }
 
 fn reference(text: &str) -> Result<Reference, Failure> {

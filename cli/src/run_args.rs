@@ -37,6 +37,7 @@ pub(crate) enum NetworkArg {
 #[command(
     disable_help_flag = true,
     next_line_help = false,
+    override_usage = "hullbox run [OPTIONS] IMAGE [COMMAND] [ARG...]",
     after_help = "Example:\n  echo hello | hullbox run --rm -i -m 256m busybox cat"
 )]
 pub(crate) struct RunArgs {
@@ -186,11 +187,7 @@ pub(crate) struct RunArgs {
     help: Option<bool>,
     /// The image, and command and arguments instead of its CMD
     // One argument, because after the image's name nothing is a flag of ours.
-    #[arg(
-        value_name = "IMAGE [COMMAND...]",
-        required = true,
-        trailing_var_arg = true
-    )]
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
 

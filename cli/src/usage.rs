@@ -233,7 +233,7 @@ mod tests {
                 "hullbox run --isolation=magic busybox",
                 "possible values are vm, container",
             ),
-            ("hullbox run", "missing argument: <IMAGE [COMMAND...]>"),
+            ("hullbox run", "missing argument: <IMAGE>"),
             ("hullbox fly", "no command \"fly\""),
             ("hullbox run --ulimit nofile=x busybox", "for --ulimit"),
         ] {

@@ -37,7 +37,7 @@ const KILL_LIMIT: Duration = Duration::from_secs(3);
 /// How long after a broken connection the backend may take to say why.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
 /// Clients at a time.
-const MAX_CLIENTS: usize = 256;
+pub(super) const MAX_CLIENTS: usize = 256;
 
 /// Where the workload's side is.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Role};
 use super::control::{Answer, Command};
+use super::hub::MAX_CLIENTS;
 use hullbox_protocol::Incoming;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
@@ -67,7 +68,10 @@ pub(super) fn wait(
         }
         if !ready[1].is_empty() {
             while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                if let Ok(client) = Client::new(next_id, fd, Role::Asking) {
+                // One too many sees its connection end.
+                if clients.len() < MAX_CLIENTS
+                    && let Ok(client) = Client::new(next_id, fd, Role::Asking)
+                {
                     next_id += 1;
                     clients.push(client);
                 }

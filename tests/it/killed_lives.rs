@@ -1,0 +1,129 @@
+//! Commands on a kept container, and their monitors, killed at any moment: the next command works,
+//! the store is sound, and removing the container leaves nothing.
+//!
+//! `HULLBOX_TEST_KILLS=CONTAINERS,VMS` sets how many moments are tried, `HULLBOX_TEST_SEED` which.
+
+use crate::outcomes::{assert_nothing_left, assert_sound};
+use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
+
+/// The verbs that are killed in turn, and how long each may take: moments are spread over that.
+const VERBS: [(&str, u64); 6] = [
+    ("create", 900),
+    ("start", 2500),
+    ("exec", 1000),
+    ("commit", 1500),
+    ("stop", 1000),
+    ("rm", 800),
+];
+
+fn kills(mode: Mode) -> u64 {
+    let wanted = std::env::var("HULLBOX_TEST_KILLS").unwrap_or_else(|_| "12,6".to_owned());
+    let (containers, vms) = wanted.split_once(',').expect("CONTAINERS,VMS");
+    let count = match mode {
+        Mode::Container => containers,
+        Mode::Vm => vms,
+    };
+    count.trim().parse().expect("a number")
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("HULLBOX_TEST_SEED").unwrap_or_else(|_| "1".to_owned());
+    seed.parse().expect("a number")
+}
+
+/// A number below `limit`, of one step of SplitMix64.
+fn random(state: &mut u64, limit: u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) % limit
+}
+
+/// Brings a container to where `verb` can begin, begins it, and kills it or the monitor. All of it
+/// runs where the containers do: killing a forwarded command kills only its forwarder.
+fn kill_one(verb: &str, mode: Mode, delay_ms: u64, monitor: bool) -> String {
+    let kill = if monitor {
+        r#"for p in /proc/[0-9]*; do
+            tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q [_]_monitor && kill -9 ${p#/proc/}
+        done"#
+    } else {
+        "kill -9 $victim"
+    };
+    let script = format!(
+        r#"
+        h() {{ "$HULLBOX_BIN" "$@"; }}
+        fail() {{ echo "failed: $*"; h ps -a; exit 1; }}
+        create() {{ h create --name victim {flag} -m 128m --cpus 1 busybox sleep 1000; }}
+        case {verb} in
+            create) ;;
+            start) create || fail create ;;
+            rm) create || fail create; h start victim && h stop -t 0 victim || fail run ;;
+            *) create && h start victim || fail run ;;
+        esac >/dev/null
+        # A program of its own: killed, it is the command that dies, and no shell around it.
+        case {verb} in
+            create) set -- create --name victim {flag} -m 128m --cpus 1 busybox sleep 1000 ;;
+            start) set -- start victim ;;
+            exec) set -- exec victim sh -c 'i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done' ;;
+            commit) set -- commit victim killed-commit ;;
+            stop) set -- stop -t 0 victim ;;
+            rm) set -- rm victim ;;
+        esac
+        "$HULLBOX_BIN" "$@" >/dev/null 2>&1 &
+        victim=$!
+        sleep {seconds}.{millis:03}
+        {kill}
+        wait $victim 2>/dev/null
+        echo "ended with $?" >&2
+
+        # Whatever was reached: what is there can be asked, started, used, committed and removed.
+        h ps -aq >/dev/null || fail ps
+        h system check >/dev/null || fail check
+        if [ -n "$(h ps -aq --filter name=victim)" ]; then
+            state=$(h inspect --format '{{{{.State.Status}}}}' victim) || fail inspect
+            echo "was $state" >&2
+            if [ "$state" != running ]; then h start victim >/dev/null || fail start; fi
+            [ "$(h exec victim echo well)" = well ] || fail exec
+            h rm -f victim >/dev/null || fail rm
+        fi
+        if [ -n "$(h images -q killed-commit)" ]; then
+            echo "was committed" >&2
+            [ "$(h run --rm {flag} -m 128m killed-commit echo kept)" = kept ] || fail committed
+            h rmi killed-commit >/dev/null || fail rmi
+        fi
+        [ "$(h run --rm {flag} -m 128m busybox echo next)" = next ] || fail run
+        echo well
+        "#,
+        flag = mode.flag(),
+        seconds = delay_ms / 1000,
+        millis = delay_ms % 1000,
+    );
+    let done = on_the_machine(&script);
+    if done.code == 0 {
+        eprintln!("{}", done.stderr.trim_end().replace('\n', ", "));
+        return done.text();
+    }
+    format!("{}\n{}", done.text(), done.stderr)
+}
+
+both_modes! {
+    fn a_life_killed_at_any_moment_goes_on(mode) {
+        let _ = hullbox(["rm", "-f", "victim"]);
+        let mut state = seed();
+        let count = usize::try_from(kills(mode)).expect("a count");
+        for (round, (verb, within)) in VERBS.iter().cycle().take(count).enumerate() {
+            // The command and the monitor in turn, and the other way around at the next turn of
+            // the verbs.
+            let monitor = (round + round / VERBS.len()) % 2 == 1;
+            let moment = random(&mut state, *within);
+            let whom = if monitor { "monitor" } else { "command" };
+            eprint!("{verb}: the {whom} after {moment} ms: ");
+            let said = kill_one(verb, mode, moment, monitor);
+            assert_eq!(said, "well", "{verb}: the {whom} killed after {moment} ms");
+        }
+        assert_eq!(hullbox(["ps", "-aq"]).exits(0).text(), "");
+        assert_sound();
+        assert_nothing_left();
+    }
+}
