@@ -18,4 +18,5 @@ mod limits;
 mod machine;
 mod outcomes;
 mod reference;
+mod reference_lives;
 mod terminal;
