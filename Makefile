@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench-start lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench-start bench-exec lint clean
 
 ARTIFACTS := build/artifacts
 AGENT := target/agent/x86_64-unknown-linux-gnu/agent/hullbox-agent
@@ -41,6 +41,9 @@ test-intel:
 
 bench-start:
 	scripts/bench-start
+
+bench-exec:
+	scripts/bench-exec
 
 lint:
 	cargo fmt --all --check
