@@ -13,6 +13,7 @@ mod crowd;
 mod hostile;
 mod images;
 mod killed;
+mod killed_lives;
 mod life;
 mod limits;
 mod machine;
