@@ -11,7 +11,7 @@ const THREADS: usize = 8;
 
 /// How many containers live and die in one case.
 fn members(mode: Mode) -> usize {
-    let wanted = std::env::var("HULLBOX_TEST_CROWD").unwrap_or_else(|_| "40,6".to_owned());
+    let wanted = std::env::var("HULLBOX_TEST_CROWD").unwrap_or_else(|_| "24,4".to_owned());
     let (containers, vms) = wanted.split_once(',').expect("CONTAINERS,VMS");
     let count = match mode {
         Mode::Container => containers,

@@ -18,7 +18,7 @@ const VERBS: [(&str, u64); 6] = [
 ];
 
 fn kills(mode: Mode) -> u64 {
-    let wanted = std::env::var("HULLBOX_TEST_KILLS").unwrap_or_else(|_| "12,6".to_owned());
+    let wanted = std::env::var("HULLBOX_TEST_KILLS").unwrap_or_else(|_| "6,3".to_owned());
     let (containers, vms) = wanted.split_once(',').expect("CONTAINERS,VMS");
     let count = match mode {
         Mode::Container => containers,
