@@ -318,7 +318,9 @@ fn a_directory_that_is_not_there_is_an_error_in_the_machine() {
 #[test]
 fn a_terminal_controls_its_session() {
     let mut interactive = shell(
-        "tty >/dev/null && stty size; trap 'echo caught' INT; echo ready; read line; echo got $line",
+        // A shell that is about to read would look at the signal only after the line.
+        "tty >/dev/null && stty size; trap 'echo caught; c=1' INT; echo ready; \
+         while [ -z \"$c\" ]; do :; done; read line; echo got $line",
     );
     interactive.terminal = Some(TerminalSize {
         rows: 17,
