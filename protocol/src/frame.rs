@@ -417,10 +417,20 @@ impl Decoder {
         &mut self.buffer
     }
 
-    /// Whether bytes of an incomplete frame are waiting: an end of the stream now cuts one off.
+    /// Whether bytes of an incomplete frame are waiting, behind any whole ones that were not taken
+    /// yet: an end of the stream now cuts one off.
     #[must_use]
     pub fn is_mid_frame(&self) -> bool {
-        self.start < self.buffer.len()
+        let mut rest = &self.buffer[self.start..];
+        while let Some((header, body)) = rest.split_first_chunk::<HEADER_LEN>() {
+            let [l0, l1, l2, l3, ..] = *header;
+            let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+            match body.get(len..) {
+                Some(next) => rest = next,
+                None => return true,
+            }
+        }
+        !rest.is_empty()
     }
 
     /// The next whole frame, or `None` until more bytes arrive.
@@ -654,6 +664,19 @@ mod tests {
         }
         assert_eq!(seen, samples());
         assert!(!decoder.is_mid_frame());
+    }
+
+    #[test]
+    fn whole_frames_that_nobody_took_are_not_the_middle_of_one() {
+        let mut wire = Vec::new();
+        for frame in samples() {
+            encode_into(&frame, &mut wire).unwrap();
+        }
+        let mut decoder = Decoder::new();
+        decoder.push(&wire);
+        assert!(!decoder.is_mid_frame());
+        decoder.push(&wire[..HEADER_LEN - 1]);
+        assert!(decoder.is_mid_frame());
     }
 
     #[test]
