@@ -81,10 +81,14 @@ impl StatusReader {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let mut ended = false;
         let received = loop {
             let iov = &mut [IoSliceMut::new(&mut bytes)];
             match recvmsg(&self.0, iov, &mut control, flags) {
                 Err(Errno::INTR) => {}
+                // Linux looks at the queue first and at the end afterwards: what was sent between
+                // the two, right before the end, is still there.
+                Ok(received) if received.bytes == 0 && !ended => ended = true,
                 Err(Errno::WOULDBLOCK) => return None,
                 // A broken channel says no more than a closed one.
                 Err(_) => return Some(Report::Running),
