@@ -201,14 +201,23 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 #[must_use]
 pub fn finish(mut command: Command, input: &[u8]) -> Done {
     let (done, in_time) = finish_within(&mut command, input, COMMAND_LIMIT);
-    assert!(
-        in_time,
-        "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{}",
-        done.text(),
-        done.stderr,
-        surroundings()
-    );
+    if !in_time {
+        let told = surroundings().unwrap_or_else(|| give_up());
+        panic!(
+            "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{told}",
+            done.text(),
+            done.stderr,
+        );
+    }
     done
+}
+
+/// The emulated machine is dead as a whole, which no test of ours is about: says so to
+/// `scripts/test-integration`, by a file, and ends the run.
+fn give_up() -> ! {
+    eprintln!("the helper machine does not answer any more");
+    let _ = std::fs::write(from_env("HULLBOX_RUNTIME").join("hung"), "");
+    std::process::exit(75)
 }
 
 /// What a command did, and whether it ended by itself.
@@ -244,15 +253,12 @@ fn finish_within(command: &mut Command, input: &[u8], limit: Duration) -> (Done,
     })
 }
 
-/// The processes where the containers run, and what their threads wait for.
-fn surroundings() -> String {
+/// The processes where the containers run, and what their threads wait for. `None`: the machine
+/// does not answer.
+fn surroundings() -> Option<String> {
     let script = "ps -eLo pid,lwp,ppid,stat,wchan:24,time,args | grep -v '\\[.*\\]$'; free -m; \
         dmesg | tail -20";
     let mut look = command(["machine", "exec", "--", "sh", "-c", script]);
     let (done, in_time) = finish_within(&mut look, b"", Duration::from_secs(60));
-    if in_time {
-        done.text()
-    } else {
-        "the helper machine does not answer".to_owned()
-    }
+    in_time.then(|| done.text())
 }
