@@ -13,8 +13,8 @@ pub(crate) fn store() -> String {
     let script = r#"
         cd "$HULLBOX_ROOT" || exit
         [ -e canary ] || echo alive >canary
-        find . \( -path ./machine -o -path ./artifacts -o -path ./containers -o -name 'containers.db*' \
-            -o -name '*.db-shm' -o -name 'events.log*' -o -path ./lost+found \) -prune -o -printf '%p %y %m %s\n' | sort
+        find . \( -path ./machine -o -path ./artifacts -o -path ./containers -o -name '*.db' -o -name '*.db-*' \
+            -o -name 'events.log*' -o -path ./lost+found \) -prune -o -printf '%p %y %m %s\n' | sort
         # What the database says is in the listing; its file may be written anew at any time.
         find canary blobs layers staging -type f -exec sha256sum {} + | sort
         ls -d /canary* ../canary* 2>/dev/null
