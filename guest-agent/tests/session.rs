@@ -39,7 +39,10 @@ impl Session {
             return None;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_hullbox-agent"))
+        // Whoever runs the tests may ignore SIGINT, and no shell can trap what it was started with.
+        let agent = Command::new("/usr/bin/env")
+            .args(["--default-signal=INT,QUIT", "--"])
+            .arg(env!("CARGO_BIN_EXE_hullbox-agent"))
             .env_clear()
             .env("HULLBOX_ROLE", "session")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
