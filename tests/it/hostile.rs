@@ -24,7 +24,15 @@ pub(crate) fn store() -> String {
     assert!(text.contains("layers/"), "{text}");
     format!(
         "{text}\n{}",
-        hullbox(["images", "--no-trunc"]).exits(0).text()
+        // Not the column that says how long ago.
+        hullbox([
+            "images",
+            "--no-trunc",
+            "--format",
+            "{{.Repository}} {{.Tag}} {{.ID}} {{.Size}}"
+        ])
+        .exits(0)
+        .text()
     )
 }
 
