@@ -34,6 +34,7 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use unpack::Unpacker;
 
@@ -99,6 +100,28 @@ impl<'a> Job<'a> {
             (Builtin::Changes, Scene::Layers(layers)) => Step::Changes(layers),
             _ => return Err(failure("this cannot be done here".to_owned())),
         }))
+    }
+
+    /// Does it on this process's standard streams, an error among them; gives the exit code.
+    #[must_use]
+    pub fn run_on_standard_streams(self) -> i32 {
+        let standard = || {
+            let input = rustix::io::dup(rustix::stdio::stdin());
+            let output = rustix::io::dup(rustix::stdio::stdout());
+            Some((File::from(input.ok()?), File::from(output.ok()?)))
+        };
+        let Some((input, output)) = standard() else {
+            return 1;
+        };
+        match self.run(input, output) {
+            Ok(()) => 0,
+            Err(error) => {
+                let text = format!("{error}\n");
+                // Nobody else to tell.
+                let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+                1
+            }
+        }
     }
 
     /// Does it.

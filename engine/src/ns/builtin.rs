@@ -18,7 +18,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
-use std::fs::File;
 
 /// What files take: owners, modes, nodes, attributes. Attributes of overlayfs take more.
 const FILES: CapabilitySet = CapabilitySet::CHOWN
@@ -88,22 +87,7 @@ fn run(place: Place<'_>, builtin: &Builtin, pipes: &Pipes, status: StatusWriter)
     };
     // From here on it runs, as a program does after its `execve`.
     drop(status);
-    let standard = || {
-        let input = rustix::io::dup(rustix::stdio::stdin());
-        let output = rustix::io::dup(rustix::stdio::stdout());
-        Some((File::from(input.ok()?), File::from(output.ok()?)))
-    };
-    let Some((input, output)) = standard() else {
-        sys::exit_now(1)
-    };
-    match job.run(input, output) {
-        Ok(()) => sys::exit_now(0),
-        Err(error) => {
-            let text = format!("{error}\n");
-            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-            sys::exit_now(1)
-        }
-    }
+    sys::exit_now(job.run_on_standard_streams())
 }
 
 fn arrange(place: Place<'_>, pipes: &Pipes, status: &StatusWriter) -> Result<(), Failure> {

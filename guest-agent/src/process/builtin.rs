@@ -11,7 +11,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Where a builtin is done.
@@ -47,22 +46,7 @@ pub(super) fn run(builtin: &Builtin, root: &dyn Root, pipes: &Pipes, status: Sta
     };
     // From here on it runs, as a program does after its `execve`.
     drop(status);
-    let standard = || {
-        let input = rustix::io::dup(rustix::stdio::stdin());
-        let output = rustix::io::dup(rustix::stdio::stdout());
-        Some((File::from(input.ok()?), File::from(output.ok()?)))
-    };
-    let Some((input, output)) = standard() else {
-        sys::exit_now(1)
-    };
-    match job.run(input, output) {
-        Ok(()) => sys::exit_now(0),
-        Err(error) => {
-            let text = format!("{error}\n");
-            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-            sys::exit_now(1)
-        }
-    }
+    sys::exit_now(job.run_on_standard_streams())
 }
 
 fn prepare(
