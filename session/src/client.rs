@@ -194,7 +194,10 @@ impl Client<'_> {
                 && self.outcome.is_none()
                 && !self.drain_after(&error)?
             {
-                return Ok(Outcome::Disconnected);
+                // The last frames may have come with an earlier reading.
+                self.decode(observer)?;
+                let _ = self.outcome.get_or_insert(Outcome::Disconnected);
+                continue;
             }
             let ready = self.poll()?;
             if ready.signals
