@@ -16,7 +16,7 @@ use hullbox_protocol::{Builtin, PathStat};
 use hullbox_session::client::{AttachOptions, Outcome, Streams, attach_streams};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 
@@ -50,10 +50,7 @@ fn on_our_streams(name: &str, builtin: Builtin, stdin: bool) -> Result<u8, Failu
 
 fn conclude(joint: Joint, process: Option<Child>) -> Result<u8, Failure> {
     let code = joint.code(BROKE_OFF);
-    if let Some(mut process) = process {
-        // The next command must find the container free.
-        let _ = process.wait();
-    }
+    wait_for(process);
     code
 }
 
@@ -290,25 +287,22 @@ fn look(engine: &mut Engine, record: &Record, path: &[u8]) -> Result<Option<Path
 
 /// Runs an errand with little output, and gives that.
 fn collect(errand: Errand) -> Result<(Outcome, Vec<u8>), Failure> {
-    let mut process = errand.process;
     let mut text = Vec::new();
-    let outcome = read_output(errand.connection, |output| {
+    let outcome = read_output(errand, |output| {
         output.take(MAX_STAT).read_to_end(&mut text).map(drop)
     });
-    if let Some(process) = &mut process {
-        let _ = process.wait();
-    }
     Ok((outcome?, text))
 }
 
-/// Joins an errand whose output a closure reads.
+/// Joins an errand whose output a closure reads, to its end.
 fn read_output(
-    connection: OwnedFd,
+    errand: Errand,
     read: impl FnOnce(&mut dyn Read) -> io::Result<()>,
 ) -> Result<Outcome, Failure> {
     let failed = |error: io::Error| Failure::of("cannot read from the container", &error);
-    let (mut output, stdout) = io::pipe().map_err(failed)?;
-    std::thread::scope(|scope| {
+    let connection = errand.connection;
+    let outcome = std::thread::scope(|scope| {
+        let (mut output, stdout) = io::pipe().map_err(failed)?;
         let attached = scope.spawn(move || {
             let (stdin, stderr) = (io::stdin(), io::stderr());
             let streams = Streams {
@@ -326,7 +320,16 @@ fn read_output(
             .map_err(|_| Failure::new("reading from the container panicked"))?;
         done.map_err(failed)?;
         Ok(outcome?)
-    })
+    });
+    wait_for(errand.process);
+    outcome
+}
+
+/// The next command must find the container free.
+fn wait_for(process: Option<Child>) {
+    if let Some(mut process) = process {
+        let _ = process.wait();
+    }
 }
 
 /// `diff`.
@@ -334,17 +337,13 @@ pub(crate) fn diff(args: &NameArgs) -> Result<(), Failure> {
     let mut engine = system::engine()?;
     let record = engine.find(&args.name)?;
     let errand = engine.errand(&record, Builtin::Changes, false)?;
-    let mut process = errand.process;
     let mut text = Vec::new();
-    let outcome = read_output(errand.connection, |output| {
+    let outcome = read_output(errand, |output| {
         output
             .take(MAX_CHANGES + 1)
             .read_to_end(&mut text)
             .map(drop)
     });
-    if let Some(process) = &mut process {
-        let _ = process.wait();
-    }
     if text.len() as u64 > MAX_CHANGES {
         return Err(Failure::new(
             "the container lists more changes than can be shown",
@@ -384,13 +383,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let record = engine.find(&args.name)?;
     let mut file = OutputFile::open(args.output.as_deref())?;
     let errand = engine.errand(&record, Builtin::Export, false)?;
-    let mut process = errand.process;
-    let outcome = read_output(errand.connection, |output| {
-        io::copy(output, file.file()).map(drop)
-    });
-    if let Some(process) = &mut process {
-        let _ = process.wait();
-    }
+    let outcome = read_output(errand, |output| io::copy(output, file.file()).map(drop));
     check(outcome?)?;
     file.keep()
 }
@@ -438,15 +431,11 @@ fn commit_layer(
         created: crate::text::now_s(),
     };
     let errand = engine.errand(record, Builtin::Layer, false)?;
-    let mut process = errand.process;
     let mut made = None;
-    let outcome = read_output(errand.connection, |output| {
+    let outcome = read_output(errand, |output| {
         made = Some(store.derive(parent, output, &options, &mut |_| {}));
         Ok(())
     });
-    if let Some(process) = &mut process {
-        let _ = process.wait();
-    }
     // A store that refused the layer explains more than a container whose reader was gone.
     match made {
         Some(Ok(id)) => {
