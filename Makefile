@@ -2,19 +2,26 @@
 .PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench-start bench-exec lint clean
 
 ARTIFACTS := build/artifacts
-AGENT := target/agent/x86_64-unknown-linux-gnu/agent/hullbox-agent
+# One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
+# costs). RELOCATION=pie gives one whose code lies somewhere else in every process.
+TARGET := x86_64-unknown-linux-gnu
+RELOCATION ?= static
+STATIC := -C target-feature=+crt-static -C relocation-model
+AGENT := target/agent/$(TARGET)/agent/hullbox-agent
 
 build: artifacts
-	cargo build --release --locked -p hullbox
+	RUSTFLAGS="$(STATIC)=$(RELOCATION)" \
+	    cargo build --release --locked -p hullbox --target $(TARGET) --target-dir target/static
+	install -D target/static/$(TARGET)/release/hullbox target/release/hullbox
 
 kernel:
 	@scripts/install-deps build
 	kernel-config/build-kernel $(ARTIFACTS)/vmlinux
 
 agent:
-	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+	RUSTFLAGS="$(STATIC)=static" \
 	    cargo build --locked -p hullbox-agent --profile agent \
-	    --target x86_64-unknown-linux-gnu --target-dir target/agent
+	    --target $(TARGET) --target-dir target/agent
 
 artifacts: kernel agent
 	kernel-config/make-initramfs $(AGENT) $(ARTIFACTS)/initramfs.cpio
