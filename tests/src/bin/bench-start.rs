@@ -7,6 +7,8 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,11 +27,25 @@ struct Contender {
     name: &'static str,
     command: Vec<String>,
     samples: Vec<Duration>,
+    /// From the command's end to that of the last process it left behind.
+    cleanups: Vec<Duration>,
+}
+
+impl Contender {
+    fn new(name: &'static str, command: &str) -> Self {
+        Self {
+            name,
+            command: command.split(' ').map(str::to_owned).collect(),
+            samples: Vec::new(),
+            cleanups: Vec::new(),
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let options = parse()?;
     fs::create_dir_all(&options.work)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     start_times(&options)?;
     memory(&options)?;
     streams(&options)?;
@@ -46,10 +62,6 @@ fn parse() -> Result<Options> {
         work: next("WORK_DIR")?.into(),
         rounds: next("ROUNDS")?.parse()?,
     })
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
 }
 
 /// A bundle for the reference runtimes: the same image, unpacked by umoci, no terminal.
@@ -95,38 +107,32 @@ fn start_times(options: &Options) -> Result<()> {
     let bundle = bundle.display();
     let hullbox = options.hullbox.display();
     let mut contenders = vec![
-        Contender {
-            name: "crun run",
-            command: words(&format!("crun run --bundle {bundle} bench-crun")),
-            samples: Vec::new(),
-        },
-        Contender {
-            name: "hullbox run --rm (VM, cold)",
-            command: words(&format!(
-                "{hullbox} run --rm --isolation=vm --cpus 1 -m 128m busybox true"
-            )),
-            samples: Vec::new(),
-        },
-        Contender {
-            name: "hullbox run --rm (container)",
-            command: words(&format!(
-                "{hullbox} run --rm --isolation=container -m 128m busybox true"
-            )),
-            samples: Vec::new(),
-        },
+        Contender::new(
+            "crun run",
+            &format!("crun run --bundle {bundle} bench-crun"),
+        ),
+        Contender::new(
+            "hullbox run --rm (VM, cold)",
+            &format!("{hullbox} run --rm --isolation=vm --cpus 1 -m 128m busybox true"),
+        ),
+        Contender::new(
+            "hullbox run --rm (container)",
+            &format!("{hullbox} run --rm --isolation=container -m 128m busybox true"),
+        ),
     ];
     if on_path("runc") {
-        contenders.push(Contender {
-            name: "runc run",
-            command: words(&format!("runc run --bundle {bundle} bench-runc")),
-            samples: Vec::new(),
-        });
+        contenders.push(Contender::new(
+            "runc run",
+            &format!("runc run --bundle {bundle} bench-runc"),
+        ));
     }
     for round in 0..=options.rounds {
         for contender in &mut contenders {
             let took = time(&contender.command)?;
+            let cleanup = settle()?;
             if round > 0 {
                 contender.samples.push(took); // round 0 warms up
+                contender.cleanups.push(cleanup);
             }
         }
     }
@@ -156,6 +162,19 @@ fn time(command: &[String]) -> Result<Duration> {
     Ok(took)
 }
 
+/// Waits for all that a command has left behind, so that it is not at the next one's expense.
+/// This process is the reaper of all its descendants.
+fn settle() -> Result<Duration> {
+    let start = Instant::now();
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Err(Errno::CHILD) => return Ok(start.elapsed()),
+            Err(Errno::INTR) | Ok(_) => {}
+            Err(error) => return Err(error).context("waiting for what a command left"),
+        }
+    }
+}
+
 fn median(samples: &mut [Duration]) -> Duration {
     samples.sort_unstable();
     samples.get(samples.len() / 2).copied().unwrap_or_default()
@@ -165,19 +184,20 @@ fn report(contenders: &mut [Contender]) {
     let mut reference = None;
     println!("start to exit of busybox `true`, 1 vCPU, 128 MiB, competitors in turn:");
     println!(
-        "{:<32} {:>9} {:>9} {:>9} {:>7}",
-        "", "median", "min", "max", "ratio"
+        "{:<32} {:>9} {:>9} {:>9} {:>7} {:>10}",
+        "", "median", "min", "max", "ratio", "clean-up"
     );
     for contender in contenders {
         let middle = median(&mut contender.samples);
         let base = *reference.get_or_insert(middle);
         println!(
-            "{:<32} {:>7} ms {:>6} ms {:>6} ms {:>7.2}",
+            "{:<32} {:>7} ms {:>6} ms {:>6} ms {:>7.2} {:>7} ms",
             contender.name,
             middle.as_millis(),
             contender.samples.first().map_or(0, Duration::as_millis),
             contender.samples.last().map_or(0, Duration::as_millis),
-            middle.as_secs_f64() / base.as_secs_f64()
+            middle.as_secs_f64() / base.as_secs_f64(),
+            median(&mut contender.cleanups).as_millis()
         );
     }
 }
