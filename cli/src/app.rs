@@ -34,8 +34,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a container from an image and run it
-    Run(Box<RunArgs>),
+    #[command(flatten)]
+    Life(LifeCommand),
     /// Load images from a tar archive or a directory
     Load(LoadArgs),
     /// Make an image from the tarball of a root filesystem
@@ -52,45 +52,6 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Show all about images or containers
     Inspect(InspectArgs),
-    /// Make a container, and start it later
-    #[command(override_usage = "hullbox create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
-    Create(Box<RunArgs>),
-    /// Start containers that do not run
-    Start(StartArgs),
-    /// Stop containers: their stop signal, and SIGKILL after a while
-    Stop(StopArgs),
-    /// Stop and start containers
-    Restart(StopArgs),
-    /// Send containers a signal
-    Kill(KillArgs),
-    /// Freeze containers
-    Pause(NamesArgs),
-    /// Let frozen containers go on
-    Unpause(NamesArgs),
-    /// Wait for containers' ends, and print their exit codes
-    Wait(NamesArgs),
-    /// Give a container another name
-    Rename(RenameArgs),
-    /// Change limits and the restart policy of containers
-    Update(UpdateArgs),
-    /// Run a program in a running container
-    Exec(ExecArgs),
-    /// Join the standard streams of a running container
-    Attach(AttachArgs),
-    /// Show what a container has said
-    Logs(LogsArgs),
-    /// Show what runs in a container
-    Top(TopArgs),
-    /// Show what containers use
-    Stats(StatsArgs),
-    /// Copy files into a container or out of it
-    Cp(CpArgs),
-    /// Show what a container has changed in its image's files
-    Diff(NameArgs),
-    /// Write a container's files as a tar archive
-    Export(ExportArgs),
-    /// Make an image of a container's changes
-    Commit(CommitArgs),
     /// List containers
     Ps(PsArgs),
     /// Remove containers
@@ -121,88 +82,8 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-impl Command {
-    /// The short form of a command that has two: `container ls` is `ps`.
-    pub(crate) fn flat(self) -> Self {
-        match self {
-            Self::Container(command) => match command {
-                ContainerCommand::Run(args) => Self::Run(args),
-                ContainerCommand::Create(args) => Self::Create(args),
-                ContainerCommand::Start(args) => Self::Start(args),
-                ContainerCommand::Stop(args) => Self::Stop(args),
-                ContainerCommand::Restart(args) => Self::Restart(args),
-                ContainerCommand::Kill(args) => Self::Kill(args),
-                ContainerCommand::Pause(args) => Self::Pause(args),
-                ContainerCommand::Unpause(args) => Self::Unpause(args),
-                ContainerCommand::Wait(args) => Self::Wait(args),
-                ContainerCommand::Rename(args) => Self::Rename(args),
-                ContainerCommand::Update(args) => Self::Update(args),
-                ContainerCommand::Exec(args) => Self::Exec(args),
-                ContainerCommand::Attach(args) => Self::Attach(args),
-                ContainerCommand::Logs(args) => Self::Logs(args),
-                ContainerCommand::Top(args) => Self::Top(args),
-                ContainerCommand::Stats(args) => Self::Stats(args),
-                ContainerCommand::Cp(args) => Self::Cp(args),
-                ContainerCommand::Diff(args) => Self::Diff(args),
-                ContainerCommand::Export(args) => Self::Export(args),
-                ContainerCommand::Commit(args) => Self::Commit(args),
-                ContainerCommand::Rm(args) => Self::Rm(args),
-                ContainerCommand::Ls(args) => Self::Ps(args),
-                ContainerCommand::Inspect(args) => Self::Inspect(args.of(Kind::Container)),
-                ContainerCommand::Prune(_) => Self::Container(command),
-            },
-            Self::Image(command) => match command {
-                ImageCommand::Ls(args) => Self::Images(args),
-                ImageCommand::Rm(args) => Self::Rmi(args),
-                ImageCommand::Load(args) => Self::Load(args),
-                ImageCommand::Import(args) => Self::Import(args),
-                ImageCommand::Tag(args) => Self::Tag(args),
-                ImageCommand::Save(args) => Self::Save(args),
-                ImageCommand::History(args) => Self::History(args),
-                ImageCommand::Inspect(args) => Self::Inspect(args.of(Kind::Image)),
-                ImageCommand::Prune(_) => Self::Image(command),
-            },
-            Self::System(SystemCommand::Events(args)) => Self::Events(args),
-            Self::System(SystemCommand::Info(args)) => Self::Info(args),
-            other => other,
-        }
-    }
-}
-
-impl InspectArgs {
-    /// For things of this kind only.
-    const fn of(mut self, kind: Kind) -> Self {
-        self.kind = Some(kind);
-        self
-    }
-}
-
 #[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// List images
-    #[command(alias = "list")]
-    Ls(ListArgs),
-    /// Remove images
-    #[command(alias = "remove")]
-    Rm(RmiArgs),
-    /// Load images from a tar archive or a directory
-    Load(LoadArgs),
-    /// Make an image from the tarball of a root filesystem
-    Import(ImportArgs),
-    /// Give an image another name
-    Tag(TagArgs),
-    /// Save images as an archive
-    Save(SaveArgs),
-    /// Show how an image was made
-    History(HistoryArgs),
-    /// Remove images that nothing uses
-    Prune(ImagePruneArgs),
-    /// Show all about images
-    Inspect(InspectArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ContainerCommand {
+pub(crate) enum LifeCommand {
     /// Make a container from an image and run it
     Run(Box<RunArgs>),
     /// Make a container, and start it later
@@ -244,6 +125,36 @@ pub(crate) enum ContainerCommand {
     Export(ExportArgs),
     /// Make an image of a container's changes
     Commit(CommitArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List images
+    #[command(alias = "list")]
+    Ls(ListArgs),
+    /// Remove images
+    #[command(alias = "remove")]
+    Rm(RmiArgs),
+    /// Load images from a tar archive or a directory
+    Load(LoadArgs),
+    /// Make an image from the tarball of a root filesystem
+    Import(ImportArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Save images as an archive
+    Save(SaveArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Remove images that nothing uses
+    Prune(ImagePruneArgs),
+    /// Show all about images
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    #[command(flatten)]
+    Life(LifeCommand),
     /// Remove containers that do not run
     Prune(PruneArgs),
     /// List containers

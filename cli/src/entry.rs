@@ -1,7 +1,8 @@
 //! From the first instruction to the exit code.
 
-use crate::app::{Cli, Command, ContainerCommand, ImageCommand, SystemCommand};
+use crate::app::{Cli, Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
 use crate::failure::{Failure, report};
+use crate::inspect::Kind;
 use crate::{
     completions, containers, exec, files, forward, housekeeping, image_store, images, inspect,
     lifecycle, logs, run, system, usage, watch,
@@ -52,34 +53,26 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         || std::env::var_os("HULLBOX_DEBUG")
             .is_some_and(|value| !value.is_empty() && value != *"0");
     // Held to the end: while it is, no helper machine takes the data directory.
-    let command = cli.command.flat();
+    let command = cli.command;
     let _direct = match forward::decide(&command, args)? {
         forward::Decision::Forwarded(code) => return Ok(code),
         forward::Decision::Direct(lock) => lock,
     };
     match command {
-        Command::Run(args) => return run::run(*args, debug, timing),
-        Command::Create(args) => run::create(*args),
-        Command::Start(args) => return lifecycle::start(args, debug, timing),
-        Command::Stop(args) => lifecycle::stop(&args),
-        Command::Restart(args) => lifecycle::restart(&args, debug),
-        Command::Kill(args) => lifecycle::kill(&args),
-        Command::Pause(args) => lifecycle::pause(&args, true),
-        Command::Unpause(args) => lifecycle::pause(&args, false),
-        Command::Wait(args) => lifecycle::wait(&args),
-        Command::Rename(args) => lifecycle::rename(&args),
-        Command::Update(args) => lifecycle::update(&args),
-        Command::Exec(args) => return exec::exec(args),
-        Command::Attach(args) => return exec::attach(args),
-        Command::Logs(args) => logs::logs(&args),
-        Command::Top(args) => watch::top(&args),
-        Command::Stats(args) => watch::stats(&args),
-        Command::Cp(args) => return files::cp(&args),
-        Command::Diff(args) => files::diff(&args),
-        Command::Export(args) => files::export(&args),
-        Command::Commit(args) => files::commit(args),
-        Command::Ps(args) => containers::list(&args),
-        Command::Rm(args) => containers::remove(&args),
+        Command::Life(command) | Command::Container(ContainerCommand::Life(command)) => {
+            return life(command, debug, timing);
+        }
+        Command::Ps(args) | Command::Container(ContainerCommand::Ls(args)) => {
+            containers::list(&args)
+        }
+        Command::Rm(args) | Command::Container(ContainerCommand::Rm(args)) => {
+            containers::remove(&args)
+        }
+        Command::Container(ContainerCommand::Inspect(args)) => {
+            inspect::inspect(&args, Kind::Container)
+        }
+        Command::Container(ContainerCommand::Prune(args)) => lifecycle::prune(&args),
+        Command::Inspect(args) => inspect::inspect(&args, args.kind.unwrap_or(Kind::Any)),
         Command::Load(args) => images::load(&args),
         Command::Import(args) => images::import(&args),
         Command::Images(args) => images::list(&args),
@@ -87,25 +80,59 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::Tag(args) => images::tag(&args),
         Command::Save(args) => image_store::save(&args),
         Command::History(args) => image_store::history(&args),
-        Command::Inspect(args) => {
-            let kind = args.kind.unwrap_or(inspect::Kind::Any);
-            inspect::inspect(&args, kind)
+        Command::Image(command) => image(command),
+        Command::Events(args) | Command::System(SystemCommand::Events(args)) => {
+            watch::events(&args)
         }
-        Command::Image(ImageCommand::Prune(args)) => image_store::prune(&args),
-        Command::Image(_) => Ok(()),
-        Command::Container(ContainerCommand::Prune(args)) => lifecycle::prune(&args),
-        Command::Container(_) => Ok(()),
-        Command::Events(args) => watch::events(&args),
+        Command::Info(args) | Command::System(SystemCommand::Info(args)) => system::info(&args),
         Command::System(SystemCommand::Df(args)) => housekeeping::df(&args),
         Command::System(SystemCommand::Check(args)) => return housekeeping::check(&args),
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
-        Command::System(_) => Ok(()),
         Command::Machine(command) => return system::machine(command),
         Command::Doctor(args) => return system::doctor(&args),
-        Command::Info(args) => system::info(&args),
         Command::Version(args) => system::version(&args),
         Command::Completion(args) => completions::completion(&args),
         Command::Man(args) => completions::man(&args),
     }?;
     Ok(0)
+}
+
+fn life(command: LifeCommand, debug: bool, timing: Timing) -> Result<u8, Failure> {
+    match command {
+        LifeCommand::Run(args) => return run::run(*args, debug, timing),
+        LifeCommand::Create(args) => run::create(*args),
+        LifeCommand::Start(args) => return lifecycle::start(args, debug, timing),
+        LifeCommand::Stop(args) => lifecycle::stop(&args),
+        LifeCommand::Restart(args) => lifecycle::restart(&args, debug),
+        LifeCommand::Kill(args) => lifecycle::kill(&args),
+        LifeCommand::Pause(args) => lifecycle::pause(&args, true),
+        LifeCommand::Unpause(args) => lifecycle::pause(&args, false),
+        LifeCommand::Wait(args) => lifecycle::wait(&args),
+        LifeCommand::Rename(args) => lifecycle::rename(&args),
+        LifeCommand::Update(args) => lifecycle::update(&args),
+        LifeCommand::Exec(args) => return exec::exec(args),
+        LifeCommand::Attach(args) => return exec::attach(args),
+        LifeCommand::Logs(args) => logs::logs(&args),
+        LifeCommand::Top(args) => watch::top(&args),
+        LifeCommand::Stats(args) => watch::stats(&args),
+        LifeCommand::Cp(args) => return files::cp(&args),
+        LifeCommand::Diff(args) => files::diff(&args),
+        LifeCommand::Export(args) => files::export(&args),
+        LifeCommand::Commit(args) => files::commit(args),
+    }?;
+    Ok(0)
+}
+
+fn image(command: ImageCommand) -> Result<(), Failure> {
+    match command {
+        ImageCommand::Ls(args) => images::list(&args),
+        ImageCommand::Rm(args) => images::remove(&args),
+        ImageCommand::Load(args) => images::load(&args),
+        ImageCommand::Import(args) => images::import(&args),
+        ImageCommand::Tag(args) => images::tag(&args),
+        ImageCommand::Save(args) => image_store::save(&args),
+        ImageCommand::History(args) => image_store::history(&args),
+        ImageCommand::Prune(args) => image_store::prune(&args),
+        ImageCommand::Inspect(args) => inspect::inspect(&args, Kind::Image),
+    }
 }

@@ -1,7 +1,7 @@
 //! Which commands the helper machine runs instead of this process, and the machine's own commands.
 
 use crate::app::{
-    Command, ContainerCommand, ImageCommand, LoadArgs, MachineCommand, SystemCommand,
+    Command, ContainerCommand, ImageCommand, LifeCommand, LoadArgs, MachineCommand, SystemCommand,
 };
 use crate::failure::Failure;
 use crate::image_args::SaveFormat;
@@ -100,8 +100,11 @@ fn forward_to(
 /// output.
 fn archive_of(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
     match command {
-        Command::Export(args) => Ok(Some(args.output.as_deref())),
-        Command::Save(args) => {
+        Command::Life(LifeCommand::Export(args))
+        | Command::Container(ContainerCommand::Life(LifeCommand::Export(args))) => {
+            Ok(Some(args.output.as_deref()))
+        }
+        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
             if args.format == SaveFormat::OciDir {
                 return Err(Failure::new(
                     "the helper machine cannot write directories of this host",
@@ -170,27 +173,38 @@ fn touches_data(command: &Command) -> Option<Streams> {
         terminal: false,
     };
     match command {
-        Command::Run(args) => Some(run::wants(args)),
-        Command::Exec(args) => Some(exec::wants(args)),
-        // Whether it has a terminal is known to the container's record only.
-        Command::Attach(args) => Some(joins(!args.no_stdin)),
-        Command::Start(args) => Some(joins(args.interactive)),
-        Command::Load(args) => Some(loads(args)),
-        Command::Import(args) => Some(imports(&args.source)),
+        Command::Life(command) | Command::Container(ContainerCommand::Life(command)) => {
+            life_touches_data(command)
+        }
+        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => Some(loads(args)),
+        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => {
+            Some(imports(&args.source))
+        }
         Command::Image(ImageCommand::Prune(args)) => Some(asks(args.force)),
         Command::Container(ContainerCommand::Prune(args))
         | Command::System(SystemCommand::Prune(args)) => Some(asks(args.force)),
-        // The half of it that is ours reads and writes the host's files.
-        Command::Cp(args) if !files::is_stream(args) => None,
-        Command::Cp(args) => Some(Streams {
-            stdin: args.from == "-",
-            terminal: false,
-        }),
         Command::Machine(_)
         | Command::Doctor(_)
         | Command::Version(_)
         | Command::Completion(_)
         | Command::Man(_) => None,
+        _ => Some(Streams::default()),
+    }
+}
+
+fn life_touches_data(command: &LifeCommand) -> Option<Streams> {
+    match command {
+        LifeCommand::Run(args) => Some(run::wants(args)),
+        LifeCommand::Exec(args) => Some(exec::wants(args)),
+        // Whether it has a terminal is known to the container's record only.
+        LifeCommand::Attach(args) => Some(joins(!args.no_stdin)),
+        LifeCommand::Start(args) => Some(joins(args.interactive)),
+        // The half of it that is ours reads and writes the host's files.
+        LifeCommand::Cp(args) if !files::is_stream(args) => None,
+        LifeCommand::Cp(args) => Some(Streams {
+            stdin: args.from == "-",
+            terminal: false,
+        }),
         _ => Some(Streams::default()),
     }
 }
