@@ -144,6 +144,7 @@ fn container(record: &Record) -> Value {
                     "max-file": spec.life.log.max_files.to_string(),
                 },
             },
+            "StorageOpt": spec.disk_bytes.map(|bytes| json!({"size": bytes.to_string()})),
             "Memory": spec.setup.limits.memory_bytes,
             "CpuQuota": spec.setup.limits.cpu_quota_us,
             "PidsLimit": spec.setup.limits.pids,

@@ -101,6 +101,9 @@ pub(crate) struct RunArgs {
     /// Set a resource limit, such as nofile=1024:2048
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<Ulimit>,
+    /// size=SIZE: most that it may write to its own disk
+    #[arg(long, value_name = "OPTION")]
+    storage_opt: Vec<StorageOpt>,
     /// Mount the root filesystem read-only
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
     read_only: bool,
@@ -189,6 +192,26 @@ pub(crate) struct RunArgs {
     // One argument, because after the image's name nothing is a flag of ours.
     #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
+}
+
+/// `--storage-opt`.
+#[derive(Debug, Clone, Copy)]
+struct StorageOpt {
+    size: Bytes,
+}
+
+impl std::str::FromStr for StorageOpt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some(("size", size)) => size
+                .parse()
+                .map(|size| Self { size })
+                .map_err(|error| format!("{error}")),
+            _ => Err("expected size=SIZE".to_owned()),
+        }
+    }
 }
 
 /// `--security-opt`.
@@ -303,6 +326,7 @@ impl RunArgs {
             init: self.init,
             cpus: self.cpus,
             memory: self.memory,
+            disk_size: self.storage_opt.last().map(|option| option.size),
             pids_limit: self.pids_limit,
             shm_size: self.shm_size,
             tmpfs: self.tmpfs,

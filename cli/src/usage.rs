@@ -10,7 +10,7 @@ use std::io::Write;
 
 /// Docker's flags of `run` that mean something this program does not do yet. Naming them apart
 /// tells a known wish from a slip of the finger.
-const NOT_YET: [&str; 47] = [
+const NOT_YET: [&str; 46] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -54,7 +54,6 @@ const NOT_YET: [&str; 47] = [
     "publish",
     "publish-all",
     "runtime",
-    "storage-opt",
     "userns",
     "volume",
     "volumes-from",

@@ -177,6 +177,7 @@ fn empty() -> Bundle {
         },
         vcpus: 1,
         memory_mib: 0,
+        disk_bytes: None,
         serial_log: None,
     }
 }

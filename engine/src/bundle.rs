@@ -38,6 +38,8 @@ pub struct Bundle {
     pub vcpus: u8,
     /// Guest memory (VM mode), in MiB.
     pub memory_mib: u32,
+    /// Most bytes of files in the writable layer (VM mode), if less than the disk holds.
+    pub disk_bytes: Option<u64>,
     /// Log of the guest kernel's serial console, if wanted (VM mode).
     pub serial_log: Option<PathBuf>,
 }

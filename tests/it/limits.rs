@@ -87,6 +87,41 @@ fn a_guest_that_fills_its_disk_is_told_so() {
     assert_eq!(text, "No space left on device\nagain\n1");
 }
 
+/// `--storage-opt size=`: what a container may write, on its own disk and over its whole life.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_writable_layer_is_no_larger_than_was_asked_for() {
+    let script = r#"
+        free=$(df -m / | awk 'END { print $4 }'); rm -f /big
+        dd if=/dev/zero of=/big bs=64k 2>&1 | grep -o 'No space left on device'
+        sync; echo $(( $(stat -c %s /big) >> 20 )) $free
+    "#;
+    let sized = |size: &str, args: &[&str]| {
+        let mut all = vec!["create", "--name", "sized", "--storage-opt", size];
+        all.extend(args);
+        hullbox(all)
+    };
+    for (size, mib) in [("size=20m", 20), ("size=300m", 300)] {
+        let _ = sized(size, &["busybox", "sh", "-c", script]).exits(0);
+        // Full is full after a stop, too.
+        for round in 0..2 {
+            let text = hullbox(["start", "-a", "sized"]).exits(0).text();
+            let (full, numbers) = text.split_once('\n').expect("two lines");
+            assert_eq!(full, "No space left on device");
+            let numbers: Vec<u64> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
+            // A file's extents and the directories take some blocks themselves.
+            assert!((mib - 1..=mib).contains(&numbers[0]), "{size}: {text}");
+            let free = if round == 0 { mib - 1..=mib } else { 0..=0 };
+            assert!(free.contains(&numbers[1]), "{size}: {text}");
+        }
+        let _ = hullbox(["rm", "sized"]).exits(0);
+    }
+    sized("size=1k", &["busybox"]).fails_saying("the least size is 1m");
+    sized("size=20g", &["busybox"]).fails_saying("the most is 16g");
+    sized("inodes=5", &["busybox"]).fails_saying("expected size=SIZE");
+    sized("size=20m", &["--isolation=container", "busybox"]).fails_saying("--isolation=vm");
+}
+
 /// A data directory on a filesystem of 96 MiB: the kernel, the image, and not much more.
 fn on_a_small_disk(script: &str) -> String {
     let bin = std::env::var("HULLBOX_BIN").unwrap();

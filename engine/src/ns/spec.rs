@@ -299,6 +299,7 @@ mod tests {
             process: ProcessSpec::default(),
             vcpus: 1,
             memory_mib: 0,
+            disk_bytes: None,
             serial_log: None,
         }
     }

@@ -37,6 +37,10 @@ const MIN_GUEST_MIB: u32 = 64;
 /// A guest's memory unless it asks for more. It is an upper bound: the host commits a page when
 /// the guest first touches it.
 const DEFAULT_GUEST_MIB: u32 = 1024;
+/// The least size of a writable layer that may be asked for.
+const MIN_DISK: Bytes = Bytes(crate::vm::ext4::MIN_BYTES);
+/// The size of a writable layer's disk, its own metadata included.
+const MAX_DISK: Bytes = Bytes(16 << 30);
 /// The most memory a guest may have, in MiB.
 const MAX_GUEST_MIB: u64 = 1 << 20;
 /// Virtual CPUs unless it asks for more. Each further one costs milliseconds at every start.
@@ -127,6 +131,7 @@ pub fn plan(
     check_size(&argv, &env)?;
     let cwd = workdir(&request, &image)?;
     let machine = Machine::decide(&request, host)?;
+    let disk_bytes = disk_bytes(&request)?;
     let capabilities =
         caps::resolve(&request.cap_add, &request.cap_drop).map_err(|source| PlanError::Value {
             flag: "cap-add and --cap-drop",
@@ -205,6 +210,7 @@ pub fn plan(
         process,
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
+        disk_bytes,
         stop_signal: stop_signal.0,
         entrypoint,
         cmd,
@@ -216,6 +222,23 @@ pub fn plan(
             .chain(request.labels.into_iter().map(|l| (l.key, l.value)))
             .collect(),
     })
+}
+
+/// A limit for the writable layer. In container mode that is a directory of the host's file system,
+/// and only some could keep it (Docker asks for XFS with project quotas): none is promised.
+fn disk_bytes(request: &RunRequest) -> Result<Option<u64>, PlanError> {
+    let Some(Bytes(size)) = request.disk_size else {
+        return Ok(None);
+    };
+    match request.isolation {
+        Isolation::Container => Err(value(
+            "storage-opt",
+            "a size needs a disk of the container's own, which it has with --isolation=vm",
+        )),
+        Isolation::Vm if size < MIN_DISK.0 => Err(value("storage-opt", "the least size is 1m")),
+        Isolation::Vm if size > MAX_DISK.0 => Err(value("storage-opt", "the most is 16g")),
+        Isolation::Vm => Ok(Some(size)),
+    }
 }
 
 /// ENTRYPOINT and CMD.

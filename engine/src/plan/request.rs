@@ -53,6 +53,8 @@ pub struct RunRequest {
     pub cpus: Option<NanoCpus>,
     /// `--memory`.
     pub memory: Option<Bytes>,
+    /// `--storage-opt size=`.
+    pub disk_size: Option<Bytes>,
     /// `--pids-limit`.
     pub pids_limit: Option<i64>,
     /// `--shm-size`.

@@ -21,6 +21,9 @@ pub struct ContainerSpec {
     pub vcpus: u8,
     /// Guest memory, in MiB; 0 in container mode.
     pub memory_mib: u32,
+    /// `--storage-opt size=`, in bytes (VM mode).
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
     /// What `stop` sends first.
     pub stop_signal: u8,
     /// The first part of the workload's command line, which an image keeps as ENTRYPOINT.
@@ -52,6 +55,7 @@ impl ContainerSpec {
             process: self.process.clone(),
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
+            disk_bytes: self.disk_bytes,
             serial_log: None,
         }
     }

@@ -1,5 +1,6 @@
 //! Cloning the empty disk.
 
+use super::ext4;
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -7,12 +8,25 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Makes `to` the same as `from` under a temporary name, then renames it: by sharing extents where
-/// the filesystem can, otherwise by copying what is not a hole.
+/// A container's own disk at `to`: the empty one, cut to the size if one was asked for.
+pub(super) fn make(empty: &Path, to: &Path, size_bytes: Option<u64>) -> io::Result<()> {
+    let finish = |disk: &File| size_bytes.map_or(Ok(()), |size| ext4::cut(disk, size));
+    stage(empty, to, finish)
+}
+
+/// Makes `to` the same as `from`: by sharing extents where the filesystem can, otherwise by copying
+/// what is not a hole.
+#[cfg(test)]
 pub(super) fn clone_sparse(from: &Path, to: &Path) -> io::Result<()> {
+    stage(from, to, |_| Ok(()))
+}
+
+/// The same with a last touch, under a temporary name until it is complete.
+fn stage(from: &Path, to: &Path, finish: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let source = File::open(from)?;
     let staged = to.with_extension("staging");
     let target = File::options()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(true)
@@ -22,6 +36,7 @@ pub(super) fn clone_sparse(from: &Path, to: &Path) -> io::Result<()> {
     if ioctl_ficlone(&target, &source).is_err() {
         copy_extents(&source, &target)?;
     }
+    finish(&target)?;
     fs::rename(&staged, to)
 }
 

@@ -1,6 +1,7 @@
 //! The microVM backend: from a bundle to a running guest.
 
 mod disk;
+pub(crate) mod ext4;
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
@@ -93,7 +94,7 @@ impl Guest {
         bundle.setup.rootfs.layers = ranges;
         disks.extend(layers);
         if bundle.setup.rootfs.writable == WritableLayer::Disk {
-            disks.push(writable_disk(&bundle.dir, data)?);
+            disks.push(writable_disk(bundle, data)?);
         }
         let uds_path = bundle.runtime_dir.join("vsock");
         let listener = listen(&uds_path)?;
@@ -235,15 +236,15 @@ fn layer_disk(layers: &[PathBuf]) -> Result<(Option<DiskConfig>, Vec<LayerDisk>)
 }
 
 /// The container's own disk: kept from an earlier run, or a fresh clone of the empty one.
-fn writable_disk(dir: &Path, data: &Path) -> Result<DiskConfig, GuestError> {
-    let path = dir.join("disk.ext4");
+fn writable_disk(bundle: &Bundle, data: &Path) -> Result<DiskConfig, GuestError> {
+    let path = bundle.dir.join("disk.ext4");
     let disk = |source| GuestError::Disk {
         path: path.clone(),
         source,
     };
     if !path.try_exists().map_err(disk)? {
         let empty = artifacts::path(Artifact::EmptyDisk, data)?;
-        disk::clone_sparse(&empty, &path).map_err(disk)?;
+        disk::make(&empty, &path, bundle.disk_bytes).map_err(disk)?;
     }
     Ok(DiskConfig {
         files: vec![path],
