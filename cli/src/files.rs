@@ -472,6 +472,7 @@ fn patch(record: &Record) -> ConfigPatch {
         entrypoint: Some(strings(&spec.entrypoint)),
         cmd: Some(strings(&spec.cmd)),
         labels: Some(spec.labels.clone()),
+        health: spec.life.check(),
         ..ConfigPatch::default()
     }
 }

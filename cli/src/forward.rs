@@ -6,7 +6,7 @@ use crate::app::{
 use crate::failure::Failure;
 use crate::image_args::SaveFormat;
 use crate::output_file::{OutputFile, without_flag};
-use crate::{exec, files, output, run};
+use crate::{cidfile, exec, files, output, run};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::machine::{
     self, AgentSource, DataLock, Machine, MachineConfig, MachineError, Route, Session,
@@ -39,7 +39,7 @@ pub(crate) enum Decision {
 /// Runs the command in the helper machine if the policy says so.
 pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, Failure> {
     match touches_data(command) {
-        Some(streams) => route(streams, archive_of(command), args),
+        Some(streams) => route(streams, host_file(command), args),
         None => Ok(Decision::Direct(None)),
     }
 }
@@ -51,7 +51,7 @@ pub(crate) fn decide_hidden(args: &[OsString]) -> Result<Decision, Failure> {
 
 fn route(
     streams: Streams,
-    archive: Result<Option<Option<&Path>>, Failure>,
+    host_file: Result<Option<HostFile<'_>>, Failure>,
     args: &[OsString],
 ) -> Result<Decision, Failure> {
     let config = MachineConfig::load()?;
@@ -61,8 +61,9 @@ fn route(
         let run = |args: &[OsString]| {
             forward_to(&machine, &roots, config, args, streams, reason.as_deref())
         };
-        let code = match archive? {
-            Some(path) => with_output(path, args, run)?,
+        let code = match host_file? {
+            Some(HostFile::Archive(path)) => with_output(path, args, run)?,
+            Some(HostFile::Id { path, early }) => cidfile::forwarded(path, early, args, run)?,
             None => run(args)?,
         };
         return Ok(Decision::Forwarded(code));
@@ -96,13 +97,32 @@ fn forward_to(
         .map_err(failed)
 }
 
-/// The archive that a command makes: `Some` with the file it goes to, if that is not standard
-/// output.
-fn archive_of(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
+/// What a forwarded command writes outside the data directory: the machine only reads the host's
+/// files, so that this process has to.
+enum HostFile<'a> {
+    /// An archive, to a file or to standard output.
+    Archive(Option<&'a Path>),
+    /// The new container's id, perhaps while the command still runs.
+    Id { path: &'a Path, early: bool },
+}
+
+fn id_file(path: Option<&Path>, early: bool) -> Option<HostFile<'_>> {
+    path.map(|path| HostFile::Id { path, early })
+}
+
+fn host_file(command: &Command) -> Result<Option<HostFile<'_>>, Failure> {
     match command {
+        Command::Life(LifeCommand::Run(args))
+        | Command::Container(ContainerCommand::Life(LifeCommand::Run(args))) => {
+            Ok(id_file(args.cidfile.as_deref(), !args.detach))
+        }
+        Command::Life(LifeCommand::Create(args))
+        | Command::Container(ContainerCommand::Life(LifeCommand::Create(args))) => {
+            Ok(id_file(args.cidfile.as_deref(), false))
+        }
         Command::Life(LifeCommand::Export(args))
         | Command::Container(ContainerCommand::Life(LifeCommand::Export(args))) => {
-            Ok(Some(args.output.as_deref()))
+            Ok(Some(HostFile::Archive(args.output.as_deref())))
         }
         Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
             if args.format == SaveFormat::OciDir {
@@ -111,14 +131,13 @@ fn archive_of(command: &Command) -> Result<Option<Option<&Path>>, Failure> {
                 )
                 .with_hint("use --format=oci-archive"));
             }
-            Ok(Some(args.output.as_deref()))
+            Ok(Some(HostFile::Archive(args.output.as_deref())))
         }
         _ => Ok(None),
     }
 }
 
-/// Runs a forwarded command whose archive this process opens: the machine only reads the host's
-/// files.
+/// Runs a forwarded command whose archive this process opens.
 fn with_output(
     path: Option<&Path>,
     args: &[OsString],

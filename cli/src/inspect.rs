@@ -165,7 +165,7 @@ fn container(record: &Record) -> Value {
             "Entrypoint": strings(&spec.entrypoint),
             "StdinOnce": spec.life.stdin_once,
             "StopTimeout": spec.life.stop_timeout_s,
-            "Healthcheck": spec.life.health,
+            "Healthcheck": spec.life.check().map(|check| check.to_value()),
             "Image": record.image_ref,
             "WorkingDir": spec.process.cwd,
             "Labels": spec.labels,

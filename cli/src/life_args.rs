@@ -3,10 +3,11 @@
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
 use hullbox_engine::monitor::control::{self, Command};
-use hullbox_engine::plan::life::Health;
 use hullbox_engine::plan::units::Bytes;
+use hullbox_image::{HealthCheck, HealthTest, parse_span};
 use hullbox_session::client::Detach;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// `--log-driver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,51 +46,15 @@ impl FromStr for LogOpt {
 
 /// A span of time as Go writes it: `1m30s`, `500ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) ms: u64,
-}
+pub(crate) struct Span(pub(crate) Duration);
 
 impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("{text:?} is not a span of time such as 1m30s or 500ms");
-        let mut rest = text;
-        let mut total_ms = 0.0f64;
-        if rest == "0" {
-            return Ok(Self { ms: 0 });
-        }
-        if rest.is_empty() {
-            return Err(invalid());
-        }
-        while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .ok_or_else(invalid)?;
-            let value: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-            rest = &rest[digits..];
-            let unit = rest
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(rest.len());
-            let scale = match &rest[..unit] {
-                "ns" => 1e-6,
-                "us" | "µs" => 1e-3,
-                "ms" => 1.0,
-                "s" => 1e3,
-                "m" => 60e3,
-                "h" => 3600e3,
-                _ => return Err(invalid()),
-            };
-            rest = &rest[unit..];
-            total_ms += value * scale;
-        }
-        if total_ms > 1e15 {
-            return Err(invalid());
-        }
-        // Positive and in range, as was just seen.
-        Ok(Self {
-            ms: total_ms.round() as u64,
-        })
+        parse_span(text)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a span of time such as 1m30s or 500ms"))
     }
 }
 
@@ -117,27 +82,28 @@ pub(crate) struct HealthArgs {
 }
 
 impl HealthArgs {
-    pub(crate) fn health(&self) -> Result<Option<Health>, Failure> {
-        let Some(command) = self.health_cmd.as_ref().filter(|_| !self.no_healthcheck) else {
-            let given = self.health_interval.is_some()
-                || self.health_timeout.is_some()
-                || self.health_retries.is_some()
-                || self.health_start_period.is_some();
-            if given && !self.no_healthcheck {
-                return Err(Failure::new("there is no health check to set this for")
-                    .with_hint("say what to run with --health-cmd"));
-            }
-            return Ok(None);
+    pub(crate) fn check(&self) -> Result<HealthCheck, Failure> {
+        let check = HealthCheck {
+            test: self.health_cmd.as_ref().map(|command| {
+                HealthTest::Run(["/bin/sh", "-c", command].map(str::to_owned).to_vec())
+            }),
+            interval: self.health_interval.map(|span| span.0),
+            timeout: self.health_timeout.map(|span| span.0),
+            start_period: self.health_start_period.map(|span| span.0),
+            retries: self.health_retries,
         };
-        let default = Health::default();
-        let ms = |span: Option<Span>, default| span.map_or(default, |span| span.ms.max(1));
-        Ok(Some(Health {
-            argv: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
-            interval_ms: ms(self.health_interval, default.interval_ms),
-            timeout_ms: ms(self.health_timeout, default.timeout_ms),
-            start_period_ms: self.health_start_period.map_or(0, |span| span.ms),
-            retries: self.health_retries.unwrap_or(default.retries),
-        }))
+        if !self.no_healthcheck {
+            return Ok(check);
+        }
+        if check != HealthCheck::default() {
+            return Err(Failure::new(
+                "--no-healthcheck conflicts with --health-* options",
+            ));
+        }
+        Ok(HealthCheck {
+            test: Some(HealthTest::Off),
+            ..check
+        })
     }
 }
 
@@ -190,18 +156,6 @@ impl DetachKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_of_time_are_gos() {
-        let ms = |text: &str| text.parse::<Span>().map(|span| span.ms);
-        assert_eq!(ms("1m30s"), Ok(90_000));
-        assert_eq!(ms("500ms"), Ok(500));
-        assert_eq!(ms("1.5h"), Ok(5_400_000));
-        assert_eq!(ms("0"), Ok(0));
-        for bad in ["", "5", "s", "1x", "-1s", "1s2"] {
-            assert!(ms(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn keys_are_letters_or_controls() {

@@ -1,5 +1,6 @@
 //! `run` and `create`.
 
+use crate::cidfile::CidFile;
 use crate::failure::Failure;
 use crate::join::{check_terminal, join, own_terminal_size};
 use crate::run_args::RunArgs;
@@ -10,10 +11,6 @@ use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::paths::Roots;
 use hullbox_engine::timing::Timing;
 use hullbox_session::client::{AttachOptions, Outcome};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 
 /// What a container looks like that its monitor cannot tell about.
 pub(crate) const MONITOR_DIED: &str = "the container's monitor was killed";
@@ -29,13 +26,13 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
     let mut order = args.order(detach)?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
-    let launch = Launch::prepare(&roots, &order.request, debug, timing)?;
+    let launch = Launch::prepare(&roots, &order, debug, timing)?;
     timing.mark("monitor spawned");
     let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
     timing.mark("container recorded");
     let id = created.record.id.clone();
-    if let Some(file) = cidfile {
+    if let Some(mut file) = cidfile {
         file.write(&id)?;
     }
     let mode = if detach {
@@ -76,7 +73,7 @@ pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let order = args.order(false)?;
     let record = system::engine()?.create_only(order).map_err(explain)?;
-    if let Some(file) = cidfile {
+    if let Some(mut file) = cidfile {
         file.write(&record.id)?;
     }
     output::print(&format!("{}\n", record.id))
@@ -98,53 +95,6 @@ fn explain(error: ContainerError) -> Failure {
     match hint {
         Some(hint) => failure.with_hint(hint),
         None => failure,
-    }
-}
-
-/// `--cidfile`: made before the container, so that two commands do not share one.
-struct CidFile {
-    file: File,
-    path: PathBuf,
-    written: bool,
-}
-
-impl Drop for CidFile {
-    fn drop(&mut self) {
-        if !self.written {
-            // No container, no file; one that cannot be removed is empty.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl CidFile {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(path)
-            .map_err(|error| {
-                if error.kind() == io::ErrorKind::AlreadyExists {
-                    Failure::new(format!("the container id file {} exists", path.display()))
-                        .with_hint("make sure that the other container is gone, or remove the file")
-                } else {
-                    Failure::of(format!("cannot create {}", path.display()), &error)
-                }
-            })?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            written: false,
-        })
-    }
-
-    fn write(mut self, id: &str) -> Result<(), Failure> {
-        self.file.write_all(id.as_bytes()).map_err(|error| {
-            Failure::of(format!("cannot write {}", self.path.display()), &error)
-        })?;
-        self.written = true;
-        Ok(())
     }
 }
 

@@ -169,6 +169,9 @@ pub(crate) struct RunArgs {
     /// Write the container's id to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
+    /// The id that a forwarding process has chosen
+    #[arg(long, hide = true, value_name = "ID", value_parser = hullbox_engine::state::parse_id)]
+    container_id: Option<String>,
     /// Get the image first: missing, never, always
     #[arg(
         long,
@@ -292,6 +295,7 @@ impl RunArgs {
             Failure::new(format!("invalid reference {:?}", image.to_string_lossy()))
         })?;
         let life = self.life(detach)?;
+        let health = self.health.check()?;
         let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
         let request = RunRequest {
             isolation: match self.isolation {
@@ -342,9 +346,11 @@ impl RunArgs {
             sysctls: self.sysctl.into_iter().map(|s| (s.0, s.1)).collect(),
             labels: self.label,
             life,
+            health,
         };
         Ok(RunOrder {
             image,
+            id: self.container_id,
             name: self.name,
             pull: match self.pull {
                 PullArg::Missing => PullPolicy::Missing,
@@ -374,8 +380,8 @@ impl RunArgs {
             stop_timeout_s: self.stop_timeout,
             restart,
             log,
-            health: self.health.health()?,
             stdin_once: self.interactive && !detach,
+            ..Life::default()
         })
     }
 

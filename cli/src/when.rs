@@ -13,9 +13,9 @@ pub(crate) fn parse(text: &str) -> Result<i64, Failure> {
     };
     let nanos = |time: DateTime<Utc>| time.timestamp_nanos_opt().ok_or_else(invalid);
     if let Ok(span) = text.parse::<Span>() {
-        let ms = i64::try_from(span.ms).map_err(|_| invalid())?;
+        let nanos = i64::try_from(span.0.as_nanos()).map_err(|_| invalid())?;
         let now = Utc::now().timestamp_nanos_opt().ok_or_else(invalid)?;
-        return Ok(now.saturating_sub(ms.saturating_mul(1_000_000)));
+        return Ok(now.saturating_sub(nanos));
     }
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return nanos(time.to_utc());

@@ -1,5 +1,6 @@
 //! Dockerfile instructions that change an image's configuration, for `--change`.
 
+use crate::health;
 use serde_json::{Map, Value, json};
 
 /// What is wrong with an instruction.
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 pub enum ChangeError {
     /// It is not one of those that make sense without a build.
     #[error(
-        "{0} is not a valid change: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR are"
+        "{0} is not a valid change: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR are"
     )]
     Unknown(String),
     /// Nothing behind the instruction.
@@ -23,6 +24,9 @@ pub enum ChangeError {
     /// A port that is none.
     #[error("{0:?} is not a port")]
     Port(String),
+    /// A health check that is neither `NONE` nor flags and `CMD`.
+    #[error("expected NONE, or flags and CMD with a command")]
+    HealthCheck,
     /// A working directory that is not absolute.
     #[error("the working directory must be absolute")]
     Relative,
@@ -90,6 +94,11 @@ fn one(config: &mut Map<String, Value>, change: &str) -> Result<String, ChangeEr
             let dir = work_dir(config, argument)?;
             set(config, "WorkingDir", dir.into());
         }
+        "HEALTHCHECK" => {
+            let words = |text: &str| words_of(&command(text));
+            let check = health::instruction(argument, words).ok_or(ChangeError::HealthCheck)?;
+            set(config, "Healthcheck", check.to_value());
+        }
         "ONBUILD" => push(config, "OnBuild", argument.into()),
         _ => return Err(ChangeError::Unknown(instruction)),
     }
@@ -139,6 +148,11 @@ fn command(argument: &str) -> Value {
         Err(_) if argument.is_empty() => json!([]),
         Err(_) => json!(["/bin/sh", "-c", argument]),
     }
+}
+
+fn words_of(list: &Value) -> Vec<String> {
+    let words = list.as_array().into_iter().flatten();
+    words.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// A JSON list, or words.
@@ -263,6 +277,15 @@ mod tests {
             let changes: Vec<_> = changes.iter().map(|&c| c.to_owned()).collect();
             apply_to(base.as_object().unwrap().clone(), &changes).unwrap()
         };
+        let flags = "HEALTHCHECK --interval=5s --retries=2 CMD test -e /x";
+        assert_eq!(
+            changed(&[flags])["Healthcheck"],
+            json!({"Test": ["CMD-SHELL", "test -e /x"], "Interval": 5_000_000_000i64, "Retries": 2})
+        );
+        assert_eq!(
+            changed(&["HEALTHCHECK CMD [\"/c\"]", "healthcheck none"])["Healthcheck"],
+            json!({"Test": ["NONE"]})
+        );
         let config = changed(&["ENV A=3", "WORKDIR app", "LABEL x=y", "ONBUILD RUN x"]);
         assert_eq!(
             config,
@@ -288,6 +311,9 @@ mod tests {
             ("ENV A=\"1", E::Quote),
             ("EXPOSE http", E::Port("http".into())),
             ("WORKDIR srv", E::Relative),
+            ("HEALTHCHECK CMD", E::HealthCheck),
+            ("HEALTHCHECK --interval=x CMD y", E::HealthCheck),
+            ("HEALTHCHECK --often CMD y", E::HealthCheck),
         ] {
             assert_eq!(changed(&[change]), Err(error), "{change}");
         }

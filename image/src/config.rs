@@ -1,7 +1,11 @@
 //! Reading an image's configuration: the specification's, as Go programs write it.
 
+use crate::health::{HealthCheck, HealthCheckError};
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Map, Value, json};
+
+/// The name as any configuration writes it; escapes in it are nobody's habit.
+const KEY: &[u8] = b"\"Healthcheck\"";
 
 /// Parses a configuration. Empty lists and maps that Go wrote as `null` are empty, and a platform
 /// left out is the one Docker takes it for.
@@ -22,6 +26,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Erro
         }
     }
     serde_json::from_value(document)
+}
+
+/// The `HEALTHCHECK` of a configuration that [`parse`] takes.
+pub(crate) fn health(bytes: &[u8]) -> Option<Result<HealthCheck, HealthCheckError>> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        config: Option<Value>,
+    }
+    // Most images have none, and every start comes here: one look, and no second parsing.
+    bytes
+        .windows(KEY.len())
+        .any(|window| window == KEY)
+        .then(|| serde_json::from_slice::<Document>(bytes).ok()?.config)
+        .flatten()
+        .and_then(|config| HealthCheck::of_config(&config))
 }
 
 fn default(fields: &mut Map<String, Value>, key: &str, value: Value) {

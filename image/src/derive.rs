@@ -6,6 +6,7 @@
 
 use crate::changes::{self, ChangeError};
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::health::HealthCheck;
 use crate::load::{Finisher, LayerPart, LoadError, Progress, Session, image_config};
 use crate::reference::Reference;
 use crate::store::{NewImage, NewLayer, ResolveError, Staging, Store, StoreError};
@@ -53,6 +54,7 @@ pub struct ConfigPatch {
     /// `80/tcp`.
     pub exposed_ports: Option<Vec<String>>,
     pub volumes: Option<Vec<String>>,
+    pub health: Option<HealthCheck>,
 }
 
 impl ConfigPatch {
@@ -71,6 +73,10 @@ impl ConfigPatch {
             ("Labels", self.labels.as_ref().map(|v| json!(v))),
             ("ExposedPorts", self.exposed_ports.as_deref().map(set)),
             ("Volumes", self.volumes.as_deref().map(set)),
+            (
+                "Healthcheck",
+                self.health.as_ref().map(HealthCheck::to_value),
+            ),
         ];
         for (key, value) in fields {
             match value {

@@ -261,6 +261,107 @@ both_modes! {
     }
 }
 
+both_modes! {
+    fn an_image_brings_its_health_check(mode) {
+        let box_ = Kept::new("checked", mode);
+        let made = Kept::new("maker", mode);
+        let tag = format!("healthy-{}", box_.name);
+        let check = "HEALTHCHECK --interval=1s --retries=1 CMD test -e /well";
+        let _ = made.make(&["create"], &["busybox", "true"]).exits(0);
+        let _ = hullbox(["commit", "-c", check, &made.name, &tag]).exits(0);
+        let image = |tag: &str| hullbox(["inspect", "--type", "image", "--format", "{{json .Config.Healthcheck}}", tag]).exits(0).text();
+        assert_eq!(image(&tag), r#"{"Interval":1000000000,"Retries":1,"Test":["CMD-SHELL","test -e /well"]}"#);
+
+        box_.run(&[&tag, "sleep", "1000"]);
+        let until = |status: &str| {
+            for _ in 0..200 {
+                if box_.inspect("{{.State.Health.Status}}") == status {
+                    return;
+                }
+            }
+            panic!("never {status}");
+        };
+        until("unhealthy");
+        let _ = box_.exec(&["touch", "/well"]).exits(0);
+        until("healthy");
+        // A commit keeps it, with what flags have changed of it.
+        box_.gone();
+        let _ = box_.make(&["create", "--health-retries", "4"], &[&tag, "true"]).exits(0);
+        let _ = hullbox(["commit", &box_.name, &tag]).exits(0);
+        assert!(image(&tag).contains(r#""Retries":4"#), "{}", image(&tag));
+        assert!(image(&tag).contains(r#"["CMD-SHELL","test -e /well"]"#), "{}", image(&tag));
+        box_.gone();
+        let _ = box_.make(&["create", "--no-healthcheck"], &[&tag, "true"]).exits(0);
+        assert_eq!(box_.inspect("{{.State.Health}}"), box_.inspect("{{.State.Signal}}"));
+        let _ = hullbox(["commit", &box_.name, &tag]).exits(0);
+        assert_eq!(image(&tag), r#"{"Test":["NONE"]}"#);
+        box_.gone();
+        box_.make(&["create", "--health-retries", "4"], &[&tag, "true"]).fails_saying("no health check");
+        let _ = hullbox(["rmi", "-f", &tag]).exits(0);
+    }
+}
+
+/// The file is the host's, wherever the container runs, and there only when it is.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_cidfile_is_written_when_the_container_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cid");
+    let file = path.to_str().unwrap();
+    let box_ = Kept::new("cid", Mode::Container);
+    let id = box_
+        .make(&["create", "--cidfile", file], &["busybox", "true"])
+        .exits(0)
+        .text();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), id);
+    // Another container needs another file.
+    box_.gone();
+    box_.make(&["create", "--cidfile", file], &["busybox", "true"])
+        .fails_saying("exists");
+    std::fs::remove_file(&path).unwrap();
+    hullbox(["create", "--cidfile", file, "no-such-image"]).fails_saying("Unable to find image");
+    assert!(!path.exists());
+    // It was made, though it could not be run.
+    let _ = box_
+        .make(
+            &["run", "--rm", &format!("--cidfile={file}")],
+            &["busybox", "no-such"],
+        )
+        .exits(127);
+    assert_eq!(std::fs::read_to_string(&path).unwrap().len(), 64);
+    std::fs::remove_file(&path).unwrap();
+    // While the container runs in the foreground.
+    let mut run = command([
+        "run",
+        "--name",
+        &box_.name,
+        box_.mode.flag(),
+        "--cidfile",
+        file,
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .spawn()
+    .unwrap();
+    let mut id = String::new();
+    for _ in 0..600 {
+        id = std::fs::read_to_string(&path).unwrap_or_default();
+        if id.len() == 64 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(
+        hullbox(["inspect", "--format", "{{.Id}}", &box_.name])
+            .exits(0)
+            .text(),
+        id
+    );
+    let _ = hullbox(["rm", "-f", &id]).exits(0);
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn everything_that_is_kept_is_sound() {

@@ -4,7 +4,7 @@ use super::{ContainerError, Engine, RunOrder, check_name, defaults, find_image};
 use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::paths::Roots;
-use crate::plan::{self, GuestSize, HostFacts, RunRequest};
+use crate::plan::{self, GuestSize, HostFacts};
 use crate::state::{self, LifeLock, NewContainer, Record, StateError};
 use crate::timing::Timing;
 use std::collections::BTreeMap;
@@ -31,12 +31,12 @@ impl Launch {
     /// [`ContainerError`].
     pub fn prepare(
         roots: &Roots,
-        request: &RunRequest,
+        order: &RunOrder,
         debug: bool,
         timing: Timing,
     ) -> Result<Self, ContainerError> {
-        let id = state::new_id().map_err(ContainerError::Random)?;
-        let guest = plan::guest_size(request, HostFacts::probe());
+        let id = order.new_id()?;
+        let guest = plan::guest_size(&order.request, HostFacts::probe());
         Self::spawn(roots, id, guest, debug, timing)
     }
 
@@ -83,6 +83,15 @@ impl Launch {
     }
 }
 
+impl RunOrder {
+    fn new_id(&self) -> Result<String, ContainerError> {
+        match &self.id {
+            Some(id) => Ok(id.clone()),
+            None => state::new_id().map_err(ContainerError::Random),
+        }
+    }
+}
+
 /// A container that holds its lock, to be started at once.
 #[derive(Debug)]
 pub struct Created {
@@ -113,7 +122,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`]; nothing is left of it then.
     pub fn create_only(&mut self, order: RunOrder) -> Result<Record, ContainerError> {
-        let id = state::new_id().map_err(ContainerError::Random)?;
+        let id = order.new_id()?;
         Ok(self.make(id, order, None)?.0)
     }
 

@@ -115,6 +115,8 @@ pub struct Engine {
 pub struct RunOrder {
     /// Image as typed.
     pub image: String,
+    /// The container's id, if its maker has chosen it: see [`crate::state::new_id`].
+    pub id: Option<String>,
     /// `--name`.
     pub name: Option<String>,
     /// `--pull`.
@@ -334,6 +336,7 @@ fn defaults(image: &Image) -> ImageDefaults {
         user: config.user().clone().unwrap_or_default(),
         workdir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone(),
+        health: image.health.clone(),
         labels: config
             .labels()
             .iter()

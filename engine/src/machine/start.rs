@@ -11,11 +11,11 @@ use super::tsc;
 use super::{HIDDEN_COMMAND, Machine, MachineConfig, MachineError};
 use crate::paths::ensure_private_dir;
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How long a machine that does not answer may hold its lock before it is killed. Long: on a host
 /// that is overloaded, work is under way in it that is slow and not lost.
 const UNRESPONSIVE_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long `stop` waits for a machine that somebody is about to start.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the machine is started when it does not run.
 #[derive(Debug, Clone)]
@@ -105,6 +108,15 @@ impl Machine {
     }
 
     fn lock_start(&self) -> Result<File, MachineError> {
+        loop {
+            if let Some(file) = self.try_lock_start(FlockOperation::LockExclusive)? {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// `None` if another has it and is not to be waited for, or if a signal came in between.
+    fn try_lock_start(&self, operation: FlockOperation) -> Result<Option<File>, MachineError> {
         let path = self.files.start_lock();
         let io_error = |source| MachineError::Io {
             path: path.clone(),
@@ -117,12 +129,10 @@ impl Machine {
             .mode(0o600)
             .open(&path)
             .map_err(io_error)?;
-        loop {
-            match flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(io_error(errno.into())),
-            }
+        match flock(&file, operation) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::INTR | Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(io_error(errno.into())),
         }
     }
 
@@ -266,6 +276,29 @@ impl Machine {
         })
     }
 
+    /// The machine's supervisor, if there is one.
+    ///
+    /// Who starts a machine, or waits for one that hangs, holds the starters' lock: a machine on
+    /// record is there to be stopped all the same, and only one that is not on record yet is waited
+    /// for.
+    fn running(&self) -> Result<Option<OwnedFd>, MachineError> {
+        let begin = Instant::now();
+        loop {
+            let alone = self.try_lock_start(FlockOperation::NonBlockingLockExclusive)?;
+            let process = Record::load(&self.files).and_then(|record| record.process());
+            match (process, alone) {
+                (Some(process), _) => return Ok(Some(process)),
+                (None, Some(_alone)) => {
+                    // Of one that was killed before it could clean up.
+                    let _ = fs::remove_file(self.files.state());
+                    return Ok(None);
+                }
+                (None, None) if begin.elapsed() > START_PATIENCE => return Err(MachineError::Held),
+                (None, None) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
     /// Stops the machine. Returns whether it ran.
     ///
     /// # Errors
@@ -274,13 +307,7 @@ impl Machine {
         if !self.files.dir.is_dir() {
             return Ok(false);
         }
-        let _serial = self.lock_start()?;
-        let Some(record) = Record::load(&self.files) else {
-            return Ok(false);
-        };
-        let Some(process) = record.process() else {
-            // Killed before it could clean up.
-            let _ = fs::remove_file(self.files.state());
+        let Some(process) = self.running()? else {
             return Ok(false);
         };
         let gone = |limit: Duration| {
@@ -309,4 +336,34 @@ impl Machine {
 enum TakenOver {
     Running(UnixStream),
     Free(DataLock),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Roots;
+
+    #[test]
+    fn a_machine_that_somebody_waits_for_can_be_stopped() {
+        let dir = std::env::temp_dir().join(format!("hullbox-stop-{}", std::process::id()));
+        let machine = Machine::new(&Roots {
+            data: dir.join("data"),
+            runtime: dir.join("run"),
+        });
+        machine.prepare_dirs().unwrap();
+        // Somebody waits for the machine to answer, which it never does.
+        let starter = machine.lock_start().unwrap();
+        let mut hanging = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&hanging);
+        Record::of_process(pid).save(&machine.files).unwrap();
+        let begin = Instant::now();
+        let waiter = thread::spawn(move || hanging.wait());
+        assert!(machine.stop().unwrap());
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        waiter.join().unwrap().unwrap();
+        drop(starter);
+        // On record and not there.
+        assert!(!machine.stop().unwrap());
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

@@ -165,6 +165,26 @@ impl DataLock {
 }
 
 #[cfg(test)]
+impl Record {
+    /// A record of some process.
+    pub(super) fn of_process(pid: Pid) -> Self {
+        Self {
+            pid: pid.as_raw_nonzero().get(),
+            pid_start: start_time(pid).unwrap_or(0),
+            started_s: 0,
+            ready: true,
+            start_ms: 0,
+            data: "/d".into(),
+            kernel: "6".into(),
+            cpus: 1,
+            memory_mib: 1,
+            idle_s: 0,
+            volumes: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -189,17 +209,8 @@ mod tests {
         let pid = rustix::process::getpid();
         let start = start_time(pid).unwrap();
         let record = |pid_start| Record {
-            pid: pid.as_raw_nonzero().get(),
             pid_start,
-            started_s: 0,
-            ready: true,
-            start_ms: 0,
-            data: "/d".into(),
-            kernel: "6".into(),
-            cpus: 1,
-            memory_mib: 1,
-            idle_s: 0,
-            volumes: Vec::new(),
+            ..Record::of_process(pid)
         };
         assert!(record(start).process().is_some());
         assert!(record(start + 1).process().is_none());

@@ -1,7 +1,9 @@
 //! How a container lives beyond one run of its workload.
 
+use hullbox_image::{HealthCheck, HealthTest};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::units::ValueError;
 
@@ -18,8 +20,10 @@ pub struct Life {
     pub restart: Restart,
     /// `--log-driver` and `--log-opt`.
     pub log: LogOptions,
-    /// `--health-cmd` and its family.
+    /// `--health-cmd` and its family, or the image's HEALTHCHECK.
     pub health: Option<Health>,
+    /// `--no-healthcheck`, or an image that says so.
+    pub no_health: bool,
     /// Standard input ends with the first client that was attached to it.
     pub stdin_once: bool,
 }
@@ -134,6 +138,34 @@ impl Default for Health {
             timeout_ms: 30_000,
             start_period_ms: 0,
             retries: 3,
+        }
+    }
+}
+
+impl Life {
+    /// Its health check as an image has it, or that there is to be none; `None` if nobody ever said
+    /// anything.
+    #[must_use]
+    pub fn check(&self) -> Option<HealthCheck> {
+        let none = || HealthCheck {
+            test: Some(HealthTest::Off),
+            ..HealthCheck::default()
+        };
+        let check = self.health.as_ref().map(Health::check);
+        check.or_else(|| self.no_health.then(none))
+    }
+}
+
+impl Health {
+    /// As an image has it.
+    #[must_use]
+    pub fn check(&self) -> HealthCheck {
+        HealthCheck {
+            test: Some(HealthTest::Run(self.argv.clone())),
+            interval: Some(Duration::from_millis(self.interval_ms)),
+            timeout: Some(Duration::from_millis(self.timeout_ms)),
+            start_period: Some(Duration::from_millis(self.start_period_ms)),
+            retries: Some(self.retries),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod environment;
 mod files;
+mod health;
 pub mod life;
 pub mod names;
 mod request;
@@ -18,6 +19,7 @@ pub use spec::ContainerSpec;
 
 use crate::bundle::Isolation;
 use crate::paths::short_id;
+use hullbox_image::HealthCheckError;
 use hullbox_protocol::{
     CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
 };
@@ -75,6 +77,9 @@ pub enum PlanError {
     /// A NUL byte ends strings in the kernel's eyes.
     #[error("an argument contains a NUL byte")]
     Nul,
+    /// The image's own health check makes no sense.
+    #[error("the image's configuration is invalid (--no-healthcheck does without)")]
+    Health(#[source] HealthCheckError),
     /// The image's own configuration makes no sense.
     #[error("the image's configuration is invalid: {0}")]
     Image(&'static str),
@@ -112,7 +117,7 @@ impl HostFacts {
 pub fn plan(
     id: &str,
     request: RunRequest,
-    image: ImageDefaults,
+    mut image: ImageDefaults,
     host: HostFacts,
 ) -> Result<ContainerSpec, PlanError> {
     let hostname = match &request.hostname {
@@ -129,6 +134,12 @@ pub fn plan(
     let argv: Vec<_> = entrypoint.iter().chain(&cmd).cloned().collect();
     let env = environment(&request, &image, &hostname);
     check_size(&argv, &env)?;
+    let mut life = request.life.clone();
+    (life.health, life.no_health) = health::health(&request, image.health.take())?;
+    if let Some(health) = &life.health {
+        let argv: Vec<_> = health.argv.iter().map(|a| a.clone().into_bytes()).collect();
+        check_size(&argv, &env)?;
+    }
     let cwd = workdir(&request, &image)?;
     let machine = Machine::decide(&request, host)?;
     let disk_bytes = disk_bytes(&request)?;
@@ -214,7 +225,7 @@ pub fn plan(
         stop_signal: stop_signal.0,
         entrypoint,
         cmd,
-        life: request.life,
+        life,
         auto_remove: request.auto_remove,
         labels: image
             .labels

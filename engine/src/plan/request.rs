@@ -3,6 +3,7 @@
 use super::life::Life;
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
 use crate::bundle::Isolation;
+use hullbox_image::{HealthCheck, HealthCheckError};
 use hullbox_protocol::TerminalSize;
 use std::net::IpAddr;
 
@@ -89,8 +90,10 @@ pub struct RunRequest {
     pub sysctls: Vec<(String, String)>,
     /// `--label`.
     pub labels: Vec<Label>,
-    /// `--restart`, `--health-cmd`, `--log-opt` and their like.
+    /// `--restart`, `--log-opt` and their like.
     pub life: Life,
+    /// `--health-cmd` and its family, and `--no-healthcheck`: over what the image says.
+    pub health: HealthCheck,
 }
 
 /// What the image's configuration says about running it.
@@ -108,6 +111,8 @@ pub struct ImageDefaults {
     pub workdir: String,
     /// STOPSIGNAL.
     pub stop_signal: Option<String>,
+    /// HEALTHCHECK, or what is wrong with it.
+    pub health: Option<Result<HealthCheck, HealthCheckError>>,
     /// LABEL.
     pub labels: Vec<(String, String)>,
 }

@@ -15,6 +15,7 @@ fn image() -> ImageDefaults {
         user: "www".into(),
         workdir: "/srv".into(),
         stop_signal: Some("SIGQUIT".into()),
+        health: None,
         labels: vec![("a".into(), "image".into()), ("b".into(), "image".into())],
     }
 }
@@ -151,4 +152,97 @@ fn labels_of_the_container_win() {
     });
     assert_eq!(spec.labels["a"], "own");
     assert_eq!(spec.labels["b"], "image");
+}
+
+#[test]
+fn health_checks_of_image_and_command_line_are_merged() {
+    use hullbox_image::{HealthCheck, HealthCheckError, HealthTest};
+    use std::time::Duration;
+    let run = |word: &str| Some(HealthTest::Run(vec![word.to_owned()]));
+    let off = || HealthCheck {
+        test: Some(HealthTest::Off),
+        ..HealthCheck::default()
+    };
+    let life = |typed: HealthCheck, said: Option<Result<HealthCheck, HealthCheckError>>| {
+        let request = RunRequest {
+            health: typed,
+            ..RunRequest::default()
+        };
+        let image = ImageDefaults {
+            health: said,
+            ..image()
+        };
+        plan(ID, request, image, HOST).map(|spec| spec.life)
+    };
+    let said = HealthCheck {
+        test: run("/image"),
+        // Every ten milliseconds is more than an image may ask for.
+        interval: Some(Duration::from_millis(10)),
+        retries: Some(7),
+        ..HealthCheck::default()
+    };
+    let typed = HealthCheck {
+        timeout: Some(Duration::from_millis(1500)),
+        ..HealthCheck::default()
+    };
+    let health = life(typed.clone(), Some(Ok(said.clone())))
+        .unwrap()
+        .health
+        .unwrap();
+    assert_eq!(health.argv, ["/image"]);
+    assert_eq!(
+        (health.interval_ms, health.timeout_ms, health.retries),
+        (1000, 1500, 7)
+    );
+    let typed_test = HealthCheck {
+        test: run("/typed"),
+        interval: Some(Duration::from_millis(10)),
+        ..typed.clone()
+    };
+    let health = life(typed_test, Some(Ok(said.clone())))
+        .unwrap()
+        .health
+        .unwrap();
+    assert_eq!(
+        (health.argv[0].as_str(), health.interval_ms),
+        ("/typed", 10)
+    );
+    // Nothing to run, and nothing to set it for.
+    assert!(life(typed.clone(), None).is_err());
+    assert!(life(typed, Some(Ok(off()))).is_err());
+    let none = life(HealthCheck::default(), None).unwrap();
+    assert_eq!((none.check(), none.no_health), (None, false));
+    for none in [
+        life(off(), Some(Ok(said))),
+        life(HealthCheck::default(), Some(Ok(off()))),
+    ] {
+        let none = none.unwrap();
+        assert_eq!((none.health.is_none(), none.check()), (true, Some(off())));
+    }
+    let wrong = || Some(Err(HealthCheckError::Kind));
+    assert!(matches!(
+        life(HealthCheck::default(), wrong()),
+        Err(PlanError::Health(_))
+    ));
+    assert!(life(off(), wrong()).is_ok());
+}
+
+#[test]
+fn a_size_is_for_a_disk_of_its_own() {
+    let bytes = |isolation, size| {
+        let request = RunRequest {
+            isolation,
+            disk_size: Some(Bytes(size)),
+            ..RunRequest::default()
+        };
+        plan(ID, request, image(), HOST).map(|spec| spec.disk_bytes)
+    };
+    assert_eq!(bytes(Isolation::Vm, 20 << 20).unwrap(), Some(20 << 20));
+    for (isolation, size) in [
+        (Isolation::Vm, 4096),
+        (Isolation::Vm, 1 << 40),
+        (Isolation::Container, 20 << 20),
+    ] {
+        assert!(bytes(isolation, size).is_err(), "{isolation:?} {size}");
+    }
 }

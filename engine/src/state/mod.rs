@@ -451,5 +451,23 @@ pub fn new_id() -> io::Result<String> {
     }
 }
 
+/// Takes what [`new_id`] makes, and nothing else.
+///
+/// # Errors
+/// It is not an id.
+pub fn parse_id(text: &str) -> Result<String, crate::plan::units::ValueError> {
+    let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    let is_id = text.len() == 64
+        && text.bytes().all(is_digit)
+        && !short_id(text).bytes().all(|digit| digit.is_ascii_digit());
+    if is_id {
+        Ok(text.to_owned())
+    } else {
+        Err(crate::plan::units::ValueError::new(
+            "not the id of a container",
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests;

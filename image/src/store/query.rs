@@ -3,6 +3,7 @@
 use super::commit::{FACTS, Facts, NewLayer};
 use super::{Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::health::{HealthCheck, HealthCheckError};
 use crate::reference::{Reference, familiar_name};
 use oci_spec::image::ImageConfiguration;
 use rusqlite::{OptionalExtension, params};
@@ -16,6 +17,8 @@ pub struct Image {
     pub id: ImageId,
     /// Its configuration: platform, default command, environment, user, …
     pub config: ImageConfiguration,
+    /// Its `HEALTHCHECK`, which the specification does not have, or what is wrong with it.
+    pub health: Option<Result<HealthCheck, HealthCheckError>>,
     /// Its layers as EROFS images, lowest first. An image may have none.
     pub layers: Vec<LayerFile>,
 }
@@ -102,6 +105,7 @@ impl Store {
             .map_err(|error| error.into_resolve(text))?;
         let config = crate::config::parse(&raw)
             .map_err(|error| ResolveError::Config(text.to_owned(), ConfigError::Invalid(error)))?;
+        let health = crate::config::health(&raw);
         let layers = self
             .layers_of(&found.id)
             .map_err(|error| ResolveError::Store(text.to_owned(), error))?;
@@ -109,6 +113,7 @@ impl Store {
         Ok(Image {
             id: found.id,
             config,
+            health,
             layers,
         })
     }
