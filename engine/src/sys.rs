@@ -6,6 +6,8 @@ pub mod machine;
 
 pub mod container;
 
+pub mod program;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -36,6 +36,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const KILL_LIMIT: Duration = Duration::from_secs(3);
 /// How long after a broken connection the backend may take to say why.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long after its workload's start a monitor lets go of the code that it needed for it.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Clients at a time.
 pub(super) const MAX_CLIENTS: usize = 256;
 
@@ -98,6 +100,8 @@ pub(super) struct Hub<'a> {
     deadline: Option<(Instant, Deadline)>,
     /// When a stop has taken long enough.
     kill_at: Option<Instant>,
+    /// When what only the start needed can go.
+    settled_at: Option<Instant>,
     /// The backend has ended; what is left is to read what was said before.
     over: bool,
     observer: &'a mut dyn Observer,
@@ -159,6 +163,7 @@ impl<'a> Hub<'a> {
             stopping: false,
             deadline: None,
             kill_at: None,
+            settled_at: None,
             over: false,
             observer: parts.observer,
             backend: parts.backend,
@@ -301,7 +306,8 @@ impl<'a> Hub<'a> {
         let checks = !self.paused && !self.stopping;
         let health = self.health.as_ref().filter(|_| checks);
         let health = health.and_then(Checker::due);
-        [self.deadline.map(|(at, _)| at), self.kill_at, health]
+        let deadline = self.deadline.map(|(at, _)| at);
+        [deadline, self.kill_at, self.settled_at, health]
             .into_iter()
             .flatten()
             .min()
@@ -338,6 +344,10 @@ impl<'a> Hub<'a> {
         let now = Instant::now();
         if self.kill_at.is_some_and(|at| now >= at) {
             self.stop();
+        }
+        if self.settled_at.take_if(|at| now >= *at).is_some() {
+            // Not doing so costs memory and nothing else.
+            let _ = crate::sys::program::forget_code();
         }
         self.check_health(now);
         let (_, what) = self.deadline.filter(|(at, _)| now >= *at)?;

@@ -235,6 +235,8 @@ fn memory(options: &Options) -> Result<()> {
     let mut up = [0u8; 3];
     let stdout = child.stdout.as_mut().context("stdout is piped")?;
     stdout.read_exact(&mut up)?;
+    // Idle is who has had time to come to rest.
+    std::thread::sleep(Duration::from_secs(2));
     let memory = monitor_memory()?;
     println!("\nmemory of an idle VM (128 MiB, workload waiting):");
     let mib = |kib: u64| kib as f64 / 1024.0;
@@ -244,7 +246,7 @@ fn memory(options: &Options) -> Result<()> {
     );
     println!(
         "  VMM without guest RAM   {:>7.1} MiB, of which {:.1} MiB its own and the rest pages of \
-         the program and its libraries",
+         the program",
         mib(memory.own_kib + memory.file_kib),
         mib(memory.own_kib)
     );

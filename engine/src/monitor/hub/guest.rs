@@ -1,7 +1,7 @@
 //! What the workload's side says.
 
 use super::sessions::{Exec, Owner};
-use super::{CAUSE_LIMIT, Deadline, Guest, Hub};
+use super::{CAUSE_LIMIT, Deadline, Guest, Hub, SETTLED};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::Answer;
 use crate::monitor::health::Task;
@@ -159,6 +159,7 @@ impl Hub<'_> {
             }
             Meaning::Started(started) => {
                 self.work.started = true;
+                self.settled_at = Some(Instant::now() + SETTLED);
                 self.timing
                     .mark(&format!("started, guest uptime {} us", started.uptime_us));
                 self.observer.started(&started);
