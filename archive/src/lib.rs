@@ -35,7 +35,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use unpack::Unpacker;
 
 /// Bytes that are gathered before they are written out.
@@ -115,6 +115,8 @@ impl<'a> Job<'a> {
         };
         match self.run(input, output) {
             Ok(()) => 0,
+            // Who stopped reading knows why. As if by SIGPIPE, which a guest's agent ignores.
+            Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => 141,
             Err(error) => {
                 let text = format!("{error}\n");
                 // Nobody else to tell.

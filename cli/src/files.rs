@@ -11,7 +11,7 @@ use crate::output_file::OutputFile;
 use crate::{output, system};
 use hullbox_engine::containers::{Engine, Errand};
 use hullbox_engine::state::{Phase, Record};
-use hullbox_image::{ConfigPatch, DeriveOptions, Reference};
+use hullbox_image::{ConfigPatch, DeriveError, DeriveOptions, Reference};
 use hullbox_protocol::{Builtin, PathStat};
 use hullbox_session::client::{AttachOptions, Outcome, Streams, attach_streams};
 use std::ffi::{OsStr, OsString};
@@ -446,10 +446,12 @@ fn commit_layer(
             }
             Ok(id)
         }
-        Some(Err(error)) => {
+        // Half a stream is the fault of whoever wrote it.
+        Some(Err(DeriveError::CutOff)) => {
             outcome.and_then(check)?;
-            Err(error.into())
+            Err(DeriveError::CutOff.into())
         }
+        Some(Err(error)) => Err(error.into()),
         None => Err(Failure::new(BROKE_OFF)),
     }
 }

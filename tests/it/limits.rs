@@ -186,6 +186,45 @@ fn a_load_without_room_changes_nothing() {
     assert_eq!(lines[3..], ["same", "Loaded image: three:latest"], "{text}");
 }
 
+both_modes! {
+    fn a_commit_without_room_changes_nothing(mode) {
+        let text = on_a_small_disk(&format!(r#"
+            ballast() {{ head -c $(( $(df -k "$small" | awk 'END {{ print $4 }}') - 3072 ))k /dev/zero >"$small/ballast"; }}
+            files() {{ hullbox images -q; find "$HULLBOX_ROOT" -type f ! -name '*.db*' ! -name events.jsonl ! -path '*/containers/*' | sort; }}
+            # Fails, and leaves everything as it was.
+            refused() {{
+                before=$(files)
+                ballast
+                code=0; hullbox commit full too-large 2>"$small/error" || code=$?
+                echo "$1: code $code"; cat "$small/error"
+                hullbox system check >"$small/check" 2>&1 || cat "$small/check"
+                [ "$(files)" = "$before" ] || {{ echo "not the same:"; echo "$before"; files; }}
+            }}
+            hullbox run -d --name full -m 128m --cpus 1 {flag} busybox sh -c 'sleep 1000' >/dev/null
+            hullbox exec full sh -c 'head -c 8388608 /dev/urandom >/big; md5sum /big >/sum; sync'
+            refused running
+            hullbox exec full sh -c 'md5sum -c /sum'
+            rm "$small/ballast"
+            hullbox stop -t 0 full >/dev/null
+            refused stopped
+            rm "$small/ballast"
+            hullbox start full >/dev/null
+            hullbox exec full sh -c 'md5sum -c /sum'
+            hullbox commit full fits >/dev/null
+            hullbox run --rm -m 128m --cpus 1 {flag} fits md5sum -c /sum
+            hullbox rm -f full >/dev/null
+            hullbox system check >/dev/null && echo sound
+        "#, flag = mode.flag()));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 8, "{text}");
+        for (at, code) in [(0, "running: code 125"), (3, "stopped: code 125")] {
+            assert_eq!(lines[at], code, "{text}");
+            assert!(lines[at + 1].starts_with("hullbox: ") && lines[at + 1].contains("No space left"), "{text}");
+        }
+        assert_eq!([lines[2], lines[5], lines[6], lines[7]], ["/big: OK", "/big: OK", "/big: OK", "sound"], "{text}");
+    }
+}
+
 /// No `--pids-limit`: the guest's small memory is all that stops it. From outside it still ends.
 #[test]
 #[ignore = "needs the built program: make test"]
