@@ -538,3 +538,82 @@ fn a_guest_that_sends_more_than_it_has_credit_for_is_cut_off() {
         "{ending:?}"
     );
 }
+
+/// What a client says while its process ends comes too late, and must not cost it the rest.
+#[test]
+fn late_words_of_a_client_cost_it_nothing() {
+    const LEN: usize = 600_000;
+    let door = Door::new("late");
+    let (mut guest, guest_fd) = Peer::pair();
+    let (mut owner, owner_fd) = Peer::pair();
+    let backend = Fake {
+        link: Some(Link::Connected(guest_fd)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    let path = door.path.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            guest.say(&hello());
+            guest.say(&started());
+            assert_eq!(owner.hear(), Some(started()));
+            // Both must be there at one look of the hub's: tried until it is likely.
+            for _ in 0..60 {
+                let exec = Command::Exec {
+                    spec: Box::default(),
+                    detach: false,
+                };
+                let mut client = Door::say(&path, &exec);
+                let Some(Frame::Exec { session, .. }) = guest.hear() else {
+                    panic!("no Exec");
+                };
+                let credit = Frame::Credit {
+                    session: 0,
+                    stream: Stream::Stdout,
+                    bytes: 1,
+                };
+                let who = Started {
+                    pid: 7,
+                    uptime_us: 1,
+                };
+                guest.say(&Frame::Started {
+                    session,
+                    started: who,
+                });
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        for _ in 0..20 {
+                            client.say(&credit);
+                        }
+                    });
+                    for chunk in vec![7u8; LEN].chunks(60_000) {
+                        guest.say(&Frame::Data {
+                            session,
+                            stream: Stream::Stdout,
+                            bytes: chunk.to_vec(),
+                        });
+                    }
+                    guest.say(&Frame::Exited {
+                        session,
+                        status: ExitStatus::Code(0),
+                    });
+                });
+                let mut got = 0;
+                let end = loop {
+                    match client.hear() {
+                        Some(Frame::Data { bytes, .. }) => got += bytes.len(),
+                        Some(Frame::Started { .. }) => {}
+                        other => break other,
+                    }
+                };
+                assert_eq!((got, end), (LEN, Some(exited(0))));
+                // The credit that came in time.
+                guest.stream.set_nonblocking(true).unwrap();
+                while guest.stream.read(&mut [0; 4096]).is_ok() {}
+                guest.stream.set_nonblocking(false).unwrap();
+            }
+            guest.say(&exited(0));
+        });
+        let ending = run(backend, owner_fd, Some(&door.listener), Vec::new()).ending;
+        assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
+    });
+}

@@ -1,10 +1,8 @@
 //! What happens to a container between its making and its end.
 
-use super::{End, LifeLock, LockKind, Phase, Record, State, StateError, now_ns, schema};
+use super::{End, LifeLock, Phase, Record, State, StateError, now_ns, schema};
 use crate::monitor::health::HealthReport;
-use crate::paths::short_id;
 use crate::plan::ContainerSpec;
-use crate::sys;
 use rusqlite::{TransactionBehavior, params};
 
 impl State {
@@ -13,12 +11,7 @@ impl State {
     /// # Errors
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_start(&mut self, id: &str, lock: &LifeLock) -> Result<Record, StateError> {
-        let row = self.get(id)?.row;
-        let free = sys::try_lock_byte(&lock.file, LockKind::Exclusive, row)
-            .map_err(StateError::io("lock", &self.lock_file))?;
-        if !free {
-            return Err(StateError::Running(short_id(id).to_owned()));
-        }
+        self.take(&lock.file, id)?;
         // Under the lock: it may have been removed meanwhile.
         self.get(id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
@@ -36,12 +29,7 @@ impl State {
     /// # Errors
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_errand(&self, id: &str, lock: &LifeLock) -> Result<Record, StateError> {
-        let row = self.get(id)?.row;
-        let free = sys::try_lock_byte(&lock.file, LockKind::Exclusive, row)
-            .map_err(StateError::io("lock", &self.lock_file))?;
-        if !free {
-            return Err(StateError::Running(short_id(id).to_owned()));
-        }
+        self.take(&lock.file, id)?;
         let record = self.get(id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
         Ok(record)

@@ -23,10 +23,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a command waits for another one's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long somebody who only looks may hold a container's lock. Far more than it takes, on a host
+/// that is overloaded.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// A log of this size is moved into the database: that of some ten runs.
 const SETTLE_BYTES: u64 = 512 * 1024;
@@ -297,15 +301,30 @@ impl State {
     /// # Errors
     /// [`StateError::Running`] among others.
     pub fn remove(&self, id: &str) -> Result<(), StateError> {
-        let record = self.get(id)?;
-        let file = self.open_lock_file()?;
         // Held until the row is gone, so that nobody starts it meanwhile.
-        let free = sys::try_lock_byte(&file, LockKind::Exclusive, record.row)
-            .map_err(StateError::io("lock", &self.lock_file))?;
-        if !free {
-            return Err(StateError::Running(short_id(id).to_owned()));
-        }
+        let file = self.open_lock_file()?;
+        self.take(&file, id)?;
         self.forget(id)
+    }
+
+    /// Locks the byte of a container that does not run.
+    ///
+    /// Whoever looks whether a monitor is dead, or has waited for its end, holds the byte for an
+    /// instant: that is not to be taken for a container that runs.
+    fn take(&self, file: &File, id: &str) -> Result<(), StateError> {
+        let deadline = Instant::now() + LOOK_LIMIT;
+        let row = self.get(id)?.row;
+        loop {
+            let free = sys::try_lock_byte(file, LockKind::Exclusive, row)
+                .map_err(StateError::io("lock", &self.lock_file))?;
+            if free {
+                return Ok(());
+            }
+            if self.get(id)?.is_active() || Instant::now() > deadline {
+                return Err(StateError::Running(short_id(id).to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Whether a container has not ended and somebody holds its lock: its monitor, or who starts it.

@@ -48,8 +48,17 @@ impl State {
         release: &dyn Fn(&Record) -> std::io::Result<()>,
     ) -> Result<bool, StateError> {
         let file = self.open_lock_file()?;
-        let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row)
-            .map_err(StateError::io("lock", &self.lock_file))?;
+        let failed = || StateError::io("lock", &self.lock_file);
+        // Looked at first: taken for nothing, the lock would be in others' way.
+        if sys::is_byte_locked(&file, seen.row).map_err(failed())? {
+            return Ok(false);
+        }
+        match self.get(&seen.id) {
+            Err(StateError::NotFound(_)) => return Ok(false),
+            Ok(record) if !record.is_active() => return Ok(false),
+            other => drop(other?),
+        }
+        let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row).map_err(failed())?;
         if !dead {
             return Ok(false);
         }

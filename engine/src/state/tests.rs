@@ -145,3 +145,26 @@ fn a_newer_database_is_refused() {
         Err(StateError::Version { found: 99, .. })
     ));
 }
+
+#[test]
+fn who_only_looks_is_in_nobodys_way() {
+    let scratch = Scratch::new("looks");
+    let mut state = State::open(&scratch.roots).unwrap();
+    let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
+    state.set_running(&record.id, 1).unwrap();
+    state.finish(&record.id, &End::default()).unwrap();
+    drop(lock);
+    // Somebody has waited for its end, or found it dead when it was just ending.
+    let looks = LifeLock::open(&scratch.roots).unwrap();
+    sys::lock_byte(&looks.file, LockKind::Exclusive, record.row).unwrap();
+    let looker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(looks);
+    });
+    state.remove(&record.id).unwrap();
+    looker.join().unwrap();
+    assert!(matches!(
+        state.get(&record.id),
+        Err(StateError::NotFound(_))
+    ));
+}

@@ -99,6 +99,7 @@ impl Hub<'_> {
                         }
                         Role::Attached { .. } => WORKLOAD,
                         Role::Exec { session } => *session,
+                        Role::Leaving => continue,
                         _ => return Err(ConnectionError::Violation("input for nobody")),
                     };
                     match guest {
@@ -135,6 +136,8 @@ impl Hub<'_> {
                 self.exec_said(session, frame);
                 Ok(())
             }
+            // It did not know yet that it has all there is: the rest of that must reach it.
+            Role::Leaving if client_may_say(&frame) => Ok(()),
             _ => Err(ConnectionError::Violation("not a client's frame")),
         }
     }
