@@ -20,8 +20,8 @@ use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use hullbox_protocol::{
-    Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION,
-    ProcessSpec, Reply, Request, Setup,
+    AgentEnv, Builtin, CONTROL_PORT, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Frame, Hello,
+    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -53,15 +53,23 @@ const CONNECT_TIME: Duration = Duration::from_secs(20);
 /// # Errors
 /// Why the agent cannot go on, in words for the console.
 pub fn run() -> Result<(), String> {
-    // The host takes its time to accept; meanwhile there is something to do.
-    let connection = sys::vsock_connect(CONTROL_PORT)
-        .map_err(|errno| format!("cannot reach the host: {errno}"))?;
+    let dial = || {
+        sys::vsock_connect(CONTROL_PORT).map_err(|errno| format!("cannot reach the host: {errno}"))
+    };
+    // A template is saved when it dials: whatever comes before is done once and for all. Otherwise
+    // the host takes its time to accept, and meanwhile there is something to do.
+    let template = std::env::var_os(AgentEnv::TEMPLATE).is_some();
+    let early = if template { None } else { Some(dial()?) };
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
     let hierarchy = cgroup::mount_hierarchy();
     // A workload without loopback is rather a workload than none.
     let _ = sys::loopback_up();
+    let connection = match early {
+        Some(connection) => connection,
+        None => dial()?,
+    };
     wait_connected(&connection)?;
     converse(connection, signals, hierarchy)
 }
@@ -89,6 +97,7 @@ fn converse(
         signals,
         sessions: Children::new(process::send_signal),
         setup: None,
+        reseeded: Ok(()),
         hierarchy,
         container: None,
         finishing: false,
@@ -155,6 +164,8 @@ struct Agent {
     signals: OwnedFd,
     sessions: Children,
     setup: Option<Box<Setup>>,
+    /// Whether this guest has random numbers of its own.
+    reseeded: Result<(), Failure>,
     /// Whether the hierarchy for the workload's control group could be mounted.
     hierarchy: Result<(), Failure>,
     container: Option<Container>,
@@ -221,6 +232,7 @@ impl Agent {
             return Err(ConnectionError::Violation("a second Setup"));
         }
         set_clock(setup.wall_clock_ns);
+        self.reseeded = reseed(&setup.entropy);
         self.setup = Some(setup);
         Ok(())
     }
@@ -243,6 +255,7 @@ impl Agent {
         if self.container.is_some() {
             return Err(setup_failure("the workload was started before"));
         }
+        self.reseeded.clone()?;
         let writable = rootfs::Writable::mount(setup)?;
         self.hierarchy.clone()?;
         let cgroup = Cgroup::create(setup.limits)?;
@@ -387,6 +400,19 @@ fn own_root() -> Result<Place, Failure> {
         .map_err(failed("cannot open the root filesystem"))
 }
 
+/// Makes this guest's random numbers its own, whoever began as the same copy of memory.
+fn reseed(entropy: &[u8]) -> Result<(), Failure> {
+    if entropy.is_empty() {
+        return Ok(());
+    }
+    let entropy = <&[u8; ENTROPY_BYTES]>::try_from(entropy)
+        .map_err(|_| setup_failure("entropy of a wrong length"))?;
+    let what = || failed("cannot reseed the random number generator");
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open("/dev/random", flags, Mode::empty()).map_err(what())?;
+    sys::reseed(device.as_fd(), entropy).map_err(what())
+}
+
 fn set_clock(wall_clock_ns: u64) {
     if wall_clock_ns == 0 {
         return;
@@ -412,9 +438,11 @@ impl Root for First<'_> {
                 .map_err(failed("cannot set the host name"))?;
         }
         let names = mounts::take_names(setup)?;
+        let boot_id = mounts::take_boot_id(setup)?;
         rootfs::enter(setup)?;
         mounts::mount_system(setup)?;
         mounts::place_names(names, setup.rootfs.read_only)?;
+        mounts::place_names(boot_id, true)?;
         for mount in &setup.tmpfs {
             tmpfs::mount(mount)?;
         }

@@ -37,13 +37,13 @@ pub use frame::{
 };
 pub use request::{Builtin, PathStat, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
-    AgentEnv, CgroupLimits, ExitStatus, Failure, FailureKind, Hello, LayerDisk, PipedStreams,
-    ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount, UserSpec,
-    WritableLayer,
+    AgentEnv, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello, LayerDisk,
+    PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount,
+    UserSpec, WritableLayer,
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

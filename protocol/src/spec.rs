@@ -44,7 +44,17 @@ pub struct Setup {
     pub system_paths_unconfined: bool,
     /// Filter no system calls (`--security-opt seccomp=unconfined`).
     pub seccomp_unconfined: bool,
+    /// Random bytes of the host, [`ENTROPY_BYTES`] of them or none, that the guest's generator is
+    /// reseeded with before the workload runs: a guest may be one of many copies.
+    #[serde(default)]
+    pub entropy: Vec<u8>,
+    /// What /proc/sys/kernel/random/boot_id shows; empty leaves the kernel's.
+    #[serde(default)]
+    pub boot_id: String,
 }
+
+/// Length of [`Setup::entropy`].
+pub const ENTROPY_BYTES: usize = 64;
 
 /// The image's layers and what lies above them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,4 +281,6 @@ pub struct AgentEnv;
 impl AgentEnv {
     /// `hullbox.role=`: `container` (the default) or `machine`.
     pub const ROLE: &'static str = "HULLBOX_ROLE";
+    /// Set in a guest that is saved as soon as it dials, for others to begin there.
+    pub const TEMPLATE: &'static str = "HULLBOX_TEMPLATE";
 }

@@ -103,7 +103,7 @@ impl MemorySize {
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// The files behind it. A read-only disk shows them one after the other, each padded with
+    /// The files behind it; none in a template or in what was restored from one. A read-only disk shows them one after the other, each padded with
     /// zeroes to a multiple of [`DISK_FILE_ALIGN`]; a writable disk has exactly one, whose length
     /// is a multiple of 512.
     pub files: Vec<PathBuf>,
@@ -183,6 +183,9 @@ pub struct VmConfig {
     pub rng: bool,
     /// The serial port.
     pub serial: SerialConfig,
+    /// This VM is only there to be saved once its guest has dialled. Its disks may be without
+    /// files, and no device answers anything: see [`crate::RunningVm::dialled`].
+    pub template: bool,
 }
 
 impl VmConfig {
@@ -207,6 +210,7 @@ impl VmConfig {
             vsock: None,
             rng: false,
             serial: SerialConfig::Off,
+            template: false,
         }
     }
 
@@ -215,11 +219,18 @@ impl VmConfig {
     /// # Errors
     /// The first value that no VM can be built from.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_with(self.template)
+    }
+
+    /// The same, where disks may be without files.
+    pub(crate) fn check_with(&self, empty_disks: bool) -> Result<(), ConfigError> {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks(self.disks.len()));
         }
         for disk in &self.disks {
             match disk.files.len() {
+                // A disk of no length.
+                0 if empty_disks => {}
                 count if count == 0 || count > MAX_DISK_FILES => {
                     return Err(ConfigError::DiskFiles(count));
                 }

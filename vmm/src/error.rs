@@ -46,6 +46,12 @@ pub enum VmError {
         #[source]
         source: io::Error,
     },
+    /// It ended before it could be saved.
+    #[error("the virtual machine has ended")]
+    Ended,
+    /// A snapshot does not fit its configuration.
+    #[error("the snapshot does not fit: {0}")]
+    Snapshot(&'static str),
     /// An event file, an epoll set or a thread could not be made.
     #[error("cannot set up {what}")]
     Setup {

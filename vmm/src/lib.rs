@@ -35,6 +35,7 @@ mod error;
 mod memory;
 mod outcome;
 pub mod probe;
+mod snapshot;
 mod stats;
 #[expect(
     unsafe_code,
@@ -56,4 +57,5 @@ pub use config::{
 pub use error::VmError;
 pub use memory::MemoryError;
 pub use outcome::{InternalError, Outcome, VmStats};
-pub use vm::{Foundation, RunningVm, Vm, VmHandle};
+pub use snapshot::{Origin, SealError, Snapshot, SnapshotError, SnapshotKey, host_identity};
+pub use vm::{Foundation, RunningVm, SaveError, Vm, VmHandle};

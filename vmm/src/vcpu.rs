@@ -2,7 +2,10 @@
 //!
 //! A kick sets `immediate_exit` in the memory that a virtual CPU shares with KVM and sends the
 //! thread a real-time signal whose handler does nothing. Whether the thread is in the guest, on
-//! its way in or on its way out, its next or present `KVM_RUN` returns with EINTR.
+//! its way in or on its way out, its next or present `KVM_RUN` returns with EINTR, having finished
+//! what the exit before it began.
+//!
+//! A pause is a kick after which the thread takes orders until one of them is to go on.
 
 use crate::arch;
 use crate::devices::Bus;
@@ -10,9 +13,11 @@ use crate::error::VmError;
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::vm::Ending;
+use kvm_bindings::kvm_xsave;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
@@ -49,6 +54,7 @@ impl Vcpu {
         let kick = Arc::new(Kick::default());
         ending.add_kick(Arc::clone(&kick));
         let own_kick = Arc::clone(&kick);
+        let (orders, received) = channel();
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{}", self.index))
             .stack_size(256 << 10)
@@ -59,6 +65,8 @@ impl Vcpu {
                     vm: &vm,
                     counters: &counters,
                     ending: &ending,
+                    kick: &own_kick,
+                    orders: &received,
                 };
                 if ending.outcome().is_none()
                     && let Some(outcome) = run(&mut self.fd, &context)
@@ -69,15 +77,26 @@ impl Vcpu {
             .map_err(VmError::setup("a virtual CPU's thread"))?;
         Ok(VcpuThread {
             kick,
+            orders: Some(orders),
             thread: Some(thread),
         })
     }
+}
+
+/// What a virtual CPU that is paused is told.
+#[derive(Debug)]
+enum Order {
+    /// Tell your state: these MSRs, and all else.
+    Save(Arc<[u32]>, SyncSender<Result<arch::VcpuState, VmError>>),
+    /// Go on.
+    Resume,
 }
 
 /// A virtual CPU that runs.
 #[derive(Debug)]
 pub(crate) struct VcpuThread {
     kick: Arc<Kick>,
+    orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -87,8 +106,36 @@ impl VcpuThread {
         self.kick.kick();
     }
 
+    /// Get the thread out of the guest until [`Self::resume`]. It is out when it answers.
+    pub(crate) fn pause(&self) {
+        self.kick.pausing.store(true, Ordering::SeqCst);
+        self.kick.kick();
+    }
+
+    /// The state of a paused virtual CPU. Waits until the thread has left the guest.
+    pub(crate) fn save(&self, msrs: &Arc<[u32]>) -> Result<arch::VcpuState, VmError> {
+        let (sender, answer) = sync_channel(1);
+        self.order(Order::Save(Arc::clone(msrs), sender));
+        // Its thread ended, and with it the VM.
+        answer.recv().unwrap_or_else(|_| Err(VmError::Ended))
+    }
+
+    /// Let the thread go on.
+    pub(crate) fn resume(&self) {
+        self.order(Order::Resume);
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // A thread that has ended needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+
     /// Wait for the thread's end.
     pub(crate) fn join(&mut self) {
+        // A paused thread waits for orders.
+        self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A panic was reported by the panic hook; there is nothing to add.
             let _ = thread.join();
@@ -102,6 +149,8 @@ struct Context<'a> {
     vm: &'a VmFd,
     counters: &'a Counters,
     ending: &'a Ending,
+    kick: &'a Kick,
+    orders: &'a Receiver<Order>,
 }
 
 /// Run the guest until something ends it; `None` if that was elsewhere.
@@ -112,6 +161,12 @@ fn run(fd: &mut VcpuFd, context: &Context<'_>) -> Option<Outcome> {
             Err(error) => match error.errno() {
                 // A kick follows an end. Any other signal is the business of its own handler.
                 libc::EINTR if context.ending.outcome().is_some() => return None,
+                libc::EINTR if context.kick.pausing.load(Ordering::SeqCst) => {
+                    if !obey(fd, context) {
+                        return None;
+                    }
+                    Step::Continue
+                }
                 libc::EINTR => Step::Continue,
                 libc::EAGAIN => Step::Continue,
                 errno => Step::End(Outcome::InternalError(InternalError::Run { errno })),
@@ -123,6 +178,32 @@ fn run(fd: &mut VcpuFd, context: &Context<'_>) -> Option<Outcome> {
             Step::End(outcome) => return Some(outcome),
         }
     }
+}
+
+/// Take orders while paused; false if there will be no more.
+fn obey(fd: &mut VcpuFd, context: &Context<'_>) -> bool {
+    loop {
+        match context.orders.recv() {
+            Ok(Order::Save(msrs, answer)) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(arch::save_vcpu(fd, &msrs));
+            }
+            Ok(Order::Resume) => {
+                context.kick.pausing.store(false, Ordering::SeqCst);
+                fd.set_kvm_immediate_exit(0);
+                // Whoever ends the VM says so before kicking.
+                return context.ending.outcome().is_none();
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Restore the floating-point and vector registers.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), VmError> {
+    // SAFETY: KVM reads no more than the structure's 4096 bytes: more belong only to features that
+    // a process has to ask for (`ARCH_REQ_XCOMP_GUEST_PERM`), and this one does not.
+    unsafe { vcpu.set_xsave(xsave) }.map_err(VmError::kvm("KVM_SET_XSAVE"))
 }
 
 /// What follows an exit.
@@ -184,7 +265,11 @@ fn internal_error(fd: &mut VcpuFd) -> Outcome {
 
 /// Where to kick: only while the thread runs.
 #[derive(Debug, Default)]
-pub(crate) struct Kick(Mutex<Target>);
+pub(crate) struct Kick {
+    target: Mutex<Target>,
+    /// The next kick is a pause.
+    pausing: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 enum Target {
@@ -212,7 +297,7 @@ impl Kick {
         // A blocked signal would still be noticed, since KVM looks for pending ones only among
         // those that are not blocked: unblock it. Without it, the guest's next exit ends it.
         let _ = unblock_signal(SIGRTMIN());
-        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         let early = matches!(*target, Target::Early);
         *target = Target::Armed {
             immediate_exit: byte.cast(),
@@ -226,9 +311,9 @@ impl Kick {
         Armed(self)
     }
 
-    /// Get the thread out of the guest, for good.
+    /// Get the thread out of the guest.
     pub(crate) fn kick(&self) {
-        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         match *target {
             Target::Armed {
                 immediate_exit,
@@ -251,7 +336,7 @@ struct Armed<'a>(&'a Kick);
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
-        let mut target = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = self.0.target.lock().unwrap_or_else(PoisonError::into_inner);
         *target = Target::Gone;
     }
 }

@@ -1,7 +1,7 @@
 //! Threads that do the devices' work: one epoll loop each, for one or more devices.
 
 use crate::stats::Counters;
-use crate::virtio::{Activation, Backend};
+use crate::virtio::{Activation, Backend, SavedQueue};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -15,8 +15,14 @@ use vmm_sys_util::eventfd::EventFd;
 enum Command {
     Activate(usize, Box<Activation>),
     Reset(usize, SyncSender<()>),
+    /// Tell the queues of all devices, and then do nothing until told to go on.
+    Pause(SyncSender<PausedQueues>),
+    Resume,
     Stop,
 }
+
+/// The queues of each of a worker's devices, if its driver is ready.
+pub(crate) type PausedQueues = Vec<Option<Vec<SavedQueue>>>;
 
 /// The sending end of a worker's requests.
 #[derive(Debug, Clone)]
@@ -182,9 +188,26 @@ impl Worker {
 
     /// Carry out all commands; true is the end.
     fn obey(&mut self) -> bool {
-        while let Ok(command) = self.commands.try_recv() {
+        let mut paused = false;
+        loop {
+            let command = if paused {
+                self.commands.recv().ok()
+            } else {
+                self.commands.try_recv().ok()
+            };
+            let Some(command) = command else {
+                // Nobody is left who could let it go on.
+                return paused;
+            };
             match command {
                 Command::Stop => return true,
+                Command::Pause(answer) => {
+                    paused = true;
+                    let queues = self.slots.iter().map(|slot| slot.backend.queues());
+                    // Whoever asked may have gone.
+                    let _ = answer.send(queues.collect());
+                }
+                Command::Resume => paused = false,
                 Command::Activate(device, activation) => {
                     if let Some(slot) = self.slots.get_mut(device) {
                         slot.backend.activate(*activation);
@@ -202,7 +225,6 @@ impl Worker {
                 }
             }
         }
-        false
     }
 }
 
@@ -232,6 +254,18 @@ pub(crate) struct WorkerThread {
 }
 
 impl WorkerThread {
+    /// Have the devices finish what they are at and keep still. `None` if the thread has ended.
+    pub(crate) fn pause(&self) -> Option<PausedQueues> {
+        let (sender, answer) = sync_channel(1);
+        self.mailbox.send(Command::Pause(sender));
+        answer.recv().ok()
+    }
+
+    /// Let them go on.
+    pub(crate) fn resume(&self) {
+        self.mailbox.send(Command::Resume);
+    }
+
     /// End the thread and wait for it.
     pub(crate) fn stop(&mut self) {
         if let Some(thread) = self.thread.take() {

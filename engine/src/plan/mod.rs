@@ -186,6 +186,9 @@ pub fn plan(
         sysctls: request.sysctls.clone(),
         system_paths_unconfined: request.system_paths_unconfined,
         seccomp_unconfined: request.seccomp_unconfined,
+        // Each start of it gets its own.
+        entropy: Vec::new(),
+        boot_id: String::new(),
     };
     let process = ProcessSpec {
         argv,

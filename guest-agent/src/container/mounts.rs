@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 /// Sources of /etc files, in the agent's own memory filesystem.
 const NAMES: &str = "/n";
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// One line of the table of mounts.
 type Line = (
     &'static str,
@@ -96,18 +98,31 @@ pub(super) fn take_names(setup: &Setup) -> Result<Names, Failure> {
         if contents.is_empty() {
             continue;
         }
-        let what = || failed(format!("cannot prepare {target}"));
-        match rustix::fs::mkdir(NAMES, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(what()(errno)),
-        }
-        let source = target.replacen("/etc", NAMES, 1);
-        write_file(&source, contents.as_bytes()).map_err(what())?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = open_tree(CWD, source.as_str(), flags).map_err(what())?;
-        names.0.push((target, tree));
+        names.0.push((target, take_file(target, contents)?));
     }
     Ok(names)
+}
+
+/// The same for the boot's id, which is not the kernel's where many guests began as one.
+pub(super) fn take_boot_id(setup: &Setup) -> Result<Names, Failure> {
+    if setup.boot_id.is_empty() {
+        return Ok(Names::default());
+    }
+    let contents = format!("{}\n", setup.boot_id);
+    Ok(Names(vec![(BOOT_ID, take_file(BOOT_ID, &contents)?)]))
+}
+
+fn take_file(target: &str, contents: &str) -> Result<OwnedFd, Failure> {
+    let what = || failed(format!("cannot prepare {target}"));
+    match rustix::fs::mkdir(NAMES, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(what()(errno)),
+    }
+    let name = target.rsplit('/').next().unwrap_or_default();
+    let source = format!("{NAMES}/{name}");
+    write_file(&source, contents.as_bytes()).map_err(what())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, source.as_str(), flags).map_err(what())
 }
 
 fn write_file(path: &str, contents: &[u8]) -> Result<(), Errno> {

@@ -4,11 +4,12 @@ use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_protocol::{Failure, LayerDisk, Setup, WritableLayer};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, SeekFrom, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// The disk with the layers, and the one for writes.
 const LAYER_DISK: &str = "/dev/vda";
@@ -23,6 +24,9 @@ const LAYERS: &str = "/l";
 const WRITABLE: &str = "/w";
 /// Where the whole is put together before it becomes `/`.
 const ROOT: &str = "/r";
+/// How long a disk may take to get its size, and how often that is looked at.
+const DISK_TIME: Duration = Duration::from_secs(5);
+const DISK_PAUSE: Duration = Duration::from_micros(200);
 /// More layers than this are no image that Docker would make.
 const MAX_LAYERS: usize = 200;
 
@@ -57,6 +61,9 @@ impl Writable {
             c"noinit_itable,nobarrier"
         };
         let what = || failed("cannot mount the writable layer");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let disk = rustix::fs::open(WRITABLE_DISK, flags, Mode::empty()).map_err(what())?;
+        await_disk(disk.as_fd()).map_err(what())?;
         mount(
             WRITABLE_DISK,
             WRITABLE,
@@ -78,6 +85,19 @@ impl Writable {
         // Something is still open for writing: at least all data is safe then.
         rustix::fs::syncfs(&self.mounted)
     }
+}
+
+/// Waits until there is something behind a disk. A guest that began as a copy had disks of no size;
+/// the kernel hears of theirs when it goes on, and tells nobody whom the agent could ask cheaply.
+fn await_disk(disk: BorrowedFd<'_>) -> Result<(), Errno> {
+    let deadline = Instant::now() + DISK_TIME;
+    while rustix::fs::seek(disk, SeekFrom::End(0))? == 0 {
+        if Instant::now() > deadline {
+            return Err(Errno::NXIO);
+        }
+        std::thread::sleep(DISK_PAUSE);
+    }
+    Ok(())
 }
 
 /// Makes the container's root out of the disks and moves into it.
@@ -143,6 +163,7 @@ fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let disk = rustix::fs::open(LAYER_DISK, flags, Mode::empty())
         .map_err(failed("cannot open the layers' disk"))?;
+    await_disk(disk.as_fd()).map_err(failed("cannot use the layers' disk"))?;
     // Every request costs exits and a wake-up of the VMM, and what lies behind it is mostly
     // the host's page cache: few large requests are cheaper. Without it all works as well.
     let _ = sys::set_read_ahead(disk.as_fd(), READ_AHEAD_SECTORS);

@@ -9,19 +9,21 @@ use crate::memory::{GuestMemory, PAGE, RegisterPages, add_slot};
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::virtio::block::{Block, Disk};
-use crate::virtio::mmio::{INTERRUPT_ACK, QUEUE_NOTIFY, Transport};
+use crate::virtio::held::Held;
+use crate::virtio::mmio::{DeviceState, INTERRUPT_ACK, QUEUE_NOTIFY, Transport};
 use crate::virtio::rng::{self, Rng};
-use crate::virtio::vsock::Vsock;
+use crate::virtio::vsock::{self, Vsock};
 use crate::virtio::{Backend, Identity, Interrupt};
 use crate::vm::Ending;
-use crate::worker::{Worker, WorkerThread};
+use crate::worker::{PausedQueues, Worker, WorkerThread};
 use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
-use serial::{Line, Output, Serial};
+use serde::{Deserialize, Serialize};
+use serial::{Line, Output, Serial, SerialRegisters};
 use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Everything that virtual CPUs reach by leaving the guest.
@@ -41,10 +43,7 @@ impl Bus {
     /// The guest reads device memory. Where there is no device, it reads ones.
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
         match self.transport(address) {
-            Some((transport, offset)) => transport
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .read(offset, data),
+            Some((transport, offset)) => lock(transport).read(offset, data),
             None => data.fill(0xff),
         }
     }
@@ -52,12 +51,18 @@ impl Bus {
     /// The guest writes device memory. Where there is no device, nothing happens.
     pub(crate) fn mmio_write(&self, address: u64, data: &[u8]) {
         if let Some((transport, offset)) = self.transport(address) {
-            transport
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write(offset, data);
+            lock(transport).write(offset, data);
         }
     }
+}
+
+/// All devices of a VM that stands still.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DevicesState {
+    devices: Vec<DeviceState>,
+    serial: Option<SerialRegisters>,
+    /// The devices have kept still since the VM was made.
+    held: bool,
 }
 
 /// The devices of a VM whose threads do not run yet.
@@ -71,6 +76,10 @@ pub(crate) struct Devices {
     /// Disk I/O blocks, so that everything else has a thread of its own.
     disk_worker: Worker,
     stream_worker: Worker,
+    /// Readable once a template's guest has dialled.
+    pub(crate) dialled: Arc<EventFd>,
+    /// After a restore, the devices whose drivers are to look.
+    alerts: Vec<usize>,
 }
 
 /// What is needed to attach a device, and where the next one goes.
@@ -133,13 +142,15 @@ impl Builder<'_> {
 }
 
 impl Devices {
-    /// Make all devices and connect them to KVM. `slot` is the first free memory slot.
+    /// Make all devices and connect them to KVM. `slot` is the first free memory slot. In a
+    /// restored VM they are what they were when it was saved.
     pub(crate) fn new(
         vm: &VmFd,
         memory: &GuestMemory,
         config: &VmConfig,
         slot: u32,
         counters: &Arc<Counters>,
+        restored: Option<&DevicesState>,
     ) -> Result<Self, VmError> {
         let count =
             config.disks.len() + usize::from(config.vsock.is_some()) + usize::from(config.rng);
@@ -162,20 +173,37 @@ impl Devices {
             let identity = disk.identity();
             builder.attach(identity, Box::new(Block::new(disk)), &mut disk_worker)?;
         }
+        let dialled = Arc::new(crate::virtio::event().map_err(VmError::setup("an event"))?);
         if let Some(vsock) = &config.vsock {
-            let device = Vsock::new(vsock).map_err(|source| VmError::DeviceFile {
-                path: vsock.uds_path.clone(),
-                source,
-            })?;
-            builder.attach(device.identity(), Box::new(device), &mut stream_worker)?;
+            let identity = vsock::identity(vsock.guest_cid);
+            let device: Box<dyn Backend> = if config.template {
+                Box::new(Held::new(Some((vsock::TRANSMIT, Arc::clone(&dialled)))))
+            } else {
+                let device = Vsock::new(vsock).map_err(|source| VmError::DeviceFile {
+                    path: vsock.uds_path.clone(),
+                    source,
+                })?;
+                let streams = restored.is_some_and(|state| !state.held);
+                Box::new(if streams {
+                    device.resets_streams()
+                } else {
+                    device
+                })
+            };
+            builder.attach(identity, device, &mut stream_worker)?;
         }
         if config.rng {
-            builder.attach(
-                rng::identity(),
-                Box::new(Rng::default()),
-                &mut stream_worker,
-            )?;
+            let device: Box<dyn Backend> = if config.template {
+                Box::new(Held::new(None))
+            } else {
+                Box::new(Rng::default())
+            };
+            builder.attach(rng::identity(), device, &mut stream_worker)?;
         }
+        let alerts = match restored {
+            Some(state) => restore(&mut builder.transports, state)?,
+            None => Vec::new(),
+        };
         if count > 0 && vm.check_extension(Cap::ReadonlyMem) {
             add_slot(
                 vm,
@@ -187,7 +215,8 @@ impl Devices {
             )
             .map_err(VmError::Memory)?;
         }
-        let ports = Ports::new(serial(vm, &config.serial)?);
+        let registers_of = restored.and_then(|state| state.serial.as_ref());
+        let ports = Ports::new(serial(vm, &config.serial, registers_of)?);
         Ok(Self {
             bus: Arc::new(Bus {
                 transports: builder.transports,
@@ -197,7 +226,19 @@ impl Devices {
             parameters: builder.parameters,
             disk_worker,
             stream_worker,
+            dialled,
+            alerts,
         })
+    }
+
+    /// Interrupt the drivers that have something to look at. The interrupt controllers must be
+    /// restored.
+    pub(crate) fn alert(&self) {
+        for index in &self.alerts {
+            if let Some(transport) = self.bus.transports.get(*index) {
+                lock(transport).alert();
+            }
+        }
     }
 
     /// Start the devices' threads.
@@ -225,7 +266,49 @@ impl Devices {
     }
 }
 
-fn serial(vm: &VmFd, config: &SerialConfig) -> Result<Option<Serial>, VmError> {
+fn lock(transport: &Mutex<Transport>) -> MutexGuard<'_, Transport> {
+    transport.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bus {
+    /// Take the devices' state while nothing runs. `queues` are those that the workers own.
+    pub(crate) fn save(&self, queues: PausedQueues, held: bool) -> DevicesState {
+        let with = self.transports.iter().zip(queues);
+        DevicesState {
+            devices: with.map(|(one, queues)| lock(one).save(queues)).collect(),
+            serial: self.ports.serial_registers(),
+            held,
+        }
+    }
+}
+
+/// Make devices what they were. Returns those whose drivers have something to look at.
+fn restore(
+    transports: &mut [Mutex<Transport>],
+    state: &DevicesState,
+) -> Result<Vec<usize>, VmError> {
+    if transports.len() != state.devices.len() {
+        return Err(VmError::Snapshot("it has other devices"));
+    }
+    let mut alerts = Vec::new();
+    for (index, (transport, saved)) in transports.iter_mut().zip(&state.devices).enumerate() {
+        let transport = transport.get_mut().unwrap_or_else(PoisonError::into_inner);
+        transport
+            .restore(saved)
+            .map_err(|_| VmError::Snapshot("it has another device in this place"))?;
+        // An interrupt of a device that was at work may have been lost on its way.
+        if transport.has_news() || !state.held {
+            alerts.push(index);
+        }
+    }
+    Ok(alerts)
+}
+
+fn serial(
+    vm: &VmFd,
+    config: &SerialConfig,
+    registers: Option<&SerialRegisters>,
+) -> Result<Option<Serial>, VmError> {
     let output = match config {
         SerialConfig::Off => return Ok(None),
         SerialConfig::Stderr => {
@@ -250,5 +333,10 @@ fn serial(vm: &VmFd, config: &SerialConfig) -> Result<Option<Serial>, VmError> {
     let line = crate::virtio::event().map_err(VmError::setup("an interrupt"))?;
     vm.register_irqfd(&line, layout::SERIAL_IRQ)
         .map_err(VmError::kvm("KVM_IRQFD"))?;
-    Ok(Some(Serial::new(Line(line), output)))
+    match registers {
+        Some(registers) => Serial::restored(registers, Line(line), output)
+            .map(Some)
+            .ok_or(VmError::Snapshot("its serial port is no such thing")),
+        None => Ok(Some(Serial::new(Line(line), output))),
+    }
 }

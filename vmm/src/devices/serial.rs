@@ -1,9 +1,10 @@
 //! The first serial port, output only, for the guest kernel's messages.
 
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use vm_superio::Trigger;
-use vm_superio::serial::NoEvents;
+use vm_superio::serial::{NoEvents, SerialState};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes that are kept until a line ends.
@@ -70,6 +71,17 @@ impl Trigger for Line {
     }
 }
 
+/// What a port's registers hold, in pairs of a low and a high one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SerialRegisters {
+    divisor: [u8; 2],
+    interrupt: [u8; 2],
+    line: [u8; 2],
+    modem: [u8; 2],
+    scratch: u8,
+    input: Vec<u8>,
+}
+
 /// A 16550A.
 #[derive(Debug)]
 pub(crate) struct Serial(vm_superio::Serial<Line, NoEvents, Output>);
@@ -77,6 +89,41 @@ pub(crate) struct Serial(vm_superio::Serial<Line, NoEvents, Output>);
 impl Serial {
     pub(crate) fn new(line: Line, output: Output) -> Self {
         Self(vm_superio::Serial::new(line, output))
+    }
+
+    /// The registers, and what waits to be read.
+    pub(crate) fn registers(&self) -> SerialRegisters {
+        let state = self.0.state();
+        SerialRegisters {
+            divisor: [state.baud_divisor_low, state.baud_divisor_high],
+            interrupt: [state.interrupt_enable, state.interrupt_identification],
+            line: [state.line_control, state.line_status],
+            modem: [state.modem_control, state.modem_status],
+            scratch: state.scratch,
+            input: state.in_buffer,
+        }
+    }
+
+    /// A port that was saved.
+    pub(crate) fn restored(
+        registers: &SerialRegisters,
+        line: Line,
+        output: Output,
+    ) -> Option<Self> {
+        let state = SerialState {
+            baud_divisor_low: registers.divisor[0],
+            baud_divisor_high: registers.divisor[1],
+            interrupt_enable: registers.interrupt[0],
+            interrupt_identification: registers.interrupt[1],
+            line_control: registers.line[0],
+            line_status: registers.line[1],
+            modem_control: registers.modem[0],
+            modem_status: registers.modem[1],
+            scratch: registers.scratch,
+            in_buffer: registers.input.clone(),
+        };
+        let serial = vm_superio::Serial::from_state(&state, line, NoEvents, output);
+        serial.ok().map(Self)
     }
 
     pub(crate) fn read(&mut self, register: u8) -> u8 {

@@ -295,6 +295,26 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Put a file's bytes into guest memory as [`Self::map_file`] does, at the same place in all of
+    /// memory as in the file.
+    pub(crate) fn map_saved(&self, file: &File, start: u64, bytes: u64) -> Result<(), MemoryError> {
+        let mut base = 0;
+        for region in self.ram.iter() {
+            let end = base + region.len();
+            let from = start.max(base);
+            let to = start.saturating_add(bytes).min(end);
+            if from < to {
+                let address = GuestAddress(region.start_addr().0 + (from - base));
+                self.map_file(address, file, from, to - from)?;
+            }
+            base = end;
+        }
+        if start.checked_add(bytes).is_none_or(|end| end > base) {
+            return Err(MemoryError::Range { start, bytes });
+        }
+        Ok(())
+    }
+
     /// Have the host commit memory that the guest is about to touch anyway, so that it need not
     /// leave for it. Contents do not change, not even under a running guest. Whole huge pages; what
     /// is not guest memory, or what the host refuses, is left as it is.

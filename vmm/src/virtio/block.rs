@@ -1,7 +1,7 @@
 //! The block device (virtio 1.2, section 5.2): synchronous I/O between files and guest memory.
 
 use super::chain::{Buffers, Pieces};
-use super::{Activation, Backend, Identity};
+use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
 use crate::config::{DISK_FILE_ALIGN, DiskConfig};
 use crate::memory::{Iovecs, pread, pwrite};
 use std::fs::{File, OpenOptions};
@@ -420,6 +420,7 @@ impl Backend for Block {
         let Some(active) = &mut self.active else {
             return false;
         };
+        active.interrupt.config_seen();
         match Self::serve(&self.disk, active) {
             Ok(more) => more,
             Err(_) => {
@@ -428,6 +429,10 @@ impl Backend for Block {
                 false
             }
         }
+    }
+
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        self.active.as_ref().map(saved_queues)
     }
 
     fn reset(&mut self) {

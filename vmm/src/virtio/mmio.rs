@@ -4,9 +4,12 @@
 //! keeps it up to date as the driver writes. Only writes leave the guest, and of these neither
 //! notifications (an ioeventfd) nor interrupt acknowledgements need to come here.
 
-use super::{Activation, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Interrupt};
+use super::{
+    Activation, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Interrupt, SavedQueue,
+};
 use crate::memory::{GuestRam, PAGE, RegisterPages};
 use crate::worker::DeviceLink;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
@@ -34,6 +37,7 @@ const QUEUE_DRIVER: usize = 0x90;
 const QUEUE_DEVICE: usize = 0xa0;
 const SHM_LEN: usize = 0xb0;
 const SHM_BASE: usize = 0xb8;
+const CONFIG_GENERATION: usize = 0xfc;
 const CONFIG: usize = 0x100;
 
 const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"virt");
@@ -53,7 +57,7 @@ pub(crate) mod status {
 }
 
 /// What the driver has said about a queue so far.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct QueueSetup {
     size: u32,
     ready: bool,
@@ -61,6 +65,28 @@ struct QueueSetup {
     driver: u64,
     device: u64,
 }
+
+/// A device between two accesses of its driver.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DeviceState {
+    kind: u32,
+    features: u64,
+    config: Vec<u8>,
+    generation: u32,
+    status: u32,
+    interrupt_status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+    setups: Vec<QueueSetup>,
+    /// Those that the device owned.
+    queues: Option<Vec<SavedQueue>>,
+}
+
+/// A saved device is not the one that it is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Misfit;
 
 /// The driver's side of a device.
 #[derive(Debug)]
@@ -77,6 +103,7 @@ pub(crate) struct Transport {
     driver_features: u64,
     queue_sel: u32,
     queues: Vec<QueueSetup>,
+    generation: u32,
 }
 
 impl Transport {
@@ -100,6 +127,7 @@ impl Transport {
             driver_features: 0,
             queue_sel: 0,
             queues: vec![QueueSetup::default(); identity.queue_sizes.len()],
+            generation: 0,
             identity,
         };
         transport.publish_identity();
@@ -347,6 +375,99 @@ impl Transport {
         queue.set_event_idx(self.driver_features & F_EVENT_IDX != 0);
         queue.set_ready(true);
         Some(queue)
+    }
+
+    /// Take the state while no virtual CPU runs. `queues` are those that the device owns.
+    pub(crate) fn save(&self, queues: Option<Vec<SavedQueue>>) -> DeviceState {
+        DeviceState {
+            kind: self.identity.kind,
+            features: self.identity.features,
+            config: self.identity.config.clone(),
+            generation: self.generation,
+            status: self.registers.load(self.page + STATUS),
+            interrupt_status: self.registers.load(self.page + INTERRUPT_STATUS),
+            device_features_sel: self.device_features_sel,
+            driver_features_sel: self.driver_features_sel,
+            driver_features: self.driver_features,
+            queue_sel: self.queue_sel,
+            setups: self.queues.clone(),
+            queues,
+        }
+    }
+
+    /// Become a saved device, before any virtual CPU runs. It must be of the same kind with the
+    /// same features; its configuration may be another one, of which the driver then hears by
+    /// [`Self::alert`].
+    pub(crate) fn restore(&mut self, state: &DeviceState) -> Result<(), Misfit> {
+        let same = state.kind == self.identity.kind
+            && state.features == self.identity.features
+            && state.config.len() == self.identity.config.len()
+            && state.setups.len() == self.queues.len();
+        if !same || state.driver_features & !self.offered() != 0 {
+            return Err(Misfit);
+        }
+        self.status = state.status & !status::NEEDS_RESET;
+        self.device_features_sel = state.device_features_sel;
+        self.driver_features_sel = state.driver_features_sel;
+        self.driver_features = state.driver_features;
+        self.queue_sel = state.queue_sel;
+        self.queues.clone_from(&state.setups);
+        self.generation = state.generation;
+        let mut pending = state.interrupt_status & (INTERRUPT_USED | INTERRUPT_CONFIG);
+        if state.config != self.identity.config {
+            self.generation = self.generation.wrapping_add(1);
+            pending |= INTERRUPT_CONFIG;
+        }
+        self.store(CONFIG_GENERATION, self.generation);
+        self.store(INTERRUPT_STATUS, pending);
+        self.publish_features();
+        self.publish_queue();
+        self.store(STATUS, state.status);
+        match &state.queues {
+            Some(queues) if state.status & status::DRIVER_OK != 0 => self.reactivate(queues),
+            Some(_) => Err(Misfit),
+            None => Ok(()),
+        }
+    }
+
+    fn reactivate(&self, saved: &[SavedQueue]) -> Result<(), Misfit> {
+        if saved.len() != self.identity.queue_sizes.len() {
+            return Err(Misfit);
+        }
+        let mut queues = Vec::with_capacity(saved.len());
+        for (saved, max) in saved.iter().zip(self.identity.queue_sizes) {
+            let setup = QueueSetup {
+                size: saved.size.into(),
+                ready: saved.ready,
+                desc: saved.desc,
+                driver: saved.avail,
+                device: saved.used,
+            };
+            let mut queue = self.build_queue(&setup, *max).ok_or(Misfit)?;
+            queue.set_next_avail(saved.next_avail);
+            queue.set_next_used(saved.next_used);
+            queues.push(queue);
+        }
+        self.link.activate(Activation {
+            ram: self.ram.clone(),
+            queues,
+            interrupt: self.interrupt.clone(),
+        });
+        Ok(())
+    }
+
+    /// Interrupt the driver of a restored device: for an interrupt that was on its way when the VM
+    /// was saved, or because its configuration is another one. One that finds nothing to do does
+    /// no harm.
+    pub(crate) fn alert(&self) {
+        if self.status & status::DRIVER_OK != 0 {
+            self.interrupt.trigger();
+        }
+    }
+
+    /// Whether [`Self::restore`] left the driver something to look at.
+    pub(crate) fn has_news(&self) -> bool {
+        self.registers.load(self.page + INTERRUPT_STATUS) & INTERRUPT_CONFIG != 0
     }
 }
 

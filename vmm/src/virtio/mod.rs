@@ -15,6 +15,7 @@
 
 pub(crate) mod block;
 pub(crate) mod chain;
+pub(crate) mod held;
 pub(crate) mod mmio;
 pub(crate) mod rng;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub(crate) mod vsock;
 
 use crate::memory::{GuestRam, RegisterPages};
 use crate::stats::Counters;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -61,6 +63,32 @@ pub(crate) struct Activation {
     pub(crate) interrupt: Interrupt,
 }
 
+/// A queue between two requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedQueue {
+    pub(crate) ready: bool,
+    pub(crate) size: u16,
+    pub(crate) desc: u64,
+    pub(crate) avail: u64,
+    pub(crate) used: u64,
+    pub(crate) next_avail: u16,
+    pub(crate) next_used: u16,
+}
+
+/// The queues of a device that serves none of them right now.
+pub(crate) fn saved_queues(activation: &Activation) -> Vec<SavedQueue> {
+    let saved = |queue: &Queue| SavedQueue {
+        ready: queue.ready(),
+        size: queue.size(),
+        desc: queue.desc_table(),
+        avail: queue.avail_ring(),
+        used: queue.used_ring(),
+        next_avail: queue.next_avail(),
+        next_used: queue.next_used(),
+    };
+    activation.queues.iter().map(saved).collect()
+}
+
 /// The working half of a device.
 ///
 /// Calls come in this order: `activate`, any number of `notify` and `ready`, `reset`, and again.
@@ -82,6 +110,9 @@ pub(crate) trait Backend: Send + std::fmt::Debug {
     fn poll_fd(&self) -> Option<RawFd> {
         None
     }
+
+    /// The queues between two calls, if the driver is ready.
+    fn queues(&self) -> Option<Vec<SavedQueue>>;
 
     /// The driver is gone. When this returns, the device no longer touches guest memory.
     fn reset(&mut self);
@@ -125,6 +156,17 @@ impl Interrupt {
     pub(crate) fn used(&self, ram: &GuestRam, queue: &mut Queue) {
         if queue.needs_notification(ram).unwrap_or(true) {
             self.trigger();
+        }
+    }
+
+    /// A driver that asks for something has seen what configuration there is.
+    pub(crate) fn config_seen(&self) {
+        let changed = mmio::INTERRUPT_CONFIG.to_le();
+        let pending = self.registers.register(self.page + mmio::INTERRUPT_STATUS);
+        if let Some(pending) = pending
+            && pending.load(std::sync::atomic::Ordering::Relaxed) & changed != 0
+        {
+            pending.fetch_and(!changed, std::sync::atomic::Ordering::AcqRel);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The entropy device (virtio 1.2, section 5.4).
 
 use super::chain::Buffers;
-use super::{Activation, Backend, Identity};
+use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
 use virtio_queue::{QueueOwnedT, QueueT};
 
 const KIND: u32 = 4;
@@ -70,6 +70,10 @@ impl Backend for Rng {
             active.interrupt.used(ram, queue);
         }
         false
+    }
+
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        self.active.as_ref().map(saved_queues)
     }
 
     fn reset(&mut self) {

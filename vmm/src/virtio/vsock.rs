@@ -1,39 +1,74 @@
 //! The socket device (virtio 1.2, section 5.10): [`VsockCore`] behind this VMM's transport.
 
-use super::{Activation, Backend, Identity};
+use super::chain::Buffers;
+use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
 use crate::config::VsockConfig;
 use crate::vsock::{QueueBroken, VsockCore};
 use std::io;
 use std::os::fd::RawFd;
-use virtio_queue::QueueT;
+use virtio_queue::{QueueOwnedT, QueueT};
 
 /// Device type.
 const KIND: u32 = 19;
 /// Largest sizes of the queues: packets to the guest, packets from it, events.
 const QUEUE_SIZES: &[u16] = &[128, 128, 16];
 
+/// Index of the queue of packets from the guest.
+pub(crate) const TRANSMIT: usize = 1;
+
+/// What the driver sees.
+pub(crate) fn identity(guest_cid: u32) -> Identity {
+    Identity {
+        kind: KIND,
+        features: 0,
+        queue_sizes: QUEUE_SIZES,
+        config: u64::from(guest_cid).to_le_bytes().to_vec(),
+    }
+}
+
 /// A vsock device of this VMM.
 #[derive(Debug)]
 pub(crate) struct Vsock {
     core: VsockCore,
     active: Option<Activation>,
+    /// The guest has streams that this device does not know, and must hear so.
+    must_reset_streams: bool,
 }
+
+/// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET` (virtio 1.2, section 5.10.6.7): every stream is over.
+const EVENT_TRANSPORT_RESET: u32 = 0;
 
 impl Vsock {
     pub(crate) fn new(config: &VsockConfig) -> io::Result<Self> {
         Ok(Self {
             core: VsockCore::new(config.guest_cid.into(), &config.uds_path)?,
             active: None,
+            must_reset_streams: false,
         })
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        Identity {
-            kind: KIND,
-            features: 0,
-            queue_sizes: QUEUE_SIZES,
-            config: self.core.guest_cid().to_le_bytes().to_vec(),
-        }
+    /// The device of a guest that ran before, elsewhere, with streams open.
+    pub(crate) const fn resets_streams(mut self) -> Self {
+        self.must_reset_streams = true;
+        self
+    }
+
+    /// Tell the guest that its streams are over, as soon as it has a buffer for that.
+    fn reset_streams(active: &mut Activation) -> Result<bool, QueueBroken> {
+        let Some(events) = active.queues.get_mut(2).filter(|queue| queue.ready()) else {
+            return Ok(false);
+        };
+        let Some(mut chain) = events.iter(&active.ram)?.next() else {
+            return Ok(false);
+        };
+        let mut buffers = Buffers::new();
+        let event = EVENT_TRANSPORT_RESET.to_le_bytes();
+        let told =
+            buffers.fill(&mut chain, &active.ram).is_ok() && buffers.writable.write(0, &event);
+        let written = if told { event.len() as u32 } else { 0 };
+        events.add_used(&active.ram, chain.head_index(), written)?;
+        active.interrupt.trigger();
+        Ok(told)
     }
 
     /// Move packets both ways. True: there are more.
@@ -61,7 +96,15 @@ impl Backend for Vsock {
         let Some(active) = &mut self.active else {
             return false;
         };
-        match Self::serve(&mut self.core, active) {
+        let reset = match self.must_reset_streams {
+            true => Self::reset_streams(active),
+            false => Ok(false),
+        };
+        let served = reset.and_then(|told| {
+            self.must_reset_streams &= !told;
+            Self::serve(&mut self.core, active)
+        });
+        match served {
             Ok(more) => more,
             Err(QueueBroken) => {
                 active.interrupt.needs_reset();
@@ -84,8 +127,13 @@ impl Backend for Vsock {
         Some(self.core.epoll_fd())
     }
 
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        self.active.as_ref().map(saved_queues)
+    }
+
     fn reset(&mut self) {
         self.active = None;
+        self.must_reset_streams = false;
         self.core.reset();
     }
 }

@@ -8,6 +8,7 @@ use crate::boot::{self, Copies, LoadError, Placement};
 use crate::config::VmShape;
 use crate::error::VmError;
 use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::snapshot::{Snapshot, VmState};
 use crate::vcpu::Vcpu;
 use kvm_ioctls::{Kvm, VmFd};
 use std::path::Path;
@@ -30,10 +31,21 @@ pub(super) struct Parts {
     pub(super) memory: GuestMemory,
     /// The first memory slot that is free.
     pub(super) next_slot: u32,
-    /// Ranges that every guest soon touches.
-    pub(super) first_touched: Vec<(u64, u64)>,
-    /// Where the initramfs is, and its length.
-    pub(super) initramfs: Option<(GuestAddress, u64)>,
+    pub(super) contents: Contents,
+}
+
+/// What is in the memory.
+#[derive(Debug)]
+pub(super) enum Contents {
+    /// A kernel that is to boot.
+    Kernel {
+        /// Ranges that every guest soon touches.
+        first_touched: Vec<(u64, u64)>,
+        /// Where the initramfs is, and its length.
+        initramfs: Option<(GuestAddress, u64)>,
+    },
+    /// A guest that ran before; its virtual CPUs have everything back but the time.
+    Guest(Box<VmState>),
 }
 
 impl Foundation {
@@ -96,14 +108,60 @@ impl Foundation {
             HugePages::Never => Vec::new(),
         };
         let parts = Parts {
-            first_touched,
             vcpus,
             vm,
             memory,
             next_slot,
-            initramfs,
+            contents: Contents::Kernel {
+                first_touched,
+                initramfs,
+            },
         };
         Ok(Self { shape, parts })
+    }
+
+    /// Lay it with what a snapshot holds in place of a kernel. Of the shape only virtual CPUs and
+    /// memory matter; its files are what a caller would boot otherwise.
+    ///
+    /// # Errors
+    /// See [`VmError`]. Nothing is left behind then.
+    pub fn restore(shape: VmShape, snapshot: Snapshot) -> Result<Self, VmError> {
+        if snapshot.vcpus() != shape.vcpus || snapshot.memory() != shape.memory {
+            return Err(VmError::Snapshot("it has another shape"));
+        }
+        let ranges = arch::layout::ram_ranges(shape.memory.bytes());
+        let memory = GuestMemory::new(&ranges, HugePages::of_host()).map_err(VmError::Memory)?;
+        for extent in &snapshot.extents {
+            memory
+                .map_saved(&snapshot.memory, extent.start, extent.bytes)
+                .map_err(VmError::Memory)?;
+        }
+        let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
+        if !arch::can_restore(&kvm) {
+            return Err(VmError::Snapshot("this host's KVM cannot restore any"));
+        }
+        let (vm, next_slot) = empty_machine(&kvm, &memory)?;
+        let vcpus = (0..shape.vcpus.get())
+            .map(|index| Vcpu::new(&vm, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (vcpu, state) in vcpus.iter().zip(&snapshot.state.vcpus) {
+            arch::restore_vcpu(state, vcpu.fd())?;
+        }
+        arch::restore_chips(&snapshot.state.machine, &vm)?;
+        let parts = Parts {
+            vcpus,
+            vm,
+            memory,
+            next_slot,
+            contents: Contents::Guest(Box::new(snapshot.state)),
+        };
+        Ok(Self { shape, parts })
+    }
+
+    /// Whether it is a guest that ran before.
+    #[must_use]
+    pub const fn is_restored(&self) -> bool {
+        matches!(self.parts.contents, Contents::Guest(_))
     }
 
     /// What it was made for.
@@ -123,9 +181,7 @@ fn machine(
     entry: GuestAddress,
 ) -> Result<(Vec<Vcpu>, Arc<VmFd>, u32), VmError> {
     let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
-    let vm = Arc::new(create_vm(&kvm)?);
-    let next_slot = add_ram_slots(&vm, memory).map_err(VmError::Memory)?;
-    arch::create_irqchip(&vm)?;
+    let (vm, next_slot) = empty_machine(&kvm, memory)?;
     let count = shape.vcpus.get();
     let model = arch::CpuModel::new(&kvm, count)?;
     let mut vcpus = Vec::with_capacity(count.into());
@@ -136,6 +192,14 @@ fn machine(
         vcpus.push(vcpu);
     }
     Ok((vcpus, vm, next_slot))
+}
+
+/// A VM with memory and interrupt controllers, and the first free slot.
+fn empty_machine(kvm: &Kvm, memory: &GuestMemory) -> Result<(Arc<VmFd>, u32), VmError> {
+    let vm = Arc::new(create_vm(kvm)?);
+    let next_slot = add_ram_slots(&vm, memory).map_err(VmError::Memory)?;
+    arch::create_irqchip(&vm)?;
+    Ok((vm, next_slot))
 }
 
 /// Creating a VM fails with EINTR when a signal arrives meanwhile.

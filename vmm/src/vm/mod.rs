@@ -2,9 +2,11 @@
 
 mod ending;
 mod foundation;
+mod pause;
 
 pub(crate) use ending::Ending;
 pub use foundation::Foundation;
+pub use pause::SaveError;
 
 use crate::arch;
 use crate::config::{MAX_CMDLINE_BYTES, SerialConfig, VmConfig};
@@ -12,14 +14,16 @@ use crate::devices::{Bus, Devices};
 use crate::error::VmError;
 use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
+use crate::snapshot::VmState;
 use crate::stats::{Counters, resident_bytes};
 use crate::vcpu::{Vcpu, VcpuThread};
-use crate::worker::WorkerThread;
-use foundation::Parts;
+use crate::worker::{PausedQueues, WorkerThread};
+use foundation::{Contents, Parts};
 use kvm_ioctls::VmFd;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use vmm_sys_util::eventfd::EventFd;
 
 /// A VM that is built and has not run an instruction yet.
 #[derive(Debug)]
@@ -30,6 +34,9 @@ pub struct Vm {
     vm: Arc<VmFd>,
     memory: GuestMemory,
     first_touched: Vec<(u64, u64)>,
+    /// Of a guest that ran before.
+    restored: Option<Box<VmState>>,
+    template: bool,
     counters: Arc<Counters>,
 }
 
@@ -44,7 +51,8 @@ impl Vm {
     }
 
     /// Build a VM on what was prepared. If that has another shape than the configuration's, it is
-    /// of no use, and another one is made.
+    /// of no use, and another one is made. What was restored needs the devices that were saved, in
+    /// their order; what is behind them is the configuration's, and its command line is not used.
     ///
     /// # Errors
     /// See [`VmError`]. Nothing is left behind then.
@@ -53,30 +61,46 @@ impl Vm {
             drop(foundation);
             return Self::new(config);
         }
-        config.check().map_err(VmError::Config)?;
+        config
+            .check_with(config.template || foundation.is_restored())
+            .map_err(VmError::Config)?;
         let Parts {
             vcpus,
             vm,
             memory,
             next_slot,
-            first_touched,
-            initramfs,
+            contents,
         } = foundation.into_parts();
         let counters = Arc::new(Counters::default());
-        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters)?;
-        let cmdline = command_line(&config, &devices.parameters)?;
-        let info = arch::BootInfo {
-            cmdline: &cmdline,
-            initramfs,
-            vcpus: config.shape.vcpus.get(),
+        let saved = match &contents {
+            Contents::Guest(state) => Some(&state.devices),
+            Contents::Kernel { .. } => None,
         };
-        arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
+        let devices = Devices::new(&vm, &memory, &config, next_slot, &counters, saved)?;
+        let (first_touched, restored) = match contents {
+            Contents::Guest(state) => (Vec::new(), Some(state)),
+            Contents::Kernel {
+                first_touched,
+                initramfs,
+            } => {
+                let cmdline = command_line(&config, &devices.parameters)?;
+                let info = arch::BootInfo {
+                    cmdline: &cmdline,
+                    initramfs,
+                    vcpus: config.shape.vcpus.get(),
+                };
+                arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
+                (first_touched, None)
+            }
+        };
         Ok(Self {
             vcpus,
             devices,
             vm,
             memory,
             first_touched,
+            restored,
+            template: config.template,
             counters,
         })
     }
@@ -89,10 +113,19 @@ impl Vm {
         let ending = Arc::new(Ending::new().map_err(VmError::setup("the end's event"))?);
         let bus = Arc::clone(&self.devices.bus);
         let registers = Arc::clone(&self.devices.registers);
+        let dialled = Arc::clone(&self.devices.dialled);
+        if let Some(state) = self.restored {
+            self.devices.alert();
+            let vcpus = self.vcpus.iter().map(Vcpu::fd);
+            arch::restore_time(&self.vm, &state.machine, &state.vcpus, vcpus)?;
+        }
         let mut running = RunningVm {
             vcpus: Vec::with_capacity(self.vcpus.len()),
             workers: self.devices.start(&self.counters, &ending)?,
-            _bus: Arc::clone(&bus),
+            bus: Arc::clone(&bus),
+            dialled,
+            held: self.template,
+            paused: None,
             vm: self.vm,
             _registers: registers,
             memory: self.memory,
@@ -121,7 +154,12 @@ pub struct RunningVm {
     // NOTE: fields are dropped in order: threads, what they use, the VM, its memory.
     vcpus: Vec<VcpuThread>,
     workers: Vec<WorkerThread>,
-    _bus: Arc<Bus>,
+    bus: Arc<Bus>,
+    dialled: Arc<EventFd>,
+    /// Its devices answer nothing.
+    held: bool,
+    /// The queues of all devices, while it is paused.
+    paused: Option<PausedQueues>,
     vm: Arc<VmFd>,
     _registers: Arc<crate::memory::RegisterPages>,
     memory: GuestMemory,

@@ -11,10 +11,15 @@ mod cpuid;
 pub(crate) mod layout;
 mod mptable;
 pub(crate) mod ports;
+mod state;
 mod vcpu;
 
 pub(crate) use boot_params::{BootInfo, write_boot};
 pub(crate) use cpuid::CpuModel;
+pub(crate) use state::{
+    MachineState, VcpuState, can_restore, restore_chips, restore_time, restore_vcpu, save_machine,
+    save_vcpu, state_msrs,
+};
 pub(crate) use vcpu::{instruction_pointer, setup_vcpu};
 
 use crate::error::VmError;

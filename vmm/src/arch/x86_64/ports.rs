@@ -17,7 +17,7 @@
 //! the I/O APIC: an orderly restart masks every pin first, a panic restarts with interrupts as they
 //! were.
 
-use crate::devices::serial::Serial;
+use crate::devices::serial::{Serial, SerialRegisters};
 use crate::outcome::Outcome;
 use std::sync::{Mutex, PoisonError};
 
@@ -44,6 +44,13 @@ impl Ports {
         Self {
             serial: serial.map(Mutex::new),
         }
+    }
+
+    /// What the serial port holds, if there is one.
+    pub(crate) fn serial_registers(&self) -> Option<SerialRegisters> {
+        let serial = self.serial.as_ref()?;
+        let serial = serial.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(serial.registers())
     }
 
     /// The guest reads. Wide and repeated reads take the port's bytes one after the other.

@@ -25,6 +25,9 @@ impl Backend for Probe {
     fn notify(&mut self) -> bool {
         false
     }
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        None
+    }
     fn reset(&mut self) {
         self.0.resets.fetch_add(1, Ordering::SeqCst);
     }

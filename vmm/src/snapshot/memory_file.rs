@@ -1,0 +1,89 @@
+//! Guest memory as a sparse file, and which file it is.
+
+use crate::memory::{GuestMemory, HUGE_PAGE, PAGE};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+
+/// A run of memory, in bytes from the beginning of all memory (not of the address space), that is
+/// not all zero. Whole huge pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extent {
+    pub(crate) start: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What tells a file from any other, and from itself after a change: nobody can write to a file
+/// without changing the time of its last change of state, nor set that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            // The device's number may be another one after the next start of the host.
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Write what is not zero, page by page, and tell where that is.
+pub(super) fn write(file: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>> {
+    file.set_len(memory.bytes())?;
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut block = vec![0u8; HUGE_PAGE];
+    let mut base = 0;
+    for region in memory.ram().iter() {
+        let mut at = 0;
+        while at < region.len() {
+            let len = (region.len() - at).min(HUGE_PAGE as u64);
+            let block = &mut block[..usize::try_from(len).unwrap_or(HUGE_PAGE)];
+            let slice = region
+                .get_slice(MemoryRegionAddress(at), block.len())
+                .map_err(io::Error::other)?;
+            slice.copy_to(block);
+            if write_block(file, block, base + at)? {
+                match extents.last_mut() {
+                    Some(last) if last.start + last.bytes == base + at => last.bytes += len,
+                    _ => extents.push(Extent {
+                        start: base + at,
+                        bytes: len,
+                    }),
+                }
+            }
+            at += len;
+        }
+        base += region.len();
+    }
+    Ok(extents)
+}
+
+/// Write the runs of pages of a block that are not zero; whether there were any.
+fn write_block(file: &File, block: &[u8], offset: u64) -> io::Result<bool> {
+    let page = PAGE as usize;
+    let is_zero = |index: usize| block[index * page..][..page].iter().all(|byte| *byte == 0);
+    let pages = block.len() / page;
+    let (mut at, mut any) = (0, false);
+    while at < pages {
+        if is_zero(at) {
+            at += 1;
+            continue;
+        }
+        let end = (at..pages).find(|index| is_zero(*index)).unwrap_or(pages);
+        file.write_all_at(&block[at * page..end * page], offset + (at * page) as u64)?;
+        any = true;
+        at = end;
+    }
+    Ok(any)
+}

@@ -1,0 +1,216 @@
+//! Snapshots: a VM that stands still, as two files of a directory.
+//!
+//! `memory` is the guest's memory, sparse, each byte at its place; `state` is everything else in
+//! an envelope (see [`seal`]) that is authenticated with the data directory's key. The state
+//! names the memory file by inode, size and times of change: who writes to it, by whatever means,
+//! makes the snapshot one that is refused. Both files are readable by their owner alone.
+//!
+//! A snapshot is refused on another kernel, another kind of processor and by another version of
+//! this program; [`Origin`] is for what else the caller wants to be the same.
+
+mod host;
+mod memory_file;
+mod seal;
+
+pub use host::host_identity;
+pub use seal::{SealError, SnapshotKey};
+
+pub(crate) use memory_file::Extent;
+
+use crate::arch::{MachineState, VcpuState};
+use crate::config::{ConfigError, MemorySize, VcpuCount};
+use crate::devices::DevicesState;
+use crate::memory::GuestMemory;
+use memory_file::Stamp;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const STATE: &str = "state";
+const MEMORY: &str = "memory";
+
+/// What a snapshot was made from, in the caller's own terms: a digest of them.
+pub type Origin = [u8; 32];
+
+/// Why there is no snapshot, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A file cannot be made, written, read or opened.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It belongs to somebody else, or others may read it.
+    #[error("{} is not private to this user", .0.display())]
+    NotPrivate(PathBuf),
+    /// The state file's envelope is broken.
+    #[error("the state file is refused")]
+    Seal(#[source] SealError),
+    /// The state file's contents make no sense, although they are what was written.
+    #[error("the state file cannot be understood")]
+    Body(#[source] postcard::Error),
+    /// It was made on another kernel or processor, or by another version of this program.
+    #[error("it was made on another kernel or processor, or by another version")]
+    OtherHost,
+    /// It was made from something else.
+    #[error("it was made from something else")]
+    OtherOrigin,
+    /// The memory file is not the one that was saved.
+    #[error("the memory file was changed since it was saved")]
+    MemoryChanged,
+    /// The numbers in it are no VM's.
+    #[error("it is of an impossible virtual machine")]
+    Shape(#[source] ConfigError),
+}
+
+/// A VM that stands still, without its memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VmState {
+    pub(crate) memory_mib: u32,
+    pub(crate) vcpus: Vec<VcpuState>,
+    pub(crate) machine: MachineState,
+    pub(crate) devices: DevicesState,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Body {
+    host: String,
+    origin: Origin,
+    memory: Stamp,
+    extents: Vec<Extent>,
+    state: VmState,
+}
+
+fn file_error(path: &Path) -> impl Fn(io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError::File {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn create(path: &Path) -> Result<File, SnapshotError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(file_error(path))
+}
+
+/// Write a snapshot into an empty directory, and have both files on the disk.
+pub(crate) fn write(
+    dir: &Path,
+    state: VmState,
+    memory: &GuestMemory,
+    key: &SnapshotKey,
+    origin: Origin,
+) -> Result<(), SnapshotError> {
+    let path = dir.join(MEMORY);
+    let file = create(&path)?;
+    let extents = memory_file::write(&file, memory).map_err(file_error(&path))?;
+    file.sync_all().map_err(file_error(&path))?;
+    let memory = Stamp::of(&file).map_err(file_error(&path))?;
+    let path = dir.join(STATE);
+    let host = host_identity().map_err(file_error(&path))?;
+    let body = Body {
+        host,
+        origin,
+        memory,
+        extents,
+        state,
+    };
+    let body = postcard::to_allocvec(&body).map_err(SnapshotError::Body)?;
+    let sealed = seal::seal(&body, key).map_err(SnapshotError::Seal)?;
+    let mut file = create(&path)?;
+    file.write_all(&sealed).map_err(file_error(&path))?;
+    file.sync_all().map_err(file_error(&path))
+}
+
+/// A snapshot that was opened and found to be whole, ours and of this host.
+#[derive(Debug)]
+pub struct Snapshot {
+    vcpus: VcpuCount,
+    memory_size: MemorySize,
+    pub(crate) state: VmState,
+    pub(crate) memory: File,
+    pub(crate) extents: Vec<Extent>,
+}
+
+impl Snapshot {
+    /// Open the snapshot in a directory.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: it is not used then.
+    pub fn open(dir: &Path, key: &SnapshotKey, origin: &Origin) -> Result<Self, SnapshotError> {
+        let path = dir.join(STATE);
+        let mut file = open_private(&path)?;
+        let mut sealed = Vec::new();
+        let limit = seal::MAX_LEN as u64 + 1;
+        Read::by_ref(&mut file)
+            .take(limit)
+            .read_to_end(&mut sealed)
+            .map_err(file_error(&path))?;
+        let body = seal::unseal(&sealed, key).map_err(SnapshotError::Seal)?;
+        let body: Body = postcard::from_bytes(body).map_err(SnapshotError::Body)?;
+        if body.host != host_identity().map_err(file_error(&path))? {
+            return Err(SnapshotError::OtherHost);
+        }
+        if body.origin != *origin {
+            return Err(SnapshotError::OtherOrigin);
+        }
+        let vcpus = u8::try_from(body.state.vcpus.len()).unwrap_or(u8::MAX);
+        let vcpus = VcpuCount::new(vcpus).map_err(SnapshotError::Shape)?;
+        let memory_size =
+            MemorySize::from_mib(body.state.memory_mib).map_err(SnapshotError::Shape)?;
+        let path = dir.join(MEMORY);
+        let memory = open_private(&path)?;
+        if Stamp::of(&memory).map_err(file_error(&path))? != body.memory {
+            return Err(SnapshotError::MemoryChanged);
+        }
+        Ok(Self {
+            vcpus,
+            memory_size,
+            state: body.state,
+            memory,
+            extents: body.extents,
+        })
+    }
+
+    /// Its number of virtual CPUs.
+    #[must_use]
+    pub const fn vcpus(&self) -> VcpuCount {
+        self.vcpus
+    }
+
+    /// Its memory's size.
+    #[must_use]
+    pub const fn memory(&self) -> MemorySize {
+        self.memory_size
+    }
+}
+
+/// Open a file that nobody else could have written or read.
+fn open_private(path: &Path) -> Result<File, SnapshotError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(file_error(path))?;
+    let metadata = file.metadata().map_err(file_error(path))?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if !metadata.is_file() || metadata.mode() & 0o077 != 0 || !own {
+        return Err(SnapshotError::NotPrivate(path.to_owned()));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;
