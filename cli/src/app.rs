@@ -10,6 +10,7 @@ use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs};
 use crate::inspect::Kind;
 use crate::run_args::RunArgs;
 use clap::{Args, Parser, Subcommand};
+use hullbox_engine::plan::units::{Bytes, NanoCpus};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     /// Commands on the whole installation
     #[command(subcommand)]
     System(SystemCommand),
+    /// Guests that were booted once, for others to begin where they are ready
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// The helper machine, for hosts whose KVM cannot run a guest
     #[command(subcommand)]
     Machine(MachineCommand),
@@ -179,6 +183,55 @@ pub(crate) enum SystemCommand {
     Events(EventsArgs),
     /// Show this installation: directories, images, containers
     Info(FormatArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Make the template of a size of guest
+    #[command(after_help = "Example:\n  hullbox template build --cpus 1 -m 128m")]
+    Build(TemplateBuildArgs),
+    /// List templates
+    #[command(alias = "list")]
+    Ls(TemplateLsArgs),
+    /// Remove templates
+    #[command(alias = "remove")]
+    Rm(TemplateRmArgs),
+    /// Remove the templates that no guest can begin at any more
+    Prune(TemplatePruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateBuildArgs {
+    /// Number of CPUs, as for `run`
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<NanoCpus>,
+    /// Memory, as for `run`
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<Bytes>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateLsArgs {
+    /// Show only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateRmArgs {
+    /// Ids, or what they begin with
+    #[arg(value_name = "TEMPLATE", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplatePruneArgs {
+    /// All of them
+    #[arg(short, long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Subcommand)]

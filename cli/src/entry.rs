@@ -5,7 +5,7 @@ use crate::failure::{Failure, report};
 use crate::inspect::Kind;
 use crate::{
     completions, containers, exec, files, forward, housekeeping, image_store, images, inspect,
-    lifecycle, logs, run, system, usage, watch,
+    lifecycle, logs, run, system, templates, usage, watch,
 };
 use hullbox_engine::timing::Timing;
 use hullbox_engine::{machine, monitor};
@@ -17,6 +17,7 @@ pub(crate) fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some(monitor::ENTRY) => return monitor_main(),
+        Some(hullbox_engine::templates::ENTRY) => return template_main(&args[2..]),
         Some(files::STAT) => return hidden_stat(&args),
         Some(machine::HIDDEN_COMMAND) => return machine::hidden(&args[2..]),
         _ => {}
@@ -44,6 +45,13 @@ fn monitor_main() -> ExitCode {
     match monitor::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&Failure::of("the monitor failed", &error)),
+    }
+}
+
+fn template_main(arguments: &[OsString]) -> ExitCode {
+    match hullbox_engine::templates::main(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&Failure::of("cannot make a template", &error)),
     }
 }
 
@@ -88,6 +96,7 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::System(SystemCommand::Df(args)) => housekeeping::df(&args),
         Command::System(SystemCommand::Check(args)) => return housekeeping::check(&args),
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
+        Command::Template(command) => templates::template(&command),
         Command::Machine(command) => return system::machine(command),
         Command::Doctor(args) => return system::doctor(&args),
         Command::Version(args) => system::version(&args),

@@ -5,7 +5,7 @@ use hullbox_engine::monitor::control::{self, Answer};
 use hullbox_protocol::{Frame, TerminalSize};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
 use rustix::termios::isatty;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How it went.
@@ -24,6 +24,8 @@ pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint,
     let (mut started, mut answer) = (false, None);
     let mut observe = |frame: &Frame| match frame {
         Frame::Started { .. } => started = true,
+        // No guest's word comes as this: it is the monitor's own.
+        Frame::Log(text) => warn(text),
         Frame::Local(_) => answer = control::from_frame(frame),
         _ => {}
     };
@@ -38,6 +40,12 @@ pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint,
         answer,
         output,
     })
+}
+
+/// One line on standard error.
+fn warn(text: &str) {
+    // Nobody to tell of failing to warn.
+    let _ = io::stderr().write_all(format!("hullbox: warning: {text}\n").as_bytes());
 }
 
 impl Joint {

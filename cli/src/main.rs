@@ -28,6 +28,7 @@ mod run;
 mod run_args;
 mod system;
 mod template;
+mod templates;
 mod text;
 mod usage;
 mod watch;

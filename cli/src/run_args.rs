@@ -62,6 +62,9 @@ pub(crate) struct RunArgs {
         value_name = "vm|container"
     )]
     pub(crate) isolation: IsolationArg,
+    /// Boot its guest, even if there is a template to begin at
+    #[arg(long)]
+    cold: bool,
     /// Name the container
     #[arg(long)]
     name: Option<String>,
@@ -298,6 +301,7 @@ impl RunArgs {
         let health = self.health.check()?;
         let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
         let request = RunRequest {
+            cold: self.cold,
             isolation: match self.isolation {
                 IsolationArg::Vm => Isolation::Vm,
                 IsolationArg::Container => Isolation::Container,

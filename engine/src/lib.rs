@@ -12,5 +12,6 @@ pub mod paths;
 pub mod plan;
 pub mod state;
 pub mod sys;
+pub mod templates;
 pub mod timing;
 pub mod vm;

@@ -6,6 +6,7 @@ use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::paths::Roots;
 use crate::plan::{self, GuestSize, HostFacts};
 use crate::state::{self, LifeLock, NewContainer, Record, StateError};
+use crate::templates::Policy;
 use crate::timing::Timing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ impl Launch {
     ) -> Result<Self, ContainerError> {
         let id = order.new_id()?;
         let guest = plan::guest_size(&order.request, HostFacts::probe());
-        Self::spawn(roots, id, guest, debug, timing)
+        let templates = Policy::of(order.request.cold)?;
+        Self::spawn(roots, id, (guest, templates), debug, timing)
     }
 
     /// Starts a monitor for this container, and lets it prepare itself.
@@ -55,13 +57,15 @@ impl Launch {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
         });
-        Self::spawn(roots, record.id.clone(), guest, debug, timing)
+        let templates = Policy::of(spec.cold)?;
+        let id = record.id.clone();
+        Self::spawn(roots, id, (guest, templates), debug, timing)
     }
 
     fn spawn(
         roots: &Roots,
         id: String,
-        guest: Option<GuestSize>,
+        (guest, templates): (Option<GuestSize>, Policy),
         debug: bool,
         timing: Timing,
     ) -> Result<Self, ContainerError> {
@@ -70,6 +74,7 @@ impl Launch {
         let prospect = monitor::Prospect {
             guest,
             data: roots.data.clone(),
+            templates,
             timing,
         };
         let monitor = monitor::spawn(&id, &lock, &prospect, debug || timing.is_on())?;

@@ -25,6 +25,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
+    /// The environment says something unknown.
+    #[error(transparent)]
+    Templates(#[from] crate::templates::PolicyError),
     /// The data or runtime directory.
     #[error(transparent)]
     Path(#[from] PathError),

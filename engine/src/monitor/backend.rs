@@ -28,6 +28,11 @@ pub(crate) trait Backend {
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
 
+    /// What whoever started it should hear, once.
+    fn warning(&mut self) -> Option<String> {
+        None
+    }
+
     /// What it costs, seen from outside; `None` where the workload's side knows all.
     fn usage(&self) -> Option<VmUsage> {
         None

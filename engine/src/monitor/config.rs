@@ -4,6 +4,7 @@ use crate::bundle::Bundle;
 use crate::paths::Roots;
 use crate::plan::GuestSize;
 use crate::plan::life::Life;
+use crate::templates::Policy;
 use crate::timing::Timing;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Prospect {
     pub guest: Option<GuestSize>,
     /// The data directory.
     pub data: PathBuf,
+    /// Whether the guest may begin at a template.
+    pub templates: Policy,
     /// Show what takes how long on standard error.
     pub timing: Timing,
 }

@@ -32,6 +32,8 @@ mod waiting;
 
 pub(crate) use backend::{Backend, Link};
 
+pub(crate) use serve::chain;
+
 pub use config::{Config, Mode, Prospect};
 pub use serve::main;
 pub use spawn::{Monitor, SpawnError, Waiting, spawn};

@@ -13,11 +13,12 @@ use super::rules::Ending;
 use super::waiting::{self, GOOD_RUN};
 use crate::bundle::{Bundle, Isolation};
 use crate::machine;
+use crate::plan::GuestSize;
 use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
-use crate::vm;
+use crate::templates::{self, Policy};
+use crate::vm::{self, Ahead};
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
-use hullbox_vmm::Foundation;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::error::Error;
@@ -47,10 +48,10 @@ pub fn main() -> io::Result<()> {
     };
     // While a container runs here, no helper machine takes the data directory.
     let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
-    // Whatever goes wrong here goes wrong once more, and is told, when the guest is to start.
-    let ahead = prospect
-        .guest
-        .and_then(|size| vm::prepare(size, &prospect.data).ok());
+    let (size, templates) = (prospect.guest, prospect.templates);
+    let ahead = size.map(|size| vm::prepare(size, &prospect.data, templates));
+    let ahead = ahead.unwrap_or_default();
+    let missed = size.filter(|_| templates == Policy::Auto && ahead.found_no_template());
     prospect.timing.mark("monitor has prepared");
     let Some(config) = receive::<Config>(&orders)? else {
         return Ok(());
@@ -64,11 +65,16 @@ pub fn main() -> io::Result<()> {
         config,
         signals,
         lock,
+        templates,
     };
     let recorded = match life.config.mode {
         Mode::Errand => life.errand(vec![client], ahead),
         _ => life.live(vec![client], ahead),
     };
+    if let Some(size) = missed {
+        // For the next one. If it cannot be, that one boots, too.
+        let _ = templates::build_in_background(size, &prospect.data);
+    }
     drop(direct);
     recorded
 }
@@ -102,6 +108,7 @@ struct Life {
     control: Option<UnixListener>,
     signals: OwnedFd,
     lock: OwnedFd,
+    templates: Policy,
 }
 
 /// One run of the workload, and what it left.
@@ -114,7 +121,8 @@ struct Ran {
 
 impl Life {
     /// Runs the workload, and again where the restart policy says so, and records how it ended.
-    fn live(self, mut clients: Vec<Client>, mut ahead: Option<Foundation>) -> io::Result<()> {
+    fn live(self, mut clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
+        let mut ahead = Some(ahead);
         let config = &self.config;
         let timing = config.timing;
         let id = config.bundle.id.as_str();
@@ -183,8 +191,8 @@ impl Life {
     }
 
     /// Runs something else in the container's place, of which nothing is recorded.
-    fn errand(self, clients: Vec<Client>, ahead: Option<Foundation>) -> io::Result<()> {
-        let started = self.start(&self.config.bundle, ahead);
+    fn errand(self, clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
+        let started = self.start(&self.config.bundle, Some(ahead));
         let restart = Cell::default();
         let ran = self.run(started, clients, &mut Nothing, &restart)?;
         let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
@@ -205,7 +213,7 @@ impl Life {
     fn start(
         &self,
         bundle: &Bundle,
-        ahead: Option<Foundation>,
+        ahead: Option<Ahead>,
     ) -> Result<(Box<dyn Backend>, Bundle), Failure> {
         let failure = |error: &dyn Error| Failure {
             kind: FailureKind::Setup,
@@ -221,6 +229,12 @@ impl Life {
             Isolation::Vm => {
                 let (debug, timing) = (self.config.debug, self.config.timing);
                 let data = &self.config.data;
+                let size = GuestSize {
+                    vcpus: bundle.vcpus,
+                    memory_mib: bundle.memory_mib,
+                };
+                // A second run begins like the first.
+                let ahead = ahead.unwrap_or_else(|| vm::prepare(size, data, self.templates));
                 let guest = vm::Guest::start(&mut bundle, data, ahead, debug, timing);
                 Box::new(guest.map_err(|error| failure(&error))?)
             }
@@ -235,7 +249,7 @@ impl Life {
     fn run(
         &self,
         started: Result<(Box<dyn Backend>, Bundle), Failure>,
-        clients: Vec<Client>,
+        mut clients: Vec<Client>,
         observer: &mut dyn Observer,
         restart: &Cell<crate::plan::life::Restart>,
     ) -> io::Result<Ran> {
@@ -250,6 +264,12 @@ impl Life {
                 });
             }
         };
+        if let Some(warning) = backend.warning() {
+            for client in &mut clients {
+                // One that cannot be told sees its connection end.
+                let _ = client.connection.send(&Frame::Log(warning.clone()));
+            }
+        }
         let config = &self.config;
         let life = &config.life;
         // What somebody who is there reads and nobody could read later is not kept.
@@ -408,7 +428,7 @@ fn catch_signals() -> io::Result<OwnedFd> {
 }
 
 /// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -229,6 +229,7 @@ pub fn plan(
         entrypoint,
         cmd,
         life,
+        cold: request.cold,
         auto_remove: request.auto_remove,
         labels: image
             .labels

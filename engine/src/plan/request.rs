@@ -72,6 +72,8 @@ pub struct RunRequest {
     pub cap_drop: Vec<String>,
     /// `--security-opt no-new-privileges`.
     pub no_new_privileges: bool,
+    /// `--cold`: boot its guest, even if there is a template.
+    pub cold: bool,
     /// `--security-opt seccomp=unconfined`.
     pub seccomp_unconfined: bool,
     /// `--security-opt systempaths=unconfined`.

@@ -35,6 +35,9 @@ pub struct ContainerSpec {
     /// How it lives on.
     #[serde(default)]
     pub life: Life,
+    /// Its guest boots, even if there is a template.
+    #[serde(default)]
+    pub cold: bool,
     /// Remove the container when it ends.
     pub auto_remove: bool,
     /// Labels of the image and the container's own.

@@ -8,8 +8,9 @@ use crate::bundle::Bundle;
 use crate::monitor::control::VmUsage;
 use crate::monitor::{Backend, Link};
 use crate::plan::GuestSize;
+use crate::templates;
 use crate::timing::Timing;
-use hullbox_protocol::{CONTROL_PORT, LayerDisk, WritableLayer};
+use hullbox_protocol::{AgentEnv, CONTROL_PORT, ENTROPY_BYTES, LayerDisk, WritableLayer};
 use hullbox_vmm::{
     ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, SerialConfig,
     VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
@@ -68,6 +69,9 @@ pub enum GuestError {
     /// A descriptor or a thread.
     #[error("cannot watch over the virtual machine")]
     Watch(#[source] io::Error),
+    /// The host has no random numbers.
+    #[error("cannot get random numbers from the host")]
+    Random(#[source] io::Error),
 }
 
 /// A guest that boots or runs.
@@ -78,24 +82,44 @@ pub(crate) struct Guest {
     waiter: JoinHandle<Outcome>,
     ended: OwnedFd,
     listener: Option<UnixListener>,
+    warning: Option<String>,
+}
+
+/// What was prepared for a guest before it was known what runs in it.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    foundation: Option<Foundation>,
+    /// What the user should hear about it.
+    warning: Option<String>,
+}
+
+impl Ahead {
+    /// There was no template, or none that can be used.
+    pub(crate) fn found_no_template(&self) -> bool {
+        !self
+            .foundation
+            .as_ref()
+            .is_some_and(Foundation::is_restored)
+    }
 }
 
 impl Guest {
-    /// Boots a guest for the bundle and fills in where the layers lie on its disk.
+    /// Starts a guest for the bundle and fills in where the layers lie on its disk, and what makes
+    /// it differ from any other that began as the same copy.
     pub(crate) fn start(
         bundle: &mut Bundle,
         data: &Path,
-        ahead: Option<Foundation>,
+        ahead: Ahead,
         debug: bool,
         timing: Timing,
     ) -> Result<Self, GuestError> {
-        let mut disks = Vec::new();
         let (layers, ranges) = layer_disk(&bundle.layers)?;
         bundle.setup.rootfs.layers = ranges;
-        disks.extend(layers);
-        if bundle.setup.rootfs.writable == WritableLayer::Disk {
-            disks.push(writable_disk(bundle, data)?);
-        }
+        let writable = match bundle.setup.rootfs.writable {
+            WritableLayer::Disk => Some(writable_disk(bundle, data)?),
+            WritableLayer::Memory => None,
+        };
+        bundle.setup.entropy = random::<ENTROPY_BYTES>()?.to_vec();
         let uds_path = bundle.runtime_dir.join("vsock");
         let listener = listen(&uds_path)?;
         let size = GuestSize {
@@ -103,7 +127,6 @@ impl Guest {
             memory_mib: bundle.memory_mib,
         };
         let mut config = VmConfig::of(shape(size, data)?);
-        config.disks = disks;
         config.vsock = Some(VsockConfig {
             guest_cid: GUEST_CID,
             uds_path,
@@ -114,12 +137,37 @@ impl Guest {
             (None, false) => SerialConfig::Off,
         };
         if config.serial == SerialConfig::Off {
-            "quiet".clone_into(&mut config.cmdline);
+            QUIET.clone_into(&mut config.cmdline);
         }
         timing.mark("vm files ready");
-        let vm = match ahead {
-            Some(foundation) => Vm::on(foundation, config)?,
-            None => Vm::new(config)?,
+        let Ahead {
+            mut foundation,
+            mut warning,
+        } = ahead;
+        // A template's guest says nothing on a serial port.
+        let wanted = config.serial == SerialConfig::Off;
+        let restored = match foundation.take_if(|foundation| foundation.is_restored()) {
+            Some(foundation) if wanted => {
+                let mut config = config.clone();
+                config.disks = template_disks(layers.clone(), writable.clone());
+                Vm::on(foundation, config)
+                    .inspect_err(|error| warning = Some(cold_because(error)))
+                    .ok()
+            }
+            _ => None,
+        };
+        let vm = match restored {
+            Some(vm) => {
+                bundle.setup.boot_id = boot_id(random()?);
+                vm
+            }
+            None => {
+                config.disks = layers.into_iter().chain(writable).collect();
+                match foundation {
+                    Some(foundation) => Vm::on(foundation, config)?,
+                    None => Vm::new(config)?,
+                }
+            }
         };
         timing.mark("vm built");
         let running = vm.start()?;
@@ -142,6 +190,7 @@ impl Guest {
             waiter,
             ended,
             listener: Some(listener),
+            warning,
         })
     }
 }
@@ -160,6 +209,10 @@ impl Backend for Guest {
 
     fn kill(&mut self) {
         self.handle.stop();
+    }
+
+    fn warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
     fn usage(&self) -> Option<VmUsage> {
@@ -194,15 +247,93 @@ impl Backend for Guest {
     }
 }
 
-/// What of a guest can be made before it is known what runs in it.
-///
-/// # Errors
-/// As [`Guest::start`], which meets the same again.
-pub(crate) fn prepare(size: GuestSize, data: &Path) -> Result<Foundation, GuestError> {
-    Ok(Foundation::new(shape(size, data)?)?)
+/// What of a guest can be made before it is known what runs in it: one that begins at a template,
+/// if it may and there is one, or what of one that boots does not depend on its disks.
+pub(crate) fn prepare(size: GuestSize, data: &Path, policy: templates::Policy) -> Ahead {
+    let mut ahead = Ahead::default();
+    if policy == templates::Policy::Auto {
+        match templates::restore(size, data) {
+            Ok(foundation) => ahead.foundation = foundation,
+            Err(error) => ahead.warning = Some(cold_because(&error)),
+        }
+    }
+    if ahead.foundation.is_none() {
+        // Whatever goes wrong here goes wrong once more, and is told, when the guest is to start.
+        let foundation = shape(size, data).map(Foundation::new);
+        ahead.foundation = foundation.ok().and_then(Result::ok);
+    }
+    ahead
 }
 
-fn shape(size: GuestSize, data: &Path) -> Result<VmShape, GuestError> {
+/// What the user hears when a template was no use.
+fn cold_because(error: &dyn std::error::Error) -> String {
+    format!(
+        "the template cannot be used, so the guest boots: {}",
+        crate::monitor::chain(error)
+    )
+}
+
+/// Kernel parameters of a guest whose messages nobody reads.
+const QUIET: &str = "quiet";
+
+/// Kernel parameters of a template's guest.
+pub(crate) fn template_cmdline() -> String {
+    format!("{QUIET} {}=1", AgentEnv::TEMPLATE)
+}
+
+/// The VM that a template of this size is saved from: the devices that every guest has, with
+/// nothing behind them.
+pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, GuestError> {
+    let mut config = VmConfig::of(shape(size, data)?);
+    config.cmdline = template_cmdline();
+    config.disks = template_disks(None, None);
+    config.vsock = Some(VsockConfig {
+        guest_cid: GUEST_CID,
+        uds_path: PathBuf::new(),
+    });
+    config.template = true;
+    Ok(config)
+}
+
+/// A template has both disks, whether there is something behind them or not.
+fn template_disks(layers: Option<DiskConfig>, writable: Option<DiskConfig>) -> Vec<DiskConfig> {
+    let empty = |read_only| DiskConfig {
+        files: Vec::new(),
+        read_only,
+    };
+    vec![
+        layers.unwrap_or_else(|| empty(true)),
+        writable.unwrap_or_else(|| empty(false)),
+    ]
+}
+
+/// Random bytes of the host.
+fn random<const LEN: usize>() -> Result<[u8; LEN], GuestError> {
+    let mut bytes = [0; LEN];
+    let mut filled = 0;
+    while filled < LEN {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)
+            .map_err(|errno| GuestError::Random(errno.into()))?;
+    }
+    Ok(bytes)
+}
+
+/// A random UUID (RFC 9562, section 5.4), as the kernel prints its boot's.
+fn boot_id(mut bytes: [u8; 16]) -> String {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+pub(crate) fn shape(size: GuestSize, data: &Path) -> Result<VmShape, GuestError> {
     Ok(VmShape {
         vcpus: VcpuCount::new(size.vcpus)?,
         memory: MemorySize::from_mib(size.memory_mib)?,

@@ -388,6 +388,9 @@ impl Block {
                 }
                 return Ok(false);
             };
+            if unreported == 0 {
+                active.interrupt.config_seen();
+            }
             let written = match buffers.fill(&mut chain, ram) {
                 // Without a place for the status there is nothing to say.
                 Ok(()) if buffers.writable.bytes() > 0 => answer(disk, &buffers),
@@ -420,7 +423,6 @@ impl Backend for Block {
         let Some(active) = &mut self.active else {
             return false;
         };
-        active.interrupt.config_seen();
         match Self::serve(&self.disk, active) {
             Ok(more) => more,
             Err(_) => {

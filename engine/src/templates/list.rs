@@ -1,0 +1,152 @@
+//! Looking at templates, and removing them.
+
+use super::build::{About, BuildError, lock};
+use super::{directory, origin, place};
+use crate::plan::GuestSize;
+use serde::Serialize;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A template, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its key.
+    pub id: String,
+    /// Virtual CPUs of its guests; 0 if it does not say.
+    pub vcpus: u8,
+    /// Memory of its guests, in MiB.
+    pub memory_mib: u32,
+    /// When it was made, in seconds since 1970.
+    pub made_s: u64,
+    /// What it takes on the disk, in bytes.
+    pub disk_bytes: u64,
+    /// Whether guests begin there; otherwise it is of another kernel, host or version, or what a
+    /// killed builder left.
+    pub current: bool,
+}
+
+/// Why templates cannot be listed or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// A file or directory.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The lock.
+    #[error("cannot lock the templates")]
+    Lock(#[source] BuildError),
+    /// No template has an id that begins so, or several have.
+    #[error("{} template has an id that begins with {prefix}", if *.found == 0 { "no" } else { "more than one" })]
+    Unknown {
+        /// What was asked for.
+        prefix: String,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ListError {
+    let path = path.to_owned();
+    move |source| ListError::File { path, source }
+}
+
+/// All templates, in the order of their ids.
+///
+/// # Errors
+/// [`ListError::File`].
+pub fn list(data: &Path) -> Result<Vec<Listed>, ListError> {
+    let dir = directory(data);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(file_error(&dir))?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(file_error(&dir))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.push(look_at(&entry.path(), data));
+        }
+    }
+    all.sort_by(|one, other| one.id.cmp(&other.id));
+    Ok(all)
+}
+
+fn look_at(dir: &Path, data: &Path) -> Listed {
+    let id = dir.file_name().unwrap_or_default().to_string_lossy();
+    let about = fs::read(dir.join("about.json")).ok();
+    let about = about.and_then(|text| serde_json::from_slice::<About>(&text).ok());
+    let sizes = ["memory", "state"].map(|name| {
+        fs::metadata(dir.join(name)).map_or(0, |metadata| metadata.blocks().saturating_mul(512))
+    });
+    let current = about.as_ref().is_some_and(|about| {
+        let size = GuestSize {
+            vcpus: about.vcpus,
+            memory_mib: about.memory_mib,
+        };
+        origin(size, data).is_ok_and(|origin| place(&origin, data) == dir)
+    });
+    Listed {
+        id: id.into_owned(),
+        vcpus: about.as_ref().map_or(0, |about| about.vcpus),
+        memory_mib: about.as_ref().map_or(0, |about| about.memory_mib),
+        made_s: about.as_ref().map_or(0, |about| about.made_s),
+        disk_bytes: sizes.iter().sum(),
+        current,
+    }
+}
+
+/// Removes the template whose id begins so, and tells its id. Guests that began there run on.
+///
+/// # Errors
+/// [`ListError`].
+pub fn remove(prefix: &str, data: &Path) -> Result<String, ListError> {
+    let _lock = lock(data, true).map_err(ListError::Lock)?;
+    let mut found: Vec<_> = list(data)?
+        .into_iter()
+        .map(|one| one.id)
+        .filter(|id| !prefix.is_empty() && id.starts_with(prefix))
+        .collect();
+    match (found.pop(), found.len()) {
+        (Some(id), 0) => {
+            delete(&directory(data).join(&id))?;
+            Ok(id)
+        }
+        (last, others) => Err(ListError::Unknown {
+            prefix: prefix.to_owned(),
+            found: others + usize::from(last.is_some()),
+        }),
+    }
+}
+
+/// Removes what is stale, or everything, and tells what that was.
+///
+/// # Errors
+/// [`ListError`].
+pub fn prune(all: bool, data: &Path) -> Result<Vec<Listed>, ListError> {
+    let _lock = lock(data, true).map_err(ListError::Lock)?;
+    let mut stale = list(data)?;
+    stale.retain(|one| all || !one.current);
+    for one in &stale {
+        delete(&directory(data).join(&one.id))?;
+    }
+    Ok(stale)
+}
+
+/// Out of sight at once, then away: nobody meets half a template.
+fn delete(dir: &Path) -> Result<(), ListError> {
+    let doomed = dir.with_extension("staging");
+    if doomed != dir {
+        // Left by somebody who was killed.
+        let _ = fs::remove_dir_all(&doomed);
+        fs::rename(dir, &doomed).map_err(file_error(dir))?;
+    }
+    fs::remove_dir_all(&doomed).map_err(file_error(&doomed))
+}
