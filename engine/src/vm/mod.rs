@@ -232,6 +232,9 @@ impl Backend for Guest {
     }
 
     fn release(self: Box<Self>, orderly: bool) -> String {
+        if orderly {
+            self.handle.teach();
+        }
         // A guest has nothing to finish: what must be on its disk was synced before it said so.
         self.handle.stop();
         if orderly {

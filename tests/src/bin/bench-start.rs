@@ -112,8 +112,12 @@ fn start_times(options: &Options) -> Result<()> {
             &format!("crun run --bundle {bundle} bench-crun"),
         ),
         Contender::new(
-            "hullbox run --rm (VM, cold)",
+            "hullbox run --rm (VM)",
             &format!("{hullbox} run --rm --isolation=vm --cpus 1 -m 128m busybox true"),
+        ),
+        Contender::new(
+            "hullbox run --rm --cold (VM)",
+            &format!("{hullbox} run --rm --cold --isolation=vm --cpus 1 -m 128m busybox true"),
         ),
         Contender::new(
             "hullbox run --rm (container)",
@@ -126,6 +130,9 @@ fn start_times(options: &Options) -> Result<()> {
             &format!("runc run --bundle {bundle} bench-runc"),
         ));
     }
+    // What the first run without --cold would have made in the background.
+    let build = ["template", "build", "--cpus", "1", "-m", "128m"];
+    quiet(Command::new(&options.hullbox).args(build))?;
     for round in 0..=options.rounds {
         for contender in &mut contenders {
             let took = time(&contender.command)?;
@@ -202,32 +209,59 @@ fn report(contenders: &mut [Contender]) {
     }
 }
 
-/// How one cold run divides, from the program's own account.
+/// How a run divides, from the program's own account.
 fn phases(options: &Options) -> Result<()> {
-    let output = Command::new(&options.hullbox)
-        .args(["run", "--rm", "--isolation=vm", "--cpus", "1", "-m", "128m"])
-        .args(["busybox", "true"])
-        .env("HULLBOX_TIMING", "1")
-        .stdin(Stdio::null())
-        .output()?;
-    println!("\nhow one cold run divides:");
-    println!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    for flags in [&[][..], &["--cold"]] {
+        let output = Command::new(&options.hullbox)
+            .args(["run", "--rm", "--isolation=vm", "--cpus", "1", "-m", "128m"])
+            .args(flags)
+            .args(["busybox", "true"])
+            .env("HULLBOX_TIMING", "1")
+            .stdin(Stdio::null())
+            .output()?;
+        println!(
+            "\nhow one run{} divides:",
+            flags
+                .iter()
+                .map(|flag| format!(" {flag}"))
+                .collect::<String>()
+        );
+        println!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        settle()?;
+    }
     Ok(())
 }
 
 /// Resident memory of an idle VM's monitor: guest RAM and everything else, from smaps.
 fn memory(options: &Options) -> Result<()> {
+    for (flags, origin) in [(&[][..], "from a template"), (&["--cold"], "booted")] {
+        let memory = idle_vm(options, flags)?;
+        let mib = |kib: u64| kib as f64 / 1024.0;
+        println!("\nmemory of an idle VM, {origin} (128 MiB, workload waiting):");
+        println!(
+            "  guest memory touched    {:>7.1} MiB, of which {:.1} MiB its own",
+            mib(memory.guest_kib),
+            mib(memory.guest_own_kib)
+        );
+        println!(
+            "  VMM without guest RAM   {:>7.1} MiB, of which {:.1} MiB its own and the rest pages \
+             of the program",
+            mib(memory.own_kib + memory.file_kib),
+            mib(memory.own_kib)
+        );
+        println!(
+            "  private, all in all     {:>7.1} MiB",
+            mib(memory.own_kib + memory.guest_own_kib)
+        );
+    }
+    Ok(())
+}
+
+fn idle_vm(options: &Options, flags: &[&str]) -> Result<Resident> {
     let mut child = Command::new(&options.hullbox)
-        .args([
-            "run",
-            "--rm",
-            "-i",
-            "--isolation=vm",
-            "--cpus",
-            "1",
-            "-m",
-            "128m",
-        ])
+        .args(["run", "--rm", "-i", "--isolation=vm", "--cpus", "1"])
+        .args(["-m", "128m"])
+        .args(flags)
         .args(["busybox", "sh", "-c", "echo up; read line"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -238,31 +272,20 @@ fn memory(options: &Options) -> Result<()> {
     // Idle is who has had time to come to rest.
     std::thread::sleep(Duration::from_secs(2));
     let memory = monitor_memory()?;
-    println!("\nmemory of an idle VM (128 MiB, workload waiting):");
-    let mib = |kib: u64| kib as f64 / 1024.0;
-    println!(
-        "  guest memory touched    {:>7.1} MiB",
-        mib(memory.guest_kib)
-    );
-    println!(
-        "  VMM without guest RAM   {:>7.1} MiB, of which {:.1} MiB its own and the rest pages of \
-         the program",
-        mib(memory.own_kib + memory.file_kib),
-        mib(memory.own_kib)
-    );
-    child
-        .stdin
-        .take()
-        .context("stdin is piped")?
-        .write_all(b"\n")?;
+    let mut stdin = child.stdin.take().context("stdin is piped")?;
+    stdin.write_all(b"\n")?;
+    drop(stdin);
     child.wait()?;
-    Ok(())
+    settle()?;
+    Ok(memory)
 }
 
 /// Resident KiB of a monitor.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Resident {
     guest_kib: u64,
+    /// Of that, what it shares with no other guest.
+    guest_own_kib: u64,
     /// Its own memory besides the guest's.
     own_kib: u64,
     /// Mapped files: in the host's page cache once, however many monitors there are.
@@ -300,7 +323,8 @@ fn split_smaps(smaps: &str) -> Resident {
                 let name = name.first().copied().unwrap_or("");
                 guest = (name.is_empty() && bytes >= LARGE)
                     || name.contains("/vmlinux")
-                    || name.contains("/initramfs");
+                    || name.contains("/initramfs")
+                    || name.contains("/templates/");
             }
             ["Rss:", kib, "kB"] => {
                 let kib: u64 = kib.parse().unwrap_or(0);
@@ -310,10 +334,14 @@ fn split_smaps(smaps: &str) -> Resident {
                 }
             }
             // Part of the above: what is no file's, or is a copy of a file's page.
-            ["Anonymous:", kib, "kB"] if !guest => {
+            ["Anonymous:", kib, "kB"] => {
                 let kib: u64 = kib.parse().unwrap_or(0);
-                resident.own_kib += kib;
-                resident.file_kib = resident.file_kib.saturating_sub(kib);
+                if guest {
+                    resident.guest_own_kib += kib;
+                } else {
+                    resident.own_kib += kib;
+                    resident.file_kib = resident.file_kib.saturating_sub(kib);
+                }
             }
             _ => {}
         }

@@ -10,9 +10,11 @@ mod registers;
 pub(crate) use io::{Iovecs, pread, pwrite, recv, send};
 pub(crate) use registers::RegisterPages;
 
+use crate::snapshot::Extent;
 use std::fs::File;
 use std::io as stdio;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use vm_memory::bitmap::BS;
 use vm_memory::{
@@ -313,6 +315,66 @@ impl GuestMemory {
             return Err(MemoryError::Range { start, bytes });
         }
         Ok(())
+    }
+
+    /// Of a saved guest's memory that was mapped from its file, the runs of pages that were written
+    /// to since: they are the guest's own.
+    pub(crate) fn written(&self, saved: &[Extent]) -> stdio::Result<Vec<Extent>> {
+        // Documentation/admin-guide/mm/pagemap.rst: present, and a page of a file.
+        const PRESENT: u64 = 1 << 63;
+        const OF_FILE: u64 = 1 << 61;
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let mut runs: Vec<Extent> = Vec::new();
+        for extent in saved {
+            let (Some(host), Ok(pages)) =
+                (self.host_of(extent), usize::try_from(extent.bytes / PAGE))
+            else {
+                return Err(stdio::ErrorKind::InvalidInput.into());
+            };
+            let mut entries = vec![0; pages * 8];
+            pagemap.read_exact_at(&mut entries, host.addr() as u64 / PAGE * 8)?;
+            let (entries, _) = entries.as_chunks::<8>();
+            for (index, entry) in entries.iter().enumerate() {
+                if u64::from_ne_bytes(*entry) & (PRESENT | OF_FILE) != PRESENT {
+                    continue;
+                }
+                let start = extent.start + index as u64 * PAGE;
+                match runs.last_mut() {
+                    Some(run) if run.start + run.bytes == start => run.bytes += PAGE,
+                    _ => runs.push(Extent { start, bytes: PAGE }),
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Have the host give the guest its own copies of these pages now, so that it need not leave
+    /// for them. Contents do not change; what is not guest memory is left alone.
+    pub(crate) fn copy_ahead(&self, pages: &Extent) {
+        self.fault_in(pages, libc::MADV_POPULATE_WRITE);
+    }
+
+    /// Have the host map these pages now, so that the guest leaves for less long.
+    pub(crate) fn map_ahead(&self, pages: &Extent) {
+        self.fault_in(pages, libc::MADV_POPULATE_READ);
+    }
+
+    fn fault_in(&self, pages: &Extent, advice: libc::c_int) {
+        let (Some(host), Ok(len)) = (self.host_of(pages), usize::try_from(pages.bytes)) else {
+            return;
+        };
+        // SAFETY: `host_of` has checked that the range lies in the mapping that `self` keeps alive;
+        // making pages present changes no contents.
+        // A host that cannot do so lets the guest do it.
+        unsafe { libc::madvise(host.cast(), len, advice) };
+    }
+
+    /// Where a run of whole pages of all memory lies in this process.
+    fn host_of(&self, run: &Extent) -> Option<*mut u8> {
+        let end = run.start.checked_add(run.bytes)?;
+        let whole = (run.start | run.bytes).is_multiple_of(PAGE) && end <= self.bytes();
+        let start = usize::try_from(run.start).ok().filter(|_| whole)?;
+        Some(self.mapping.base.wrapping_add(start))
     }
 
     /// Have the host commit memory that the guest is about to touch anyway, so that it need not

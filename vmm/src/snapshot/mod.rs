@@ -11,11 +11,13 @@
 mod host;
 mod memory_file;
 mod seal;
+mod written;
 
 pub use host::host_identity;
 pub use seal::{SealError, SnapshotKey};
 
 pub(crate) use memory_file::Extent;
+pub(crate) use written::Lesson;
 
 use crate::arch::{MachineState, VcpuState};
 use crate::config::{ConfigError, MemorySize, VcpuCount};
@@ -142,6 +144,9 @@ pub struct Snapshot {
     pub(crate) state: VmState,
     pub(crate) memory: File,
     pub(crate) extents: Vec<Extent>,
+    /// Pages that its guests soon write to, if any guest has told.
+    pub(crate) written: Option<Vec<Extent>>,
+    pub(crate) dir: PathBuf,
 }
 
 impl Snapshot {
@@ -181,6 +186,8 @@ impl Snapshot {
             state: body.state,
             memory,
             extents: body.extents,
+            written: written::read(dir),
+            dir: dir.to_owned(),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::boot::{self, Copies, LoadError, Placement};
 use crate::config::VmShape;
 use crate::error::VmError;
 use crate::memory::{GuestMemory, HugePages, add_ram_slots};
-use crate::snapshot::{Snapshot, VmState};
+use crate::snapshot::{Lesson, Snapshot, VmState};
 use crate::vcpu::Vcpu;
 use kvm_ioctls::{Kvm, VmFd};
 use std::path::Path;
@@ -45,7 +45,11 @@ pub(super) enum Contents {
         initramfs: Option<(GuestAddress, u64)>,
     },
     /// A guest that ran before; its virtual CPUs have everything back but the time.
-    Guest(Box<VmState>),
+    Guest {
+        state: Box<VmState>,
+        /// What it can tell the next ones, if they do not know yet.
+        lesson: Option<Lesson>,
+    },
 }
 
 impl Foundation {
@@ -136,24 +140,34 @@ impl Foundation {
                 .map_saved(&snapshot.memory, extent.start, extent.bytes)
                 .map_err(VmError::Memory)?;
         }
-        let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
-        if !arch::can_restore(&kvm) {
-            return Err(VmError::Snapshot("this host's KVM cannot restore any"));
-        }
-        let (vm, next_slot) = empty_machine(&kvm, &memory)?;
-        let vcpus = (0..shape.vcpus.get())
-            .map(|index| Vcpu::new(&vm, index))
-            .collect::<Result<Vec<_>, _>>()?;
-        for (vcpu, state) in vcpus.iter().zip(&snapshot.state.vcpus) {
-            arch::restore_vcpu(state, vcpu.fd())?;
-        }
-        arch::restore_chips(&snapshot.state.machine, &vm)?;
+        let machine = std::thread::scope(|scope| {
+            let help = || {
+                for pages in snapshot.written.iter().flatten() {
+                    memory.copy_ahead(pages);
+                }
+                for pages in &snapshot.extents {
+                    memory.map_ahead(pages);
+                }
+            };
+            let helper = std::thread::Builder::new().name("load".into());
+            // Without it the guest does the same, page by page.
+            let _ = helper.spawn_scoped(scope, help);
+            restored_machine(&shape, &memory, &snapshot.state)
+        });
+        let (vcpus, vm, next_slot) = machine?;
+        let lesson = match snapshot.written {
+            Some(_) => None,
+            None => Some(Lesson::new(&memory, &snapshot.extents, &snapshot.dir)),
+        };
         let parts = Parts {
             vcpus,
             vm,
             memory,
             next_slot,
-            contents: Contents::Guest(Box::new(snapshot.state)),
+            contents: Contents::Guest {
+                state: Box::new(snapshot.state),
+                lesson,
+            },
         };
         Ok(Self { shape, parts })
     }
@@ -161,7 +175,7 @@ impl Foundation {
     /// Whether it is a guest that ran before.
     #[must_use]
     pub const fn is_restored(&self) -> bool {
-        matches!(self.parts.contents, Contents::Guest(_))
+        matches!(self.parts.contents, Contents::Guest { .. })
     }
 
     /// What it was made for.
@@ -191,6 +205,27 @@ fn machine(
         arch::setup_vcpu(vcpu.fd(), index, &model, entry)?;
         vcpus.push(vcpu);
     }
+    Ok((vcpus, vm, next_slot))
+}
+
+/// The same with everything as it was saved, but for the time.
+fn restored_machine(
+    shape: &VmShape,
+    memory: &GuestMemory,
+    state: &VmState,
+) -> Result<(Vec<Vcpu>, Arc<VmFd>, u32), VmError> {
+    let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
+    if !arch::can_restore(&kvm) {
+        return Err(VmError::Snapshot("this host's KVM cannot restore any"));
+    }
+    let (vm, next_slot) = empty_machine(&kvm, memory)?;
+    let vcpus = (0..shape.vcpus.get())
+        .map(|index| Vcpu::new(&vm, index))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (vcpu, state) in vcpus.iter().zip(&state.vcpus) {
+        arch::restore_vcpu(state, vcpu.fd())?;
+    }
+    arch::restore_chips(&state.machine, &vm)?;
     Ok((vcpus, vm, next_slot))
 }
 

@@ -14,7 +14,7 @@ use crate::devices::{Bus, Devices};
 use crate::error::VmError;
 use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
-use crate::snapshot::VmState;
+use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
 use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::{PausedQueues, WorkerThread};
@@ -36,6 +36,7 @@ pub struct Vm {
     first_touched: Vec<(u64, u64)>,
     /// Of a guest that ran before.
     restored: Option<Box<VmState>>,
+    lesson: Option<Arc<Lesson>>,
     template: bool,
     counters: Arc<Counters>,
 }
@@ -73,12 +74,12 @@ impl Vm {
         } = foundation.into_parts();
         let counters = Arc::new(Counters::default());
         let saved = match &contents {
-            Contents::Guest(state) => Some(&state.devices),
+            Contents::Guest { state, .. } => Some(&state.devices),
             Contents::Kernel { .. } => None,
         };
         let devices = Devices::new(&vm, &memory, &config, next_slot, &counters, saved)?;
-        let (first_touched, restored) = match contents {
-            Contents::Guest(state) => (Vec::new(), Some(state)),
+        let (first_touched, restored, lesson) = match contents {
+            Contents::Guest { state, lesson } => (Vec::new(), Some(state), lesson),
             Contents::Kernel {
                 first_touched,
                 initramfs,
@@ -90,7 +91,7 @@ impl Vm {
                     vcpus: config.shape.vcpus.get(),
                 };
                 arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
-                (first_touched, None)
+                (first_touched, None, None)
             }
         };
         Ok(Self {
@@ -100,6 +101,7 @@ impl Vm {
             memory,
             first_touched,
             restored,
+            lesson: lesson.map(Arc::new),
             template: config.template,
             counters,
         })
@@ -131,6 +133,7 @@ impl Vm {
             memory: self.memory,
             counters: self.counters,
             ending,
+            lesson: self.lesson,
             populating: None,
         };
         // If a thread cannot be made, dropping `running` stops those before it.
@@ -165,6 +168,7 @@ pub struct RunningVm {
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
+    lesson: Option<Arc<Lesson>>,
     /// Ends by itself, soon after the start.
     populating: Option<JoinHandle<()>>,
 }
@@ -196,6 +200,7 @@ impl RunningVm {
         VmHandle {
             ending: Arc::clone(&self.ending),
             counters: Arc::clone(&self.counters),
+            lesson: self.lesson.clone(),
         }
     }
 
@@ -261,9 +266,19 @@ impl Drop for RunningVm {
 pub struct VmHandle {
     ending: Arc<Ending>,
     counters: Arc<Counters>,
+    lesson: Option<Arc<Lesson>>,
 }
 
 impl VmHandle {
+    /// If this VM is the first that began at its snapshot: note for those after it which memory a
+    /// guest needs for itself. To be called when the guest has done its work and not ended yet.
+    pub fn teach(&self) {
+        if let Some(lesson) = &self.lesson {
+            // The next one may be luckier.
+            let _ = lesson.teach();
+        }
+    }
+
     /// Ask the VM to stop now; [`RunningVm::wait`] then returns [`Outcome::Stopped`], unless the
     /// guest was faster.
     pub fn stop(&self) {
