@@ -16,7 +16,7 @@ use crate::vm::Ending;
 use kvm_bindings::kvm_xsave;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
@@ -108,7 +108,7 @@ impl VcpuThread {
 
     /// Get the thread out of the guest until [`Self::resume`]. It is out when it answers.
     pub(crate) fn pause(&self) {
-        self.kick.pausing.store(true, Ordering::SeqCst);
+        self.kick.pauses.fetch_add(1, Ordering::SeqCst);
         self.kick.kick();
     }
 
@@ -161,7 +161,7 @@ fn run(fd: &mut VcpuFd, context: &Context<'_>) -> Option<Outcome> {
             Err(error) => match error.errno() {
                 // A kick follows an end. Any other signal is the business of its own handler.
                 libc::EINTR if context.ending.outcome().is_some() => return None,
-                libc::EINTR if context.kick.pausing.load(Ordering::SeqCst) => {
+                libc::EINTR if context.kick.pauses.load(Ordering::SeqCst) > 0 => {
                     if !obey(fd, context) {
                         return None;
                     }
@@ -189,8 +189,11 @@ fn obey(fd: &mut VcpuFd, context: &Context<'_>) -> bool {
                 let _ = answer.send(arch::save_vcpu(fd, &msrs));
             }
             Ok(Order::Resume) => {
-                context.kick.pausing.store(false, Ordering::SeqCst);
+                // A pause that comes after this sets it again.
                 fd.set_kvm_immediate_exit(0);
+                if context.kick.pauses.fetch_sub(1, Ordering::SeqCst) > 1 {
+                    continue;
+                }
                 // Whoever ends the VM says so before kicking.
                 return context.ending.outcome().is_none();
             }
@@ -267,8 +270,8 @@ fn internal_error(fd: &mut VcpuFd) -> Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Kick {
     target: Mutex<Target>,
-    /// The next kick is a pause.
-    pausing: AtomicBool,
+    /// Pauses that no order to go on has answered yet.
+    pauses: AtomicU32,
 }
 
 #[derive(Debug, Default)]

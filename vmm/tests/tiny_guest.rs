@@ -8,7 +8,8 @@
 )]
 
 use hullbox_vmm::{
-    DiskConfig, MemorySize, Outcome, SerialConfig, VcpuCount, Vm, VmConfig, VmError, VsockConfig,
+    DiskConfig, Foundation, MemorySize, Outcome, SerialConfig, Snapshot, SnapshotKey, VcpuCount,
+    Vm, VmConfig, VmError, VsockConfig,
 };
 use std::io::Write;
 use std::path::Path;
@@ -246,4 +247,124 @@ fn signals_that_are_not_ours_change_nothing() {
     assert_eq!(threads("vcpu0").len(), 1);
     running.handle().stop();
     assert_eq!(running.wait(), Outcome::Stopped);
+}
+
+/// Says "A" on the serial port, leaves the guest some thousand times, and says "B" if registers and
+/// memory are then what they were; otherwise it announces a panic.
+fn patient() -> Vec<u8> {
+    let mut code = vec![
+        0xbb, 0x78, 0x56, 0x34, 0x12, // mov ebx, 0x12345678
+        0xc7, 0x04, 0x25, 0, 0, 0, 2, 0xfe, 0xca, 0, 0, // mov dword [0x2000000], 0xcafe
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, b'A', 0xee, 0xb0, b'\n', 0xee, // mov al, …; out dx, al
+        0xb9, 0x20, 0x4e, 0, 0, // mov ecx, 20000
+        0xe4, 0x80, 0xff, 0xc9, 0x75, 0xfa, // again: in al, 0x80; dec ecx; jnz again
+        0x81, 0xfb, 0x78, 0x56, 0x34, 0x12, // cmp ebx, 0x12345678
+        0x75, 0x1e, // jne broken
+        0x81, 0x3c, 0x25, 0, 0, 0, 2, 0xfe, 0xca, 0, 0, // cmp dword [0x2000000], 0xcafe
+        0x75, 0x11, // jne broken
+        0x66, 0xba, 0xf8, 0x03, 0xb0, b'B', 0xee, 0xb0, b'\n', 0xee,
+    ];
+    code.extend(&out(0x5e0, 1)[..7]);
+    // broken:
+    code.extend(out(0x5e0, 3));
+    code
+}
+
+#[test]
+fn a_guest_goes_on_where_it_was_saved() {
+    let Some(_turn) = turn() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = kernel(&patient());
+    let with_log = |name: &str| {
+        let mut config = config(kernel.path());
+        config.serial = SerialConfig::file(dir.path().join(name));
+        config.rng = true;
+        config.disks = vec![DiskConfig {
+            files: vec![],
+            read_only: true,
+        }];
+        config.template = true;
+        config
+    };
+    let mut running = Vm::new(with_log("first")).unwrap().start().unwrap();
+    let begin = Instant::now();
+    while std::fs::read(dir.path().join("first")).unwrap() != b"A\n" {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let key = SnapshotKey::new([7; 32]);
+    let saved = dir.path().join("saved");
+    std::fs::create_dir(&saved).unwrap();
+    running.save(&saved, &key, [0; 32]).unwrap();
+    // The original goes on, too.
+    running.resume();
+    assert_eq!(running.wait(), Outcome::Shutdown);
+    assert_eq!(std::fs::read(dir.path().join("first")).unwrap(), b"A\nB\n");
+
+    let (fds, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
+    for round in 0..5 {
+        let name = format!("restored{round}");
+        let mut config = with_log(&name);
+        config.template = false;
+        config.disks[0].files = vec![kernel.path().to_owned()];
+        let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+        let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
+        assert!(foundation.is_restored());
+        let vm = Vm::on(foundation, config).unwrap();
+        match round {
+            3 => drop(vm),
+            4 => drop(vm.start().unwrap()),
+            _ => {
+                assert_eq!(vm.start().unwrap().wait(), Outcome::Shutdown);
+                assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"B\n");
+            }
+        }
+    }
+    assert_eq!(count("/proc/self/fd"), fds);
+    assert_eq!(count("/proc/self/task"), threads);
+
+    // Other devices are not those that were saved.
+    let mut config = with_log("other");
+    config.rng = false;
+    let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+    let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
+    assert!(matches!(
+        Vm::on(foundation, config),
+        Err(VmError::Snapshot(_))
+    ));
+    let mut shape = with_log("other").shape;
+    shape.vcpus = VcpuCount::new(2).unwrap();
+    let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+    assert!(matches!(
+        Foundation::restore(shape, snapshot),
+        Err(VmError::Snapshot(_))
+    ));
+}
+
+#[test]
+fn pausing_races_with_running_and_ending() {
+    let Some(_turn) = turn() else { return };
+    let kernel = kernel(SPIN);
+    let mut config = config(kernel.path());
+    config.shape.vcpus = VcpuCount::new(4).unwrap();
+    let mut running = Vm::new(config).unwrap().start().unwrap();
+    for round in 0..50 {
+        running.pause().unwrap();
+        running.pause().unwrap();
+        running.resume();
+        if round % 2 == 0 {
+            running.resume();
+        }
+    }
+    assert_eq!(running.outcome(), None);
+    running.pause().unwrap();
+    running.handle().stop();
+    assert_eq!(running.wait(), Outcome::Stopped);
+    let mut restless = Vm::new(self::config(kernel.path()))
+        .unwrap()
+        .start()
+        .unwrap();
+    assert!(restless.pause_at_rest(Duration::from_millis(20)).is_err());
+    assert_eq!(restless.outcome(), None);
 }

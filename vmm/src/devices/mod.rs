@@ -65,6 +65,16 @@ pub(crate) struct DevicesState {
     held: bool,
 }
 
+#[cfg(test)]
+impl Bus {
+    pub(crate) fn without_devices() -> Self {
+        Self {
+            transports: Vec::new(),
+            ports: Ports::new(None),
+        }
+    }
+}
+
 /// The devices of a VM whose threads do not run yet.
 #[derive(Debug)]
 pub(crate) struct Devices {

@@ -273,3 +273,37 @@ pub(crate) fn can_restore(kvm: &Kvm) -> bool {
     let needed = [Cap::MpState, Cap::VcpuEvents, Cap::Debugregs, Cap::Xsave];
     needed.into_iter().all(|cap| kvm.check_extension(cap))
 }
+
+#[cfg(test)]
+impl VcpuState {
+    /// One that no processor was ever in, for tests of files.
+    pub(crate) fn example() -> Self {
+        Self {
+            cpuid: vec![kvm_cpuid_entry2::default(); 40],
+            mp_state: kvm_mp_state::default(),
+            regs: kvm_regs {
+                rip: 0x1234,
+                ..Default::default()
+            },
+            sregs: kvm_sregs::default(),
+            debug_regs: kvm_debugregs::default(),
+            events: kvm_vcpu_events::default(),
+            xsave: kvm_xsave::default(),
+            xcrs: Some(kvm_xcrs::default()),
+            lapic: kvm_lapic_state::default(),
+            msrs: vec![entry(MSR_TSC, 5), entry(0xc000_0080, 7)],
+            tsc_khz: Some(2_000_000),
+        }
+    }
+}
+
+#[cfg(test)]
+impl MachineState {
+    /// As above.
+    pub(crate) fn example() -> Self {
+        Self {
+            chips: vec![kvm_irqchip::default(); 3],
+            clock: kvm_clock_data::default(),
+        }
+    }
+}

@@ -293,3 +293,94 @@ fn junk_on_every_register_at_every_width_is_harmless() {
     assert_eq!(rig.read(CONFIG), 0x0403_0201);
     assert_eq!(rig.registers.load(QUEUE_NUM_MAX), 8);
 }
+
+/// A driver's device, saved and restored into another rig whose configuration may differ.
+fn restored(config: Vec<u8>, change: impl FnOnce(&mut DeviceState)) -> (Rig, Result<(), Misfit>) {
+    let mut first = rig();
+    first.negotiate();
+    let ring = Ring::new(&first.ram, 0, 8);
+    first.set_up(0, &ring);
+    first.write(STATUS, 0xf);
+    let queues = [&ring].map(|ring| SavedQueue {
+        ready: true,
+        size: ring.size,
+        desc: ring.desc(),
+        avail: ring.avail(),
+        used: ring.used(),
+        next_avail: 3,
+        next_used: 2,
+    });
+    let none = SavedQueue {
+        ready: false,
+        size: 4,
+        desc: 0,
+        avail: 0,
+        used: 0,
+        next_avail: 0,
+        next_used: 0,
+    };
+    let mut state = first.transport.save(Some(vec![queues[0], none]));
+    change(&mut state);
+    let mut second = rig();
+    second.transport.identity.config = config;
+    let result = second.transport.restore(&state);
+    (second, result)
+}
+
+#[test]
+fn a_restored_device_goes_on_where_it_was() {
+    let (mut rig, result) = restored(vec![1, 2, 3, 4, 5], |_| {});
+    assert_eq!(result, Ok(()));
+    assert_eq!(rig.read(STATUS), 0xf);
+    assert_eq!(rig.read(INTERRUPT_STATUS), INTERRUPT_USED);
+    assert!(!rig.transport.has_news());
+    rig.reset();
+    let activations = rig.log.activations.lock().unwrap();
+    let queues = &activations[0];
+    assert_eq!((queues[0].next_avail(), queues[0].next_used()), (3, 2));
+    assert!(queues[0].ready() && queues[0].event_idx_enabled());
+    assert!(!queues[1].ready());
+}
+
+#[test]
+fn a_restored_driver_hears_of_another_configuration() {
+    let (rig, result) = restored(vec![9, 2, 3, 4, 5], |_| {});
+    assert_eq!(result, Ok(()));
+    assert!(rig.transport.has_news());
+    assert_eq!(rig.read(CONFIG_GENERATION), 1);
+    let pending = INTERRUPT_USED | INTERRUPT_CONFIG;
+    assert_eq!(rig.read(INTERRUPT_STATUS), pending);
+    // Until it has asked for something.
+    rig.transport.interrupt.config_seen();
+    assert_eq!(rig.read(INTERRUPT_STATUS), INTERRUPT_USED);
+}
+
+#[test]
+fn what_cannot_have_been_saved_is_not_restored() {
+    let refused = |change: fn(&mut DeviceState)| {
+        let (mut rig, result) = restored(vec![1, 2, 3, 4, 5], change);
+        assert_eq!(result, Err(Misfit));
+        rig.reset();
+        assert_eq!(rig.activations(), 0);
+    };
+    refused(|state| state.kind = 1);
+    refused(|state| state.features = 0);
+    refused(|state| state.config.push(0));
+    refused(|state| state.setups.clear());
+    refused(|state| state.driver_features = u64::MAX);
+    refused(|state| state.status = 0xb);
+    refused(|state| state.queues.as_mut().unwrap().truncate(1));
+    let queue = |change: fn(&mut SavedQueue)| {
+        let (_, result) = restored(vec![1, 2, 3, 4, 5], |state| {
+            if let Some(queues) = &mut state.queues {
+                change(&mut queues[0]);
+            }
+        });
+        assert_eq!(result, Err(Misfit));
+    };
+    queue(|queue| queue.size = 3);
+    queue(|queue| queue.size = 512);
+    queue(|queue| queue.desc = u64::MAX - 15);
+    queue(|queue| queue.avail = 1);
+    queue(|queue| queue.used = 0xffff_f000);
+}
