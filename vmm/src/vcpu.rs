@@ -117,7 +117,7 @@ impl VcpuThread {
         let (sender, answer) = sync_channel(1);
         self.order(Order::Save(Arc::clone(msrs), sender));
         // Its thread ended, and with it the VM.
-        answer.recv().unwrap_or_else(|_| Err(VmError::Ended))
+        answer.recv().unwrap_or(Err(VmError::Ended))
     }
 
     /// Let the thread go on.
