@@ -81,7 +81,8 @@ fn a_load_killed_at_any_moment_leaves_a_valid_store() {
     let file = dir.path().join("image.tar");
     fs::write(&file, image(&layers)).unwrap();
     let mut loaded = 0;
-    for moment in moments(10, Duration::from_secs(3)) {
+    let count = crate::killed_lives::loads();
+    for moment in moments(count, Duration::from_secs(3)) {
         let mut child = start(&["load", "-q", "-i", file.to_str().unwrap()]);
         thread::sleep(moment);
         child.kill().unwrap();
@@ -95,7 +96,7 @@ fn a_load_killed_at_any_moment_leaves_a_valid_store() {
         }
         assert_eq!(store(), before);
     }
-    eprintln!("killed {} of 10 before it was loaded", 10 - loaded);
+    eprintln!("killed {} of {count} before it was loaded", count - loaded);
     let _ = hullbox(["load", "-q", "-i", file.to_str().unwrap()]).exits(0);
     let _ = hullbox(["rmi", "test:1"]).exits(0);
 }

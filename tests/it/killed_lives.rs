@@ -1,7 +1,8 @@
 //! Commands on a kept container, and their monitors, killed at any moment: the next command works,
 //! the store is sound, and removing the container leaves nothing.
 //!
-//! `HULLBOX_TEST_KILLS=CONTAINERS,VMS` sets how many moments are tried, `HULLBOX_TEST_SEED` which.
+//! `HULLBOX_TEST_KILLS=CONTAINERS,VMS,LOADS` sets how many moments are tried, `HULLBOX_TEST_SEED`
+//! which: many moments can be tried in several runs, each with a seed of its own.
 
 use crate::outcomes::{assert_nothing_left, assert_sound};
 use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
@@ -17,14 +18,27 @@ const VERBS: [(&str, u64); 6] = [
     ("rm", 140),
 ];
 
-fn kills(mode: Mode) -> u64 {
-    let wanted = std::env::var("HULLBOX_TEST_KILLS").unwrap_or_else(|_| "6,3".to_owned());
-    let (containers, vms) = wanted.split_once(',').expect("CONTAINERS,VMS");
-    let count = match mode {
+/// How many moments are tried of lives behind either wall, and of loads.
+fn kills() -> [u64; 3] {
+    let wanted = std::env::var("HULLBOX_TEST_KILLS").unwrap_or_else(|_| "6,3,10".to_owned());
+    let counts: Vec<_> = wanted.split(',').map(|n| n.trim().parse()).collect();
+    match &counts[..] {
+        [Ok(containers), Ok(vms), Ok(loads)] => [*containers, *vms, *loads],
+        _ => panic!("HULLBOX_TEST_KILLS is not CONTAINERS,VMS,LOADS: {wanted}"),
+    }
+}
+
+fn lives(mode: Mode) -> u64 {
+    let [containers, vms, _] = kills();
+    match mode {
         Mode::Container => containers,
         Mode::Vm => vms,
-    };
-    count.trim().parse().expect("a number")
+    }
+}
+
+/// How many loads are killed.
+pub fn loads() -> u64 {
+    kills()[2]
 }
 
 fn seed() -> u64 {
@@ -114,7 +128,7 @@ both_modes! {
     fn a_life_killed_at_any_moment_goes_on(mode) {
         let _ = hullbox(["rm", "-f", "victim"]);
         let mut state = seed();
-        let count = usize::try_from(kills(mode)).expect("a count");
+        let count = usize::try_from(lives(mode)).expect("a count");
         for (round, (verb, within)) in VERBS.iter().cycle().take(count).enumerate() {
             // The command and the monitor in turn, and the other way around at the next turn of
             // the verbs.
