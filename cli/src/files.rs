@@ -401,11 +401,10 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
     let mut store = engine.images()?;
     let parent = store.resolve(&record.image_id)?.id;
     let pauses = args.pause && record.phase == Phase::Running;
-    if pauses {
-        engine.pause(&record, true)?;
-    }
+    let held = pauses.then(|| engine.hold(&record)).transpose()?;
     let committed = commit_layer(&mut engine, &mut store, &record, &parent, name, args);
-    if pauses {
+    if held.is_some() {
+        // Answered when it is done, which letting go of it is not.
         engine.pause(&record, false)?;
     }
     let id = committed?.to_string();

@@ -97,7 +97,12 @@ fn kill_one(verb: &str, mode: Mode, moment: u64, monitor: bool) -> String {
         echo "ended with $?" >&2
 
         # Whatever was reached: what is there can be asked, started, used, committed and removed.
-        state=$(h ps -a --filter name=victim --format '{{{{.State}}}}') || fail ps
+        # What a commit had frozen goes on when the commit is gone, in a moment.
+        for i in $(seq 50); do
+            state=$(h ps -a --filter name=victim --format '{{{{.State}}}}') || fail ps
+            [ "$state" = paused ] || break
+            sleep 0.1
+        done
         h system check >/dev/null || fail check
         echo "was ${{state:-not there}}" >&2
         if [ -n "$state" ]; then

@@ -8,7 +8,7 @@ mod talk;
 pub use check::Finding;
 pub use errand::Errand;
 pub use launch::{Created, Launch};
-pub use talk::{ExecOrder, Joined};
+pub use talk::{ExecOrder, Held, Joined};
 
 use crate::bundle::Isolation;
 use crate::events;

@@ -41,6 +41,12 @@ pub struct Joined {
     pub connection: OwnedFd,
 }
 
+/// A container that is frozen meanwhile.
+#[derive(Debug)]
+pub struct Held {
+    _kept: UnixStream,
+}
+
 impl Engine {
     /// Joins the workload's streams.
     ///
@@ -124,6 +130,23 @@ impl Engine {
             Request::Thaw
         };
         self.done(record, &Command::Ask(request))
+    }
+
+    /// Freezes a container until [`Held`] is dropped or this process ends, however it does.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn hold(&self, record: &Record) -> Result<Held, ContainerError> {
+        let stream = self.say(record, &Command::Hold)?;
+        let talk = |source| ContainerError::Talk {
+            id: short_id(&record.id).to_owned(),
+            source,
+        };
+        let kept = stream.try_clone().map_err(talk)?;
+        match hear(stream.into()).map_err(talk)? {
+            Answer::Done => Ok(Held { _kept: kept }),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Sets limits, of a running container at once, and for its next start; 0 leaves one as it is.

@@ -27,6 +27,8 @@ pub(super) enum Role {
     },
     /// It waits for the answer to a request.
     Asked,
+    /// The workload is frozen until it leaves.
+    Holding,
     /// It started the container and leaves when that runs.
     Starter,
     /// It waits for the end, which it is told of.

@@ -2,7 +2,7 @@
 //!
 //! Both travel as [`Frame::Local`]. The first frame of a client is a [`Command`]; after `Attach`
 //! and `Exec` the frames of session 0 follow in both directions, for the workload or for the new
-//! process, and `Detach` may. Everything else is answered once, and the connection closed.
+//! process, and `Detach` may. Everything else is answered once, and the connection closed, but for `Hold`.
 
 use crate::plan::life::Restart;
 use hullbox_protocol::{Frame, ProcessInfo, ProcessSpec, Request, Usage};
@@ -43,6 +43,8 @@ pub enum Command {
     },
     /// Ask, or tell, the workload's side.
     Ask(Request),
+    /// Freeze the workload for as long as this connection is open: who asks for it may be killed.
+    Hold,
     /// Replace the restart policy.
     SetRestart(Restart),
     /// Nothing: answered when the container has ended.

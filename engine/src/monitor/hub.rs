@@ -391,6 +391,7 @@ impl<'a> Hub<'a> {
                 number,
                 client: None,
                 pauses: Some(false),
+                holds: false,
             });
             let request = Request::Thaw;
             self.say(Frame::Request { number, request });
@@ -411,6 +412,8 @@ impl<'a> Hub<'a> {
             self.lose_client(at);
         }
         self.clients.retain(|client| !client.is_done());
+        // What is to be said for those who are lost.
+        self.drain();
     }
 }
 

@@ -365,7 +365,7 @@ fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8) {
                 client.answer(&Answer::Ended(exit_code));
                 Ok(())
             }
-            Role::Asking | Role::Leaving => Ok(()),
+            Role::Asking | Role::Holding | Role::Leaving => Ok(()),
         };
         // One that cannot be told sees its connection end.
         drop(sent);

@@ -617,3 +617,52 @@ fn late_words_of_a_client_cost_it_nothing() {
         assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
     });
 }
+
+#[test]
+fn a_container_is_frozen_no_longer_than_who_holds_it_lives() {
+    let door = Door::new("held");
+    let (mut guest, guest_fd) = Peer::pair();
+    let (mut owner, owner_fd) = Peer::pair();
+    let backend = Fake {
+        link: Some(Link::Connected(guest_fd)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    let path = door.path.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let request = |guest: &mut Peer, wanted: hullbox_protocol::Request| {
+                let Some(Frame::Request { number, request }) = guest.hear() else {
+                    panic!("no Request");
+                };
+                assert_eq!(request, wanted);
+                number
+            };
+            let done = |guest: &mut Peer, number| {
+                let reply = hullbox_protocol::Reply::Done;
+                guest.say(&Frame::Reply { number, reply });
+            };
+            guest.say(&hello());
+            guest.say(&started());
+            assert_eq!(owner.hear(), Some(started()));
+            // Killed while it holds, and killed before it knew that it does.
+            for answered in [true, false] {
+                let mut holder = Door::say(&path, &Command::Hold);
+                let number = request(&mut guest, hullbox_protocol::Request::Freeze);
+                if answered {
+                    done(&mut guest, number);
+                    assert!(matches!(answer(&mut holder), Answer::Done));
+                    drop(holder);
+                } else {
+                    drop(holder);
+                    thread::sleep(Duration::from_millis(50));
+                    done(&mut guest, number);
+                }
+                let number = request(&mut guest, hullbox_protocol::Request::Thaw);
+                done(&mut guest, number);
+            }
+            guest.say(&exited(0));
+        });
+        let ending = run(backend, owner_fd, Some(&door.listener), Vec::new()).ending;
+        assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
+    });
+}

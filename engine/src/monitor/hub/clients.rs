@@ -245,7 +245,8 @@ impl Hub<'_> {
                 self.clients[at].role = Role::Stopper;
                 self.begin_stop(signal, timeout_ms);
             }
-            Command::Ask(request) => self.ask(at, request),
+            Command::Ask(request) => self.ask(at, request, false),
+            Command::Hold => self.ask(at, Request::Freeze, true),
             Command::SetRestart(restart) => {
                 self.observer.restart(restart);
                 self.clients[at].answer(&Answer::Done);
@@ -284,7 +285,7 @@ impl Hub<'_> {
         self.say(Frame::Exec { session, spec });
     }
 
-    fn ask(&mut self, at: usize, request: Request) {
+    fn ask(&mut self, at: usize, request: Request, holds: bool) {
         let refused = match (&request, self.work.started, self.paused) {
             (_, false, _) => Some(NOT_RUNNING),
             (Request::Freeze, _, true) => Some("the container is paused already"),
@@ -305,6 +306,7 @@ impl Hub<'_> {
                 Request::Thaw => Some(false),
                 _ => None,
             },
+            holds,
         });
         client.role = Role::Asked;
         self.say(Frame::Request { number, request });
@@ -362,6 +364,7 @@ impl Hub<'_> {
                     });
                 }
             }
+            Role::Holding => self.thaw(),
             _ => {}
         }
     }

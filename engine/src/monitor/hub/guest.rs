@@ -270,8 +270,12 @@ impl Hub<'_> {
             .iter_mut()
             .find(|c| Some(c.id) == pending.client)
         else {
+            if pending.holds && reply == Reply::Done {
+                self.thaw();
+            }
             return Ok(());
         };
+        let holds = pending.holds && reply == Reply::Done;
         client.answer(&match reply {
             Reply::Done => Answer::Done,
             Reply::Failed(why) => Answer::Failed(one_line(&why)),
@@ -284,6 +288,9 @@ impl Hub<'_> {
                 Answer::Processes(processes)
             }
         });
+        if holds {
+            client.role = Role::Holding;
+        }
         Ok(())
     }
 

@@ -40,4 +40,6 @@ pub(super) struct Pending {
     pub(super) client: Option<u64>,
     /// When it succeeds, the container is paused, or no longer.
     pub(super) pauses: Option<bool>,
+    /// It stays so only while the client is there.
+    pub(super) holds: bool,
 }
