@@ -46,7 +46,10 @@ pub(crate) fn start(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, 
     each(&args.names, |engine, name| {
         match start_detached(engine, name, debug) {
             // As Docker: what runs has been started.
-            Err(StartError::Engine(ContainerError::RunningAlready(_))) => Ok(()),
+            Err(StartError::Engine(ContainerError::RunningAlready(_))) => {
+                let record = engine.find(name)?;
+                Ok(engine.wait_for_start(&record)?)
+            }
             Err(StartError::Engine(error)) => Err(error.into()),
             Err(StartError::Said(failure)) => Err(failure),
             Ok(()) => Ok(()),

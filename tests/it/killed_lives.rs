@@ -107,7 +107,11 @@ fn kill_one(verb: &str, mode: Mode, moment: u64, monitor: bool) -> String {
         echo "was ${{state:-not there}}" >&2
         if [ -n "$state" ]; then
             if [ "$state" != running ]; then h start victim >/dev/null || fail start; fi
-            [ "$(h exec victim echo well)" = well ] || fail exec
+            if ! [ "$(h exec victim echo well)" = well ]; then
+                # The monitor may have been told to stop it, and did: that is what was wanted.
+                [ {verb} = stop ] && h wait victim >&2 && h start victim >/dev/null || fail exec
+                [ "$(h exec victim echo well)" = well ] || fail exec again
+            fi
             h rm -f victim >/dev/null || fail rm
         else
             [ "$(h run --rm {flag} -m 128m busybox echo next)" = next ] || fail run

@@ -5,7 +5,7 @@ use crate::monitor::control::{self, Answer, Command, VmUsage};
 use crate::paths::short_id;
 use crate::plan::environment;
 use crate::plan::life::Restart;
-use crate::state::Record;
+use crate::state::{Phase, Record};
 use hullbox_protocol::{
     CgroupLimits, ProcessInfo, ProcessSpec, Request, TerminalSize, Usage, UserSpec,
 };
@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// What `exec` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -229,6 +230,21 @@ impl Engine {
         self.state.wait_for_end(record)?;
         self.recover()?;
         Ok(self.state.get(&record.id)?.exit_code.unwrap_or(0))
+    }
+
+    /// Waits while somebody else is starting the container.
+    ///
+    /// # Errors
+    /// [`ContainerError::State`].
+    pub fn wait_for_start(&self, record: &Record) -> Result<(), ContainerError> {
+        loop {
+            let record = self.state.get(&record.id)?;
+            if record.phase != Phase::Starting || !self.state.is_alive(&record)? {
+                return Ok(());
+            }
+            // Only the record tells; its monitor is busy until then, and bounds the time itself.
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A connection that closes when the container has ended.
