@@ -66,18 +66,26 @@ pub fn run() -> Result<(), String> {
     let hierarchy = cgroup::mount_hierarchy();
     // A workload without loopback is rather a workload than none.
     let _ = sys::loopback_up();
+    let dialled = Instant::now();
     let connection = match early {
         Some(connection) => connection,
         None => dial()?,
     };
     wait_connected(&connection)?;
-    converse(connection, signals, hierarchy)
+    converse(connection, signals, hierarchy, dialled)
 }
 
 /// Serves a connection that is there already. Gives an exit code.
 pub fn serve(connection: OwnedFd) -> i32 {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
-    match signals.and_then(|signals| converse(connection, signals, cgroup::mount_hierarchy())) {
+    match signals.and_then(|signals| {
+        converse(
+            connection,
+            signals,
+            cgroup::mount_hierarchy(),
+            Instant::now(),
+        )
+    }) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("hullbox-agent: {error}");
@@ -90,6 +98,7 @@ fn converse(
     connection: OwnedFd,
     signals: OwnedFd,
     hierarchy: Result<(), Failure>,
+    dialled: Instant,
 ) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
     let mut agent = Agent {
@@ -97,6 +106,7 @@ fn converse(
         signals,
         sessions: Children::new(process::send_signal),
         setup: None,
+        dialled,
         reseeded: Ok(()),
         hierarchy,
         container: None,
@@ -164,6 +174,8 @@ struct Agent {
     signals: OwnedFd,
     sessions: Children,
     setup: Option<Box<Setup>>,
+    /// When it dialled; a copy of it went on from there.
+    dialled: Instant,
     /// Whether this guest has random numbers of its own.
     reseeded: Result<(), Failure>,
     /// Whether the hierarchy for the workload's control group could be mounted.
@@ -231,7 +243,13 @@ impl Agent {
         if self.setup.is_some() {
             return Err(ConnectionError::Violation("a second Setup"));
         }
-        set_clock(setup.wall_clock_ns);
+        // A copy's clock went on from the moment it dialled.
+        let since = if setup.resumed {
+            self.dialled.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        set_clock(setup.wall_clock_ns, since);
         self.reseeded = reseed(&setup.entropy);
         self.setup = Some(setup);
         Ok(())
@@ -413,10 +431,12 @@ fn reseed(entropy: &[u8]) -> Result<(), Failure> {
     sys::reseed(device.as_fd(), entropy).map_err(what())
 }
 
-fn set_clock(wall_clock_ns: u64) {
+fn set_clock(wall_clock_ns: u64, since: Duration) {
     if wall_clock_ns == 0 {
         return;
     }
+    let since = u64::try_from(since.as_nanos()).unwrap_or(0);
+    let wall_clock_ns = wall_clock_ns.saturating_add(since);
     let time = rustix::time::Timespec {
         tv_sec: i64::try_from(wall_clock_ns / 1_000_000_000).unwrap_or(0),
         tv_nsec: i64::try_from(wall_clock_ns % 1_000_000_000).unwrap_or(0),

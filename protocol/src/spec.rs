@@ -48,6 +48,10 @@ pub struct Setup {
     /// reseeded with before the workload runs: a guest may be one of many copies.
     #[serde(default)]
     pub entropy: Vec<u8>,
+    /// This guest began as a copy of one that was saved as it dialled: `wall_clock_ns` is of the
+    /// moment it went on, and not of the sending.
+    #[serde(default)]
+    pub resumed: bool,
     /// What /proc/sys/kernel/random/boot_id shows; empty leaves the kernel's.
     #[serde(default)]
     pub boot_id: String,

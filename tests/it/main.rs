@@ -20,4 +20,5 @@ mod machine;
 mod outcomes;
 mod reference;
 mod reference_lives;
+mod templates;
 mod terminal;

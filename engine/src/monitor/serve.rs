@@ -26,7 +26,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long clients may take to read the last of the output and the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -220,11 +220,7 @@ impl Life {
             message: chain(error),
         };
         let mut bundle = bundle.clone();
-        bundle.setup.wall_clock_ns = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|now| u64::try_from(now.as_nanos()).ok())
-            .unwrap_or(0);
+        bundle.setup.wall_clock_ns = vm::wall_clock_ns();
         let backend: Box<dyn Backend> = match bundle.isolation {
             Isolation::Vm => {
                 let (debug, timing) = (self.config.debug, self.config.timing);

@@ -188,6 +188,7 @@ pub fn plan(
         seccomp_unconfined: request.seccomp_unconfined,
         // Each start of it gets its own.
         entropy: Vec::new(),
+        resumed: false,
         boot_id: String::new(),
     };
     let process = ProcessSpec {

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Every guest's context id: each VM has its own vsock, so they need not differ.
 const GUEST_CID: u32 = 3;
@@ -159,6 +160,7 @@ impl Guest {
         let vm = match restored {
             Some(vm) => {
                 bundle.setup.boot_id = boot_id(random()?);
+                bundle.setup.resumed = true;
                 vm
             }
             None => {
@@ -170,6 +172,9 @@ impl Guest {
             }
         };
         timing.mark("vm built");
+        if bundle.setup.resumed {
+            bundle.setup.wall_clock_ns = wall_clock_ns();
+        }
         let running = vm.start()?;
         timing.mark("vm started");
         let ended =
@@ -308,6 +313,15 @@ fn template_disks(layers: Option<DiskConfig>, writable: Option<DiskConfig>) -> V
         layers.unwrap_or_else(|| empty(true)),
         writable.unwrap_or_else(|| empty(false)),
     ]
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_clock_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|now| u64::try_from(now.as_nanos()).ok())
+        .unwrap_or(0)
 }
 
 /// Random bytes of the host.

@@ -1,0 +1,275 @@
+//! Guests that begin at a template: they differ where they must, and otherwise behave like those
+//! that boot.
+
+use crate::outcomes::{assert_nothing_left, assert_sound};
+use hullbox_tests::{Done, command, finish, hullbox, on_the_machine};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A shape that no other room uses.
+const SHAPE: [&str; 4] = ["--cpus", "1", "-m", "160m"];
+
+fn build() {
+    let mut args = vec!["template", "build"];
+    args.extend(SHAPE);
+    hullbox(args).exits(0).fails_to_warn();
+}
+
+fn run_with(flags: &[&str], args: &[&str]) -> Done {
+    let mut all = vec!["run", "--rm"];
+    all.extend(SHAPE);
+    all.extend(flags);
+    all.push("busybox");
+    all.extend(args);
+    hullbox(all)
+}
+
+fn run(args: &[&str]) -> Done {
+    run_with(&[], args)
+}
+
+trait Quiet {
+    fn fails_to_warn(&self);
+}
+
+impl Quiet for Done {
+    /// Fails the test if there was a warning.
+    #[track_caller]
+    fn fails_to_warn(&self) {
+        assert!(!self.stderr.contains("warning"), "{}", self.stderr);
+    }
+}
+
+/// Whether a guest of the shape begins at a template: only those have a boot id that the kernel's
+/// own view of it, mounted anew, contradicts.
+fn begins_at_a_template() -> bool {
+    let script = "cat /proc/sys/kernel/random/boot_id; mkdir /p; mount -t proc p /p; \
+                  cat /p/sys/kernel/random/boot_id";
+    let done = run_with(&["--cap-add", "SYS_ADMIN"], &["sh", "-c", script]).exits(0);
+    let text = done.text();
+    let ids: Vec<_> = text.lines().collect();
+    assert_eq!(ids.len(), 2, "{done:?}");
+    ids[0] != ids[1]
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn templates_are_made_listed_used_and_removed() {
+    build();
+    // It is there: nothing to do.
+    build();
+    let listed = hullbox([
+        "template",
+        "ls",
+        "--format",
+        "{{.Memory}} {{.CPUs}} {{.State}}",
+    ]);
+    let listed = listed.exits(0).text();
+    assert!(listed.contains("168MB 1 current"), "{listed}");
+    assert!(begins_at_a_template());
+    let ids = hullbox(["template", "ls", "-q"]).exits(0).text();
+    for id in ids.lines() {
+        let _ = hullbox(["template", "rm", id]).exits(0);
+    }
+    assert_eq!(hullbox(["template", "ls", "-q"]).exits(0).text(), "");
+    hullbox(["template", "rm", "0123"]).fails_saying("no template");
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn fifty_guests_of_one_template_have_fifty_random_states() {
+    build();
+    let (mut seen, mut boots, mut names) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for round in 0..50 {
+        // The workload's own first act.
+        let device = if round % 2 == 0 {
+            "/dev/urandom"
+        } else {
+            "/dev/random"
+        };
+        let done = run(&["head", "-c", "32", device]).exits(0);
+        done.fails_to_warn();
+        assert_eq!(done.stdout.len(), 32);
+        assert!(
+            seen.insert(done.stdout),
+            "round {round}: the same bytes again"
+        );
+    }
+    for _ in 0..5 {
+        let script = "cat /proc/sys/kernel/random/boot_id; hostname; \
+                      cat /proc/sys/kernel/random/uuid";
+        let text = run(&["sh", "-c", script]).exits(0).text();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0].len(), 36, "{text}");
+        assert!(boots.insert(lines[0].to_owned()), "{text}");
+        assert!(names.insert(lines[1].to_owned()), "{text}");
+        assert!(seen.insert(lines[2].as_bytes().to_vec()), "{text}");
+    }
+    assert!(begins_at_a_template());
+    assert_nothing_left();
+}
+
+/// How far a container's clock is from this process's: the best of some questions.
+fn clock_offset(flags: &[&str]) -> f64 {
+    let mut all = vec!["run", "--rm", "-i"];
+    all.extend(flags);
+    all.extend([
+        "busybox",
+        "sh",
+        "-c",
+        "while read x; do adjtimex | grep -E 'time.tv_sec|time.tv_usec' | tr '\n' ' '; echo; done",
+    ]);
+    let mut child = command(all)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let (mut best, mut offset) = (Duration::MAX, 0.0);
+    for _ in 0..20 {
+        let asked = now();
+        input.write_all(b"?\n").unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let took = now() - asked;
+        let numbers: Vec<f64> = line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        assert_eq!(numbers.len(), 2, "{line}");
+        if took < best {
+            best = took;
+            offset = numbers[0] + numbers[1] / 1e6 - (asked + took / 2).as_secs_f64();
+        }
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    offset
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn the_clock_is_the_hosts() {
+    build();
+    // A template that is a while old.
+    std::thread::sleep(Duration::from_secs(3));
+    let host = clock_offset(&["--isolation=container"]);
+    let guest = clock_offset(&SHAPE);
+    let apart = (guest - host).abs();
+    assert!(apart < 0.05, "{apart} s apart");
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn exit_codes_streams_and_disks_are_as_in_a_guest_that_boots() {
+    build();
+    for flags in [&[][..], &["--cold"]] {
+        assert_eq!(run_with(flags, &["sh", "-c", "exit 7"]).code, 7);
+        assert_eq!(
+            run_with(flags, &["sh", "-c", "sh -c 'kill -9 $$'"]).code,
+            137
+        );
+        assert_eq!(run_with(flags, &["nothing-here"]).code, 127);
+        let script = "cat /etc/hostname >/dev/null; echo out; echo err >&2; \
+                      dd if=/dev/zero of=/file bs=1M count=24 2>/dev/null; sync; wc -c </file; \
+                      df -P / | tail -1 | wc -l; nproc; grep -c processor /proc/cpuinfo";
+        let done = run_with(flags, &["sh", "-c", script]).exits(0);
+        assert_eq!(done.text(), "out\n25165824\n1\n1\n1");
+        assert_eq!(done.stderr, "err\n");
+    }
+    // Several layers, and a container whose disk outlives its runs.
+    let name = "kept-by-template";
+    let mut args = vec!["create", "--name", name];
+    args.extend(SHAPE);
+    args.extend(["demo:latest", "sh", "-c", "echo run >>/runs; cat /runs"]);
+    let created = hullbox(args);
+    if created.code == 0 {
+        let first = hullbox(["start", "-a", name]).exits(0);
+        first.fails_to_warn();
+        assert_eq!(first.text(), "run");
+        assert_eq!(hullbox(["start", "-a", name]).exits(0).text(), "run\nrun");
+        let _ = hullbox(["rm", name]).exits(0);
+    }
+    let mut terminal = vec!["run", "--rm", "--read-only", "--tmpfs", "/t"];
+    terminal.extend(SHAPE);
+    terminal.extend([
+        "busybox",
+        "sh",
+        "-c",
+        "echo x >/t/x && ! echo x >/x 2>/dev/null",
+    ]);
+    let _ = hullbox(terminal).exits(0);
+    assert_nothing_left();
+    assert_sound();
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_damaged_template_is_told_once_and_costs_a_boot() {
+    let damages = [
+        "printf x | dd of=$T/state bs=1 seek=100 conv=notrunc 2>/dev/null",
+        "truncate -s 1000 $T/state",
+        "rm $T/memory",
+        "printf x | dd of=$T/memory bs=1 seek=100000 conv=notrunc 2>/dev/null",
+        "truncate -s 1M $T/memory",
+        "chmod 644 $T/state",
+        "head -c 32 /dev/urandom > $HULLBOX_ROOT/templates/key",
+    ];
+    for damage in damages {
+        build();
+        let id = template_id();
+        let script = format!("T=$HULLBOX_ROOT/templates/{id}; {damage}");
+        let _ = on_the_machine(&script).exits(0);
+        let done = run(&["echo", "well"]).exits(0);
+        assert_eq!(done.text(), "well", "{damage}");
+        let warnings = done.stderr.matches("warning").count();
+        assert_eq!(warnings, 1, "{damage}: {}", done.stderr);
+        // What is made next replaces it.
+        build();
+        let done = run(&["echo", "well"]).exits(0);
+        done.fails_to_warn();
+    }
+    assert_nothing_left();
+}
+
+/// Where the template of the shape is.
+fn template_id() -> String {
+    let script = "cd $HULLBOX_ROOT/templates && grep -l '\"memory_mib\":160' */about.json";
+    let text = on_the_machine(script).exits(0).text();
+    let id = text.lines().next().and_then(|path| path.split('/').next());
+    id.unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn the_first_run_has_a_template_made_for_the_next() {
+    let _ = hullbox(["template", "prune", "--all"]).exits(0);
+    let mut never = command([
+        "run", "--rm", "-m", "160m", "--cpus", "1", "busybox", "true",
+    ]);
+    never.env("HULLBOX_TEMPLATES", "never");
+    let _ = finish(never, b"").exits(0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(hullbox(["template", "ls", "-q"]).exits(0).text(), "");
+    let _ = run_with(&["--cold"], &["true"]).exits(0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(hullbox(["template", "ls", "-q"]).exits(0).text(), "");
+
+    let _ = run(&["true"]).exits(0);
+    let made = (0..60).any(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        hullbox(["template", "ls"])
+            .exits(0)
+            .text()
+            .contains("current")
+    });
+    assert!(made);
+    assert!(begins_at_a_template());
+    let mut odd = command(["run", "--rm", "busybox", "true"]);
+    odd.env("HULLBOX_TEMPLATES", "perhaps");
+    finish(odd, b"").fails_saying("HULLBOX_TEMPLATES");
+}
