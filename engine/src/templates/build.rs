@@ -22,6 +22,8 @@ const BOOT_LIMIT: Timespec = Timespec {
     tv_sec: 120,
     tv_nsec: 0,
 };
+/// How long nobody tries in the background what has failed.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// How long it may take to come to rest after that.
 const REST_LIMIT: Duration = Duration::from_secs(1);
 
@@ -245,5 +247,23 @@ pub fn main(arguments: &[std::ffi::OsString]) -> io::Result<()> {
     };
     // Whatever else runs comes first.
     let _ = rustix::process::setpriority_process(None, 19);
-    build(size, data, false).map(drop).map_err(io::Error::other)
+    let failed =
+        place(&origin(size, data).map_err(io::Error::other)?, data).with_extension("failed");
+    if is_recent(&failed) {
+        return Ok(());
+    }
+    match build(size, data, false) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // Without the mark the next run tries in vain, too.
+            let _ = fs::write(&failed, "");
+            Err(io::Error::other(error))
+        }
+    }
+}
+
+/// Whether it was tried in vain a short while ago.
+fn is_recent(failed: &Path) -> bool {
+    let modified = fs::metadata(failed).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age < PATIENCE))
 }

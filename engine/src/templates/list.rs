@@ -134,6 +134,17 @@ pub fn prune(all: bool, data: &Path) -> Result<Vec<Listed>, ListError> {
     let _lock = lock(data, true).map_err(ListError::Lock)?;
     let mut stale = list(data)?;
     stale.retain(|one| all || !one.current);
+    // What was tried in vain may be tried again.
+    for entry in fs::read_dir(directory(data))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.path().extension().is_some_and(|end| end == "failed") {
+            // One that stays is looked at for an hour at most.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     for one in &stale {
         delete(&directory(data).join(&one.id))?;
     }
