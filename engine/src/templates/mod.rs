@@ -29,6 +29,7 @@ use crate::vm::{self, GuestError};
 use hullbox_vmm::{Foundation, Origin, Snapshot, SnapshotError, VmError, host_identity};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,10 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub fn from_env() -> Result<Self, PolicyError> {
-        let value = std::env::var_os(POLICY_VARIABLE).unwrap_or_default();
+        Self::parse(&std::env::var_os(POLICY_VARIABLE).unwrap_or_default())
+    }
+
+    fn parse(value: &OsStr) -> Result<Self, PolicyError> {
         match value.to_str() {
             Some("" | "auto") => Ok(Self::Auto),
             Some("never") => Ok(Self::Never),

@@ -10,10 +10,10 @@ use crate::monitor::{Backend, Link};
 use crate::plan::GuestSize;
 use crate::templates;
 use crate::timing::Timing;
-use hullbox_protocol::{AgentEnv, CONTROL_PORT, ENTROPY_BYTES, LayerDisk, WritableLayer};
+use hullbox_protocol::{AgentEnv, CONTROL_PORT, ENTROPY_BYTES, LayerDisk, Setup, WritableLayer};
 use hullbox_vmm::{
-    ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, SerialConfig,
-    VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
+    ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, RunningVm,
+    SerialConfig, VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::fs;
@@ -141,41 +141,8 @@ impl Guest {
             QUIET.clone_into(&mut config.cmdline);
         }
         timing.mark("vm files ready");
-        let Ahead {
-            mut foundation,
-            mut warning,
-        } = ahead;
-        // A template's guest says nothing on a serial port.
-        let wanted = config.serial == SerialConfig::Off;
-        let restored = match foundation.take_if(|foundation| foundation.is_restored()) {
-            Some(foundation) if wanted => {
-                let mut config = config.clone();
-                config.disks = template_disks(layers.clone(), writable.clone());
-                Vm::on(foundation, config)
-                    .inspect_err(|error| warning = Some(cold_because(error)))
-                    .ok()
-            }
-            _ => None,
-        };
-        let vm = match restored {
-            Some(vm) => {
-                bundle.setup.boot_id = boot_id(random()?);
-                bundle.setup.resumed = true;
-                vm
-            }
-            None => {
-                config.disks = layers.into_iter().chain(writable).collect();
-                match foundation {
-                    Some(foundation) => Vm::on(foundation, config)?,
-                    None => Vm::new(config)?,
-                }
-            }
-        };
-        timing.mark("vm built");
-        if bundle.setup.resumed {
-            bundle.setup.wall_clock_ns = wall_clock_ns();
-        }
-        let running = vm.start()?;
+        let disks = (layers, writable);
+        let (running, warning) = launch(&mut bundle.setup, config, disks, ahead, timing)?;
         timing.mark("vm started");
         let ended =
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| GuestError::Watch(error.into()))?;
@@ -198,6 +165,59 @@ impl Guest {
             warning,
         })
     }
+}
+
+/// The layers' disk and the writable one.
+type Disks = (Option<DiskConfig>, Option<DiskConfig>);
+
+/// Has the guest go on where its template was saved, or boots it; and what the user should hear.
+fn launch(
+    setup: &mut Setup,
+    mut config: VmConfig,
+    disks: Disks,
+    ahead: Ahead,
+    timing: Timing,
+) -> Result<(RunningVm, Option<String>), GuestError> {
+    let Ahead {
+        mut foundation,
+        mut warning,
+    } = ahead;
+    // A template's guest says nothing on a serial port.
+    let silent = config.serial == SerialConfig::Off;
+    let restored = foundation.take_if(|foundation| foundation.is_restored());
+    if let Some(foundation) = restored.filter(|_| silent) {
+        match resume(setup, foundation, config.clone(), disks.clone(), timing) {
+            Ok(running) => return Ok((running, warning)),
+            Err(error) => warning = Some(cold_because(&error)),
+        }
+    }
+    config.disks = disks.0.into_iter().chain(disks.1).collect();
+    let vm = match foundation {
+        Some(foundation) => Vm::on(foundation, config)?,
+        None => Vm::new(config)?,
+    };
+    timing.mark("vm built");
+    Ok((vm.start()?, warning))
+}
+
+/// Has a restored guest go on, as one that differs from all others.
+fn resume(
+    setup: &mut Setup,
+    foundation: Foundation,
+    mut config: VmConfig,
+    disks: Disks,
+    timing: Timing,
+) -> Result<RunningVm, GuestError> {
+    let boot_id = boot_id(random()?);
+    config.disks = template_disks(disks);
+    let vm = Vm::on(foundation, config)?;
+    timing.mark("vm built");
+    let now = wall_clock_ns();
+    let running = vm.start()?;
+    setup.boot_id = boot_id;
+    setup.resumed = true;
+    setup.wall_clock_ns = now;
+    Ok(running)
 }
 
 impl Backend for Guest {
@@ -294,7 +314,7 @@ pub(crate) fn template_cmdline() -> String {
 pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, GuestError> {
     let mut config = VmConfig::of(shape(size, data)?);
     config.cmdline = template_cmdline();
-    config.disks = template_disks(None, None);
+    config.disks = template_disks((None, None));
     config.vsock = Some(VsockConfig {
         guest_cid: GUEST_CID,
         uds_path: PathBuf::new(),
@@ -304,7 +324,7 @@ pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, 
 }
 
 /// A template has both disks, whether there is something behind them or not.
-fn template_disks(layers: Option<DiskConfig>, writable: Option<DiskConfig>) -> Vec<DiskConfig> {
+fn template_disks((layers, writable): Disks) -> Vec<DiskConfig> {
     let empty = |read_only| DiskConfig {
         files: Vec::new(),
         read_only,

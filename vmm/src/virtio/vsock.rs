@@ -137,3 +137,39 @@ impl Backend for Vsock {
         self.core.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::testing::{DATA, Ring, WRITE, activation, ram};
+
+    #[test]
+    fn a_guest_that_ran_elsewhere_hears_once_that_its_streams_are_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = VsockConfig {
+            guest_cid: 3,
+            uds_path: dir.path().join("vsock"),
+        };
+        let ram = ram();
+        let rings = [0, 1, 2].map(|index| Ring::new(&ram, index, 16));
+        let (activation, _) = activation(&ram, &[&rings[0], &rings[1], &rings[2]]);
+        let [_, _, mut events] = rings;
+        let mut vsock = Vsock::new(&config).unwrap().resets_streams();
+        vsock.activate(activation);
+        vsock.notify();
+        assert_eq!(events.take(), None);
+        events.put(u32::MAX, DATA);
+        events.descriptor(0, (DATA, 8, WRITE, 0));
+        events.descriptor(1, (DATA, 8, WRITE, 0));
+        events.offer(0);
+        events.offer(1);
+        vsock.notify();
+        vsock.notify();
+        assert_eq!(events.take(), Some((0, 4)));
+        assert_eq!(events.get::<u32>(DATA), EVENT_TRANSPORT_RESET);
+        assert_eq!(events.take(), None);
+        // Queues are told as they stand.
+        let queues = vsock.queues().unwrap();
+        assert_eq!((queues[2].next_avail, queues[2].next_used), (1, 1));
+    }
+}
