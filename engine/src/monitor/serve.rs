@@ -52,6 +52,7 @@ pub fn main() -> io::Result<()> {
     let ahead = size.map(|size| vm::prepare(size, &prospect.data, templates));
     let ahead = ahead.unwrap_or_default();
     let missed = size.filter(|_| templates == Policy::Auto && ahead.found_no_template());
+    let useless = ahead.found_useless_template();
     prospect.timing.mark("monitor has prepared");
     let Some(config) = receive::<Config>(&orders)? else {
         return Ok(());
@@ -73,7 +74,7 @@ pub fn main() -> io::Result<()> {
     };
     if let Some(size) = missed {
         // For the next one. If it cannot be, that one boots, too.
-        let _ = templates::build_in_background(size, &prospect.data);
+        let _ = templates::build_in_background(size, &prospect.data, useless);
     }
     drop(direct);
     recorded

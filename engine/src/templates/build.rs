@@ -22,6 +22,8 @@ const BOOT_LIMIT: Timespec = Timespec {
     tv_sec: 120,
     tv_nsec: 0,
 };
+/// The last argument of a builder that takes what is there for useless.
+const REPLACE: &str = "replace";
 /// How long nobody tries in the background what has failed.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How long it may take to come to rest after that.
@@ -115,13 +117,22 @@ pub(super) fn lock(data: &Path, wait: bool) -> Result<Option<File>, BuildError> 
 /// # Errors
 /// [`BuildError`]; nothing is left behind but what the next one cleans up.
 pub fn build(size: GuestSize, data: &Path, wait: bool) -> Result<Built, BuildError> {
+    build_or_replace(size, data, wait, false)
+}
+
+fn build_or_replace(
+    size: GuestSize,
+    data: &Path,
+    wait: bool,
+    replace: bool,
+) -> Result<Built, BuildError> {
     let origin = origin(size, data)?;
     let dir = place(&origin, data);
     let Some(_lock) = lock(data, wait)? else {
         return Ok(Built::Busy);
     };
     let key = key::read_or_make(data)?;
-    if Snapshot::open(&dir, &key, &origin).is_ok() {
+    if !replace && Snapshot::open(&dir, &key, &origin).is_ok() {
         return Ok(Built::Present);
     }
     // What is there cannot be used, or is what a killed builder left.
@@ -206,17 +217,19 @@ fn put_in_place(staged: &Path, dir: &Path) -> Result<(), BuildError> {
     sync(parent).map_err(file_error(parent))
 }
 
-/// Has a process of its own make a template, which nobody waits for.
+/// Has a process of its own make a template, which nobody waits for: where there is none, or one
+/// that was found to be of no use.
 ///
 /// # Errors
 /// It cannot be started.
-pub fn build_in_background(size: GuestSize, data: &Path) -> io::Result<()> {
+pub fn build_in_background(size: GuestSize, data: &Path, replace: bool) -> io::Result<()> {
     Command::new("/proc/self/exe")
         .arg0("hullbox")
         .arg(ENTRY)
         .arg(size.vcpus.to_string())
         .arg(size.memory_mib.to_string())
         .arg(data)
+        .arg(if replace { REPLACE } else { "" })
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -229,7 +242,7 @@ pub fn build_in_background(size: GuestSize, data: &Path) -> io::Result<()> {
 /// What the process of [`build_in_background`] does: `arguments` are those after [`ENTRY`].
 pub fn main(arguments: &[std::ffi::OsString]) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let [vcpus, memory, data] = arguments else {
+    let [vcpus, memory, data, replace] = arguments else {
         return Err(invalid());
     };
     let number =
@@ -252,14 +265,13 @@ pub fn main(arguments: &[std::ffi::OsString]) -> io::Result<()> {
     if is_recent(&failed) {
         return Ok(());
     }
-    match build(size, data, false) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            // Without the mark the next run tries in vain, too.
-            let _ = fs::write(&failed, "");
-            Err(io::Error::other(error))
-        }
+    let replace = replace == REPLACE;
+    let built = build_or_replace(size, data, false, replace);
+    if replace || built.is_err() {
+        // Without the mark the next run tries once more, perhaps in vain again.
+        let _ = fs::write(&failed, "");
     }
+    built.map(drop).map_err(io::Error::other)
 }
 
 /// Whether it was tried in vain a short while ago.

@@ -6,7 +6,7 @@
 //! templates/lock             held by the one who makes a template
 //! templates/KEY/             one template: memory, state (see hullbox_vmm::Snapshot), about.json
 //! templates/KEY.staging/     one that is being made, or was when somebody was killed
-//! templates/KEY.failed       when it was last tried in vain in the background
+//! templates/KEY.failed       when it was last tried in vain, or replaced, in the background
 //! ```
 //!
 //! KEY is a digest of everything that a template depends on: kernel, initramfs, command line,

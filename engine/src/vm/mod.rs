@@ -95,6 +95,11 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
+    /// There was a template, and it could not be used.
+    pub(crate) const fn found_useless_template(&self) -> bool {
+        self.warning.is_some()
+    }
+
     /// There was no template, or none that can be used.
     pub(crate) fn found_no_template(&self) -> bool {
         !self
