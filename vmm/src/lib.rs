@@ -21,6 +21,14 @@
 //! that it panicked ([`Outcome::Panic`], 3); an orderly `reboot(2)` is an [`Outcome::Reset`]. A
 //! kernel that announces nothing can only restart: with its interrupts masked, as `reboot(2)`
 //! leaves them, that is an [`Outcome::Reset`], otherwise an [`Outcome::Panic`].
+//!
+//! # Saving and restoring
+//!
+//! [`RunningVm::pause`] stops a VM between two instructions and two requests, [`RunningVm::save`]
+//! writes it into a directory, [`Snapshot::open`] examines what is there, [`Foundation::restore`] lays
+//! memory and virtual CPUs, and [`Vm::on`] attaches the devices: those that were saved, in their
+//! order, with whatever files and sockets behind them. A VM that was made to be saved has
+//! [`VmConfig::template`] and says when its guest has dialled ([`RunningVm::dialled`]).
 #![deny(unsafe_code)]
 
 mod arch;
