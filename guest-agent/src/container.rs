@@ -46,7 +46,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long a workload has after the SIGTERM of an orderly shutdown.
 const STOP_TIME: Duration = Duration::from_secs(10);
 /// How long the host may take to accept the connection.
-const CONNECT_TIME: Duration = Duration::from_secs(20);
+const CONNECT_TIME: Duration = Duration::from_secs(60);
 
 /// Runs until the host is done with this guest.
 ///

@@ -53,6 +53,7 @@ fn address_len() -> libc::socklen_t {
 /// Begins to connect to a port of the host. The socket is writable when it is decided.
 pub fn vsock_connect(port: u32) -> Result<OwnedFd> {
     let socket = vsock(SocketFlags::NONBLOCK)?;
+    be_patient(&socket);
     let host = address(HOST, port);
     // SAFETY: the address is valid and its length is its own.
     let result =
@@ -61,6 +62,31 @@ pub fn vsock_connect(port: u32) -> Result<OwnedFd> {
         Ok(_) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(errno),
     }
+}
+
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT_OLD` of linux/vm_sockets.h.
+const CONNECT_TIMEOUT: libc::c_int = 6;
+/// How long the kernel waits for the host's answer. Its own 2 s are short for a host on which a
+/// hundred guests begin at once.
+const CONNECT_SECONDS: libc::time_t = 60;
+
+/// Failing that, the kernel's patience has to do.
+fn be_patient(socket: &OwnedFd) {
+    let time = libc::timeval {
+        tv_sec: CONNECT_SECONDS,
+        tv_usec: 0,
+    };
+    let length = u32::try_from(size_of::<libc::timeval>()).unwrap_or(0);
+    // SAFETY: the option takes a `timeval`, which is valid and whose length is its own.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            CONNECT_TIMEOUT,
+            (&raw const time).cast(),
+            length,
+        )
+    };
 }
 
 /// Listens on a port of this guest.
