@@ -41,6 +41,16 @@ impl Kept {
         hullbox(all)
     }
 
+    /// Waits until its checks say so.
+    fn until_health(&self, status: &str) {
+        for _ in 0..200 {
+            if self.inspect("{{.State.Health.Status}}") == status {
+                return;
+            }
+        }
+        panic!("never {status}");
+    }
+
     fn inspect(&self, template: &str) -> String {
         hullbox(["inspect", "--format", template, &self.name])
             .exits(0)
@@ -243,17 +253,9 @@ both_modes! {
             &["busybox", "sleep", "1000"],
         );
         let _ = made.exits(0);
-        let until = |status: &str| {
-            for _ in 0..200 {
-                if box_.inspect("{{.State.Health.Status}}") == status {
-                    return;
-                }
-            }
-            panic!("never {status}");
-        };
-        until("unhealthy");
+        box_.until_health("unhealthy");
         let _ = box_.exec(&["touch", "/well"]).exits(0);
-        until("healthy");
+        box_.until_health("healthy");
         let _ = hullbox(["rm", "-f", &box_.name]).exits(0);
         let events = hullbox(["events", "--since", "10m", "--until", "0", "--filter", &format!("container={}", box_.name), "--format", "{{.Action}}"]).exits(0).text();
         let happened: Vec<_> = events.lines().filter(|line| !line.starts_with("exec")).collect();
@@ -273,17 +275,9 @@ both_modes! {
         assert_eq!(image(&tag), r#"{"Interval":1000000000,"Retries":1,"Test":["CMD-SHELL","test -e /well"]}"#);
 
         box_.run(&[&tag, "sleep", "1000"]);
-        let until = |status: &str| {
-            for _ in 0..200 {
-                if box_.inspect("{{.State.Health.Status}}") == status {
-                    return;
-                }
-            }
-            panic!("never {status}");
-        };
-        until("unhealthy");
+        box_.until_health("unhealthy");
         let _ = box_.exec(&["touch", "/well"]).exits(0);
-        until("healthy");
+        box_.until_health("healthy");
         // A commit keeps it, with what flags have changed of it.
         box_.gone();
         let _ = box_.make(&["create", "--health-retries", "4"], &[&tag, "true"]).exits(0);

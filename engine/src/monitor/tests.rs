@@ -539,130 +539,124 @@ fn a_guest_that_sends_more_than_it_has_credit_for_is_cut_off() {
     );
 }
 
-/// What a client says while its process ends comes too late, and must not cost it the rest.
-#[test]
-fn late_words_of_a_client_cost_it_nothing() {
-    const LEN: usize = 600_000;
-    let door = Door::new("late");
-    let (mut guest, guest_fd) = Peer::pair();
-    let (mut owner, owner_fd) = Peer::pair();
+/// Plays a container that others can connect to: its guest and its owner, until the guest says that
+/// its workload exited.
+fn with_door(name: &str, play: impl FnOnce(&std::path::Path, Peer, Peer) + Send) {
+    let door = Door::new(name);
+    let (guest, guest_fd) = Peer::pair();
+    let (owner, owner_fd) = Peer::pair();
     let backend = Fake {
         link: Some(Link::Connected(guest_fd)),
         ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
     };
     let path = door.path.clone();
     thread::scope(|scope| {
-        scope.spawn(move || {
-            guest.say(&hello());
-            guest.say(&started());
-            assert_eq!(owner.hear(), Some(started()));
-            // Both must be there at one look of the hub's: tried until it is likely.
-            for _ in 0..60 {
-                let exec = Command::Exec {
-                    spec: Box::default(),
-                    detach: false,
-                };
-                let mut client = Door::say(&path, &exec);
-                let Some(Frame::Exec { session, .. }) = guest.hear() else {
-                    panic!("no Exec");
-                };
-                let credit = Frame::Credit {
-                    session: 0,
-                    stream: Stream::Stdout,
-                    bytes: 1,
-                };
-                let who = Started {
-                    pid: 7,
-                    uptime_us: 1,
-                };
-                guest.say(&Frame::Started {
-                    session,
-                    started: who,
-                });
-                thread::scope(|scope| {
-                    scope.spawn(|| {
-                        for _ in 0..20 {
-                            client.say(&credit);
-                        }
-                    });
-                    for chunk in vec![7u8; LEN].chunks(60_000) {
-                        guest.say(&Frame::Data {
-                            session,
-                            stream: Stream::Stdout,
-                            bytes: chunk.to_vec(),
-                        });
-                    }
-                    guest.say(&Frame::Exited {
-                        session,
-                        status: ExitStatus::Code(0),
-                    });
-                });
-                let mut got = 0;
-                let end = loop {
-                    match client.hear() {
-                        Some(Frame::Data { bytes, .. }) => got += bytes.len(),
-                        Some(Frame::Started { .. }) => {}
-                        other => break other,
-                    }
-                };
-                assert_eq!((got, end), (LEN, Some(exited(0))));
-                // The credit that came in time.
-                guest.stream.set_nonblocking(true).unwrap();
-                while guest.stream.read(&mut [0; 4096]).is_ok() {}
-                guest.stream.set_nonblocking(false).unwrap();
-            }
-            guest.say(&exited(0));
-        });
+        scope.spawn(move || play(&path, guest, owner));
         let ending = run(backend, owner_fd, Some(&door.listener), Vec::new()).ending;
         assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
     });
 }
 
+/// What a client says while its process ends comes too late, and must not cost it the rest.
+#[test]
+fn late_words_of_a_client_cost_it_nothing() {
+    const LEN: usize = 600_000;
+    with_door("late", |path, mut guest, mut owner| {
+        guest.say(&hello());
+        guest.say(&started());
+        assert_eq!(owner.hear(), Some(started()));
+        // Both must be there at one look of the hub's: tried until it is likely.
+        for _ in 0..60 {
+            let exec = Command::Exec {
+                spec: Box::default(),
+                detach: false,
+            };
+            let mut client = Door::say(path, &exec);
+            let Some(Frame::Exec { session, .. }) = guest.hear() else {
+                panic!("no Exec");
+            };
+            let credit = Frame::Credit {
+                session: 0,
+                stream: Stream::Stdout,
+                bytes: 1,
+            };
+            let who = Started {
+                pid: 7,
+                uptime_us: 1,
+            };
+            guest.say(&Frame::Started {
+                session,
+                started: who,
+            });
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        client.say(&credit);
+                    }
+                });
+                for chunk in vec![7u8; LEN].chunks(60_000) {
+                    guest.say(&Frame::Data {
+                        session,
+                        stream: Stream::Stdout,
+                        bytes: chunk.to_vec(),
+                    });
+                }
+                guest.say(&Frame::Exited {
+                    session,
+                    status: ExitStatus::Code(0),
+                });
+            });
+            let mut got = 0;
+            let end = loop {
+                match client.hear() {
+                    Some(Frame::Data { bytes, .. }) => got += bytes.len(),
+                    Some(Frame::Started { .. }) => {}
+                    other => break other,
+                }
+            };
+            assert_eq!((got, end), (LEN, Some(exited(0))));
+            // The credit that came in time.
+            guest.stream.set_nonblocking(true).unwrap();
+            while guest.stream.read(&mut [0; 4096]).is_ok() {}
+            guest.stream.set_nonblocking(false).unwrap();
+        }
+        guest.say(&exited(0));
+    });
+}
+
 #[test]
 fn a_container_is_frozen_no_longer_than_who_holds_it_lives() {
-    let door = Door::new("held");
-    let (mut guest, guest_fd) = Peer::pair();
-    let (mut owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
-    let path = door.path.clone();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let request = |guest: &mut Peer, wanted: hullbox_protocol::Request| {
-                let Some(Frame::Request { number, request }) = guest.hear() else {
-                    panic!("no Request");
-                };
-                assert_eq!(request, wanted);
-                number
+    with_door("held", |path, mut guest, mut owner| {
+        let request = |guest: &mut Peer, wanted: hullbox_protocol::Request| {
+            let Some(Frame::Request { number, request }) = guest.hear() else {
+                panic!("no Request");
             };
-            let done = |guest: &mut Peer, number| {
-                let reply = hullbox_protocol::Reply::Done;
-                guest.say(&Frame::Reply { number, reply });
-            };
-            guest.say(&hello());
-            guest.say(&started());
-            assert_eq!(owner.hear(), Some(started()));
-            // Killed while it holds, and killed before it knew that it does.
-            for answered in [true, false] {
-                let mut holder = Door::say(&path, &Command::Hold);
-                let number = request(&mut guest, hullbox_protocol::Request::Freeze);
-                if answered {
-                    done(&mut guest, number);
-                    assert!(matches!(answer(&mut holder), Answer::Done));
-                    drop(holder);
-                } else {
-                    drop(holder);
-                    thread::sleep(Duration::from_millis(50));
-                    done(&mut guest, number);
-                }
-                let number = request(&mut guest, hullbox_protocol::Request::Thaw);
+            assert_eq!(request, wanted);
+            number
+        };
+        let done = |guest: &mut Peer, number| {
+            let reply = hullbox_protocol::Reply::Done;
+            guest.say(&Frame::Reply { number, reply });
+        };
+        guest.say(&hello());
+        guest.say(&started());
+        assert_eq!(owner.hear(), Some(started()));
+        // Killed while it holds, and killed before it knew that it does.
+        for answered in [true, false] {
+            let mut holder = Door::say(path, &Command::Hold);
+            let number = request(&mut guest, hullbox_protocol::Request::Freeze);
+            if answered {
+                done(&mut guest, number);
+                assert!(matches!(answer(&mut holder), Answer::Done));
+                drop(holder);
+            } else {
+                drop(holder);
+                thread::sleep(Duration::from_millis(50));
                 done(&mut guest, number);
             }
-            guest.say(&exited(0));
-        });
-        let ending = run(backend, owner_fd, Some(&door.listener), Vec::new()).ending;
-        assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
+            let number = request(&mut guest, hullbox_protocol::Request::Thaw);
+            done(&mut guest, number);
+        }
+        guest.say(&exited(0));
     });
 }
