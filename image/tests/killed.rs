@@ -5,11 +5,10 @@
 mod common;
 
 use common::archive::{config, docker, small_layer};
+use common::kills;
 use common::testing::TarBuilder;
 use hullbox_image::{ImageId, ImageUse, LoadOptions, Loaded, Source, Store};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 fn load(store: &mut Store, archive: &[u8]) -> Vec<Loaded> {
     let mut stream = archive;
@@ -38,7 +37,7 @@ fn count(root: &Path, dir: &str) -> usize {
 #[test]
 #[ignore = "a child process of another test"]
 fn child_that_loads_and_removes() {
-    let Some(root) = std::env::var_os("STORE_UNDER_TEST") else {
+    let Some(root) = std::env::var_os(kills::STORE) else {
         return;
     };
     let big: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
@@ -62,21 +61,7 @@ fn a_killed_operation_leaves_a_valid_store() {
     let mut store = Store::open(&root).unwrap();
     let kept = load(&mut store, &named(&[&small_layer()], &["kept"]))[0].id;
     drop(store);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut delay = 20;
-    let mut found_victim = 0;
-    while Instant::now() < deadline {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_loads_and_removes", "--ignored"])
-            .env("STORE_UNDER_TEST", &root)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        delay = delay * 17 % 331 + 10;
-        let mut store = Store::open(&root).unwrap();
+    kills::at_many_moments("child_that_loads_and_removes", &root, |store| {
         assert_eq!(count(&root, "staging"), 0, "swept at open");
         for summary in store.list().unwrap() {
             let image = store.resolve(&summary.id.hex()).unwrap();
@@ -85,12 +70,12 @@ fn a_killed_operation_leaves_a_valid_store() {
             }
         }
         assert_eq!(store.resolve("kept").unwrap().id, kept);
-        if store.resolve("victim").is_ok() {
-            found_victim += 1;
+        let is_there = store.resolve("victim").is_ok();
+        if is_there {
             store.remove("victim", false, &mut unused).unwrap();
         }
         assert_eq!(count(&root, "layers"), 1, "nothing without an owner");
         assert_eq!(count(&root, "blobs/sha256"), 1);
-    }
-    eprintln!("the victim was there {found_victim} times");
+        is_there
+    });
 }

@@ -4,18 +4,17 @@
 mod common;
 
 use common::archive::{image, small_layer};
+use common::kills;
 use common::testing::TarBuilder;
 use hullbox_image::{
     ArchiveFormat, CheckOptions, DeriveOptions, LoadOptions, Reference, Source, Store,
 };
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Not a test: what the next one runs and kills.
 #[test]
 #[ignore = "a child process of another test"]
 fn child_that_derives_and_removes() {
-    let Some(root) = std::env::var_os("STORE_UNDER_TEST") else {
+    let Some(root) = std::env::var_os(kills::STORE) else {
         return;
     };
     let big: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
@@ -50,25 +49,11 @@ fn a_killed_derivation_leaves_a_valid_store() {
         .load(source, &LoadOptions::default(), &mut |_| {})
         .unwrap();
     drop(store);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut delay = 20;
-    let mut found_victim = 0;
-    while Instant::now() < deadline {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_derives_and_removes", "--ignored"])
-            .env("STORE_UNDER_TEST", &root)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        delay = delay * 17 % 331 + 10;
-        let mut store = Store::open(&root).unwrap();
+    kills::at_many_moments("child_that_derives_and_removes", &root, |store| {
         let report = store.check(CheckOptions::default(), &mut |_| None).unwrap();
-        assert_eq!(report.findings, [], "after {delay} ms");
-        if store.resolve("victim").is_ok() {
-            found_victim += 1;
+        assert_eq!(report.findings, []);
+        let is_there = store.resolve("victim").is_ok();
+        if is_there {
             let images = ["victim".to_owned()];
             store
                 .save(&images, ArchiveFormat::Docker, &mut std::io::sink())
@@ -79,6 +64,6 @@ fn a_killed_derivation_leaves_a_valid_store() {
             let files = std::fs::read_dir(root.join(part)).unwrap().count();
             assert_eq!(files, 1, "nothing without an owner in {part}");
         }
-    }
-    eprintln!("the victim was there {found_victim} times");
+        is_there
+    });
 }

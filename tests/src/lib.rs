@@ -10,6 +10,7 @@
     reason = "a test harness fails by panicking"
 )]
 
+pub mod bench;
 mod terminal;
 
 pub use terminal::Terminal;

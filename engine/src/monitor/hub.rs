@@ -412,8 +412,10 @@ impl<'a> Hub<'a> {
             self.lose_client(at);
         }
         self.clients.retain(|client| !client.is_done());
-        // What is to be said for those who are lost.
-        self.drain();
+        if !self.outgoing.is_empty() {
+            // On behalf of those who are lost.
+            self.drain();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod archive;
+pub mod kills;
 #[path = "../../src/testing.rs"]
 pub mod testing;
 

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 use anyhow::{Context, Result, ensure};
+use hullbox_tests::bench::{median, on_path, quiet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -227,21 +228,6 @@ fn podman(bundle: &Path, work: &Path) -> Result<Contender> {
     Ok(contender)
 }
 
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
 /// What stays in the background keeps its streams: they must not be pipes that are waited for.
 fn detached(command: &mut Command) -> Result<()> {
     let status = command
@@ -251,11 +237,6 @@ fn detached(command: &mut Command) -> Result<()> {
         .status()?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
-}
-
-fn median(samples: &mut [Duration]) -> Duration {
-    samples.sort_unstable();
-    samples.get(samples.len() / 2).copied().unwrap_or_default()
 }
 
 fn report(contenders: &mut [Contender]) {

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 use anyhow::{Context, Result, bail, ensure};
+use hullbox_tests::bench::{median, on_path, quiet};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 use std::fs;
@@ -92,16 +93,6 @@ fn reference_bundle(options: &Options) -> Result<PathBuf> {
     Ok(bundle)
 }
 
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
 fn start_times(options: &Options) -> Result<()> {
     let bundle = reference_bundle(options)?;
     let bundle = bundle.display();
@@ -147,11 +138,6 @@ fn start_times(options: &Options) -> Result<()> {
     phases(options)
 }
 
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
-}
-
 fn time(command: &[String]) -> Result<Duration> {
     let (program, args) = command.split_first().context("an empty command")?;
     let start = Instant::now();
@@ -180,11 +166,6 @@ fn settle() -> Result<Duration> {
             Err(error) => return Err(error).context("waiting for what a command left"),
         }
     }
-}
-
-fn median(samples: &mut [Duration]) -> Duration {
-    samples.sort_unstable();
-    samples.get(samples.len() / 2).copied().unwrap_or_default()
 }
 
 fn report(contenders: &mut [Contender]) {
