@@ -6,6 +6,8 @@
 
 #[path = "ns/asked.rs"]
 mod asked;
+#[path = "../../session/tests/common/talk.rs"]
+mod talk;
 
 use std::ffi::OsStr;
 use std::io::Write;

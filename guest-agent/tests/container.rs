@@ -8,18 +8,20 @@
     reason = "a test's helpers fail as its own lines do"
 )]
 
+#[path = "../../session/tests/common/talk.rs"]
+mod talk;
+
 use hullbox_protocol::{
-    Builtin, CgroupLimits, Decoder, ExitStatus, Failure, FailureKind, Frame, LayerDisk,
-    ProcessSpec, Reply, Request, RootfsSpec, Setup, Stream, encode_into,
+    Builtin, CgroupLimits, FailureKind, Frame, LayerDisk, ProcessSpec, Reply, Request, RootfsSpec,
+    Setup,
 };
-use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use talk::Talk;
 
 /// A layer with busybox in it.
 fn image() -> Option<&'static Path> {
@@ -59,34 +61,24 @@ fn image() -> Option<&'static Path> {
         .as_deref()
 }
 
-#[derive(Debug, Default)]
-struct Session {
-    started: bool,
-    output: Vec<u8>,
-    end: Option<Result<ExitStatus, Failure>>,
-}
-
-impl Session {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.output).into_owned()
-    }
-
-    fn code(&self) -> u8 {
-        match &self.end {
-            Some(Ok(status)) => status.exit_code(),
-            Some(Err(failure)) => failure.exit_code(),
-            None => u8::MAX,
-        }
-    }
-}
-
+/// A container's agent, and the conversation with it.
 struct Guest {
     agent: Child,
-    socket: UnixStream,
-    decoder: Decoder,
-    sessions: HashMap<u32, Session>,
-    replies: HashMap<u32, Reply>,
-    next: u32,
+    talk: Talk,
+}
+
+impl Deref for Guest {
+    type Target = Talk;
+
+    fn deref(&self) -> &Talk {
+        &self.talk
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
 }
 
 impl Guest {
@@ -101,16 +93,8 @@ impl Guest {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
-        let mut guest = Self {
-            agent,
-            socket: ours,
-            decoder: Decoder::new(),
-            sessions: HashMap::new(),
-            replies: HashMap::new(),
-            next: 1,
-        };
+        let talk = Talk::new(ours);
+        let mut guest = Self { agent, talk };
         let length_bytes = image.metadata().unwrap().len();
         guest.send(&Frame::Setup(Box::new(Setup {
             rootfs: RootfsSpec {
@@ -136,91 +120,6 @@ impl Guest {
         }
     }
 
-    fn send(&mut self, frame: &Frame) {
-        let mut wire = Vec::new();
-        encode_into(frame, &mut wire).unwrap();
-        self.socket.write_all(&wire).unwrap();
-    }
-
-    fn exec_as(&mut self, session: u32, spec: ProcessSpec) {
-        self.sessions.insert(session, Session::default());
-        let spec = Box::new(spec);
-        self.send(&Frame::Exec { session, spec });
-    }
-
-    fn until(&mut self, done: impl Fn(&Self) -> bool) {
-        while !done(self) {
-            let Some(frame) = self.decoder.next_frame().unwrap() else {
-                let mut chunk = [0; 65536];
-                let read = self.socket.read(&mut chunk).unwrap();
-                assert!(read > 0, "closed: {:?}", self.sessions);
-                self.decoder.push(&chunk[..read]);
-                continue;
-            };
-            self.take(frame);
-        }
-    }
-
-    fn take(&mut self, frame: Frame) {
-        match frame {
-            Frame::Started { session, .. } => self.session(session).started = true,
-            Frame::Failed { session, failure } => self.session(session).end = Some(Err(failure)),
-            Frame::Exited { session, status } => self.session(session).end = Some(Ok(status)),
-            Frame::Data {
-                session,
-                stream,
-                bytes,
-            } => {
-                let length = u32::try_from(bytes.len()).unwrap();
-                self.session(session).output.extend(bytes);
-                self.send(&Frame::Credit {
-                    session,
-                    stream,
-                    bytes: length,
-                });
-            }
-            Frame::Reply { number, reply } => {
-                self.replies.insert(number, reply);
-            }
-            Frame::Log(text) => panic!("the agent says: {text}"),
-            _ => {}
-        }
-    }
-
-    fn session(&mut self, session: u32) -> &mut Session {
-        self.sessions.entry(session).or_default()
-    }
-
-    fn run(&mut self, spec: ProcessSpec, input: &[u8]) -> &Session {
-        let session = self.next;
-        self.next += 1;
-        self.exec_as(session, spec);
-        let stream = Stream::Stdin;
-        for chunk in input.chunks(32 * 1024) {
-            let bytes = chunk.to_vec();
-            self.send(&Frame::Data {
-                session,
-                stream,
-                bytes,
-            });
-        }
-        self.send(&Frame::Eof { session, stream });
-        self.until(|g| g.sessions[&session].end.is_some());
-        &self.sessions[&session]
-    }
-
-    fn builtin(&mut self, what: Builtin, input: &[u8]) -> &Session {
-        self.run(builtin(what), input)
-    }
-
-    fn ask(&mut self, request: Request) -> Reply {
-        let number = self.next;
-        self.next += 1;
-        self.send(&Frame::Request { number, request });
-        self.until(|g| g.replies.contains_key(&number));
-        self.replies.remove(&number).unwrap()
-    }
-
     fn finish(mut self, signal: u32, code: u8) {
         self.send(&Frame::Signal { session: 0, signal });
         self.until(|g| g.sessions[&0].end.is_some());
@@ -230,7 +129,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.hang_up();
         let left = self.agent.wait();
         // The script fails when a control group is left.
         assert!(std::thread::panicking() || left.unwrap().success());
@@ -277,11 +176,11 @@ fn a_running_container_is_asked() {
         return;
     };
     let ready = "while [ -e /etc/group ]; do sleep 0.1; done; cat /srv/new; exit 3";
-    let session = guest.run(shell(ready), b"");
+    let session = guest.run(shell(ready));
     assert_eq!((session.code(), session.text().as_str()), (3, "new\n"));
     let archive = guest.builtin(out("/srv"), b"").output.clone();
     assert_eq!(guest.builtin(into("/tmp"), &archive).code(), 0);
-    assert_eq!(guest.run(shell("cat /tmp/srv/new"), b"").text(), "new\n");
+    assert_eq!(guest.run(shell("cat /tmp/srv/new")).text(), "new\n");
     let missing = guest.builtin(out("/none"), b"");
     assert!(
         matches!(&missing.end, Some(Err(failure)) if failure.kind == FailureKind::NotFound),
@@ -305,7 +204,7 @@ fn a_running_container_is_asked() {
     let export = guest.builtin(Builtin::Export, b"").text();
     assert!(export.contains("bin/busybox") && !export.contains("1.2.3.4"));
     // Nobody of these is seen inside.
-    let seen = guest.run(shell("ls /proc | grep -c '^[0-9]'"), b"").text();
+    let seen = guest.run(shell("ls /proc | grep -c '^[0-9]'")).text();
     assert!(["3\n", "4\n", "5\n"].contains(&seen.as_str()), "{seen}");
 
     let Reply::Usage(usage) = guest.ask(Request::Usage) else {
@@ -323,10 +222,10 @@ fn a_running_container_is_asked() {
         "{processes:?}"
     );
     assert_eq!(guest.ask(Request::Freeze), Reply::Done);
-    assert_eq!(guest.run(shell("true"), b"").code(), 125);
+    assert_eq!(guest.run(shell("true")).code(), 125);
     assert_eq!(guest.builtin(out("/srv/new"), b"").code(), 0);
     assert_eq!(guest.ask(Request::Thaw), Reply::Done);
-    assert_eq!(guest.run(shell("true"), b"").code(), 0);
+    assert_eq!(guest.run(shell("true")).code(), 0);
     let limits = CgroupLimits {
         memory_bytes: 4096,
         ..CgroupLimits::default()
@@ -336,8 +235,7 @@ fn a_running_container_is_asked() {
         matches!(&reply, Reply::Failed(why) if why.contains("bytes in use")),
         "{reply:?}"
     );
-    let joined = guest.next;
-    guest.exec_as(joined, shell("echo on; sleep 1000"));
+    let joined = guest.exec(shell("echo on; sleep 1000"));
     guest.until(|g| g.sessions[&joined].text() == "on\n");
     assert_eq!(guest.ask(Request::Freeze), Reply::Done);
     guest.send(&Frame::Signal {
@@ -359,7 +257,7 @@ fn a_container_that_does_not_run_is_asked() {
     assert_eq!(guest.builtin(into("/srv"), &archive).code(), 0);
     let changes = guest.builtin(Builtin::Changes, b"").text();
     assert_eq!(changes, "C /srv\0A /srv/passwd\0");
-    assert_eq!(guest.run(shell("true"), b"").code(), 125);
+    assert_eq!(guest.run(shell("true")).code(), 125);
     guest.finish(15, 0);
     for (what, found) in [
         (Builtin::Export, "bin/busybox"),

@@ -1,49 +1,37 @@
 //! What a running container is asked: programs that join it, requests, builtins.
 #![expect(clippy::panic, reason = "it is how a test's helper fails")]
 
+use super::talk::{Session, Talk};
 use super::{assert_nothing_left, base, ns_run};
 use hullbox_protocol::{
-    Builtin, CgroupLimits, Decoder, ExitStatus, Failure, FailureKind, Frame, ProcessInfo,
-    ProcessSpec, Reply, Request, Stream, TerminalSize, Usage, UserSpec, encode_into,
+    Builtin, CgroupLimits, FailureKind, Frame, ProcessInfo, ProcessSpec, Reply, Request, Stream,
+    TerminalSize, Usage, UserSpec,
 };
-use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// What became of a session.
-#[derive(Debug, Default)]
-struct Session {
-    started: bool,
-    output: Vec<u8>,
-    error: Vec<u8>,
-    end: Option<Result<ExitStatus, Failure>>,
-}
-
-impl Session {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.output).into_owned()
-    }
-
-    fn code(&self) -> u8 {
-        match &self.end {
-            Some(Ok(status)) => status.exit_code(),
-            Some(Err(failure)) => failure.exit_code(),
-            None => u8::MAX,
-        }
-    }
-}
-
+/// A container, and the conversation with it.
 struct Container {
     server: Child,
-    socket: UnixStream,
-    decoder: Decoder,
-    sessions: HashMap<u32, Session>,
-    replies: HashMap<u32, Reply>,
+    talk: Talk,
     dir: tempfile::TempDir,
-    next: u32,
+}
+
+impl Deref for Container {
+    type Target = Talk;
+
+    fn deref(&self) -> &Talk {
+        &self.talk
+    }
+}
+
+impl DerefMut for Container {
+    fn deref_mut(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
 }
 
 impl Container {
@@ -56,17 +44,8 @@ impl Container {
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let server = command.spawn().unwrap();
         drop(command);
-        let time = Some(Duration::from_secs(30));
-        ours.set_read_timeout(time).unwrap();
-        let mut container = Self {
-            server,
-            socket: ours,
-            decoder: Decoder::new(),
-            sessions: HashMap::new(),
-            replies: HashMap::new(),
-            dir,
-            next: 1,
-        };
+        let talk = Talk::new(ours);
+        let mut container = Self { server, talk, dir };
         container.exec_as(0, ProcessSpec::default());
         Some(container)
     }
@@ -79,114 +58,8 @@ impl Container {
         Some(container)
     }
 
-    fn send(&mut self, frame: &Frame) {
-        let mut wire = Vec::new();
-        encode_into(frame, &mut wire).unwrap();
-        self.socket.write_all(&wire).unwrap();
-    }
-
-    fn exec_as(&mut self, session: u32, spec: ProcessSpec) {
-        self.sessions.insert(session, Session::default());
-        let spec = Box::new(spec);
-        self.send(&Frame::Exec { session, spec });
-    }
-
-    fn exec(&mut self, spec: ProcessSpec) -> u32 {
-        let session = self.next;
-        self.next += 1;
-        self.exec_as(session, spec);
-        session
-    }
-
-    fn until(&mut self, done: impl Fn(&Self) -> bool) {
-        while !done(self) {
-            let Some(frame) = self.decoder.next_frame().unwrap() else {
-                let mut chunk = [0; 65536];
-                let read = self.socket.read(&mut chunk).unwrap();
-                assert!(read > 0, "closed: {:?}", self.sessions);
-                self.decoder.push(&chunk[..read]);
-                continue;
-            };
-            self.take(frame);
-        }
-    }
-
-    fn take(&mut self, frame: Frame) {
-        match frame {
-            Frame::Started { session, .. } => self.session(session).started = true,
-            Frame::Failed { session, failure } => self.session(session).end = Some(Err(failure)),
-            Frame::Exited { session, status } => self.session(session).end = Some(Ok(status)),
-            Frame::Data {
-                session,
-                stream,
-                bytes,
-            } => {
-                let length = u32::try_from(bytes.len()).unwrap();
-                let target = self.session(session);
-                match stream {
-                    Stream::Stderr => target.error.extend(bytes),
-                    _ => target.output.extend(bytes),
-                }
-                self.send(&Frame::Credit {
-                    session,
-                    stream,
-                    bytes: length,
-                });
-            }
-            Frame::Reply { number, reply } => {
-                self.replies.insert(number, reply);
-            }
-            _ => {}
-        }
-    }
-
-    fn session(&mut self, session: u32) -> &mut Session {
-        self.sessions.entry(session).or_default()
-    }
-
-    fn end(&mut self, session: u32) -> &Session {
-        self.until(|c| c.sessions[&session].end.is_some());
-        &self.sessions[&session]
-    }
-
-    fn run(&mut self, spec: ProcessSpec) -> &Session {
-        let session = self.exec(spec);
-        self.end(session)
-    }
-
     fn shell(&mut self, script: &str) -> &Session {
         self.run(shell(script))
-    }
-
-    fn builtin(&mut self, builtin: Builtin, input: &[u8]) -> &Session {
-        let session = self.exec(ProcessSpec {
-            builtin: Some(builtin),
-            stdin: true,
-            ..ProcessSpec::default()
-        });
-        for chunk in input.chunks(32 * 1024) {
-            self.input(session, chunk);
-        }
-        let stream = Stream::Stdin;
-        self.send(&Frame::Eof { session, stream });
-        self.end(session)
-    }
-
-    fn input(&mut self, session: u32, bytes: &[u8]) {
-        let (stream, bytes) = (Stream::Stdin, bytes.to_vec());
-        self.send(&Frame::Data {
-            session,
-            stream,
-            bytes,
-        });
-    }
-
-    fn ask(&mut self, request: Request) -> Reply {
-        let number = self.next;
-        self.next += 1;
-        self.send(&Frame::Request { number, request });
-        self.until(|c| c.replies.contains_key(&number));
-        self.replies.remove(&number).unwrap()
     }
 
     fn usage(&mut self) -> Usage {
@@ -214,7 +87,7 @@ impl Container {
     }
 
     fn gone(mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.hang_up();
         assert!(self.server.wait().unwrap().success());
         assert_nothing_left(self.dir.path());
     }
