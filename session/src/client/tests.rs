@@ -88,6 +88,17 @@ fn collect(connection: OwnedFd, options: AttachOptions) -> (Result<Outcome, Atta
     (outcome, reader.join().unwrap())
 }
 
+/// Joined with this as standard output, and nothing else.
+fn attach_to(connection: OwnedFd, stdout: &impl AsFd) -> Result<Outcome, AttachError> {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let streams = Streams {
+        stdin: null.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: null.as_fd(),
+    };
+    attach_streams(connection, &[], OPTIONS, streams, &mut |_| {})
+}
+
 #[test]
 fn output_is_complete_before_the_outcome() {
     let (connection, mut peer) = pair();
@@ -197,13 +208,7 @@ fn a_socket_that_was_closed_is_a_reader_who_left() {
         peer.exit(2);
         told
     });
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let streams = Streams {
-        stdin: null.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: null.as_fd(),
-    };
-    attach_streams(connection, &[], OPTIONS, streams, &mut |_| {}).unwrap();
+    attach_to(connection, &stdout).unwrap();
     let told = Frame::Eof {
         session: 0,
         stream: Stream::Stdout,
@@ -216,14 +221,8 @@ fn a_full_disk_is_an_error_with_the_outcome() {
     let (connection, mut peer) = pair();
     peer.output(b"too much");
     peer.exit(0);
-    let null = std::fs::File::open("/dev/null").unwrap();
     let full = std::fs::File::create("/dev/full").unwrap();
-    let streams = Streams {
-        stdin: null.as_fd(),
-        stdout: full.as_fd(),
-        stderr: null.as_fd(),
-    };
-    let error = attach_streams(connection, &[], OPTIONS, streams, &mut |_| {}).unwrap_err();
+    let error = attach_to(connection, &full).unwrap_err();
     let AttachError::Output { outcome, source } = error else {
         panic!("{error:?}");
     };
@@ -238,13 +237,7 @@ fn output_beyond_its_credit_is_refused() {
     let peer = thread::spawn(move || {
         peer.output(&vec![0; 3 * INITIAL_CREDIT as usize]);
     });
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let streams = Streams {
-        stdin: null.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: stdout.as_fd(),
-    };
-    let error = attach_streams(connection, &[], OPTIONS, streams, &mut |_| {}).unwrap_err();
+    let error = attach_to(connection, &stdout).unwrap_err();
     assert!(matches!(
         error,
         AttachError::Connection(ConnectionError::Violation(_))
@@ -258,13 +251,7 @@ fn shared_output_stays_blocking_for_others() {
     peer.output(b"x");
     peer.exit(0);
     let (_out, stdout) = std::io::pipe().unwrap();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let streams = Streams {
-        stdin: null.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: null.as_fd(),
-    };
-    attach_streams(connection, &[], OPTIONS, streams, &mut |_| {}).unwrap();
+    attach_to(connection, &stdout).unwrap();
     let flags = rustix::fs::fcntl_getfl(&stdout).unwrap();
     assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
 }
