@@ -8,6 +8,7 @@ TARGET := x86_64-unknown-linux-gnu
 RELOCATION ?= static
 STATIC := -C target-feature=+crt-static -C relocation-model
 AGENT := target/agent/$(TARGET)/agent/hullbox-agent
+PROBE := target/agent/$(TARGET)/agent/hullbox-probe
 
 build: artifacts
 	RUSTFLAGS="$(STATIC)=$(RELOCATION)" \
@@ -20,12 +21,13 @@ kernel:
 
 agent:
 	RUSTFLAGS="$(STATIC)=static" \
-	    cargo build --locked -p hullbox-agent --profile agent \
+	    cargo build --locked -p hullbox-agent -p hullbox-probe --profile agent \
 	    --target $(TARGET) --target-dir target/agent
 
 artifacts: kernel agent
 	kernel-config/make-initramfs $(AGENT) $(ARTIFACTS)/initramfs.cpio
 	kernel-config/make-empty-disk $(ARTIFACTS)/empty.ext4
+	cmp -s $(PROBE) $(ARTIFACTS)/hullbox-probe || install $(PROBE) $(ARTIFACTS)/hullbox-probe
 
 demo:
 	@scripts/install-deps demo

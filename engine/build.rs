@@ -1,4 +1,4 @@
-//! Embeds the guest kernel, the initramfs and the empty disk, where they have been built.
+//! Embeds the guest kernel, the initramfs, the empty disk and the probe, where they have been built.
 //!
 //! They come from the directory named by `HULLBOX_ARTIFACTS`, by default `build/artifacts` in the
 //! workspace. A build without them is a good build whose program says what is missing.
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-const NAMES: [&str; 3] = ["vmlinux", "initramfs.cpio", "empty.ext4"];
+const NAMES: [&str; 4] = ["vmlinux", "initramfs.cpio", "empty.ext4", "hullbox-probe"];
 const BLOCK: usize = 4096;
 /// Good compression at a speed that nobody minds.
 const LEVEL: i32 = 9;

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::bench::BenchArgs;
 use crate::completions::{CompletionArgs, ManArgs};
 use crate::container_args::{
     AttachArgs, CheckArgs, CommitArgs, CpArgs, EventsArgs, ExecArgs, ExportArgs, KillArgs,
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     /// The helper machine, for hosts whose KVM cannot run a guest
     #[command(subcommand)]
     Machine(MachineCommand),
+    /// Measure VMs, containers and other programs' containers side by side
+    Bench(BenchArgs),
     /// Examine what this host offers, with a remedy for what it lacks
     Doctor(FormatArgs),
     /// Show this installation: directories, images, containers

@@ -4,8 +4,8 @@ use crate::app::{Cli, Command, ContainerCommand, ImageCommand, LifeCommand, Syst
 use crate::failure::{Failure, report};
 use crate::inspect::Kind;
 use crate::{
-    completions, containers, exec, files, forward, housekeeping, image_store, images, inspect,
-    lifecycle, logs, run, system, templates, usage, watch,
+    bench, completions, containers, exec, files, forward, housekeeping, image_store, images,
+    inspect, lifecycle, logs, run, system, templates, usage, watch,
 };
 use hullbox_engine::timing::Timing;
 use hullbox_engine::{machine, monitor};
@@ -98,6 +98,7 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
         Command::Template(command) => templates::template(&command),
         Command::Machine(command) => return system::machine(command),
+        Command::Bench(args) => return bench::bench(&args),
         Command::Doctor(args) => return system::doctor(&args),
         Command::Version(args) => system::version(&args),
         Command::Completion(args) => completions::completion(&args),

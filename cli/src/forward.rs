@@ -3,6 +3,7 @@
 use crate::app::{
     Command, ContainerCommand, ImageCommand, LifeCommand, LoadArgs, MachineCommand, SystemCommand,
 };
+use crate::bench::{self, BenchArgs};
 use crate::failure::Failure;
 use crate::image_args::SaveFormat;
 use crate::output_file::{OutputFile, without_flag};
@@ -63,6 +64,7 @@ fn route(
         };
         let code = match host_file? {
             Some(HostFile::Archive(path)) => with_output(path, args, run)?,
+            Some(HostFile::Record(bench)) => bench::forwarded(bench, args, run)?,
             Some(HostFile::Id { path, early }) => cidfile::forwarded(path, early, args, run)?,
             None => run(args)?,
         };
@@ -102,6 +104,8 @@ fn forward_to(
 enum HostFile<'a> {
     /// An archive, to a file or to standard output.
     Archive(Option<&'a Path>),
+    /// A benchmark's record, of which this process makes the reports.
+    Record(&'a BenchArgs),
     /// The new container's id, perhaps while the command still runs.
     Id { path: &'a Path, early: bool },
 }
@@ -133,6 +137,7 @@ fn host_file(command: &Command) -> Result<Option<HostFile<'_>>, Failure> {
             }
             Ok(Some(HostFile::Archive(args.output.as_deref())))
         }
+        Command::Bench(args) => Ok(Some(HostFile::Record(args))),
         _ => Ok(None),
     }
 }

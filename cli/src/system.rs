@@ -29,6 +29,11 @@ pub(crate) fn open(roots: Roots) -> Result<Engine, Failure> {
     Ok(engine)
 }
 
+/// What the probe says of this host's KVM.
+pub(crate) fn kvm_words() -> Result<String, Failure> {
+    Ok(kvm_verdict(&Roots::from_env()?).explanation)
+}
+
 pub(crate) fn version(args: &FormatArgs) -> Result<(), Failure> {
     let value = json!({
         "Version": env!("CARGO_PKG_VERSION"),

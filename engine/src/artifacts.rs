@@ -1,4 +1,5 @@
-//! The guest kernel, its initramfs and the empty disk: embedded in the program, unpacked once.
+//! The guest kernel, its initramfs, the empty disk and the benchmark's probe: embedded in the
+//! program, unpacked once.
 //!
 //! A file is unpacked into the data directory under a name that holds its hash, staged and
 //! renamed, so that it is whole whenever it is there; a newer program unpacks its own beside it.
@@ -30,6 +31,8 @@ pub enum Artifact {
     Initramfs,
     /// An empty ext4 filesystem, sparse.
     EmptyDisk,
+    /// The static program that `bench` runs behind every wall.
+    Probe,
 }
 
 impl Artifact {
@@ -38,6 +41,7 @@ impl Artifact {
             Self::Kernel => "vmlinux",
             Self::Initramfs => "initramfs.cpio",
             Self::EmptyDisk => "empty.ext4",
+            Self::Probe => "hullbox-probe",
         }
     }
 
@@ -48,6 +52,7 @@ impl Artifact {
             Self::Kernel => "HULLBOX_KERNEL",
             Self::Initramfs => "HULLBOX_INITRAMFS",
             Self::EmptyDisk => "HULLBOX_EMPTY_DISK",
+            Self::Probe => "HULLBOX_PROBE",
         }
     }
 
@@ -56,6 +61,7 @@ impl Artifact {
             Self::Kernel => "kernel",
             Self::Initramfs => "initramfs",
             Self::EmptyDisk => "empty disk",
+            Self::Probe => "probe",
         }
     }
 }

@@ -1,0 +1,308 @@
+//! Who takes part, and how each is told to run, start, join and remove a container.
+
+use crate::error::BenchError;
+use crate::scratch::Scratch;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the probe is in every root filesystem.
+pub(crate) const PROBE: &str = "/probe";
+/// The memory that everybody gets.
+pub(crate) const MEMORY_MIB: u64 = 128;
+
+/// One of ours. A further way to start a container is one more line here.
+struct Own {
+    id: &'static str,
+    label: &'static str,
+    isolation: &'static str,
+    flags: &'static [&'static str],
+}
+
+const OWN: [Own; 2] = [
+    Own {
+        id: "vm-cold",
+        label: "VM, cold",
+        isolation: "vm",
+        flags: &["--cpus=1"],
+    },
+    Own {
+        id: "container",
+        label: "container",
+        isolation: "container",
+        flags: &[],
+    },
+];
+
+/// Another program that runs containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The C OCI runtime.
+    Crun,
+    /// The reference OCI runtime.
+    Runc,
+    /// A whole engine, with its own default OCI runtime.
+    Podman,
+}
+
+impl Peer {
+    /// All that are known.
+    pub const ALL: [Self; 3] = [Self::Crun, Self::Runc, Self::Podman];
+
+    /// The program's name.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Crun => "crun",
+            Self::Runc => "runc",
+            Self::Podman => "podman",
+        }
+    }
+
+    fn find(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(self.program()))
+            .find(|file| file.is_file())
+    }
+}
+
+/// The wall of one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wall {
+    /// A microVM.
+    Vm,
+    /// Namespaces.
+    Container,
+}
+
+impl Wall {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::Container => "container",
+        }
+    }
+}
+
+/// A contender, as the report names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// For scripts; stays.
+    pub id: String,
+    /// For people.
+    pub label: String,
+    /// The program's own words on its version.
+    pub version: String,
+    /// The flags it was started with, where it is one of ours.
+    pub flags: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Program {
+    Hullbox(PathBuf),
+    Oci(PathBuf),
+    Podman(PathBuf),
+}
+
+/// A contender.
+#[derive(Debug)]
+pub(crate) struct Contender {
+    pub(crate) named: Named,
+    program: Program,
+}
+
+/// Who takes part: ours behind these walls, and these peers, or with `None` those installed.
+pub(crate) fn choose(
+    hullbox: &Path,
+    walls: &[Wall],
+    peers: Option<&[Peer]>,
+) -> Result<Vec<Contender>, BenchError> {
+    let mut chosen: Vec<Contender> = OWN
+        .iter()
+        .filter(|own| walls.is_empty() || walls.iter().any(|wall| wall.name() == own.isolation))
+        .map(|own| Contender {
+            named: Named {
+                id: own.id.to_owned(),
+                label: own.label.to_owned(),
+                version: format!("hullbox {}", env!("CARGO_PKG_VERSION")),
+                flags: std::iter::once(format!("--isolation={}", own.isolation))
+                    .chain(own.flags.iter().map(|&flag| flag.to_owned()))
+                    .chain([format!("--memory={MEMORY_MIB}m")])
+                    .collect(),
+            },
+            program: Program::Hullbox(hullbox.to_owned()),
+        })
+        .collect();
+    for &peer in peers.unwrap_or(&Peer::ALL) {
+        let Some(path) = peer.find() else {
+            if peers.is_some() {
+                return Err(BenchError::NoPeer(peer.program().to_owned()));
+            }
+            continue;
+        };
+        chosen.push(Contender::peer(peer, path));
+    }
+    Ok(chosen)
+}
+
+impl Contender {
+    fn peer(peer: Peer, path: PathBuf) -> Self {
+        let name = peer.program().to_owned();
+        Self {
+            named: Named {
+                id: name.clone(),
+                label: name,
+                version: version(&path),
+                flags: Vec::new(),
+            },
+            program: match peer {
+                Peer::Crun | Peer::Runc => Program::Oci(path),
+                Peer::Podman => Program::Podman(path),
+            },
+        }
+    }
+
+    /// Whether its containers are this program's.
+    pub(crate) const fn is_ours(&self) -> bool {
+        matches!(self.program, Program::Hullbox(_))
+    }
+
+    /// Runs the probe in a new container and removes that at its end.
+    pub(crate) fn run(&self, scratch: &Scratch, name: &str) -> Command {
+        let mut command = self.base(scratch);
+        match &self.program {
+            Program::Hullbox(_) => {
+                command.args(["run", "--rm"]).args(&self.named.flags);
+                command.args(["--name", name, scratch.image(), PROBE, "hello"]);
+            }
+            Program::Oci(_) => {
+                command.arg("run").arg("--bundle");
+                command.arg(scratch.bundle("hello")).arg(name);
+            }
+            Program::Podman(_) => {
+                command.args(["run", "--rm"]).args(podman_flags(name));
+                command.arg(scratch.rootfs()).args([PROBE, "hello"]);
+            }
+        }
+        command
+    }
+
+    /// Starts a container in the background, whose first process waits.
+    pub(crate) fn start(&self, scratch: &Scratch, name: &str) -> Command {
+        let mut command = self.base(scratch);
+        match &self.program {
+            Program::Hullbox(_) => {
+                command.args(["run", "-d"]).args(&self.named.flags);
+                command.args(["--log-driver=none", "--name", name, scratch.image()]);
+                command.args([PROBE, "hold"]);
+            }
+            Program::Oci(_) => {
+                command.args(["run", "--detach", "--bundle"]);
+                command.arg(scratch.bundle("hold")).arg(name);
+            }
+            Program::Podman(_) => {
+                command.args(["run", "-d"]).args(podman_flags(name));
+                command.arg(scratch.rootfs()).args([PROBE, "hold"]);
+            }
+        }
+        command
+    }
+
+    /// Runs the probe in a running container.
+    pub(crate) fn exec(
+        &self,
+        scratch: &Scratch,
+        name: &str,
+        reads_input: bool,
+        args: &[&str],
+    ) -> Command {
+        let mut command = self.base(scratch);
+        command.arg("exec");
+        // The OCI runtimes' exec has its standard input without being asked for it.
+        if reads_input && !matches!(self.program, Program::Oci(_)) {
+            command.arg("-i");
+        }
+        command.args([name, PROBE]).args(args);
+        command
+    }
+
+    /// Ends a container and removes it.
+    pub(crate) fn remove(&self, scratch: &Scratch, name: &str) -> Command {
+        let mut command = self.base(scratch);
+        match &self.program {
+            Program::Hullbox(_) => command.args(["rm", "-f", name]),
+            Program::Oci(_) => command.args(["delete", "-f", name]),
+            Program::Podman(_) => command.args(["rm", "-f", "-t", "0", name]),
+        };
+        command
+    }
+
+    /// The program with its state in the scratch directory.
+    fn base(&self, scratch: &Scratch) -> Command {
+        match &self.program {
+            Program::Hullbox(path) => scratch.hullbox(path),
+            Program::Oci(path) => {
+                let mut command = Command::new(path);
+                command.arg("--root").arg(scratch.peer_dir(&self.named.id));
+                command
+            }
+            Program::Podman(path) => {
+                let mut command = Command::new(path);
+                for (flag, dir) in [
+                    ("--root", "podman"),
+                    ("--runroot", "podman-run"),
+                    ("--tmpdir", "podman-tmp"),
+                ] {
+                    command.arg(flag).arg(scratch.peer_dir(dir));
+                }
+                // What needs neither a daemon nor a journal, and no storage of its own.
+                command.args([
+                    "--storage-driver=vfs",
+                    "--cgroup-manager=cgroupfs",
+                    "--events-backend=none",
+                ]);
+                command
+            }
+        }
+    }
+}
+
+fn podman_flags(name: &str) -> Vec<String> {
+    vec![
+        "--network=none".to_owned(),
+        "--log-driver=none".to_owned(),
+        format!("--memory={MEMORY_MIB}m"),
+        format!("--name={name}"),
+        "--rootfs".to_owned(),
+    ]
+}
+
+/// The first line of what a program says of itself.
+fn version(path: &Path) -> String {
+    let said = Command::new(path).arg("--version").output();
+    let text = said.map(|output| output.stdout).unwrap_or_default();
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
+    let line = crate::runner::one_line(first.get(..first.len().min(100)).unwrap_or(&[]));
+    if line.is_empty() {
+        "unknown".to_owned()
+    } else {
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walls_and_peers_are_chosen() {
+        let ids = |walls: &[Wall], peers: Option<&[Peer]>| -> Vec<String> {
+            let chosen = choose(Path::new("/bin/hullbox"), walls, peers).unwrap();
+            chosen.into_iter().map(|one| one.named.id).collect()
+        };
+        assert_eq!(ids(&[], Some(&[])), ["vm-cold", "container"]);
+        assert_eq!(ids(&[Wall::Container], Some(&[])), ["container"]);
+        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm-cold"]);
+    }
+}

@@ -1,0 +1,231 @@
+//! Measures every wall side by side, and makes a report of it.
+//!
+//! The real programs are driven from outside, ours and its peers alike, as their users drive
+//! them: what is measured is what one waits for. So this crate knows the engine's command line and
+//! its image store, and nothing of the engine.
+//!
+//! ```text
+//! contender × metrics ─► measure (rounds) ─► Report ─► render: table, HTML; serde: JSON
+//!                        scratch, runner, memory
+//! ```
+#![forbid(unsafe_code)]
+
+mod contender;
+mod error;
+mod measure;
+mod memory;
+mod metrics;
+mod render;
+mod report;
+mod runner;
+mod scratch;
+mod stats;
+
+pub use contender::{Named, Peer, Wall};
+pub use error::BenchError;
+pub use memory::Resident;
+pub use metrics::{METRICS, Metric, Probe, Unit};
+pub use render::{html, table};
+pub use report::{Cell, Digests, FORMAT, Host, REFERENCE, Report, Row};
+pub use stats::Summary;
+
+use contender::Contender;
+use hullbox_image::Digest;
+use measure::{Amounts, Bench};
+use report::Samples;
+use runner::{Runner, kill_descendants};
+use scratch::Scratch;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Rounds that do not count, before those that do.
+const WARM_UPS: usize = 1;
+/// How often a crowd is gathered.
+const CROWDS: usize = 3;
+
+/// What is to be measured, with what.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Rounds that count.
+    pub rounds: usize,
+    /// What is measured; empty for everything.
+    pub probes: Vec<Probe>,
+    /// Which of our walls take part; empty for all.
+    pub walls: Vec<Wall>,
+    /// Which peers take part; `None` for those that are installed and work.
+    pub peers: Option<Vec<Peer>>,
+    /// Instances in a crowd.
+    pub instances: usize,
+    /// Little work, to see that everything answers.
+    pub quick: bool,
+    /// Where the program is, what it is made of, and where it may keep things.
+    pub installation: Installation,
+}
+
+/// The program that is measured.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The program.
+    pub hullbox: PathBuf,
+    /// Its data directory; the benchmark makes one of its own in it.
+    pub data: PathBuf,
+    /// Its runtime directory; likewise.
+    pub runtime: PathBuf,
+    /// The probe.
+    pub probe: PathBuf,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// The guest's initramfs.
+    pub initramfs: PathBuf,
+    /// What it says of KVM.
+    pub kvm: String,
+}
+
+/// Measures. Everything made for it is removed at the end, also after a failure or a signal.
+///
+/// This process becomes the reaper of orphans and counts its descendants: it should have no other
+/// children.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, BenchError> {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH);
+    let started_s = started.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+    let clock = Instant::now();
+    let place = &plan.installation;
+    let mut contenders = contender::choose(&place.hullbox, &plan.walls, plan.peers.as_deref())?;
+    let probe = read(&place.probe)?;
+    let mut digests = Digests {
+        probe: Digest::of(&probe).to_string(),
+        kernel: Digest::of(&read(&place.kernel)?).to_string(),
+        initramfs: Digest::of(&read(&place.initramfs)?).to_string(),
+        hullbox: Digest::of(&read(&place.hullbox)?).to_string(),
+        ..Digests::default()
+    };
+    let runner = Runner::new()?;
+    let scratch = Scratch::create(&place.data, &place.runtime, &place.hullbox)?;
+    let mut bench = Bench {
+        runner: &runner,
+        scratch: &scratch,
+        probes: if plan.probes.is_empty() {
+            &Probe::ALL
+        } else {
+            &plan.probes
+        },
+        amounts: if plan.quick {
+            Amounts::QUICK
+        } else {
+            Amounts::FULL
+        },
+        instances: plan.instances,
+        samples: Samples::default(),
+    };
+    let mut left_out =
+        vec!["networks: containers have none yet, so there is nothing to compare".to_owned()];
+    let done = scratch.fill(&probe, started_s).and_then(|made| {
+        (digests.image, digests.layers) = (made.image, made.layers);
+        rounds(plan, &mut bench, &mut contenders, &mut left_out, progress)
+    });
+    if done.is_err() {
+        runner.forgive();
+        bench.remove_all(&contenders.iter().collect::<Vec<_>>());
+    }
+    let samples = bench.samples;
+    kill_descendants();
+    let removed = scratch.remove();
+    done?;
+    removed?;
+    let named: Vec<Named> = contenders.into_iter().map(|one| one.named).collect();
+    Ok(Report {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_s,
+        took_s: clock.elapsed().as_secs(),
+        rounds: plan.rounds,
+        warm_ups: WARM_UPS,
+        instances: plan.instances,
+        host: Host::look(&place.kvm),
+        outer_host: None,
+        digests,
+        rows: samples.rows(&named),
+        contenders: named,
+        left_out,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BenchError> {
+    fs::read(path).map_err(BenchError::file("read", path))
+}
+
+fn rounds(
+    plan: &Plan,
+    bench: &mut Bench<'_>,
+    contenders: &mut Vec<Contender>,
+    left_out: &mut Vec<String>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BenchError> {
+    progress("warming up");
+    for _ in 0..WARM_UPS {
+        warm_up(plan, bench, contenders, left_out)?;
+    }
+    bench.samples = Samples::default();
+    for round in 1..=plan.rounds {
+        progress(&format!("round {round} of {}", plan.rounds));
+        for contender in &*contenders {
+            bench.turn(contender)?;
+        }
+    }
+    if bench.probes.contains(&Probe::Density) {
+        let crowds = if plan.quick {
+            1
+        } else {
+            CROWDS.min(plan.rounds)
+        };
+        for crowd in 1..=crowds {
+            progress(&format!("crowd {crowd} of {crowds}"));
+            for contender in &*contenders {
+                bench.density(contender)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A round that does not count. A peer that nobody asked for by name and that does not work here
+/// is left out; so is container mode for somebody who is not root.
+fn warm_up(
+    plan: &Plan,
+    bench: &mut Bench<'_>,
+    contenders: &mut Vec<Contender>,
+    left_out: &mut Vec<String>,
+) -> Result<(), BenchError> {
+    let is_root = rustix::process::geteuid().is_root();
+    let mut error = None;
+    contenders.retain(|contender| {
+        if error.is_some() {
+            return true;
+        }
+        let is_optional = match contender.is_ours() {
+            true => contender.named.id == REFERENCE && !is_root && plan.walls.is_empty(),
+            false => plan.peers.is_none(),
+        };
+        match bench.turn(contender) {
+            Ok(()) => true,
+            Err(failure @ BenchError::Failed { .. }) if is_optional => {
+                bench.remove_all(&[contender]);
+                left_out.push(failure.to_string());
+                false
+            }
+            Err(failure) => {
+                error = Some(failure);
+                true
+            }
+        }
+    });
+    match error {
+        Some(error) => Err(error),
+        None if contenders.is_empty() => Err(BenchError::Nothing("no contender works here")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,368 @@
+//! The rounds: contenders take turns in each, so that a drift of the machine's speed touches all
+//! of them, and everything one has left behind is waited for before the next one's turn.
+
+use crate::contender::Contender;
+use crate::error::BenchError;
+use crate::memory::{Resident, available_bytes};
+use crate::metrics::Probe;
+use crate::report::Samples;
+use crate::runner::{Ran, Runner, Streams, descendants, one_line};
+use crate::scratch::Scratch;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+/// How long an instance is left alone before its memory is looked at.
+const REST: Duration = Duration::from_millis(300);
+/// Containers' names.
+const RUN: &str = "bench-run";
+const HOLD: &str = "bench-hold";
+/// Programs started in a running container in each round.
+const EXECS: usize = 3;
+
+/// How much work the probes do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Amounts {
+    touch_mib: u64,
+    syscalls: u64,
+    spawns: u64,
+    cpu_million: u64,
+    disk_mib: u64,
+    random_operations: u64,
+    files: u64,
+    stream_mib: u64,
+}
+
+impl Amounts {
+    /// Enough to tell contenders apart on an emulated processor.
+    pub(crate) const FULL: Self = Self {
+        touch_mib: 32,
+        syscalls: 100_000,
+        spawns: 25,
+        cpu_million: 20,
+        disk_mib: 32,
+        random_operations: 250,
+        files: 500,
+        stream_mib: 32,
+    };
+    /// Enough to see that everything answers.
+    pub(crate) const QUICK: Self = Self {
+        touch_mib: 20,
+        syscalls: 10_000,
+        spawns: 4,
+        cpu_million: 2,
+        disk_mib: 4,
+        random_operations: 20,
+        files: 50,
+        stream_mib: 2,
+    };
+}
+
+/// Everything that one turn needs.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) runner: &'a Runner,
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) probes: &'a [Probe],
+    pub(crate) amounts: Amounts,
+    pub(crate) instances: usize,
+    pub(crate) samples: Samples,
+}
+
+impl Bench<'_> {
+    fn wants(&self, probe: Probe) -> bool {
+        self.probes.contains(&probe)
+    }
+
+    /// One contender's turn in a round.
+    pub(crate) fn turn(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        if self.wants(Probe::Start) {
+            self.start(contender)?;
+        }
+        let only_apart = [Probe::Start, Probe::Density];
+        if self.probes.iter().any(|probe| !only_apart.contains(probe)) {
+            self.background(contender, HOLD)?;
+            self.inside(contender)?;
+            self.remove(contender, HOLD)?;
+            self.settle(contender)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, metric: &'static str, contender: &Contender, value: f64) {
+        self.samples.add(metric, &contender.named.id, value);
+    }
+
+    fn settle(&self, contender: &Contender) -> Result<Duration, BenchError> {
+        self.runner.settle(&contender.named.label)
+    }
+
+    fn command(
+        &self,
+        contender: &Contender,
+        what: &str,
+        mut command: Command,
+        streams: Streams,
+    ) -> Result<Ran, BenchError> {
+        self.runner
+            .run(&contender.named.label, what, &mut command, streams)
+    }
+
+    fn background(&self, contender: &Contender, name: &str) -> Result<Ran, BenchError> {
+        let command = contender.start(self.scratch, name);
+        self.command(
+            contender,
+            "starting a container",
+            command,
+            Streams::Detached,
+        )
+    }
+
+    fn remove(&self, contender: &Contender, name: &str) -> Result<Ran, BenchError> {
+        let command = contender.remove(self.scratch, name);
+        self.command(
+            contender,
+            "removing a container",
+            command,
+            Streams::Detached,
+        )
+    }
+
+    fn start(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let command = contender.run(self.scratch, RUN);
+        let ran = self.command(contender, "a run", command, Streams::Output)?;
+        let cleanup = self.settle(contender)?;
+        figures(contender, "a run", &ran)?;
+        let first = ran.first_output.unwrap_or(ran.took);
+        self.add("start.output", contender, nanos(first));
+        self.add("start.exit", contender, nanos(ran.took));
+        self.add("start.cleanup", contender, nanos(cleanup));
+        Ok(())
+    }
+
+    /// What is asked of one running container, its memory first, while it is as it started.
+    fn inside(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        if self.wants(Probe::Memory) {
+            thread::sleep(REST);
+            let resident = Resident::of(&descendants());
+            self.add("memory.private", contender, resident.private_bytes as f64);
+            self.add("memory.shared", contender, resident.shared_bytes as f64);
+            if resident.guest_bytes > 0 {
+                self.add("memory.guest", contender, resident.guest_bytes as f64);
+            }
+        }
+        if self.wants(Probe::Exec) {
+            // The first one brings the program into memory.
+            for number in 0..=EXECS {
+                let took = self.exec(contender, HOLD)?;
+                if number > 0 {
+                    self.add("exec.exit", contender, nanos(took));
+                }
+            }
+        }
+        if self.wants(Probe::Kernel) {
+            self.kernel(contender)?;
+        }
+        self.work(contender)?;
+        if self.wants(Probe::Streams) {
+            self.streams(contender)?;
+        }
+        Ok(())
+    }
+
+    fn exec(&self, contender: &Contender, name: &str) -> Result<Duration, BenchError> {
+        let command = contender.exec(self.scratch, name, false, &["hello"]);
+        let ran = self.command(contender, "an exec", command, Streams::Output)?;
+        figures(contender, "an exec", &ran)?;
+        Ok(ran.took)
+    }
+
+    /// Runs the probe in the container and reads its figures.
+    fn probe(&self, contender: &Contender, args: &[&str]) -> Result<Figures, BenchError> {
+        let command = contender.exec(self.scratch, HOLD, false, args);
+        let what = format!("the probe {:?}", args.first().unwrap_or(&""));
+        let ran = self.command(contender, &what, command, Streams::Output)?;
+        figures(contender, &what, &ran)
+    }
+
+    fn kernel(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let amounts = self.amounts;
+        let touch = self.probe(contender, &["memory", &amounts.touch_mib.to_string()])?;
+        self.add(
+            "kernel.first_touch",
+            contender,
+            touch.each("first_touch_ns", "pages")?,
+        );
+        self.add("kernel.touch", contender, touch.each("touch_ns", "pages")?);
+        let calls = self.probe(contender, &["syscalls", &amounts.syscalls.to_string()])?;
+        self.add(
+            "kernel.syscall",
+            contender,
+            calls.each("syscalls_ns", "calls")?,
+        );
+        self.add(
+            "kernel.clock",
+            contender,
+            calls.each("clock_reads_ns", "calls")?,
+        );
+        Ok(())
+    }
+
+    fn work(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let amounts = self.amounts;
+        if self.wants(Probe::Process) {
+            let spawned = self.probe(contender, &["spawn", &amounts.spawns.to_string()])?;
+            self.add(
+                "process.spawn",
+                contender,
+                spawned.each("spawns_ns", "spawns")?,
+            );
+        }
+        if self.wants(Probe::Cpu) {
+            let worked = self.probe(contender, &["cpu", &amounts.cpu_million.to_string()])?;
+            self.add(
+                "cpu.work",
+                contender,
+                worked.each("rounds_ns", "million_rounds")?,
+            );
+        }
+        if self.wants(Probe::Disk) {
+            let (mib, operations) = (amounts.disk_mib, amounts.random_operations);
+            let args = ["disk", &mib.to_string(), &operations.to_string()];
+            let disk = self.probe(contender, &args)?;
+            let rate = |key| Ok::<_, BenchError>(1e9 / disk.each(key, "sequential_bytes")?);
+            self.add("disk.write", contender, rate("sequential_write_ns")?);
+            self.add("disk.read", contender, rate("sequential_read_ns")?);
+            let each = |key| disk.each(key, "random_operations");
+            self.add("disk.random_read", contender, each("random_read_ns")?);
+            self.add("disk.random_write", contender, each("random_write_ns")?);
+        }
+        if self.wants(Probe::Files) {
+            let files = self.probe(contender, &["files", &amounts.files.to_string()])?;
+            self.add("files.untar", contender, files.each("untar_ns", "files")?);
+            self.add("files.find", contender, files.each("find_ns", "files")?);
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let mib = self.amounts.stream_mib;
+        let bytes = mib << 20;
+        let command = contender.exec(self.scratch, HOLD, false, &["emit", &mib.to_string()]);
+        let ran = self.command(contender, "standard output", command, Streams::Output)?;
+        if ran.output_bytes != bytes {
+            let answer = format!("{} bytes instead of {bytes}", ran.output_bytes);
+            return Err(nonsense(contender, "standard output", answer.as_bytes()));
+        }
+        let first = ran.first_output.unwrap_or_default();
+        let took = ran.last_output.unwrap_or_default().saturating_sub(first);
+        self.add("streams.output", contender, rate(bytes, nanos(took)));
+        let command = contender.exec(self.scratch, HOLD, true, &["drain"]);
+        let what = "standard input";
+        let ran = self.command(contender, what, command, Streams::Input(bytes))?;
+        let drained = figures(contender, what, &ran)?;
+        // Every byte is a one.
+        if drained.get("drained_bytes")? != bytes || drained.get("drained_sum")? != bytes {
+            return Err(nonsense(contender, what, &ran.output));
+        }
+        let took = drained.get("drained_ns")?;
+        self.add("streams.input", contender, rate(bytes, took as f64));
+        Ok(())
+    }
+
+    /// A crowd of one contender's: starts it, asks each, removes it.
+    pub(crate) fn density(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let names: Vec<String> = (0..self.instances)
+            .map(|number| format!("bench-{number}"))
+            .collect();
+        let before = available_bytes();
+        for name in &names {
+            let ran = self.background(contender, name)?;
+            self.add("density.start", contender, nanos(ran.took));
+        }
+        thread::sleep(REST);
+        let taken = before.saturating_sub(available_bytes());
+        let each = taken as f64 / names.len().max(1) as f64;
+        self.add("density.memory", contender, each);
+        for name in &names {
+            let took = self.exec(contender, name)?;
+            self.add("density.exec", contender, nanos(took));
+        }
+        for name in &names {
+            self.remove(contender, name)?;
+        }
+        self.settle(contender)?;
+        Ok(())
+    }
+
+    /// After a failure: whatever containers there may be. Most are not there, which is as well.
+    pub(crate) fn remove_all(&self, contenders: &[&Contender]) {
+        let crowd = (0..self.instances).map(|number| format!("bench-{number}"));
+        let names: Vec<String> = [RUN.to_owned(), HOLD.to_owned()]
+            .into_iter()
+            .chain(crowd)
+            .collect();
+        for contender in contenders {
+            for name in &names {
+                let _ = self.remove(contender, name);
+            }
+        }
+    }
+}
+
+/// A probe's figures.
+#[derive(Debug)]
+struct Figures {
+    values: BTreeMap<String, u64>,
+    contender: String,
+    what: String,
+}
+
+impl Figures {
+    fn get(&self, key: &str) -> Result<u64, BenchError> {
+        self.values
+            .get(key)
+            .copied()
+            .ok_or_else(|| BenchError::Answer {
+                contender: self.contender.clone(),
+                what: self.what.clone(),
+                answer: format!("no {key}"),
+            })
+    }
+
+    /// One figure for each of another.
+    fn each(&self, key: &str, of: &str) -> Result<f64, BenchError> {
+        Ok(self.get(key)? as f64 / self.get(of)?.max(1) as f64)
+    }
+}
+
+/// The last line of a probe's output.
+fn figures(contender: &Contender, what: &str, ran: &Ran) -> Result<Figures, BenchError> {
+    let line = ran.output.trim_ascii().rsplit(|byte| *byte == b'\n').next();
+    let values = line
+        .and_then(|line| serde_json::from_slice(line).ok())
+        .ok_or_else(|| nonsense(contender, what, &ran.output))?;
+    Ok(Figures {
+        values,
+        contender: contender.named.label.clone(),
+        what: what.to_owned(),
+    })
+}
+
+fn nonsense(contender: &Contender, what: &str, answer: &[u8]) -> BenchError {
+    let beginning = answer.get(..answer.len().min(200)).unwrap_or(&[]);
+    BenchError::Answer {
+        contender: contender.named.label.clone(),
+        what: what.to_owned(),
+        answer: one_line(beginning),
+    }
+}
+
+fn nanos(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e9
+}
+
+fn rate(bytes: u64, ns: f64) -> f64 {
+    bytes as f64 * 1e9 / ns.max(1.0)
+}
