@@ -98,6 +98,14 @@ pub struct Metric {
     pub meaning: &'static str,
 }
 
+impl Metric {
+    /// Whether a ratio means something: not where one side has nothing at all.
+    #[must_use]
+    pub fn is_compared(&self) -> bool {
+        !matches!(self.id, "start.cleanup" | "memory.guest")
+    }
+}
+
 const fn row(
     id: &'static str,
     probe: Probe,
@@ -262,7 +270,8 @@ pub const METRICS: [Metric; 24] = [
         Disk,
         "sequential reads",
         BytesPerSecond,
-        "Large reads of the same file in the same way.",
+        "Large reads of the same file in the same way. What the host still has in its page cache \
+         does not come from a disk.",
     ),
     row(
         "disk.random_read",
@@ -277,7 +286,8 @@ pub const METRICS: [Metric; 24] = [
         Disk,
         "a random write of 4 KiB",
         Nanoseconds,
-        "Small writes in the same way.",
+        "Small writes one after the other, not synchronised. Databases add a flush to some of them, \
+         whose price is that of the host's disk.",
     ),
     row(
         "files.untar",

@@ -98,8 +98,8 @@ pub struct Cell {
     pub samples: Vec<f64>,
     /// Of the samples.
     pub summary: Summary,
-    /// How many times as good as the row's reference it is not: above 1 it takes longer, takes
-    /// more, or is slower. `None` where the reference is nothing.
+    /// The median's ratio to that of [`REFERENCE`], or of the first contender without it: above 1
+    /// it takes longer, takes more, or is slower. `None` where that means nothing.
     pub ratio: Option<f64>,
 }
 
@@ -153,7 +153,7 @@ impl Samples {
                 .collect();
             Some(Cell {
                 contender: named.id.clone(),
-                summary: Summary::of(&samples)?,
+                summary: Summary::of(&samples, metric.unit.lower_is_better())?,
                 samples,
                 ratio: None,
             })
@@ -165,15 +165,17 @@ impl Samples {
             .or(cells.first())
             .map(|cell| cell.summary.median);
         for cell in &mut cells {
-            cell.ratio = reference.and_then(|reference| {
-                let (top, bottom) = if metric.unit.lower_is_better() {
-                    (cell.summary.median, reference)
-                } else {
-                    (reference, cell.summary.median)
-                };
-                let ratio = top / bottom;
-                (ratio.is_finite() && ratio > 0.0).then_some(ratio)
-            });
+            cell.ratio = reference
+                .filter(|_| metric.is_compared())
+                .and_then(|reference| {
+                    let (top, bottom) = if metric.unit.lower_is_better() {
+                        (cell.summary.median, reference)
+                    } else {
+                        (reference, cell.summary.median)
+                    };
+                    let ratio = top / bottom;
+                    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+                });
         }
         Row {
             id: metric.id.to_owned(),
@@ -247,8 +249,8 @@ pub(crate) mod tests {
         };
         assert_eq!(ratios("start.exit"), [3.0, 1.0]);
         assert_eq!(ratios("streams.output"), [3.0, 1.0]);
-        // Who has no such row is not in it, and the first is the reference then.
-        assert_eq!(ratios("memory.guest"), [1.0]);
+        // Who has no such row is not in it; with nobody to compare, there is no ratio.
+        assert_eq!(row("memory.guest").cells[0].ratio, None);
     }
 
     #[test]

@@ -82,8 +82,8 @@ mod tests {
         let text = table(&report());
         for part in [
             "start to exit",
-            "  vm-cold                               6.00 ms     7.60 ms     7.96 ms    3.00×",
-            "  container                             2.00 ms",
+            "  vm-cold                              6.00 ms     7.60 ms     7.96 ms    3.00×",
+            "  container                            2.00 ms",
             "left out: networks",
             "3 rounds",
         ] {
