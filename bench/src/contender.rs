@@ -17,20 +17,31 @@ struct Own {
     label: &'static str,
     isolation: &'static str,
     flags: &'static [&'static str],
+    /// Its guests begin at a template, which is made before anything is measured.
+    from_template: bool,
 }
 
-const OWN: [Own; 2] = [
+const OWN: [Own; 3] = [
+    Own {
+        id: "vm",
+        label: "VM, template",
+        isolation: "vm",
+        flags: &["--cpus=1"],
+        from_template: true,
+    },
     Own {
         id: "vm-cold",
         label: "VM, cold",
         isolation: "vm",
-        flags: &["--cpus=1"],
+        flags: &["--cpus=1", "--cold"],
+        from_template: false,
     },
     Own {
         id: "container",
         label: "container",
         isolation: "container",
         flags: &[],
+        from_template: false,
     },
 ];
 
@@ -109,6 +120,7 @@ enum Program {
 #[derive(Debug)]
 pub(crate) struct Contender {
     pub(crate) named: Named,
+    from_template: bool,
     program: Program,
 }
 
@@ -131,6 +143,7 @@ pub(crate) fn choose(
                     .chain([format!("--memory={MEMORY_MIB}m")])
                     .collect(),
             },
+            from_template: own.from_template,
             program: Program::Hullbox(hullbox.to_owned()),
         })
         .collect();
@@ -156,6 +169,7 @@ impl Contender {
                 version: version(&path),
                 flags: Vec::new(),
             },
+            from_template: false,
             program: match peer {
                 Peer::Crun | Peer::Runc => Program::Oci(path),
                 Peer::Podman => Program::Podman(path),
@@ -166,6 +180,16 @@ impl Contender {
     /// Whether its containers are this program's.
     pub(crate) const fn is_ours(&self) -> bool {
         matches!(self.program, Program::Hullbox(_))
+    }
+
+    /// What has to be done once before its containers can start as they are meant to.
+    pub(crate) fn prepare(&self, scratch: &Scratch) -> Option<Command> {
+        self.from_template.then(|| {
+            let mut command = self.base(scratch);
+            command.args(["template", "build", "--cpus=1"]);
+            command.arg(format!("--memory={MEMORY_MIB}m"));
+            command
+        })
     }
 
     /// Runs the probe in a new container and removes that at its end.
@@ -301,8 +325,8 @@ mod tests {
             let chosen = choose(Path::new("/bin/hullbox"), walls, peers).unwrap();
             chosen.into_iter().map(|one| one.named.id).collect()
         };
-        assert_eq!(ids(&[], Some(&[])), ["vm-cold", "container"]);
+        assert_eq!(ids(&[], Some(&[])), ["vm", "vm-cold", "container"]);
         assert_eq!(ids(&[Wall::Container], Some(&[])), ["container"]);
-        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm-cold"]);
+        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm", "vm-cold"]);
     }
 }

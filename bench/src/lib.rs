@@ -210,7 +210,10 @@ fn warm_up(
             true => contender.named.id == REFERENCE && !is_root && plan.walls.is_empty(),
             false => plan.peers.is_none(),
         };
-        match bench.turn(contender) {
+        match bench
+            .prepare(contender)
+            .and_then(|()| bench.turn(contender))
+        {
             Ok(()) => true,
             Err(failure @ BenchError::Failed { .. }) if is_optional => {
                 bench.remove_all(&[contender]);

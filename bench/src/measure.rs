@@ -75,6 +75,15 @@ impl Bench<'_> {
         self.probes.contains(&probe)
     }
 
+    /// What a contender needs before its first turn.
+    pub(crate) fn prepare(&self, contender: &Contender) -> Result<(), BenchError> {
+        if let Some(command) = contender.prepare(self.scratch) {
+            self.command(contender, "making a template", command, Streams::Detached)?;
+            self.settle(contender)?;
+        }
+        Ok(())
+    }
+
     /// One contender's turn in a round.
     pub(crate) fn turn(&mut self, contender: &Contender) -> Result<(), BenchError> {
         if self.wants(Probe::Start) {
