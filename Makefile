@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench-start bench-exec lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench bench-start bench-exec lint clean
 
 ARTIFACTS := build/artifacts
 # One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
@@ -47,6 +47,11 @@ test-integration:
 
 test-intel:
 	tests/intel/run
+
+bench:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
+	scripts/bench
 
 bench-start:
 	scripts/bench-start

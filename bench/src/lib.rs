@@ -35,6 +35,7 @@ use measure::{Amounts, Bench};
 use report::Samples;
 use runner::{Runner, kill_descendants};
 use scratch::Scratch;
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -120,6 +121,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
         },
         instances: plan.instances,
         samples: Samples::default(),
+        live: RefCell::default(),
     };
     let mut left_out =
         vec!["networks: containers have none yet, so there is nothing to compare".to_owned()];

@@ -8,6 +8,7 @@ use crate::metrics::Probe;
 use crate::report::Samples;
 use crate::runner::{Ran, Runner, Streams, descendants, one_line};
 use crate::scratch::Scratch;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::thread;
@@ -15,9 +16,9 @@ use std::time::Duration;
 
 /// How long an instance is left alone before its memory is looked at.
 const REST: Duration = Duration::from_millis(300);
-/// Containers' names.
-const RUN: &str = "bench-run";
-const HOLD: &str = "bench-hold";
+/// Containers' names, after the benchmark's own.
+const RUN: &str = "run";
+const HOLD: &str = "hold";
 /// Programs started in a running container in each round.
 const EXECS: usize = 3;
 
@@ -68,6 +69,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) amounts: Amounts,
     pub(crate) instances: usize,
     pub(crate) samples: Samples,
+    /// Contenders' ids and containers' names, of those that may be there.
+    pub(crate) live: RefCell<Vec<(String, String)>>,
 }
 
 impl Bench<'_> {
@@ -119,7 +122,8 @@ impl Bench<'_> {
     }
 
     fn background(&self, contender: &Contender, name: &str) -> Result<Ran, BenchError> {
-        let command = contender.start(self.scratch, name);
+        let command = contender.start(self.scratch, &self.scratch.container(name));
+        self.lives(contender, name);
         self.command(
             contender,
             "starting a container",
@@ -128,20 +132,30 @@ impl Bench<'_> {
         )
     }
 
-    fn remove(&self, contender: &Contender, name: &str) -> Result<Ran, BenchError> {
-        let command = contender.remove(self.scratch, name);
-        self.command(
-            contender,
-            "removing a container",
-            command,
-            Streams::Detached,
-        )
+    fn remove(&self, contender: &Contender, name: &str) -> Result<(), BenchError> {
+        let command = contender.remove(self.scratch, &self.scratch.container(name));
+        let what = "removing a container";
+        self.command(contender, what, command, Streams::Detached)?;
+        self.is_gone(contender, name);
+        Ok(())
+    }
+
+    fn lives(&self, contender: &Contender, name: &str) {
+        let one = (contender.named.id.clone(), name.to_owned());
+        self.live.borrow_mut().push(one);
+    }
+
+    fn is_gone(&self, contender: &Contender, name: &str) {
+        let mut live = self.live.borrow_mut();
+        live.retain(|(id, of)| *id != contender.named.id || of != name);
     }
 
     fn start(&mut self, contender: &Contender) -> Result<(), BenchError> {
-        let command = contender.run(self.scratch, RUN);
+        let command = contender.run(self.scratch, &self.scratch.container(RUN));
+        self.lives(contender, RUN);
         let ran = self.command(contender, "a run", command, Streams::Output)?;
         let cleanup = self.settle(contender)?;
+        self.is_gone(contender, RUN);
         figures(contender, "a run", &ran)?;
         let first = ran.first_output.unwrap_or(ran.took);
         self.add("start.output", contender, nanos(first));
@@ -181,7 +195,8 @@ impl Bench<'_> {
     }
 
     fn exec(&self, contender: &Contender, name: &str) -> Result<Duration, BenchError> {
-        let command = contender.exec(self.scratch, name, false, &["hello"]);
+        let name = self.scratch.container(name);
+        let command = contender.exec(self.scratch, &name, false, &["hello"]);
         let ran = self.command(contender, "an exec", command, Streams::Output)?;
         figures(contender, "an exec", &ran)?;
         Ok(ran.took)
@@ -189,7 +204,7 @@ impl Bench<'_> {
 
     /// Runs the probe in the container and reads its figures.
     fn probe(&self, contender: &Contender, args: &[&str]) -> Result<Figures, BenchError> {
-        let command = contender.exec(self.scratch, HOLD, false, args);
+        let command = contender.exec(self.scratch, &self.scratch.container(HOLD), false, args);
         let what = format!("the probe {:?}", args.first().unwrap_or(&""));
         let ran = self.command(contender, &what, command, Streams::Output)?;
         figures(contender, &what, &ran)
@@ -258,7 +273,12 @@ impl Bench<'_> {
     fn streams(&mut self, contender: &Contender) -> Result<(), BenchError> {
         let mib = self.amounts.stream_mib;
         let bytes = mib << 20;
-        let command = contender.exec(self.scratch, HOLD, false, &["emit", &mib.to_string()]);
+        let command = contender.exec(
+            self.scratch,
+            &self.scratch.container(HOLD),
+            false,
+            &["emit", &mib.to_string()],
+        );
         let ran = self.command(contender, "standard output", command, Streams::Output)?;
         if ran.output_bytes != bytes {
             let answer = format!("{} bytes instead of {bytes}", ran.output_bytes);
@@ -267,7 +287,12 @@ impl Bench<'_> {
         let first = ran.first_output.unwrap_or_default();
         let took = ran.last_output.unwrap_or_default().saturating_sub(first);
         self.add("streams.output", contender, rate(bytes, nanos(took)));
-        let command = contender.exec(self.scratch, HOLD, true, &["drain"]);
+        let command = contender.exec(
+            self.scratch,
+            &self.scratch.container(HOLD),
+            true,
+            &["drain"],
+        );
         let what = "standard input";
         let ran = self.command(contender, what, command, Streams::Input(bytes))?;
         let drained = figures(contender, what, &ran)?;
@@ -283,7 +308,7 @@ impl Bench<'_> {
     /// A crowd of one contender's: starts it, asks each, removes it.
     pub(crate) fn density(&mut self, contender: &Contender) -> Result<(), BenchError> {
         let names: Vec<String> = (0..self.instances)
-            .map(|number| format!("bench-{number}"))
+            .map(|number| number.to_string())
             .collect();
         let before = available_bytes();
         for name in &names {
@@ -305,15 +330,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// After a failure: whatever containers there may be. Most are not there, which is as well.
+    /// After a failure: whatever containers there may be.
     pub(crate) fn remove_all(&self, contenders: &[&Contender]) {
-        let crowd = (0..self.instances).map(|number| format!("bench-{number}"));
-        let names: Vec<String> = [RUN.to_owned(), HOLD.to_owned()]
-            .into_iter()
-            .chain(crowd)
-            .collect();
         for contender in contenders {
-            for name in &names {
+            let live = self.live.borrow().clone();
+            for (_, name) in live.iter().filter(|(id, _)| *id == contender.named.id) {
+                // What has gone already cannot be removed, which is as well.
                 let _ = self.remove(contender, name);
             }
         }

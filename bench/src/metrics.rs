@@ -179,9 +179,9 @@ pub const METRICS: [Metric; 24] = [
     row(
         "memory.guest",
         Memory,
-        "of which guest memory",
+        "guest memory that is there",
         Bytes,
-        "The VM's RAM that is really there. It is at most what -m allows, and grows as the guest \
+        "Part of the two above: the VM's RAM that the host really holds. It is at most what -m allows, and grows as the guest \
          touches more; a namespace container has none.",
     ),
     row(
@@ -198,7 +198,8 @@ pub const METRICS: [Metric; 24] = [
         "host memory for each of a crowd",
         Bytes,
         "How much less memory the host has available, for each instance of a crowd: everything \
-         counts here, the kernel's own structures too. It says how many fit on a machine.",
+         counts here, the kernel's own structures too. It says how many fit on a machine. Next to \
+         nothing is lost in what the machine's memory does besides.",
     ),
     row(
         "density.exec",

@@ -29,6 +29,7 @@ pub(crate) struct Made {
 /// The directories, locked while they are used.
 #[derive(Debug)]
 pub(crate) struct Scratch {
+    name: String,
     data: PathBuf,
     runtime: PathBuf,
     _lock: File,
@@ -45,6 +46,7 @@ impl Scratch {
         }
         let lock = lock(&data).map_err(BenchError::file("lock", &data))?;
         let scratch = Self {
+            name,
             data,
             runtime,
             _lock: lock.ok_or(BenchError::Nothing("another benchmark has its directory"))?,
@@ -171,6 +173,11 @@ impl Scratch {
         IMAGE
     }
 
+    /// A container's name that nobody else's has: control groups are everybody's.
+    pub(crate) fn container(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.data.join("rootfs")
     }
@@ -185,6 +192,8 @@ impl Scratch {
 
     /// Removes everything. Whatever used it must have ended.
     pub(crate) fn remove(self) -> Result<(), BenchError> {
+        remove_cgroups(&self.container(""));
+        unmount_below(&self.data);
         remove_tree(&self.runtime).map_err(BenchError::file("remove", &self.runtime))?;
         remove_tree(&self.data).map_err(BenchError::file("remove", &self.data))
     }
@@ -268,6 +277,35 @@ fn remove_stale(data: &Path, runtime: &Path, program: &Path) {
         }
         let _ = remove_tree(&runtime);
         let _ = remove_tree(&data);
+    }
+}
+
+/// Control groups that a killed peer left: empty ones can be removed, and others are not ours.
+fn remove_cgroups(prefix: &str) {
+    let below = |dir: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let top = below(Path::new("/sys/fs/cgroup"));
+    // One level further down, where each controller has a hierarchy of its own.
+    let all = top.iter().flat_map(|dir| below(dir)).chain(top.clone());
+    for dir in all {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(prefix) {
+            let _ = fs::remove_dir(&dir);
+        }
+    }
+}
+
+/// Mounts that a killed peer left.
+fn unmount_below(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    // The latest first: one may lie within another.
+    for point in points.map(Path::new).collect::<Vec<_>>().into_iter().rev() {
+        if point.starts_with(dir) {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }
 

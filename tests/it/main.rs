@@ -9,6 +9,7 @@
 
 mod archives;
 mod basics;
+mod bench;
 mod crowd;
 mod hostile;
 mod images;

@@ -50,24 +50,31 @@ fn introduce(page: &mut String, report: &Report) {
     let _ = write!(
         page,
         "<h1>VM or container? A measured answer</h1>\n<p class=\"lead\">The same image, the same \
-         bytes and the same program behind each wall, on {} × {}, Linux {}. {} rounds after {} of \
+         bytes and the same program behind each wall, on {} × {}, Linux {}. {}, after {} of \
          warm-up; in each round the contenders take turns, and nobody starts before the one \
          before has left nothing behind.</p>\n",
         host.cpus,
         escape(&host.cpu_model),
         escape(&host.kernel),
-        report.rounds,
-        report.warm_ups,
+        rounds(report.rounds),
+        rounds(report.warm_ups),
     );
     if let Some(outer) = &report.outer_host {
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<p class=\"note\">This host's KVM cannot run a guest ({}), so everything ran inside \
              Hullbox's helper machine: an emulated processor with emulated virtualisation. Ratios \
              show how the contenders compare <em>there</em>, where leaving a guest is dearer than \
-             on any hardware. The absolute times are nobody's.</p>\n",
+             on any hardware. The absolute times are nobody's.</p>",
             escape(&outer.kvm)
         );
+    }
+}
+
+fn rounds(count: usize) -> String {
+    match count {
+        1 => "one round".to_owned(),
+        count => format!("{count} rounds"),
     }
 }
 
@@ -85,7 +92,8 @@ fn overview(page: &mut String, report: &Report) {
     let _ = write!(
         page,
         "<h2>At a glance</h2>\n<p>Medians, and in brackets how many times those of <b>{}</b> they \
-         are: above 1× takes longer, takes more, or is slower.</p>\n<div class=\"wide\"><table>\n\
+         are: above 1× takes longer, takes more, or is slower. What differs by more than a \
+         quarter is coloured.</p>\n<div class=\"wide\"><table>\n\
          <tr><th></th>",
         escape(reference(report))
     );
