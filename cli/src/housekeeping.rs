@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::text::size;
 use crate::{image_store, lifecycle, system};
+use hullbox_engine::templates;
 use hullbox_image::{CheckOptions, PruneOptions, Severity};
 use serde_json::json;
 use std::fs;
@@ -39,6 +40,10 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
         0 => size(part),
         _ => format!("{} ({}%)", size(part), part * 100 / whole),
     };
+    let templates = templates::list(&engine.roots().data)?;
+    let taken: u64 = templates.iter().map(|one| one.disk_bytes).sum();
+    let current = templates.iter().filter(|one| one.current);
+    let kept: u64 = current.clone().map(|one| one.disk_bytes).sum();
     let rows = [
         json!({
             "Type": "Images",
@@ -55,6 +60,14 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
             "Size": size(bytes),
             "Reclaimable": share(free, bytes),
             "DiskUse": size(bytes),
+        }),
+        json!({
+            "Type": "Templates",
+            "TotalCount": templates.len().to_string(),
+            "Active": current.count().to_string(),
+            "Size": size(taken),
+            "Reclaimable": share(taken - kept, taken),
+            "DiskUse": size(taken),
         }),
     ];
     output::rows(&rows, &DF, &format)
@@ -122,9 +135,9 @@ pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
 
 pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     let what = if args.all {
-        "all stopped containers and all images without a container"
+        "all stopped containers, all images without a container, and stale templates"
     } else {
-        "all stopped containers and all images without a name"
+        "all stopped containers, all images without a name, and stale templates"
     };
     let warning = format!("WARNING! This will remove {what}.");
     if !args.force && !image_store::confirm(&warning)? {
@@ -136,6 +149,11 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
         text.push_str(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")));
     }
     let engine = system::engine()?;
+    let stale = templates::prune(false, &engine.roots().data)?;
+    if !stale.is_empty() {
+        let ids: String = stale.iter().map(|one| format!("{}\n", one.id)).collect();
+        text.push_str(&format!("Deleted Templates:\n{ids}\n"));
+    }
     let options = PruneOptions {
         all: args.all,
         ..PruneOptions::default()

@@ -70,6 +70,8 @@ fn templates_are_made_listed_used_and_removed() {
     let listed = listed.exits(0).text();
     assert!(listed.contains("167MB 1 current"), "{listed}");
     assert!(begins_at_a_template());
+    let usage = hullbox(["system", "df", "--format", "{{.Type}} {{.Active}}"]);
+    assert!(usage.exits(0).text().contains("Templates "));
     let ids = hullbox(["template", "ls", "-q"]).exits(0).text();
     for id in ids.lines() {
         let _ = hullbox(["template", "rm", id]).exits(0);
