@@ -39,9 +39,9 @@ impl Session {
             return None;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
-        // Whoever runs the tests may ignore SIGINT, and no shell can trap what it was started with.
+        // Whoever runs the tests may ignore SIGINT or SIGHUP, and no shell can trap what it was started with.
         let agent = Command::new("/usr/bin/env")
-            .args(["--default-signal=INT,QUIT", "--"])
+            .args(["--default-signal=HUP,INT,QUIT", "--"])
             .arg(env!("CARGO_BIN_EXE_hullbox-agent"))
             .env_clear()
             .env("HULLBOX_ROLE", "session")
