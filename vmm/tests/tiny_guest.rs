@@ -218,10 +218,8 @@ fn threads(name: &str) -> Vec<libc::pid_t> {
     tasks
         .map(|task| task.unwrap())
         .filter(|task| {
-            std::fs::read_to_string(task.path().join("comm"))
-                .unwrap()
-                .trim()
-                == name
+            // One that has ended meanwhile has none.
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
         })
         .map(|task| task.file_name().to_str().unwrap().parse().unwrap())
         .collect()
