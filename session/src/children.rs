@@ -3,17 +3,14 @@
 use crate::connection::ConnectionError;
 use crate::server::{Pump, Stdio};
 use crate::status::{Report, StatusReader};
-use hullbox_protocol::{ExitStatus, MAX_DATA, ProcessSpec, Started};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use hullbox_protocol::{ExitStatus, ProcessSpec, Started};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The signal that cannot wait.
 const SIGKILL: u32 = 9;
-
-/// Capacity of a process's pipes.
-const PIPE_LEN: usize = 2 * MAX_DATA;
 
 /// Signals that may wait for a process to start.
 const MAX_PENDING: usize = 64;
@@ -63,12 +60,7 @@ impl Pipes {
         // What the agent does itself is never done on a terminal.
         let terminal = spec.terminal.is_some() && spec.builtin.is_none();
         let (mut ours, mut theirs) = (Self::default(), Self::default());
-        let pipe = || {
-            let ends = pipe_with(PipeFlags::CLOEXEC)?;
-            // Whole frames, where the system gives so much: a process that is woken less often.
-            let _ = fcntl_setpipe_size(&ends.0, PIPE_LEN);
-            rustix::io::Result::Ok(ends)
-        };
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
         if spec.stdin && (!terminal || spec.pipes.stdin) {
             let (read, write) = pipe()?;
             (theirs.stdin, ours.stdin) = (Some(read), Some(write));

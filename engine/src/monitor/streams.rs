@@ -4,14 +4,10 @@
 //! client's own business and passed on. The workload's output goes to the log and to any number of
 //! clients: there the monitor gives the credit, as far as the slowest client allows.
 
-use hullbox_protocol::{INITIAL_CREDIT, MAX_DATA, Stream};
+use hullbox_protocol::{INITIAL_CREDIT, Stream};
 
 /// Credit is given back in pieces of this size, so that frames are few.
 const STEP: u64 = 64 * 1024;
-
-/// Most data that one reading of a connection can bring to light: two frames, and one that had begun
-/// before.
-const READING: u64 = 4 * MAX_DATA as u64;
 
 /// Index of an output stream.
 pub(super) const fn index(stream: Stream) -> Option<usize> {
@@ -136,7 +132,7 @@ impl Input {
 
     /// Whether its owner may be read from: a whole reading would fit.
     pub(super) fn has_room(&self) -> bool {
-        self.window.left() >= READING
+        self.window.left() >= 4 * STEP
     }
 
     /// Credit from the guest; what of it to pass on to the owner.
