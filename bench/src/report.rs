@@ -103,6 +103,16 @@ pub struct Cell {
     pub ratio: Option<f64>,
 }
 
+impl Report {
+    /// What people call the contender of a cell.
+    pub(crate) fn label<'a>(&'a self, cell: &'a Cell) -> &'a str {
+        self.contenders
+            .iter()
+            .find(|named| named.id == cell.contender)
+            .map_or(&cell.contender, |named| &named.label)
+    }
+}
+
 impl Host {
     /// Of this host.
     #[must_use]

@@ -178,13 +178,9 @@ fn numbers(page: &mut String, report: &Report, row: &Row) {
          <th>median</th><th>p90</th><th>p99</th><th>max</th><th>ratio</th></tr>\n",
     );
     for cell in &row.cells {
-        let named = report
-            .contenders
-            .iter()
-            .find(|named| named.id == cell.contender);
-        let label = named.map_or(cell.contender.as_str(), |named| named.label.as_str());
+        let label = escape(report.label(cell));
         let sum = &cell.summary;
-        let _ = write!(page, "<tr><td>{}</td><td>{}</td>", escape(label), sum.count);
+        let _ = write!(page, "<tr><td>{label}</td><td>{}</td>", sum.count);
         for value in [sum.min, sum.median, sum.p90, sum.p99, sum.max] {
             let _ = write!(page, "<td>{}</td>", figure(value, row.unit));
         }

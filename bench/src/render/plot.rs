@@ -123,9 +123,7 @@ fn draw(svg: &mut String, report: &Report, cell: &Cell, axis: &Axis, unit: Unit,
         .contenders
         .iter()
         .position(|named| named.id == cell.contender);
-    let label = at
-        .and_then(|at| report.contenders.get(at))
-        .map_or(cell.contender.as_str(), |named| named.label.as_str());
+    let label = report.label(cell);
     let Summary {
         min,
         median,

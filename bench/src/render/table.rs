@@ -53,11 +53,7 @@ fn rows(text: &mut String, report: &Report, row: &Row, width: usize) {
         row.title, "median", "p90", "p99", "ratio"
     );
     for cell in &row.cells {
-        let named = report
-            .contenders
-            .iter()
-            .find(|named| named.id == cell.contender);
-        let label = named.map_or(cell.contender.as_str(), |named| named.label.as_str());
+        let label = report.label(cell);
         let summary = &cell.summary;
         let _ = writeln!(
             text,

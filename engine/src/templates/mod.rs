@@ -26,7 +26,7 @@ pub use list::{ListError, Listed, list, prune, remove};
 
 use crate::plan::GuestSize;
 use crate::vm::{self, GuestError};
-use hullbox_vmm::{Foundation, Origin, Snapshot, SnapshotError, VmError, host_identity};
+use hullbox_vmm::{Foundation, Origin, Snapshot, SnapshotError, VmError, VmShape, host_identity};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -112,6 +112,11 @@ fn directory(data: &Path) -> PathBuf {
 /// What a template of this size is made from, digested.
 fn origin(size: GuestSize, data: &Path) -> Result<Origin, TemplateError> {
     let shape = vm::shape(size, data).map_err(TemplateError::Guest)?;
+    origin_of(size, &shape)
+}
+
+/// The same for who has the shape that the size comes to.
+fn origin_of(size: GuestSize, shape: &VmShape) -> Result<Origin, TemplateError> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
@@ -156,14 +161,14 @@ fn place(origin: &Origin, data: &Path) -> PathBuf {
 /// # Errors
 /// There is one, and it cannot be used.
 pub(crate) fn restore(size: GuestSize, data: &Path) -> Result<Option<Foundation>, TemplateError> {
-    let origin = origin(size, data)?;
+    let shape = vm::shape(size, data).map_err(TemplateError::Guest)?;
+    let origin = origin_of(size, &shape)?;
     let dir = place(&origin, data);
     if !dir.exists() {
         return Ok(None);
     }
     let key = key::read(data)?;
     let snapshot = Snapshot::open(&dir, &key, &origin).map_err(TemplateError::Snapshot)?;
-    let shape = vm::shape(size, data).map_err(TemplateError::Guest)?;
     Foundation::restore(shape, snapshot)
         .map(Some)
         .map_err(TemplateError::Restore)

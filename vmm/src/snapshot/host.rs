@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 /// Lines of a processor in /proc/cpuinfo that say what it is, and not what it does right now.
 const CPU_LINES: [&str; 7] = [
@@ -21,7 +22,16 @@ const MAX_CPU_TEXT: u64 = 16 << 10;
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn host_identity() -> io::Result<String> {
+pub fn host_identity() -> io::Result<&'static str> {
+    // It outlives this process, and a start asks twice: which template, and whether it fits.
+    static IDENTITY: OnceLock<String> = OnceLock::new();
+    match IDENTITY.get() {
+        Some(identity) => Ok(identity),
+        None => read_identity().map(|identity| &**IDENTITY.get_or_init(|| identity)),
+    }
+}
+
+fn read_identity() -> io::Result<String> {
     let system = rustix::system::uname();
     let mut text = format!(
         "{} {}\nhullbox {}\n",
@@ -63,6 +73,7 @@ mod tests {
         let text = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 1\nflags\t\t: fpu\n\n\
                     processor\t: 1\nmodel name\t: B\n";
         assert_eq!(of_first_cpu(text), "model name: A\nflags: fpu\n");
-        assert_eq!(host_identity().unwrap(), host_identity().unwrap());
+        assert_eq!(read_identity().unwrap(), read_identity().unwrap());
+        assert_eq!(host_identity().unwrap(), read_identity().unwrap());
     }
 }

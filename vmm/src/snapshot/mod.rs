@@ -121,7 +121,7 @@ pub(crate) fn write(
     file.sync_all().map_err(file_error(&path))?;
     let memory = Stamp::of(&file).map_err(file_error(&path))?;
     let path = dir.join(STATE);
-    let host = host_identity().map_err(file_error(&path))?;
+    let host = host_identity().map_err(file_error(&path))?.to_owned();
     let body = Body {
         host,
         origin,
