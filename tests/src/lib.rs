@@ -203,13 +203,12 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 pub fn finish(mut command: Command, input: &[u8]) -> Done {
     let (done, in_time) = finish_within(&mut command, input, COMMAND_LIMIT);
     if !in_time {
-        eprintln!(
+        give_up(&format!(
             "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{}",
             done.text(),
             done.stderr,
             surroundings()
-        );
-        give_up();
+        ));
     }
     done
 }
@@ -217,7 +216,9 @@ pub fn finish(mut command: Command, input: &[u8]) -> Done {
 /// The emulator's livelock (README, "What is missing") looks like this from here: ends the run and
 /// says so to `scripts/test-integration` by a file. It tries once more; what is our own fault
 /// hangs then, too.
-fn give_up() -> ! {
+fn give_up(why: &str) -> ! {
+    // Not by a macro: the test program keeps what those print, and is about to end.
+    let _ = writeln!(std::io::stderr(), "\n{why}");
     let _ = std::fs::write(from_env("HULLBOX_RUNTIME").join("hung"), "");
     std::process::exit(75)
 }
