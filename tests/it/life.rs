@@ -1,6 +1,8 @@
 //! Containers that live on: made, started, asked, stopped, started again, removed.
 
 use hullbox_tests::{Done, Mode, Terminal, both_modes, command, finish, hullbox};
+use std::path::Path;
+use std::time::Duration;
 
 /// A container that is removed with its test.
 struct Kept {
@@ -295,6 +297,36 @@ both_modes! {
     }
 }
 
+both_modes! {
+    fn a_container_that_is_starting_is_removed_by_force(mode) {
+        let dir = tempfile::tempdir().unwrap();
+        let box_ = Kept::new("starts", mode);
+        for delay_ms in [0, 60, 120, 240, 480] {
+            let path = dir.path().join(format!("after-{delay_ms}"));
+            let file = path.to_str().unwrap();
+            let flags = ["run", "--name", &box_.name, mode.flag(), "--cidfile", file];
+            let mut run = command(flags).args(["busybox", "sleep", "1000"]).spawn().unwrap();
+            let id = id_in(&path);
+            std::thread::sleep(Duration::from_millis(delay_ms));
+            assert_eq!(hullbox(["rm", "-f", &id]).exits(0).text(), id);
+            assert_eq!(run.wait().unwrap().code(), Some(137), "after {delay_ms} ms");
+            hullbox(["inspect", &id]).fails_saying("no such");
+        }
+    }
+}
+
+/// Waits until the container is made: its id.
+fn id_in(path: &Path) -> String {
+    for _ in 0..6000 {
+        let id = std::fs::read_to_string(path).unwrap_or_default();
+        if id.len() == 64 {
+            return id;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no id in {}", path.display());
+}
+
 /// The file is the host's, wherever the container runs, and there only when it is.
 #[test]
 #[ignore = "needs the built program: make test"]
@@ -338,14 +370,7 @@ fn a_cidfile_is_written_when_the_container_is_made() {
     ])
     .spawn()
     .unwrap();
-    let mut id = String::new();
-    for _ in 0..600 {
-        id = std::fs::read_to_string(&path).unwrap_or_default();
-        if id.len() == 64 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let id = id_in(&path);
     assert_eq!(
         hullbox(["inspect", "--format", "{{.Id}}", &box_.name])
             .exits(0)

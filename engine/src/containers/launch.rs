@@ -5,7 +5,7 @@ use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::paths::Roots;
 use crate::plan::{self, GuestSize, HostFacts};
-use crate::state::{self, LifeLock, NewContainer, Record, StateError};
+use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
 use std::collections::BTreeMap;
@@ -86,6 +86,13 @@ impl Launch {
             timing,
         })
     }
+
+    fn starter(&self) -> Starter<'_> {
+        Starter {
+            lock: &self.lock,
+            monitor_pid: self.monitor.pid(),
+        }
+    }
 }
 
 impl RunOrder {
@@ -113,7 +120,7 @@ impl Engine {
     /// [`ContainerError`]; nothing is left of it then.
     pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
-        let (record, layers) = self.make(id, order, Some(&launch.lock))?;
+        let (record, layers) = self.make(id, order, Some(launch.starter()))?;
         let bundle = record.spec.bundle(&record.id, self.roots(), layers);
         Ok(Created {
             record,
@@ -135,7 +142,7 @@ impl Engine {
         &mut self,
         id: String,
         order: RunOrder,
-        lock: Option<&LifeLock>,
+        starter: Option<Starter<'_>>,
     ) -> Result<(Record, Vec<PathBuf>), ContainerError> {
         order.name.as_deref().map(check_name).transpose()?;
         let store = self.images()?;
@@ -155,7 +162,7 @@ impl Engine {
             image_ref: order.image,
             spec,
         };
-        let record = self.state.create(&new, lock)?;
+        let record = self.state.create(&new, starter)?;
         self.emit(&record, "create");
         Ok((record, layers))
     }
@@ -166,7 +173,7 @@ impl Engine {
     /// [`ContainerError::RunningAlready`] among others.
     pub fn take(&mut self, launch: Launch) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
-        let record = match self.state.take_for_start(&id, &launch.lock) {
+        let record = match self.state.take_for_start(&id, launch.starter()) {
             Err(StateError::Running(short)) => return Err(ContainerError::RunningAlready(short)),
             other => other?,
         };

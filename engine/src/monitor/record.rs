@@ -46,9 +46,7 @@ impl Recorder<'_> {
 
 impl Observer for Recorder<'_> {
     fn started(&mut self, _: &Started) {
-        let _ = self
-            .state
-            .set_running(&self.config.bundle.id, std::process::id());
+        let _ = self.state.set_running(&self.config.bundle.id);
         self.emit("start", &[]);
     }
 

@@ -80,6 +80,12 @@ pub fn spawn(
 }
 
 impl Waiting {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Tells the monitor what to do.
     ///
     /// # Errors

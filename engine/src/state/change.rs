@@ -1,6 +1,6 @@
 //! What happens to a container between its making and its end.
 
-use super::{End, LifeLock, Phase, Record, State, StateError, now_ns, schema};
+use super::{End, LifeLock, Phase, Record, Starter, State, StateError, now_ns, schema};
 use crate::monitor::health::HealthReport;
 use crate::plan::ContainerSpec;
 use rusqlite::{TransactionBehavior, params};
@@ -10,15 +10,15 @@ impl State {
     ///
     /// # Errors
     /// [`StateError::Running`] when somebody has it already, among others.
-    pub fn take_for_start(&mut self, id: &str, lock: &LifeLock) -> Result<Record, StateError> {
-        self.take(&lock.file, id)?;
+    pub fn take_for_start(&mut self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
+        self.take(&starter.lock.file, id)?;
         // Under the lock: it may have been removed meanwhile.
         self.get(id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
         self.database.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0, health = NULL,
-             error = NULL, oom = 0 WHERE id = ?1",
-            params![id, Phase::Starting.as_str()],
+             error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
+            params![id, Phase::Starting.as_str(), starter.monitor_pid],
         )?;
         self.get(id)
     }
@@ -43,14 +43,14 @@ impl State {
         super::remove_dir(&self.roots.container_runtime_dir(id))
     }
 
-    /// Notes that the workload runs, and in which process its monitor is.
+    /// Notes that the workload runs.
     ///
     /// # Errors
     /// The database fails.
-    pub fn set_running(&self, id: &str, monitor_pid: u32) -> Result<(), StateError> {
+    pub fn set_running(&self, id: &str) -> Result<(), StateError> {
         self.database.execute(
-            "UPDATE containers SET phase = ?2, started_ns = ?3, monitor_pid = ?4 WHERE id = ?1",
-            params![id, Phase::Running.as_str(), now_ns(), monitor_pid],
+            "UPDATE containers SET phase = ?2, started_ns = ?3 WHERE id = ?1",
+            params![id, Phase::Running.as_str(), now_ns()],
         )?;
         Ok(())
     }

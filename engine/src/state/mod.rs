@@ -133,6 +133,15 @@ impl LifeLock {
     }
 }
 
+/// Who is about to start a container.
+#[derive(Debug, Clone, Copy)]
+pub struct Starter<'a> {
+    /// The container's lock, until the monitor alone holds it.
+    pub lock: &'a LifeLock,
+    /// The monitor's process: on record before it runs anything, so that it can be told to end.
+    pub monitor_pid: u32,
+}
+
 fn lock_path(roots: &Roots) -> PathBuf {
     roots.data.join("containers.lock")
 }
@@ -172,7 +181,7 @@ impl State {
         open_lock_file(&self.lock_file)
     }
 
-    /// Makes a container: its row and its directories. With a lock it is about to be started: in
+    /// Makes a container: its row and its directories. With a starter it is about to be started: in
     /// phase [`Phase::Starting`], with its byte locked.
     ///
     /// # Errors
@@ -180,7 +189,7 @@ impl State {
     pub fn create(
         &mut self,
         new: &NewContainer,
-        lock: Option<&LifeLock>,
+        starter: Option<Starter<'_>>,
     ) -> Result<Record, StateError> {
         let spec = serde_json::to_string(&new.spec).map_err(|source| StateError::Damaged {
             id: new.id.clone(),
@@ -200,23 +209,25 @@ impl State {
             None => free_name(&transaction, &new.id)?,
         };
         transaction.execute(
-            "INSERT INTO containers (id, name, image_id, image_ref, phase, auto_remove, created_ns, spec)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO containers (id, name, image_id, image_ref, phase, auto_remove, created_ns,
+             spec, monitor_pid)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 new.id,
                 name,
                 new.image_id,
                 new.image_ref,
-                match lock {
+                match starter {
                     Some(_) => Phase::Starting.as_str(),
                     None => Phase::Created.as_str(),
                 },
                 new.spec.auto_remove,
                 now_ns(),
-                spec
+                spec,
+                starter.map(|starter| starter.monitor_pid)
             ],
         )?;
-        if let Some(lock) = lock {
+        if let Some(Starter { lock, .. }) = starter {
             // The byte of a new row can be held by nobody: numbers are never used twice.
             let row = transaction.last_insert_rowid();
             sys::lock_byte(&lock.file, LockKind::Exclusive, row)
