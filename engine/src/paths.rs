@@ -130,6 +130,9 @@ impl Roots {
     }
 }
 
+/// The writable layer of a microVM, in its container's directory.
+pub(crate) const DISK_FILE: &str = "disk.ext4";
+
 /// The part of an id that people see.
 #[must_use]
 pub fn short_id(id: &str) -> &str {

@@ -378,6 +378,10 @@ impl<'a> Hub<'a> {
             // A connection that takes no frames is dealt with by the deadline.
             self.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
         } else {
+            if !self.work.started {
+                // What it would have died of.
+                self.interrupted.get_or_insert(9);
+            }
             self.backend.kill();
             self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
         }

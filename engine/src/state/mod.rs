@@ -15,7 +15,7 @@ mod schema;
 
 pub use record::{Filter, NewContainer, Phase, Record, Resolved};
 
-use crate::paths::{Roots, short_id};
+use crate::paths::{DISK_FILE, Roots, short_id};
 use crate::plan::names;
 use crate::sys::{self, LockKind};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -390,7 +390,12 @@ impl State {
     /// Directories first, the row last: killed between, the row still tells what there was.
     fn forget(&self, id: &str) -> Result<(), StateError> {
         remove_dir(&self.roots.container_runtime_dir(id))?;
-        remove_dir(&self.roots.container_dir(id))?;
+        let dir = self.roots.container_dir(id);
+        // A monitor on its way out still has the disk open, and without room the row cannot be
+        // deleted: what is cut is given back at once.
+        let disk = File::options().write(true).open(dir.join(DISK_FILE));
+        let _ = disk.and_then(|disk| disk.set_len(0));
+        remove_dir(&dir)?;
         self.database
             .execute("DELETE FROM containers WHERE id = ?1", [id])?;
         Ok(())

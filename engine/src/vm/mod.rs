@@ -7,6 +7,7 @@ use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
 use crate::monitor::control::VmUsage;
 use crate::monitor::{Backend, Link};
+use crate::paths::DISK_FILE;
 use crate::plan::GuestSize;
 use crate::templates;
 use crate::timing::Timing;
@@ -410,7 +411,7 @@ fn layer_disk(layers: &[PathBuf]) -> Result<(Option<DiskConfig>, Vec<LayerDisk>)
 
 /// The container's own disk: kept from an earlier run, or a fresh clone of the empty one.
 fn writable_disk(bundle: &Bundle, data: &Path) -> Result<DiskConfig, GuestError> {
-    let path = bundle.dir.join("disk.ext4");
+    let path = bundle.dir.join(DISK_FILE);
     let disk = |source| GuestError::Disk {
         path: path.clone(),
         source,
