@@ -119,7 +119,7 @@ pub fn run() -> Result<(), String> {
 }
 
 fn start(config: &Config) -> Result<Machine, String> {
-    let data = root::build(config).map_err(|failure| failure.message)?;
+    let (share, data) = root::build(config).map_err(|failure| failure.message)?;
     let held = held::hold();
     let told = |what: &'static str| move |errno| format!("{what}: {}", words(errno));
     let signals = sys::watch_signals(&[]).map_err(told("cannot watch signals"))?;
@@ -132,6 +132,7 @@ fn start(config: &Config) -> Result<Machine, String> {
     Ok(Machine {
         signals,
         listener,
+        share,
         data,
         handlers: HashSet::new(),
         idle_since: Some(Instant::now()),
@@ -165,6 +166,8 @@ fn wait(fd: &OwnedFd, flags: PollFlags, time: Duration) -> Result<(), Errno> {
 struct Machine {
     signals: OwnedFd,
     listener: OwnedFd,
+    /// The host's files without the memory above them.
+    share: OwnedFd,
     /// Where the data disk is mounted.
     data: Option<String>,
     handlers: HashSet<Pid>,
@@ -234,7 +237,7 @@ impl Machine {
         match sys::fork(Namespaces::Inherit, None) {
             Ok(Forked::Child) => {
                 forget_names();
-                sys::exit_now(session::serve(connection))
+                sys::exit_now(session::serve(connection, &self.share))
             }
             Ok(Forked::Parent(pid)) => {
                 self.handlers.insert(pid);

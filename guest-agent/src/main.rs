@@ -30,7 +30,7 @@ fn run() -> i32 {
     let role = std::env::var_os(AgentEnv::ROLE).unwrap_or_default();
     let result = match role.to_str() {
         Some("machine") => machine::run(),
-        Some("session") => return on_standard_input(machine::session::serve),
+        Some("session") => return on_standard_input(machine::session::serve_alone),
         Some("on-stdin") => return on_standard_input(container::serve),
         _ => container::run(),
     };

@@ -197,6 +197,29 @@ fn the_next_command_sees_what_the_host_changed() {
     assert_eq!(read().0, 1, "gone again");
 }
 
+/// As when this program is replaced by a newer one while containers run.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_program_that_runs_can_be_replaced() {
+    let dir = host_dir();
+    let program = dir.path().join("program");
+    fs::copy("/usr/bin/tail", &program).unwrap();
+    let program = program.to_str().unwrap();
+    let mut runs = exec(&[program, "-f", "/etc/hostname", "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(runs.stdout.take().unwrap());
+    assert!(lines.read_line(&mut String::new()).unwrap() > 0);
+    fs::copy("/usr/bin/echo", dir.path().join("new")).unwrap();
+    fs::rename(dir.path().join("new"), program).unwrap();
+    let done = finish(exec(&[program, "the", "new"]), b"").exits(0);
+    assert_eq!(done.text(), "the new");
+    runs.kill().unwrap();
+    runs.wait().unwrap();
+}
+
 /// A machine of a test's own.
 struct Own {
     dir: tempfile::TempDir,

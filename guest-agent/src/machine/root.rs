@@ -11,7 +11,7 @@ use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_move, move_mount, open_tree,
 };
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 const SHARE: &str = "/h";
 const MEMORY: &str = "/o";
@@ -71,8 +71,8 @@ struct Held {
     tree: OwnedFd,
 }
 
-/// Builds all of it and moves in. Gives the data disk's mount point.
-pub(super) fn build(config: &Config) -> Result<Option<String>, Failure> {
+/// Builds all of it and moves in. Gives the share's own root and the data disk's mount point.
+pub(super) fn build(config: &Config) -> Result<(OwnedFd, Option<String>), Failure> {
     let share = mount_share(config)?;
     let modules = config
         .modules
@@ -84,7 +84,6 @@ pub(super) fn build(config: &Config) -> Result<Option<String>, Failure> {
         .iter()
         .map(|path| hold(&share, path))
         .collect();
-    drop(share);
     move_in()?;
     for (source, target, kind, flags, options) in TABLE {
         // Of the two only one is a directory that somebody has to make.
@@ -108,7 +107,7 @@ pub(super) fn build(config: &Config) -> Result<Option<String>, Failure> {
         .map_err(failed("cannot set the host name"))?;
     // What distributions give their services; the kernel's own 4096 is too few for some.
     let _ = sys::set_rlimit(libc::RLIMIT_NOFILE, 1024, 524_288);
-    Ok(config.data.clone())
+    Ok((share, config.data.clone()))
 }
 
 fn directory(path: &str) -> Result<(), Failure> {
@@ -142,7 +141,13 @@ fn mount_share(config: &Config) -> Result<OwnedFd, Failure> {
     rustix::fs::open(SHARE, flags, Mode::empty()).map_err(failed("cannot open the host's files"))
 }
 
-/// Takes hold of a directory of the share, wherever links of the host lead to.
+/// Something of the share, wherever links of the host lead to.
+pub(super) fn find(share: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat2(share, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+}
+
+/// Takes hold of a directory of the share.
 fn hold(share: &OwnedFd, path: &str) -> Result<Held, Failure> {
     let what = || failed(format!("cannot share {path}"));
     if !path.starts_with('/') {
@@ -150,8 +155,7 @@ fn hold(share: &OwnedFd, path: &str) -> Result<Held, Failure> {
             "cannot share {path}: it is not an absolute path"
         )));
     }
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat2(share, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(what())?;
+    let found = find(share, path).map_err(what())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;

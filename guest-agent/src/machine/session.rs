@@ -1,5 +1,6 @@
 //! One connection of the machine: one program.
 
+use super::root;
 use crate::failure::setup;
 use crate::process::{self, Root};
 use crate::sys::{self, Namespaces};
@@ -7,8 +8,9 @@ use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Rep
 use hullbox_session::children::{Children, Reach, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::WaitOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Exit code by which a connection's process asks PID 1 to stop the machine.
@@ -24,10 +26,12 @@ const GRACE: Duration = Duration::from_secs(2);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Serves a connection in a process of its own. Gives that process's exit code.
-pub fn serve(connection: OwnedFd) -> i32 {
-    sys::close_others(&[connection.as_fd()]);
+///
+/// `share`: the host's files without the memory above them.
+pub fn serve(connection: OwnedFd, share: &OwnedFd) -> i32 {
+    sys::close_others(&[connection.as_fd(), share.as_fd()]);
     let _ = rustix::thread::set_name(c"hullbox-session");
-    match Handler::new(connection).and_then(|mut handler| handler.run()) {
+    match Handler::new(connection, share.as_fd()).and_then(|mut handler| handler.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("hullbox-agent: session: {error}");
@@ -36,10 +40,22 @@ pub fn serve(connection: OwnedFd) -> i32 {
     }
 }
 
-/// The machine's own root, as it is.
-struct Here;
+/// The same where no machine is around it.
+pub fn serve_alone(connection: OwnedFd) -> i32 {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open("/", flags, Mode::empty()).map_or(1, |root| serve(connection, &root))
+}
 
-impl Root for Here {
+/// The machine's own root, as it is.
+struct Here<'a> {
+    share: BorrowedFd<'a>,
+}
+
+impl Root for Here<'_> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.share]
+    }
+
     fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
         Ok(())
     }
@@ -47,9 +63,16 @@ impl Root for Here {
     fn makes_cwd(&self) -> bool {
         false
     }
+
+    // Overlayfs knows a file that runs for as long as it runs, though the host has put another in
+    // its place, a newer version of this program for one.
+    fn reopen(&self, path: &[u8]) -> Option<OwnedFd> {
+        root::find(self.share, path).ok()
+    }
 }
 
-struct Handler {
+struct Handler<'a> {
+    share: BorrowedFd<'a>,
     pump: Pump,
     signals: OwnedFd,
     sessions: Children,
@@ -60,9 +83,10 @@ struct Handler {
     code: i32,
 }
 
-impl Handler {
-    fn new(connection: OwnedFd) -> Result<Self, ConnectionError> {
+impl<'a> Handler<'a> {
+    fn new(connection: OwnedFd, share: BorrowedFd<'a>) -> Result<Self, ConnectionError> {
         Ok(Self {
+            share,
             pump: Pump::new(connection)?,
             signals: sys::watch_signals(&[])?,
             sessions: Children::new(process::send_signal),
@@ -116,7 +140,8 @@ impl Handler {
             let failure = setup("one connection runs one program");
             return self.pump.fail(session, failure);
         }
-        match process::spawn(spec, &Here, Namespaces::Inherit, None) {
+        let here = Here { share: self.share };
+        match process::spawn(spec, &here, Namespaces::Inherit, None) {
             Ok(spawned) => self.sessions.add(&mut self.pump, session, spawned),
             Err(failure) => self.pump.fail(session, failure),
         }

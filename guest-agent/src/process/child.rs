@@ -9,7 +9,7 @@ use hullbox_session::children::Pipes;
 use hullbox_session::status::StatusWriter;
 use rustix::fs::{Mode, OFlags};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What differs between a container's first process, one that joins it, and one of the machine.
 pub trait Root {
@@ -52,6 +52,11 @@ pub trait Root {
         FailureKind::Setup
     }
 
+    /// Another way to a program whose path leads to a file that is no longer there.
+    fn reopen(&self, _path: &[u8]) -> Option<OwnedFd> {
+        None
+    }
+
     /// The last step before the program: what must not be possible earlier.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ pub(super) fn run(spec: &ProcessSpec, root: &dyn Root, pipes: Pipes, status: Sta
         builtin::run(what, root, &pipes, status)
     }
     let failure = match prepare(spec, root, pipes, &status) {
-        Ok(ready) => program::exec(&ready.program, spec),
+        Ok(ready) => program::exec(&ready.program, spec, root),
         Err(failure) => failure,
     };
     status.failed(&failure);

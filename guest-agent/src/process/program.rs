@@ -1,5 +1,6 @@
 //! Finding and becoming the program, with the words and exit codes that Docker has for it.
 
+use super::child::Root;
 use super::identity::Identity;
 use crate::failure::{setup, words};
 use crate::sys;
@@ -7,6 +8,7 @@ use hullbox_protocol::{Failure, FailureKind, ProcessSpec};
 use rustix::fs::{Access, FileType};
 use rustix::io::Errno;
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 
 /// Where programs are looked up if the environment does not say.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,11 +47,11 @@ impl Program {
 }
 
 /// Becomes the program, or says why not.
-pub(super) fn exec(program: &Program, spec: &ProcessSpec) -> Failure {
+pub(super) fn exec(program: &Program, spec: &ProcessSpec, root: &dyn Root) -> Failure {
     let name = spec.argv.first().map_or(&[][..], Vec::as_slice);
     let shown = String::from_utf8_lossy(name);
     if name.contains(&b'/') {
-        return match try_exec(program, name) {
+        return match try_exec(program, name, root) {
             Errno::NOENT | Errno::NOTDIR if !exists(name) => not_found(format_args!(
                 "exec: \"{shown}\": stat {shown}: no such file or directory"
             )),
@@ -64,7 +66,7 @@ pub(super) fn exec(program: &Program, spec: &ProcessSpec) -> Failure {
             directory
         };
         let candidate = [directory, b"/", name].concat();
-        match try_exec(program, &candidate) {
+        match try_exec(program, &candidate, root) {
             Errno::NOENT | Errno::NOTDIR if !exists(&candidate) => {}
             // A directory or file of that name without execute permission is not meant.
             Errno::ACCESS if !is_executable_file(&candidate) => {}
@@ -82,10 +84,16 @@ pub(super) fn exec(program: &Program, spec: &ProcessSpec) -> Failure {
     }
 }
 
-fn try_exec(program: &Program, path: &[u8]) -> Errno {
-    match CString::new(path) {
+fn try_exec(program: &Program, path: &[u8], root: &dyn Root) -> Errno {
+    let execve = |path: Vec<u8>| match CString::new(path) {
         Ok(path) => sys::execve(&path, &program.argv, &program.env),
         Err(_) => Errno::NOENT,
+    };
+    match execve(path.to_vec()) {
+        Errno::STALE => root.reopen(path).map_or(Errno::STALE, |file| {
+            execve(format!("/proc/self/fd/{}", file.as_raw_fd()).into_bytes())
+        }),
+        errno => errno,
     }
 }
 
