@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Guests that were booted once, for others to begin where they are ready
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Running containers that were saved, for others to go on from there
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// The helper machine, for hosts whose KVM cannot run a guest
     #[command(subcommand)]
     Machine(MachineCommand),
@@ -235,6 +238,38 @@ pub(crate) struct TemplatePruneArgs {
     /// All of them
     #[arg(short, long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Save a running container (VM mode), which then goes on
+    #[command(
+        after_help = "Example:\n  hullbox snapshot create web warm && hullbox run -d --from-snapshot warm"
+    )]
+    Create(SnapshotCreateArgs),
+    /// List snapshots
+    #[command(alias = "list")]
+    Ls(TemplateLsArgs),
+    /// Remove snapshots; containers that began there run on
+    #[command(alias = "remove")]
+    Rm(SnapshotRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotCreateArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// The snapshot's name
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotRmArgs {
+    /// Names
+    #[arg(value_name = "SNAPSHOT", required = true)]
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

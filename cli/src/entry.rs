@@ -5,7 +5,7 @@ use crate::failure::{Failure, report};
 use crate::inspect::Kind;
 use crate::{
     bench, completions, containers, exec, files, forward, housekeeping, image_store, images,
-    inspect, lifecycle, logs, run, system, templates, usage, watch,
+    inspect, lifecycle, logs, run, snapshots, system, templates, usage, watch,
 };
 use hullbox_engine::timing::Timing;
 use hullbox_engine::{machine, monitor};
@@ -97,6 +97,7 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
         Command::System(SystemCommand::Check(args)) => return housekeeping::check(&args),
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
         Command::Template(command) => templates::template(&command),
+        Command::Snapshot(command) => snapshots::snapshot(&command),
         Command::Machine(command) => return system::machine(command),
         Command::Bench(args) => return bench::bench(&args),
         Command::Doctor(args) => return system::doctor(&args),

@@ -27,6 +27,7 @@ mod output;
 mod output_file;
 mod run;
 mod run_args;
+mod snapshots;
 mod system;
 mod template;
 mod templates;

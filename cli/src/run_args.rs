@@ -65,6 +65,19 @@ pub(crate) struct RunArgs {
     /// Boot its guest, even if there is a template to begin at
     #[arg(long)]
     cold: bool,
+    /// Go on from a snapshot, in place of an image
+    #[arg(
+        long,
+        value_name = "SNAPSHOT",
+        conflicts_with_all = [
+            "words", "env", "env_file", "workdir", "user", "group_add", "entrypoint", "cpus",
+            "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
+            "cap_drop", "security_opt", "sysctl", "umask", "stop_signal", "stop_timeout",
+            "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
+            "cold",
+        ]
+    )]
+    from_snapshot: Option<String>,
     /// Name the container
     #[arg(long)]
     name: Option<String>,
@@ -196,7 +209,11 @@ pub(crate) struct RunArgs {
     help: Option<bool>,
     /// The image, and command and arguments instead of its CMD
     // One argument, because after the image's name nothing is a flag of ours.
-    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "from_snapshot",
+        trailing_var_arg = true
+    )]
     words: Vec<OsString>,
 }
 
@@ -356,6 +373,7 @@ impl RunArgs {
             image,
             id: self.container_id,
             name: self.name,
+            snapshot: self.from_snapshot,
             pull: match self.pull {
                 PullArg::Missing => PullPolicy::Missing,
                 PullArg::Never => PullPolicy::Never,

@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod ns;
 pub mod paths;
 pub mod plan;
+pub mod snapshots;
 pub mod state;
 pub mod sys;
 pub mod templates;

@@ -10,6 +10,7 @@
 //! agent's files or its socket. When it ends the kernel ends everything else in there.
 
 mod cgroup;
+mod copies;
 mod mounts;
 mod requests;
 mod rootfs;
@@ -19,6 +20,7 @@ use crate::failure::{failed, setup as setup_failure};
 use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
+use copies::Copies;
 use hullbox_protocol::{
     AgentEnv, Builtin, CONTROL_PORT, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Frame, Hello,
     PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
@@ -53,9 +55,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(60);
 /// # Errors
 /// Why the agent cannot go on, in words for the console.
 pub fn run() -> Result<(), String> {
-    let dial = || {
-        sys::vsock_connect(CONTROL_PORT).map_err(|errno| format!("cannot reach the host: {errno}"))
-    };
     // A template is saved when it dials: whatever comes before is done once and for all. Otherwise
     // the host takes its time to accept, and meanwhile there is something to do.
     let template = std::env::var_os(AgentEnv::TEMPLATE).is_some();
@@ -73,6 +72,10 @@ pub fn run() -> Result<(), String> {
     };
     wait_connected(&connection)?;
     converse(connection, signals, hierarchy, dialled)
+}
+
+fn dial() -> Result<OwnedFd, String> {
+    sys::vsock_connect(CONTROL_PORT).map_err(|errno| format!("cannot reach the host: {errno}"))
 }
 
 /// Serves a connection that is there already. Gives an exit code.
@@ -110,6 +113,7 @@ fn converse(
         reseeded: Ok(()),
         hierarchy,
         container: None,
+        copies: Copies::default(),
         finishing: false,
         ending: None,
         open: Vec::new(),
@@ -181,6 +185,7 @@ struct Agent {
     /// Whether the hierarchy for the workload's control group could be mounted.
     hierarchy: Result<(), Failure>,
     container: Option<Container>,
+    copies: Copies,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
     /// How it ended, to be told once the ends of all others are.
@@ -230,6 +235,7 @@ impl Agent {
                     self.finishing &= session != WORKLOAD;
                     self.open.retain(|&open| open != session);
                 }
+                Event::Closed(_) if self.copies.is_suspended() => self.begin_as_copy()?,
                 Event::Closed(None) => return Ok(()),
                 Event::Closed(Some(error)) => return Err(error),
             }
@@ -256,6 +262,9 @@ impl Agent {
     }
 
     fn exec(&mut self, session: u32, spec: &ProcessSpec) -> Result<(), ConnectionError> {
+        if session == WORKLOAD && self.copies.carries() {
+            return self.go_on_as_copy();
+        }
         let spawned = match session {
             WORKLOAD => self.start_workload(spec),
             _ => self.start_additional(spec),
@@ -325,6 +334,11 @@ impl Agent {
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
+        match request {
+            Request::Suspend => return self.suspend(),
+            Request::Resume => return self.resume(),
+            _ => {}
+        }
         match &mut self.container {
             Some(container) if self.sessions.pid(WORKLOAD).is_some() => {
                 requests::answer(&mut container.cgroup, request)

@@ -66,6 +66,12 @@ pub enum Request {
     Thaw,
     /// Set these limits; 0 leaves one as it is.
     Limit(CgroupLimits),
+    /// Come to rest, because this guest is about to be copied. A copy's connection ends: it dials
+    /// again, and is given a [`crate::Setup`] and the `Exec` of session 0 once more, which let the
+    /// workload go on.
+    Suspend,
+    /// The copy is made: go on as before.
+    Resume,
 }
 
 /// The answer to a [`Request`].

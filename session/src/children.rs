@@ -265,6 +265,24 @@ impl Children {
         }
     }
 
+    /// Kills all processes but one session's, and wants to hear nothing more of them.
+    pub fn abandon_others(&mut self, session: u32) {
+        self.running.retain(|running| {
+            let keep = running.session == session;
+            if !keep {
+                (self.send)(running.pid, SIGKILL, Reach::Process);
+            }
+            keep
+        });
+    }
+
+    /// Whether a session's process runs its program.
+    #[must_use]
+    pub fn is_running(&self, session: u32) -> bool {
+        let running = self.running.iter().find(|r| r.session == session);
+        running.is_some_and(|running| running.status.is_none() && !running.failed)
+    }
+
     /// Every process that is to be reaped.
     pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.running

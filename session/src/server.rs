@@ -72,6 +72,10 @@ pub enum Stdio {
     },
 }
 
+/// The streams of a process whose connection ended: see [`Pump::carry`].
+#[derive(Debug)]
+pub struct Carried(Session);
+
 /// What to do, once a process ended, with an output that others still hold open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {
@@ -208,6 +212,8 @@ pub struct Pump {
     events: VecDeque<Event>,
     finishing: Vec<u32>,
     closed: bool,
+    /// Sessions outlive the connection.
+    lasting: bool,
 }
 
 impl Pump {
@@ -222,7 +228,35 @@ impl Pump {
             events: VecDeque::new(),
             finishing: Vec::new(),
             closed: false,
+            lasting: false,
         })
+    }
+
+    /// Keeps the sessions when the connection ends, for [`Self::carry`], or no longer.
+    pub fn outlast(&mut self, lasting: bool) {
+        self.lasting = lasting;
+    }
+
+    /// Takes a process's streams out, to be joined to another connection.
+    pub fn carry(&mut self, session: u32) -> Option<Carried> {
+        let is_it = |state: &Session| state.id == session && state.opened;
+        let at = self.sessions.iter().position(is_it)?;
+        Some(Carried(self.sessions.swap_remove(at)))
+    }
+
+    /// Joins streams that had another connection before. What was under way on that one belongs to
+    /// whoever was there.
+    pub fn rejoin(&mut self, session: u32, carried: Carried) {
+        let Carried(old) = carried;
+        let new = self.session_or_new(session);
+        new.opened = true;
+        new.terminal = old.terminal;
+        let in_terminal = old.stdin.is_terminal();
+        new.stdin.open(old.stdin.writer, in_terminal);
+        for (new, old) in [(&mut new.stdout, old.stdout), (&mut new.stderr, old.stderr)] {
+            let terminal = old.is_terminal();
+            new.open(old.fd, terminal);
+        }
     }
 
     /// Queues a frame of the caller's own, such as `Hello` or `Log`.
@@ -347,7 +381,9 @@ impl Pump {
 
     fn close(&mut self, why: Option<ConnectionError>) {
         self.closed = true;
-        self.sessions.clear();
+        if !self.lasting {
+            self.sessions.clear();
+        }
         self.finishing.clear();
         let why = why.filter(|error| !error.is_disconnect());
         self.events.push_back(Event::Closed(why));

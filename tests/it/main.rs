@@ -21,5 +21,6 @@ mod machine;
 mod outcomes;
 mod reference;
 mod reference_lives;
+mod snapshots;
 mod templates;
 mod terminal;

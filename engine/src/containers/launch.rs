@@ -5,6 +5,7 @@ use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::paths::Roots;
 use crate::plan::{self, GuestSize, HostFacts};
+use crate::snapshots;
 use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
@@ -37,9 +38,16 @@ impl Launch {
         timing: Timing,
     ) -> Result<Self, ContainerError> {
         let id = order.new_id()?;
-        let guest = plan::guest_size(&order.request, HostFacts::probe());
-        let templates = Policy::of(order.request.cold)?;
-        Self::spawn(roots, id, (guest, templates), debug, timing)
+        let snapshot = order.snapshot.as_deref();
+        let snapshot = snapshot.map(|name| snapshots::find(name, &roots.data));
+        let prospect = monitor::Prospect {
+            guest: plan::guest_size(&order.request, HostFacts::probe()),
+            snapshot: snapshot.transpose()?,
+            data: roots.data.clone(),
+            templates: Policy::of(order.request.cold)?,
+            timing,
+        };
+        Self::spawn(roots, id, &prospect, debug)
     }
 
     /// Starts a monitor for this container, and lets it prepare itself.
@@ -57,27 +65,26 @@ impl Launch {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
         });
-        let templates = Policy::of(spec.cold)?;
-        let id = record.id.clone();
-        Self::spawn(roots, id, (guest, templates), debug, timing)
+        let prospect = monitor::Prospect {
+            guest,
+            snapshot: None,
+            data: roots.data.clone(),
+            templates: Policy::of(spec.cold)?,
+            timing,
+        };
+        Self::spawn(roots, record.id.clone(), &prospect, debug)
     }
 
     fn spawn(
         roots: &Roots,
         id: String,
-        (guest, templates): (Option<GuestSize>, Policy),
+        prospect: &monitor::Prospect,
         debug: bool,
-        timing: Timing,
     ) -> Result<Self, ContainerError> {
         roots.create()?;
         let lock = LifeLock::open(roots)?;
-        let prospect = monitor::Prospect {
-            guest,
-            data: roots.data.clone(),
-            templates,
-            timing,
-        };
-        let monitor = monitor::spawn(&id, &lock, &prospect, debug || timing.is_on())?;
+        let timing = prospect.timing;
+        let monitor = monitor::spawn(&id, &lock, prospect, debug || timing.is_on())?;
         Ok(Self {
             id,
             lock,
@@ -148,18 +155,32 @@ impl Engine {
         let store = self.images()?;
         // Until the container is on record, nobody may remove the image.
         let _lease = store.lease()?;
-        let image = find_image(&store, &order.image, order.pull)?;
+        let about = match &order.snapshot {
+            Some(name) => Some(snapshots::about(&snapshots::find(name, &self.roots.data)?)?),
+            None => None,
+        };
+        let image = match &about {
+            Some(about) => store.resolve(&about.image_id)?,
+            None => find_image(&store, &order.image, order.pull)?,
+        };
         let layers = image
             .layers
             .iter()
             .map(|layer| layer.path.clone())
             .collect();
-        let spec = plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?;
+        let mut image_ref = order.image;
+        let spec = match about {
+            Some(about) => {
+                image_ref.clone_from(&about.image_ref);
+                plan::copy(&id, order.request, about)?
+            }
+            None => plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?,
+        };
         let new = NewContainer {
             id,
             name: order.name,
             image_id: image.id.to_string(),
-            image_ref: order.image,
+            image_ref,
             spec,
         };
         let record = self.state.create(&new, starter)?;

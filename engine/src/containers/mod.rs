@@ -3,6 +3,7 @@
 mod check;
 mod errand;
 mod launch;
+mod snapshot;
 mod talk;
 
 pub use check::Finding;
@@ -17,6 +18,7 @@ use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::units::ValueError;
 use crate::plan::{ImageDefaults, PlanError, PullPolicy, RunRequest};
+use crate::snapshots;
 use crate::state::{Record, State, StateError};
 use hullbox_image::{Image, ImageId, ImageUse, Reference, ReferenceError, ResolveError, Store};
 use std::io;
@@ -31,6 +33,9 @@ pub enum ContainerError {
     /// The data or runtime directory.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] crate::snapshots::SnapshotsError),
     /// Not the name of any image.
     #[error("invalid reference {text:?}")]
     Reference {
@@ -122,6 +127,8 @@ pub struct RunOrder {
     pub id: Option<String>,
     /// `--name`.
     pub name: Option<String>,
+    /// The snapshot to go on from, in place of an image.
+    pub snapshot: Option<String>,
     /// `--pull`.
     pub pull: PullPolicy,
     /// Everything else.
@@ -262,7 +269,11 @@ impl Engine {
             let container = "(unknown: the container database failed)".to_owned();
             return Some(ImageUse::Running { container });
         };
-        let mut stopped = None;
+        // A copy of what was saved needs the image as a stopped container does.
+        let saved = snapshots::of_image(&id.to_string(), &self.roots.data).pop();
+        let mut stopped = saved.map(|name| ImageUse::Stopped {
+            container: format!("in snapshot {name}"),
+        });
         for user in users {
             let container = crate::paths::short_id(&user).to_owned();
             let alive = self

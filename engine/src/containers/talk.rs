@@ -255,7 +255,7 @@ impl Engine {
         Ok(self.say(record, &Command::Watch)?.into())
     }
 
-    fn done(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
+    pub(super) fn done(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
         match self.ask(record, command)? {
             Answer::Done => Ok(()),
             other => Err(unexpected(other)),

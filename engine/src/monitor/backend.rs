@@ -1,9 +1,11 @@
 //! What a monitor asks of either wall.
 
 use super::control::VmUsage;
+use crate::snapshots::About;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// How the workload's side is reached.
 #[derive(Debug)]
@@ -36,6 +38,14 @@ pub(crate) trait Backend {
     /// What it costs, seen from outside; `None` where the workload's side knows all.
     fn usage(&self) -> Option<VmUsage> {
         None
+    }
+
+    /// Saves it as a snapshot into an empty directory, while its agent is at rest.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    fn save(&mut self, _dir: &Path, _about: About) -> Result<(), String> {
+        Err("only a container in a microVM can be saved".to_owned())
     }
 
     /// Ends everything, unless the workload is known to have ended in good order, in which case the

@@ -20,6 +20,8 @@ const MAX_LEN: usize = 3 * hullbox_protocol::MAX_PAYLOAD;
 pub struct Prospect {
     /// The guest there will be, if there will be one.
     pub guest: Option<GuestSize>,
+    /// The snapshot that the guest goes on from, if it does.
+    pub snapshot: Option<PathBuf>,
     /// The data directory.
     pub data: PathBuf,
     /// Whether the guest may begin at a template.

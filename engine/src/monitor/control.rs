@@ -45,6 +45,13 @@ pub enum Command {
     Ask(Request),
     /// Freeze the workload for as long as this connection is open: who asks for it may be killed.
     Hold,
+    /// Save the container as a snapshot.
+    Save {
+        /// Into this empty directory.
+        dir: PathBuf,
+        /// An [`crate::snapshots::About`], as JSON: what of it is not known yet is filled in.
+        about: String,
+    },
     /// Replace the restart policy.
     SetRestart(Restart),
     /// Nothing: answered when the container has ended.

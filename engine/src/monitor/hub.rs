@@ -396,6 +396,7 @@ impl<'a> Hub<'a> {
                 client: None,
                 pauses: Some(false),
                 holds: false,
+                save: None,
             });
             let request = Request::Thaw;
             self.say(Frame::Request { number, request });

@@ -49,9 +49,14 @@ pub fn main() -> io::Result<()> {
     // While a container runs here, no helper machine takes the data directory.
     let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
     let (size, templates) = (prospect.guest, prospect.templates);
-    let ahead = size.map(|size| vm::prepare(size, &prospect.data, templates));
-    let ahead = ahead.unwrap_or_default();
-    let missed = size.filter(|_| templates == Policy::Auto && ahead.found_no_template());
+    let snapshot = prospect.snapshot.as_deref();
+    let ahead = match (snapshot, size) {
+        (Some(dir), _) => vm::revive(dir, &prospect.data),
+        (None, Some(size)) => vm::prepare(size, &prospect.data, templates),
+        (None, None) => Ahead::default(),
+    };
+    let wants_template = snapshot.is_none() && templates == Policy::Auto;
+    let missed = size.filter(|_| wants_template && ahead.found_no_template());
     let useless = ahead.found_useless_template();
     prospect.timing.mark("monitor has prepared");
     let Some(config) = receive::<Config>(&orders)? else {

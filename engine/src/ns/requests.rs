@@ -22,6 +22,9 @@ pub(super) fn answer(group: &mut Cgroup, first: Pid, request: &Request) -> Reply
         Request::Freeze => freeze(group, true),
         Request::Thaw => freeze(group, false),
         Request::Limit(limits) => limit(group, first, limits),
+        Request::Suspend | Request::Resume => {
+            Err("only a container in a microVM can be saved (--isolation=vm)".to_owned())
+        }
     };
     match done {
         Ok(()) => Reply::Done,

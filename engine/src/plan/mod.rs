@@ -5,6 +5,7 @@
 //! begins with. Nothing here does I/O.
 
 pub mod caps;
+mod copy;
 pub mod environment;
 mod files;
 mod health;
@@ -14,6 +15,7 @@ mod request;
 mod spec;
 pub mod units;
 
+pub use copy::copy;
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
 pub use spec::ContainerSpec;
 

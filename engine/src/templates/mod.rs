@@ -26,7 +26,9 @@ pub use list::{ListError, Listed, list, prune, remove};
 
 use crate::plan::GuestSize;
 use crate::vm::{self, GuestError};
-use hullbox_vmm::{Foundation, Origin, Snapshot, SnapshotError, VmError, VmShape, host_identity};
+use hullbox_vmm::{
+    Foundation, Origin, Snapshot, SnapshotError, SnapshotKey, VmError, VmShape, host_identity,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -172,6 +174,20 @@ pub(crate) fn restore(size: GuestSize, data: &Path) -> Result<Option<Foundation>
     Foundation::restore(shape, snapshot)
         .map(Some)
         .map_err(TemplateError::Restore)
+}
+
+/// The secret that makes a data directory's snapshots its own, made if there is none.
+pub(crate) fn secret(data: &Path) -> Result<SnapshotKey, TemplateError> {
+    match key::read(data) {
+        Err(TemplateError::Key { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let _lock = build::lock(data, true).map_err(|error| TemplateError::Key {
+                path: directory(data),
+                source: io::Error::other(error),
+            })?;
+            key::read_or_make(data)
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

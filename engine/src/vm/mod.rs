@@ -2,6 +2,9 @@
 
 mod disk;
 pub(crate) mod ext4;
+mod tasks;
+
+pub(crate) use disk::clone_sparse as copy_disk;
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
@@ -9,6 +12,7 @@ use crate::monitor::control::VmUsage;
 use crate::monitor::{Backend, Link};
 use crate::paths::DISK_FILE;
 use crate::plan::GuestSize;
+use crate::snapshots::{self, About, SnapshotsError, Work};
 use crate::templates;
 use crate::timing::Timing;
 use hullbox_protocol::{AgentEnv, CONTROL_PORT, ENTROPY_BYTES, LayerDisk, Setup, WritableLayer};
@@ -24,6 +28,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tasks::Tasks;
 
 /// Every guest's context id: each VM has its own vsock, so they need not differ.
 const GUEST_CID: u32 = 3;
@@ -71,6 +76,9 @@ pub enum GuestError {
     /// A descriptor or a thread.
     #[error("cannot watch over the virtual machine")]
     Watch(#[source] io::Error),
+    /// The snapshot that it was to go on from.
+    #[error("cannot use the snapshot")]
+    Snapshot(#[source] Box<SnapshotsError>),
     /// The host has no random numbers.
     #[error("cannot get random numbers from the host")]
     Random(#[source] io::Error),
@@ -80,19 +88,42 @@ pub enum GuestError {
 #[derive(Debug)]
 pub(crate) struct Guest {
     handle: VmHandle,
-    /// Waits for the VM and then writes to `ended`.
+    /// Waits for the VM and then writes to `ended`; meanwhile does what it is told with the VM.
     waiter: JoinHandle<Outcome>,
+    tasks: Tasks,
     ended: OwnedFd,
+    /// What a copy of it needs to know.
+    saved: Saved,
     listener: Option<UnixListener>,
     warning: Option<String>,
+}
+
+/// What is saved with a guest.
+#[derive(Debug)]
+struct Saved {
+    data: PathBuf,
+    disk: Option<PathBuf>,
+    both_disks: bool,
+    /// Nobody reads its serial port.
+    silent: bool,
 }
 
 /// What was prepared for a guest before it was known what runs in it.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     foundation: Option<Foundation>,
+    /// It goes on from a snapshot, or from nowhere.
+    revived: Option<Result<Revived, SnapshotsError>>,
     /// What the user should hear about it.
     warning: Option<String>,
+}
+
+/// A guest that goes on from a snapshot.
+#[derive(Debug)]
+struct Revived {
+    dir: PathBuf,
+    both_disks: bool,
+    foundation: Foundation,
 }
 
 impl Ahead {
@@ -122,9 +153,24 @@ impl Guest {
     ) -> Result<Self, GuestError> {
         let (layers, ranges) = layer_disk(&bundle.layers)?;
         bundle.setup.rootfs.layers = ranges;
+        let Ahead {
+            foundation,
+            revived,
+            warning,
+        } = ahead;
+        let revived = revived
+            .transpose()
+            .map_err(|error| GuestError::Snapshot(Box::new(error)))?;
+        let origin = revived.as_ref().map(|revived| revived.dir.as_path());
         let writable = match bundle.setup.rootfs.writable {
-            WritableLayer::Disk => Some(writable_disk(bundle, data)?),
+            WritableLayer::Disk => Some(writable_disk(bundle, data, origin)?),
             WritableLayer::Memory => None,
+        };
+        let mut saved = Saved {
+            data: data.to_owned(),
+            disk: writable.as_ref().map(|_| bundle.dir.join(DISK_FILE)),
+            both_disks: false,
+            silent: bundle.serial_log.is_none() && !debug,
         };
         bundle.setup.entropy = random::<ENTROPY_BYTES>()?.to_vec();
         let uds_path = bundle.runtime_dir.join("vsock");
@@ -148,16 +194,30 @@ impl Guest {
         }
         timing.mark("vm files ready");
         let disks = (layers, writable);
-        let (running, warning) = launch(&mut bundle.setup, config, disks, ahead, timing)?;
+        let (running, warning) = match revived {
+            Some(revived) => {
+                saved.both_disks = revived.both_disks;
+                config.disks = arranged(disks, revived.both_disks);
+                let running = resume(&mut bundle.setup, revived.foundation, config, timing)?;
+                (running, warning)
+            }
+            None => {
+                let ahead = (foundation, warning);
+                let launched = launch(&mut bundle.setup, config, disks, ahead, timing)?;
+                saved.both_disks = launched.both_disks;
+                (launched.running, launched.warning)
+            }
+        };
         timing.mark("vm started");
         let ended =
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| GuestError::Watch(error.into()))?;
         let signal = ended.try_clone().map_err(GuestError::Watch)?;
         let handle = running.handle();
+        let (tasks, inbox) = Tasks::new().map_err(GuestError::Watch)?;
         let waiter = std::thread::Builder::new()
             .name("vm-wait".into())
             .spawn(move || {
-                let outcome = running.wait();
+                let outcome = inbox.wait(running);
                 // An eventfd takes a first 1 without fail.
                 let _ = rustix::io::write(&signal, &1u64.to_ne_bytes());
                 outcome
@@ -166,7 +226,9 @@ impl Guest {
         Ok(Self {
             handle,
             waiter,
+            tasks,
             ended,
+            saved,
             listener: Some(listener),
             warning,
         })
@@ -176,46 +238,61 @@ impl Guest {
 /// The layers' disk and the writable one.
 type Disks = (Option<DiskConfig>, Option<DiskConfig>);
 
+/// A guest that was started.
+struct Launched {
+    running: RunningVm,
+    /// What the user should hear.
+    warning: Option<String>,
+    /// It has both disks, whether there is something behind them or not.
+    both_disks: bool,
+}
+
 /// Has the guest go on where its template was saved, or boots it; and what the user should hear.
 fn launch(
     setup: &mut Setup,
     mut config: VmConfig,
     disks: Disks,
-    ahead: Ahead,
+    (mut foundation, mut warning): (Option<Foundation>, Option<String>),
     timing: Timing,
-) -> Result<(RunningVm, Option<String>), GuestError> {
-    let Ahead {
-        mut foundation,
-        mut warning,
-    } = ahead;
+) -> Result<Launched, GuestError> {
     // A template's guest says nothing on a serial port.
     let silent = config.serial == SerialConfig::Off;
     let restored = foundation.take_if(|foundation| foundation.is_restored());
     if let Some(foundation) = restored.filter(|_| silent) {
-        match resume(setup, foundation, config.clone(), disks.clone(), timing) {
-            Ok(running) => return Ok((running, warning)),
+        let mut config = config.clone();
+        config.disks = arranged(disks.clone(), true);
+        match resume(setup, foundation, config, timing) {
+            Ok(running) => {
+                return Ok(Launched {
+                    running,
+                    warning,
+                    both_disks: true,
+                });
+            }
             Err(error) => warning = Some(cold_because(&error)),
         }
     }
-    config.disks = disks.0.into_iter().chain(disks.1).collect();
+    config.disks = arranged(disks, false);
     let vm = match foundation {
         Some(foundation) => Vm::on(foundation, config)?,
         None => Vm::new(config)?,
     };
     timing.mark("vm built");
-    Ok((vm.start()?, warning))
+    Ok(Launched {
+        running: vm.start()?,
+        warning,
+        both_disks: false,
+    })
 }
 
 /// Has a restored guest go on, as one that differs from all others.
 fn resume(
     setup: &mut Setup,
     foundation: Foundation,
-    mut config: VmConfig,
-    disks: Disks,
+    config: VmConfig,
     timing: Timing,
 ) -> Result<RunningVm, GuestError> {
     let boot_id = boot_id(random()?);
-    config.disks = template_disks(disks);
     let vm = Vm::on(foundation, config)?;
     timing.mark("vm built");
     let now = wall_clock_ns();
@@ -262,6 +339,25 @@ impl Backend for Guest {
         })
     }
 
+    fn save(&mut self, dir: &Path, about: About) -> Result<(), String> {
+        if !self.saved.silent {
+            return Err("a guest whose serial port is read cannot be saved".to_owned());
+        }
+        let work = Work {
+            dir: dir.to_owned(),
+            data: self.saved.data.clone(),
+            disk: self.saved.disk.clone(),
+            about: About {
+                both_disks: self.saved.both_disks,
+                ..about
+            },
+        };
+        match self.tasks.run(move |running| work.save(running)) {
+            Some(saved) => saved.map_err(|error| crate::monitor::chain(&error)),
+            None => Err("the virtual machine has ended".to_owned()),
+        }
+    }
+
     fn release(self: Box<Self>, orderly: bool) -> String {
         if orderly {
             self.handle.teach();
@@ -299,6 +395,19 @@ pub(crate) fn prepare(size: GuestSize, data: &Path, policy: templates::Policy) -
     ahead
 }
 
+/// The same of a guest that goes on from a snapshot.
+pub(crate) fn revive(dir: &Path, data: &Path) -> Ahead {
+    let revived = snapshots::restore(dir, data).map(|(about, foundation)| Revived {
+        dir: dir.to_owned(),
+        both_disks: about.both_disks,
+        foundation,
+    });
+    Ahead {
+        revived: Some(revived),
+        ..Ahead::default()
+    }
+}
+
 /// What the user hears when a template was no use.
 fn cold_because(error: &dyn std::error::Error) -> String {
     format!(
@@ -320,7 +429,7 @@ pub(crate) fn template_cmdline() -> String {
 pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, GuestError> {
     let mut config = VmConfig::of(shape(size, data)?);
     config.cmdline = template_cmdline();
-    config.disks = template_disks((None, None));
+    config.disks = arranged((None, None), true);
     config.vsock = Some(VsockConfig {
         guest_cid: GUEST_CID,
         uds_path: PathBuf::new(),
@@ -329,16 +438,17 @@ pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, 
     Ok(config)
 }
 
-/// A template has both disks, whether there is something behind them or not.
-fn template_disks((layers, writable): Disks) -> Vec<DiskConfig> {
+/// A guest's disks: those that there are, or both, whether there is something behind them or not,
+/// as templates have them.
+fn arranged((layers, writable): Disks, both: bool) -> Vec<DiskConfig> {
     let empty = |read_only| DiskConfig {
         files: Vec::new(),
         read_only,
     };
-    vec![
-        layers.unwrap_or_else(|| empty(true)),
-        writable.unwrap_or_else(|| empty(false)),
-    ]
+    [(layers, true), (writable, false)]
+        .into_iter()
+        .filter_map(|(disk, read_only)| disk.or_else(|| both.then(|| empty(read_only))))
+        .collect()
 }
 
 /// Nanoseconds since 1970.
@@ -409,14 +519,21 @@ fn layer_disk(layers: &[PathBuf]) -> Result<(Option<DiskConfig>, Vec<LayerDisk>)
     Ok((disk, ranges))
 }
 
-/// The container's own disk: kept from an earlier run, or a fresh clone of the empty one.
-fn writable_disk(bundle: &Bundle, data: &Path) -> Result<DiskConfig, GuestError> {
+/// The container's own disk: kept from an earlier run, or a fresh clone of a snapshot's or of the
+/// empty one.
+fn writable_disk(
+    bundle: &Bundle,
+    data: &Path,
+    snapshot: Option<&Path>,
+) -> Result<DiskConfig, GuestError> {
     let path = bundle.dir.join(DISK_FILE);
     let disk = |source| GuestError::Disk {
         path: path.clone(),
         source,
     };
-    if !path.try_exists().map_err(disk)? {
+    if let Some(snapshot) = snapshot {
+        copy_disk(&snapshot.join(DISK_FILE), &path).map_err(disk)?;
+    } else if !path.try_exists().map_err(disk)? {
         let empty = artifacts::path(Artifact::EmptyDisk, data)?;
         disk::make(&empty, &path, bundle.disk_bytes).map_err(disk)?;
     }

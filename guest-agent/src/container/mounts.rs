@@ -112,14 +112,29 @@ pub(super) fn take_boot_id(setup: &Setup) -> Result<Names, Failure> {
     Ok(Names(vec![(BOOT_ID, take_file(BOOT_ID, &contents)?)]))
 }
 
+/// Writes the files anew that are mounted in a container already.
+pub(super) fn rewrite_names(setup: &Setup) -> Result<(), Failure> {
+    take_names(setup).map(drop)
+}
+
+/// The boot's id written anew, and to be mounted where none was.
+pub(super) fn missing_boot_id(setup: &Setup) -> Result<Option<Names>, Failure> {
+    let known = rustix::fs::access(source_of(BOOT_ID), rustix::fs::Access::EXISTS).is_ok();
+    Ok(Some(take_boot_id(setup)?).filter(|names| !known && !names.0.is_empty()))
+}
+
+fn source_of(target: &str) -> String {
+    let name = target.rsplit('/').next().unwrap_or_default();
+    format!("{NAMES}/{name}")
+}
+
 fn take_file(target: &str, contents: &str) -> Result<OwnedFd, Failure> {
     let what = || failed(format!("cannot prepare {target}"));
     match rustix::fs::mkdir(NAMES, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(what()(errno)),
     }
-    let name = target.rsplit('/').next().unwrap_or_default();
-    let source = format!("{NAMES}/{name}");
+    let source = source_of(target);
     write_file(&source, contents.as_bytes()).map_err(what())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     open_tree(CWD, source.as_str(), flags).map_err(what())

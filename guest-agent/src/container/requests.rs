@@ -25,6 +25,8 @@ pub(super) fn answer(group: &mut Cgroup, request: &Request) -> Reply {
         Request::Freeze => cgroup::freeze(group.fd(), true).map(|()| group.frozen = true),
         Request::Thaw => cgroup::freeze(group.fd(), false).map(|()| group.frozen = false),
         Request::Limit(limits) => limit(group, limits),
+        // Of the whole guest: see [`super::copies`].
+        Request::Suspend | Request::Resume => Err("not about the container alone".to_owned()),
     };
     match done {
         Ok(()) => Reply::Done,

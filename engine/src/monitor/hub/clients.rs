@@ -1,7 +1,7 @@
 //! What clients say.
 
 use super::guest::renumbered;
-use super::sessions::{Exec, Owner, Pending};
+use super::sessions::{Exec, Owner, Pending, Save};
 use super::{Guest, Hub};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::{Answer, Command};
@@ -245,8 +245,16 @@ impl Hub<'_> {
                 self.clients[at].role = Role::Stopper;
                 self.begin_stop(signal, timeout_ms);
             }
-            Command::Ask(request) => self.ask(at, request, false),
-            Command::Hold => self.ask(at, Request::Freeze, true),
+            Command::Ask(Request::Suspend | Request::Resume) => {
+                let answer = Answer::Failed("only a snapshot needs this".to_owned());
+                self.clients[at].answer(&answer);
+            }
+            Command::Ask(request) => self.ask(at, request, false, None),
+            Command::Hold => self.ask(at, Request::Freeze, true, None),
+            Command::Save { dir, about } => match serde_json::from_str(&about) {
+                Ok(about) => self.ask(at, Request::Suspend, false, Some(Save { dir, about })),
+                Err(error) => self.clients[at].answer(&Answer::Failed(error.to_string())),
+            },
             Command::SetRestart(restart) => {
                 self.observer.restart(restart);
                 self.clients[at].answer(&Answer::Done);
@@ -285,7 +293,7 @@ impl Hub<'_> {
         self.say(Frame::Exec { session, spec });
     }
 
-    fn ask(&mut self, at: usize, request: Request, holds: bool) {
+    fn ask(&mut self, at: usize, request: Request, holds: bool, save: Option<Save>) {
         let refused = match (&request, self.work.started, self.paused) {
             (_, false, _) => Some(NOT_RUNNING),
             (Request::Freeze, _, true) => Some("the container is paused already"),
@@ -307,6 +315,7 @@ impl Hub<'_> {
                 _ => None,
             },
             holds,
+            save,
         });
         client.role = Role::Asked;
         self.say(Frame::Request { number, request });

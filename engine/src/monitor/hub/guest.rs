@@ -1,6 +1,6 @@
 //! What the workload's side says.
 
-use super::sessions::{Exec, Owner};
+use super::sessions::{Exec, Owner, Pending, Save};
 use super::{CAUSE_LIMIT, Deadline, Guest, Hub, SETTLED};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::Answer;
@@ -9,7 +9,7 @@ use crate::monitor::rules::{
     Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, note, one_line,
 };
 use crate::monitor::streams::{OUTPUTS, Shared, index};
-use hullbox_protocol::{Failure, Frame, Incoming, Reply, Stream};
+use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;
 use std::io;
@@ -258,7 +258,11 @@ impl Hub<'_> {
         let Some(at) = self.pending.iter().position(|p| p.number == number) else {
             return Err(GuestError::Violation("an answer to nothing".to_owned()));
         };
-        let pending = self.pending.remove(at);
+        let mut pending = self.pending.remove(at);
+        let reply = match (pending.save.take(), reply) {
+            (Some(save), Reply::Done) => self.save(save),
+            (_, reply) => reply,
+        };
         if let (Some(paused), Reply::Done) = (pending.pauses, &reply)
             && self.paused != paused
         {
@@ -292,6 +296,22 @@ impl Hub<'_> {
             client.role = Role::Holding;
         }
         Ok(())
+    }
+
+    /// Saves the workload's side, which is at rest, and has it go on.
+    fn save(&mut self, save: Save) -> Reply {
+        let saved = self.backend.save(&save.dir, *save.about);
+        let number = self.number();
+        self.pending.push(Pending {
+            number,
+            client: None,
+            pauses: None,
+            holds: false,
+            save: None,
+        });
+        let request = Request::Resume;
+        self.say(Frame::Request { number, request });
+        saved.map_or_else(Reply::Failed, |()| Reply::Done)
     }
 
     /// Starts a check that is due, or ends one that takes too long.

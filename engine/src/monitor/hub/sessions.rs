@@ -1,6 +1,8 @@
 //! What runs on the workload's side and what was asked of it.
 
 use crate::monitor::streams::{Input, Shared};
+use crate::snapshots::About;
+use std::path::PathBuf;
 
 /// The workload.
 #[derive(Debug, Default)]
@@ -42,4 +44,13 @@ pub(super) struct Pending {
     pub(super) pauses: Option<bool>,
     /// It stays so only while the client is there.
     pub(super) holds: bool,
+    /// What is to be done once the workload's side is at rest.
+    pub(super) save: Option<Save>,
+}
+
+/// A snapshot to be made.
+#[derive(Debug)]
+pub(super) struct Save {
+    pub(super) dir: PathBuf,
+    pub(super) about: Box<About>,
 }

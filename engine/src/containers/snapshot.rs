@@ -1,0 +1,32 @@
+//! Saving running containers.
+
+use super::{ContainerError, Engine};
+use crate::monitor::control::Command;
+use crate::snapshots::{About, Draft, SnapshotsError};
+use crate::state::Record;
+
+impl Engine {
+    /// Saves a running container under a name. It stands still meanwhile and then goes on.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; there is no snapshot then.
+    pub fn snapshot(&self, record: &Record, name: &str) -> Result<(), ContainerError> {
+        let draft = Draft::begin(name, &self.roots.data)?;
+        let about = About {
+            container_id: record.id.clone(),
+            container_name: record.name.clone(),
+            image_id: record.image_id.clone(),
+            image_ref: record.image_ref.clone(),
+            created_s: chrono::Utc::now().timestamp(),
+            // Its monitor knows.
+            both_disks: false,
+            spec: record.spec.clone(),
+        };
+        let about = serde_json::to_string(&about).map_err(SnapshotsError::About)?;
+        let dir = draft.dir().to_owned();
+        self.done(record, &Command::Save { dir, about })?;
+        draft.finish()?;
+        self.emit(record, "checkpoint");
+        Ok(())
+    }
+}

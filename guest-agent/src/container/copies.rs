@@ -1,0 +1,146 @@
+//! Being copied while the workload runs, and going on as the copy.
+//!
+//! The host asks for rest, saves the guest and has this one go on. In a copy everything is as it
+//! was then but for the connection, which ends: so a copy knows what it is. It dials its own host,
+//! takes on an identity of its own, and only then lets the workload run.
+
+use super::{Agent, WORKLOAD, dial, mounts, open_process, wait_connected};
+use crate::failure::{failed, setup as setup_failure};
+use crate::sys::{self, Forked, Namespaces};
+use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, Reply, Started};
+use hullbox_session::cgroup;
+use hullbox_session::children::uptime_us;
+use hullbox_session::connection::ConnectionError;
+use hullbox_session::server::{Carried, Pump};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::thread::ThreadNameSpaceType;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+/// Mounts files in the root of a process that runs.
+fn place_in(process: Pid, names: mounts::Names) -> Result<(), Failure> {
+    let root = open_process(process)?;
+    match sys::fork(Namespaces::Inherit, None).map_err(failed("cannot fork"))? {
+        Forked::Child => {
+            let kind = ThreadNameSpaceType::MOUNT;
+            let placed = rustix::thread::move_into_thread_name_spaces(root.as_fd(), kind)
+                .is_ok_and(|()| mounts::place_names(names, true).is_ok());
+            sys::exit_now(i32::from(!placed))
+        }
+        Forked::Parent(child) => match waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) if status.exit_status() == Some(0) => Ok(()),
+            _ => Err(setup_failure("cannot give the copy a boot id")),
+        },
+    }
+}
+
+/// What an agent knows of copies of itself.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// It came to rest to be copied; whether the container was frozen before.
+    suspended: Option<bool>,
+    /// This is a copy, with the workload's streams to be joined to its own host.
+    carried: Option<Carried>,
+}
+
+impl Copies {
+    pub(super) const fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
+    }
+
+    pub(super) const fn carries(&self) -> bool {
+        self.carried.is_some()
+    }
+}
+
+impl Agent {
+    /// Comes to rest. A copy must not run the workload before it is one of its own kind.
+    pub(super) fn suspend(&mut self) -> Reply {
+        let runs = self.sessions.is_running(WORKLOAD) && !self.finishing && self.stop.is_none();
+        let container = self.container.as_mut().filter(|c| runs && c.program);
+        let Some(container) = container else {
+            return Reply::Failed("the container is not running".to_owned());
+        };
+        let was_frozen = container.cgroup.frozen;
+        if !was_frozen && let Err(why) = cgroup::freeze(container.cgroup.fd(), true) {
+            return Reply::Failed(why);
+        }
+        container.cgroup.frozen = true;
+        self.copies.suspended = Some(was_frozen);
+        self.pump.outlast(true);
+        Reply::Done
+    }
+
+    /// Goes on as before.
+    pub(super) fn resume(&mut self) -> Reply {
+        let (Some(was_frozen), Some(container)) =
+            (self.copies.suspended.take(), &mut self.container)
+        else {
+            return Reply::Failed("the container is not suspended".to_owned());
+        };
+        self.pump.outlast(false);
+        if !was_frozen {
+            if let Err(why) = cgroup::freeze(container.cgroup.fd(), false) {
+                return Reply::Failed(why);
+            }
+            container.cgroup.frozen = false;
+        }
+        Reply::Done
+    }
+
+    /// The connection has ended at rest: this is a copy. Dials its host.
+    pub(super) fn begin_as_copy(&mut self) -> Result<(), ConnectionError> {
+        self.copies.suspended = None;
+        // Of the other processes' clients none is here.
+        self.sessions.abandon_others(WORKLOAD);
+        self.open.clear();
+        self.copies.carried = self.pump.carry(WORKLOAD);
+        self.setup = None;
+        self.dialled = Instant::now();
+        let connection = dial()
+            .and_then(|connection| wait_connected(&connection).map(|()| connection))
+            .map_err(|why| ConnectionError::Io(std::io::Error::other(why)))?;
+        self.pump = Pump::new(connection)?;
+        self.pump.send(&Frame::Hello(Hello {
+            version: PROTOCOL_VERSION,
+            uptime_us: uptime_us(),
+        }))
+    }
+
+    /// The workload's second beginning.
+    pub(super) fn go_on_as_copy(&mut self) -> Result<(), ConnectionError> {
+        let Some(carried) = self.copies.carried.take() else {
+            return Ok(());
+        };
+        if let Err(failure) = self.identify() {
+            return self.pump.fail(WORKLOAD, failure);
+        }
+        let pid = self.sessions.pid(WORKLOAD);
+        let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let uptime_us = uptime_us();
+        self.pump.started(WORKLOAD, Started { pid, uptime_us })?;
+        self.pump.rejoin(WORKLOAD, carried);
+        Ok(())
+    }
+
+    /// Takes on the copy's own name and lets the workload run.
+    fn identify(&mut self) -> Result<(), Failure> {
+        let (Some(setup), Some(container)) = (&self.setup, &mut self.container) else {
+            return Err(setup_failure("no Setup before Exec"));
+        };
+        self.reseeded.clone()?;
+        if !setup.hostname.is_empty() {
+            rustix::system::sethostname(setup.hostname.as_bytes())
+                .map_err(failed("cannot set the host name"))?;
+        }
+        mounts::rewrite_names(setup)?;
+        if let Some(boot_id) = mounts::missing_boot_id(setup)? {
+            let workload = self.sessions.pid(WORKLOAD);
+            let workload = workload.ok_or_else(|| setup_failure("the workload is gone"))?;
+            place_in(workload, boot_id)?;
+        }
+        cgroup::freeze(container.cgroup.fd(), false).map_err(setup_failure)?;
+        container.cgroup.frozen = false;
+        Ok(())
+    }
+}
