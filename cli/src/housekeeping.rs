@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::text::size;
 use crate::{image_store, lifecycle, system};
-use hullbox_engine::templates;
+use hullbox_engine::{snapshots, templates};
 use hullbox_image::{CheckOptions, PruneOptions, Severity};
 use serde_json::json;
 use std::fs;
@@ -44,6 +44,8 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
     let taken: u64 = templates.iter().map(|one| one.disk_bytes).sum();
     let current = templates.iter().filter(|one| one.current);
     let kept: u64 = current.clone().map(|one| one.disk_bytes).sum();
+    let snapshots = snapshots::list(&engine.roots().data)?;
+    let saved: u64 = snapshots.iter().map(|one| one.disk_bytes).sum();
     let rows = [
         json!({
             "Type": "Images",
@@ -68,6 +70,14 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
             "Size": size(taken),
             "Reclaimable": share(taken - kept, taken),
             "DiskUse": size(taken),
+        }),
+        json!({
+            "Type": "Snapshots",
+            "TotalCount": snapshots.len().to_string(),
+            "Active": snapshots.len().to_string(),
+            "Size": size(saved),
+            "Reclaimable": size(0),
+            "DiskUse": size(saved),
         }),
     ];
     output::rows(&rows, &DF, &format)

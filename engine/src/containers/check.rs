@@ -2,6 +2,7 @@
 
 use super::{ContainerError, Engine};
 use crate::paths::short_id;
+use crate::snapshots;
 use std::collections::HashSet;
 use std::fs;
 
@@ -54,6 +55,10 @@ impl Engine {
                 let what = format!("the {named} {} belongs to no container", path.display());
                 findings.push(Finding { what, repaired });
             }
+        }
+        for (path, repaired) in snapshots::abandoned(&self.roots.data, repair) {
+            let what = format!("the snapshot {} was never finished", path.display());
+            findings.push(Finding { what, repaired });
         }
         let store = self.images()?;
         for record in &records {

@@ -160,6 +160,21 @@ fn lock(data: &Path) -> Result<File, SnapshotsError> {
     Ok(file)
 }
 
+/// Directories that somebody left behind who was killed, and whether they were removed. None while
+/// somebody is at work.
+pub(crate) fn abandoned(data: &Path, repair: bool) -> Vec<(PathBuf, bool)> {
+    let free = |lock: &File| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let lock = File::open(directory(data).join("lock")).ok().filter(free);
+    let Some(_held) = lock else {
+        return Vec::new();
+    };
+    let settle = |path: PathBuf| {
+        let gone = repair && fs::remove_dir_all(&path).is_ok();
+        (path, gone)
+    };
+    unfinished(data).into_iter().map(settle).collect()
+}
+
 /// What somebody left who was killed; without the lock, perhaps what somebody is at.
 fn unfinished(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory(data)).into_iter().flatten();

@@ -18,6 +18,10 @@ fn a_draft_is_seen_when_it_is_finished_and_not_before() {
     // One that is dropped leaves nothing, and neither does one whose maker was killed.
     drop(Draft::begin("two", data).unwrap());
     fs::create_dir(directory(data).join(".three")).unwrap();
+    let left = directory(data).join(".three");
+    assert_eq!(abandoned(data, false), [(left.clone(), false)]);
+    assert_eq!(abandoned(data, true), [(left.clone(), true)]);
+    fs::create_dir(left).unwrap();
     remove("one", data).unwrap();
     assert!(matches!(
         remove("one", data),
