@@ -8,6 +8,7 @@ use crate::{forward, system};
 use hullbox_engine::containers::{ContainerError, ExecOrder};
 use hullbox_engine::plan::environment;
 use hullbox_engine::state::{Phase, Record};
+use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::AttachOptions;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -49,6 +50,7 @@ pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
     let options = AttachOptions {
         session: 0,
         stdin: args.interactive && attached,
+        input_credit: INITIAL_CREDIT,
         tty: args.tty && attached,
         sig_proxy: attached,
         detach: keys.filter(|_| args.tty && args.interactive && attached),
@@ -72,6 +74,7 @@ pub(crate) fn attach(args: AttachArgs) -> Result<u8, Failure> {
     let options = AttachOptions {
         session: 0,
         stdin,
+        input_credit: 0,
         tty,
         sig_proxy: args.sig_proxy,
         detach: keys.filter(|_| tty && stdin),

@@ -12,7 +12,7 @@ use crate::{output, system};
 use hullbox_engine::containers::{Engine, Errand};
 use hullbox_engine::state::{Phase, Record};
 use hullbox_image::{ConfigPatch, DeriveError, DeriveOptions, Reference};
-use hullbox_protocol::{Builtin, PathStat};
+use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat};
 use hullbox_session::client::{AttachOptions, Outcome, Streams, attach_streams};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufReader, Read};
@@ -33,6 +33,7 @@ const fn plain(stdin: bool) -> AttachOptions {
     AttachOptions {
         session: 0,
         stdin,
+        input_credit: INITIAL_CREDIT,
         tty: false,
         sig_proxy: false,
         detach: None,

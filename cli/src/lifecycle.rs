@@ -14,7 +14,7 @@ use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::Record;
 use hullbox_engine::timing::Timing;
-use hullbox_protocol::CgroupLimits;
+use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
 use hullbox_session::client::{AttachOptions, Outcome};
 
 /// Docker's period for `--cpus`.
@@ -78,6 +78,7 @@ fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), St
     let options = AttachOptions {
         session: 0,
         stdin: false,
+        input_credit: INITIAL_CREDIT,
         tty: false,
         sig_proxy: false,
         detach: None,
@@ -105,6 +106,7 @@ fn start_attached(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Fa
     let options = AttachOptions {
         session: 0,
         stdin,
+        input_credit: INITIAL_CREDIT,
         tty,
         sig_proxy: true,
         detach: keys.filter(|_| tty && stdin),

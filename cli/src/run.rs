@@ -10,6 +10,7 @@ use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::paths::Roots;
 use hullbox_engine::timing::Timing;
+use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::{AttachOptions, Outcome};
 
 /// What a container looks like that its monitor cannot tell about.
@@ -45,6 +46,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
     let options = AttachOptions {
         session: 0,
         stdin: interactive && !detach,
+        input_credit: INITIAL_CREDIT,
         tty: tty && !detach,
         sig_proxy: sig_proxy && !detach,
         detach: keys.detach().filter(|_| tty && interactive && !detach),

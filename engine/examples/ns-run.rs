@@ -17,7 +17,8 @@ use hullbox_engine::bundle::{Bundle, Isolation};
 use hullbox_engine::ns;
 use hullbox_engine::sys::container::{Forked, fork_alone};
 use hullbox_protocol::{
-    Builtin, Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+    Builtin, Frame, INITIAL_CREDIT, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach};
 use std::os::fd::AsFd;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let options = AttachOptions {
         session: 0,
         stdin: bundle.process.stdin,
+        input_credit: INITIAL_CREDIT,
         tty: bundle.process.terminal.is_some(),
         sig_proxy: true,
         detach: None,

@@ -10,7 +10,7 @@ pub use terminal::terminal_size;
 use crate::connection::{Connection, ConnectionError};
 use crate::server::wait_for;
 use crate::sink::{Sink, Writer};
-use hullbox_protocol::{ExitStatus, Failure, Frame, INITIAL_CREDIT, Incoming, MAX_DATA, Stream};
+use hullbox_protocol::{ExitStatus, Failure, Frame, Incoming, MAX_DATA, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use signals::{Signals, Watch};
@@ -24,6 +24,10 @@ pub struct AttachOptions {
     pub session: u32,
     /// Pass our standard input on (`-i`). Without it not a byte of it is read.
     pub stdin: bool,
+    /// Bytes of it that may be sent before the other side grants more:
+    /// [`hullbox_protocol::INITIAL_CREDIT`] to a process that is new, none to one that others may
+    /// have written to.
+    pub input_credit: u32,
     /// The process has a terminal (`-t`). If our input is one too and passed on, it is in
     /// raw mode meanwhile, so that Ctrl-C and the like travel as bytes.
     pub tty: bool,
@@ -138,9 +142,9 @@ pub fn attach_streams(
         signals,
         terminal: terminal.map_err(AttachError::Terminal)?,
         input: options.stdin,
+        credit: options.input_credit as usize,
         options,
         keys: detach::Watcher::default(),
-        credit: INITIAL_CREDIT as usize,
         outputs: [output(streams.stdout), output(streams.stderr)],
         outcome: None,
     };
@@ -341,7 +345,7 @@ impl Client<'_> {
             self.signals.as_fd(),
             PollFlags::IN,
         ));
-        let input = self.input && self.credit > 0 && self.connection.has_room();
+        let input = self.input && self.credit > self.held_keys() && self.connection.has_room();
         if input {
             fds.push(PollFd::from_borrowed_fd(self.streams.stdin, PollFlags::IN));
         }
@@ -368,6 +372,14 @@ impl Client<'_> {
         })
     }
 
+    /// Most bytes of what was typed that may be held back, and that other keys bring to light.
+    fn held_keys(&self) -> usize {
+        match self.options.detach.as_ref() {
+            Some(detach) if self.terminal.is_some() => detach.keys.len(),
+            _ => 0,
+        }
+    }
+
     /// Passes our input on; true if the user wants to leave.
     fn read_input(&mut self) -> Result<bool, ConnectionError> {
         let (session, stream) = (self.options.session, Stream::Stdin);
@@ -376,12 +388,13 @@ impl Client<'_> {
         let read = match self.options.detach.as_ref() {
             Some(detach) if self.terminal.is_some() => {
                 // A key sequence's beginning was held back and may have to follow now.
-                let room = limit.saturating_sub(detach.keys.len()).clamp(1, 4096);
+                let room = limit.saturating_sub(self.held_keys()).clamp(1, 4096);
                 let mut typed = vec![0; room];
                 rustix::io::read(self.streams.stdin, &mut typed).inspect(|&read| {
                     let pass;
                     (pass, leave) = self.keys.filter(&detach.keys, &typed[..read]);
                     if !pass.is_empty() {
+                        // No more than there is: `poll` left the keys out of account.
                         self.credit = self.credit.saturating_sub(pass.len());
                         // At most 4096 bytes and the keys: they fit a frame.
                         let _ = self.connection.send_data(session, stream, &pass);

@@ -1,7 +1,7 @@
 //! Running a program in the machine as if it ran here.
 
 use super::{Machine, MachineError, StartOptions};
-use hullbox_protocol::{Failure, Frame, PipedStreams, ProcessSpec, Rlimit, UserSpec};
+use hullbox_protocol::{Failure, Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::termios::isatty;
@@ -224,6 +224,7 @@ fn run(connection: OwnedFd, spec: ProcessSpec, stdin: bool, tty: bool) -> Result
     let options = AttachOptions {
         session: 0,
         stdin,
+        input_credit: INITIAL_CREDIT,
         tty,
         sig_proxy: true,
         detach: None,

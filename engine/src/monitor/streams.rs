@@ -2,7 +2,11 @@
 //!
 //! A guest sends what it has credit for. The credit of a process that one client started is that
 //! client's own business and passed on. The workload's output goes to the log and to any number of
-//! clients: there the monitor gives the credit, as far as the slowest client allows.
+//! clients: there the monitor gives the credit, as far as the slowest client allows. Its input has
+//! one writer at a time, whom the guest's credit is passed on to.
+//!
+//! Credit alone holds a client back. Not reading its connection would hold back, behind its input,
+//! the credit that it gives for output: a workload that copies one to the other would wait for ever.
 
 use hullbox_protocol::{INITIAL_CREDIT, Stream};
 
@@ -87,24 +91,22 @@ impl Shared {
 /// The workload's input, which one client at a time may write.
 #[derive(Debug, Default)]
 pub(super) struct Input {
-    /// Bytes that the guest takes.
+    /// Bytes that the guest takes, and that its writer may send.
     window: Window,
     /// Which client.
     owner: Option<u64>,
-    /// Credit from the guest that its owner has already, being new.
-    advanced: u64,
     /// Nobody reads it any more, or it was ended.
     pub(super) closed: bool,
 }
 
 impl Input {
-    /// Makes a client the writer, unless there is one.
+    /// Makes a client the writer, unless there is one. The first one may send as much as any fresh
+    /// stream takes; every other one has to be told of what is [`Self::left`] of that.
     pub(super) fn claim(&mut self, client: u64) -> bool {
         if self.closed || self.owner.is_some() {
             return false;
         }
         self.owner = Some(client);
-        self.advanced = u64::from(INITIAL_CREDIT).saturating_sub(self.window.left());
         true
     }
 
@@ -130,20 +132,14 @@ impl Input {
         self.window.take(bytes)
     }
 
-    /// Whether its owner may be read from: a whole reading would fit.
-    pub(super) fn has_room(&self) -> bool {
-        self.window.left() >= 4 * STEP
+    /// Bytes that a writer may send now.
+    pub(super) fn left(&self) -> u32 {
+        u32::try_from(self.window.left()).unwrap_or(u32::MAX)
     }
 
-    /// Credit from the guest; what of it to pass on to the owner.
-    pub(super) fn grant(&mut self, bytes: u32) -> Option<u32> {
+    /// Credit from the guest: for the owner, if there is one.
+    pub(super) fn grant(&mut self, bytes: u32) {
         self.window.grant(bytes.into());
-        let kept = self.advanced.min(bytes.into());
-        self.advanced -= kept;
-        self.owner?;
-        u32::try_from(u64::from(bytes) - kept)
-            .ok()
-            .filter(|bytes| *bytes > 0)
     }
 }
 
@@ -163,15 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn a_second_writer_gets_no_credit_that_the_guest_did_not_give() {
+    fn a_second_writer_has_the_credit_that_the_first_one_left() {
         let mut input = Input::default();
         assert!(input.claim(1));
         assert!(!input.claim(2));
         assert!(input.take(300_000));
         assert!(input.release(1));
+        input.grant(100_000);
         assert!(input.claim(2));
-        // The first 300000 bytes were never taken back from the second one's view of its credit.
-        assert_eq!(input.grant(100_000), None);
-        assert_eq!(input.grant(250_000), Some(50_000));
+        assert_eq!(input.left(), INITIAL_CREDIT - 200_000);
+        assert!(!input.take(INITIAL_CREDIT as usize));
     }
 }

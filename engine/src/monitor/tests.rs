@@ -6,8 +6,8 @@ use super::record::Nothing;
 use super::rules::Ending;
 use crate::timing::Timing;
 use hullbox_protocol::{
-    Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, Started, Stream,
-    encode_into,
+    Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, INITIAL_CREDIT, MAX_DATA,
+    PROTOCOL_VERSION, Started, Stream, encode_into,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::{self, Read, Write};
@@ -503,7 +503,7 @@ fn a_container_without_a_client_is_never_held_up() {
             owner.say(&control::to_frame(&Command::Detach).unwrap());
             assert_eq!(owner.hear(), None);
             // Nobody listens: all of it is taken, and credit comes back.
-            let mut credit = u64::from(hullbox_protocol::INITIAL_CREDIT);
+            let mut credit = u64::from(INITIAL_CREDIT);
             for _ in 0..64 {
                 while credit < 60_000 {
                     match guest.hear() {
@@ -660,6 +660,125 @@ fn a_container_is_frozen_no_longer_than_who_holds_it_lives() {
             let number = request(&mut guest, hullbox_protocol::Request::Thaw);
             done(&mut guest, number);
         }
+        guest.say(&exited(0));
+    });
+}
+
+/// The bytes of `stream` that come until `done` of them are there, beside the credit for another.
+fn hear_all(peer: &mut Peer, stream: Stream, done: usize) -> u32 {
+    let (mut got, mut credit) = (0, 0);
+    while got < done {
+        match peer.hear() {
+            Some(Frame::Data {
+                stream: of, bytes, ..
+            }) if of == stream => got += bytes.len(),
+            Some(Frame::Credit { bytes, .. }) => credit += bytes,
+            other => panic!("{other:?} after {got} bytes"),
+        }
+    }
+    assert_eq!(got, done);
+    credit
+}
+
+/// A workload such as `cat`, that reads no more because its output is not taken, and a client that
+/// has sent all the input it may before it says that it took the output: its word must be heard.
+#[test]
+fn credit_for_output_is_not_held_up_by_input_that_nobody_reads() {
+    let all = INITIAL_CREDIT as usize;
+    let chunk = vec![b'z'; MAX_DATA];
+    let guest = |mut peer: Peer| {
+        assert_eq!(peer.hear(), Some(Frame::Shutdown), "the opening");
+        peer.say(&hello());
+        peer.say(&started());
+        for _ in 0..all / MAX_DATA {
+            peer.say(&data(Stream::Stdout, &chunk));
+        }
+        // It is in the middle of writing: it gives no credit for input and waits for its own.
+        let mut credit = hear_all(&mut peer, Stream::Stdin, all);
+        while credit < INITIAL_CREDIT {
+            match peer.hear() {
+                Some(Frame::Credit {
+                    stream: Stream::Stdout,
+                    bytes,
+                    ..
+                }) => credit += bytes,
+                other => panic!("{other:?}"),
+            }
+        }
+        peer.say(&exited(0));
+    };
+    let client = |mut peer: Peer| {
+        let time = Some(Duration::from_secs(20));
+        peer.stream.set_write_timeout(time).unwrap();
+        assert_eq!(peer.hear(), Some(started()));
+        for _ in 0..all / MAX_DATA {
+            peer.say(&data(Stream::Stdin, &chunk));
+        }
+        hear_all(&mut peer, Stream::Stdout, all);
+        peer.say(&Frame::Credit {
+            session: 0,
+            stream: Stream::Stdout,
+            bytes: INITIAL_CREDIT,
+        });
+        assert_eq!(peer.hear(), None);
+    };
+    let (ending, _) = between(guest, client);
+    assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
+}
+
+#[test]
+fn a_second_writer_is_told_what_the_first_one_left() {
+    with_door("writers", |path, mut guest, mut owner| {
+        let credit = |bytes| Frame::Credit {
+            session: 0,
+            stream: Stream::Stdin,
+            bytes,
+        };
+        guest.say(&hello());
+        guest.say(&started());
+        assert_eq!(owner.hear(), Some(started()));
+        owner.say(&data(Stream::Stdin, &[1; 50_000]));
+        owner.say(&control::to_frame(&Command::Detach).unwrap());
+        assert_eq!(owner.hear(), None);
+        hear_all(&mut guest, Stream::Stdin, 50_000);
+        guest.say(&credit(20_000));
+        // Without a writer nobody is told, and it is not forgotten: said before the exec below, it
+        // has been heard when that is there.
+        let exec = Command::Exec {
+            spec: Box::default(),
+            detach: true,
+        };
+        let mut other = Door::say(path, &exec);
+        let Some(Frame::Exec { session, .. }) = guest.hear() else {
+            panic!("no Exec");
+        };
+        let who = Started {
+            pid: 7,
+            uptime_us: 1,
+        };
+        guest.say(&Frame::Started {
+            session,
+            started: who,
+        });
+        assert!(matches!(other.hear(), Some(Frame::Started { .. })));
+
+        let mut second = Door::say(path, &Command::Attach { stdin: true });
+        assert_eq!(second.hear(), Some(credit(INITIAL_CREDIT - 30_000)));
+        guest.say(&credit(30_000));
+        assert_eq!(second.hear(), Some(credit(30_000)));
+        second.say(&data(Stream::Stdin, b"more"));
+        hear_all(&mut guest, Stream::Stdin, 4);
+        // Input beyond that costs it its place, and the container nothing.
+        let chunk = data(Stream::Stdin, &[2; 60_000]);
+        let mut bytes = Vec::new();
+        encode_into(&chunk, &mut bytes).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while second.stream.write_all(&bytes).is_ok() {}
+            });
+            let most = INITIAL_CREDIT as usize - 4;
+            hear_all(&mut guest, Stream::Stdin, most / 60_000 * 60_000);
+        });
         guest.say(&exited(0));
     });
 }

@@ -1,5 +1,5 @@
 use super::*;
-use hullbox_protocol::{Decoder, FailureKind, encode_into};
+use hullbox_protocol::{Decoder, FailureKind, INITIAL_CREDIT, encode_into};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 const OPTIONS: AttachOptions = AttachOptions {
     session: 0,
     stdin: false,
+    input_credit: INITIAL_CREDIT,
     tty: false,
     sig_proxy: false,
     detach: None,

@@ -155,6 +155,7 @@ fn run(argv: &[&str], input: Vec<u8>) -> (Outcome, Vec<u8>, Vec<u8>) {
     let options = AttachOptions {
         session: 0,
         stdin: true,
+        input_credit: INITIAL_CREDIT,
         tty: false,
         sig_proxy: false,
         detach: None,

@@ -38,9 +38,8 @@ impl Hub<'_> {
             Guest::Gone => return !matches!(client.role, Role::Leaving),
         };
         match client.role {
-            Role::Attached { .. } if self.work.input.is_owner(client.id) => {
-                guest_has_room && self.work.input.has_room()
-            }
+            // A guest is never long in taking what it has credit for.
+            Role::Attached { .. } if self.work.input.is_owner(client.id) => guest_has_room,
             Role::Exec { .. } => guest_has_room,
             Role::Leaving => false,
             _ => client.connection.may_fill(),
@@ -216,14 +215,19 @@ impl Hub<'_> {
         match command {
             Command::Attach { stdin } => {
                 self.clients[at].role = Role::attached(false);
-                if !(stdin && self.work.input.claim(id)) {
-                    let frame = Frame::Eof {
-                        session: WORKLOAD,
-                        stream: Stream::Stdin,
-                    };
-                    // One that cannot be told is lost soon.
-                    let _ = self.clients[at].connection.send(&frame);
-                }
+                let (session, stream) = (WORKLOAD, Stream::Stdin);
+                let input = &mut self.work.input;
+                let frame = if stdin && input.claim(id) {
+                    Frame::Credit {
+                        session,
+                        stream,
+                        bytes: input.left(),
+                    }
+                } else {
+                    Frame::Eof { session, stream }
+                };
+                // One that cannot be told is lost soon.
+                let _ = self.clients[at].connection.send(&frame);
             }
             Command::Exec { spec, detach } => self.start_exec(at, spec, detach),
             Command::Detach => self.clients[at].role = Role::Leaving,

@@ -173,13 +173,12 @@ impl Hub<'_> {
                 }
             }
             Meaning::Credit(bytes) => {
-                if let Some(bytes) = self.work.input.grant(bytes) {
-                    self.tell_writer(&Frame::Credit {
-                        session: WORKLOAD,
-                        stream: Stream::Stdin,
-                        bytes,
-                    })?;
-                }
+                self.work.input.grant(bytes);
+                self.tell_writer(&Frame::Credit {
+                    session: WORKLOAD,
+                    stream: Stream::Stdin,
+                    bytes,
+                })?;
                 return Ok(None);
             }
             Meaning::Forward => {
