@@ -11,10 +11,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 12;
-/// Largest payload of a `Data` frame, in bytes.
-pub const MAX_DATA: usize = 64 * 1024;
+/// Largest payload of a `Data` frame, in bytes. Each frame costs each process on its way a few system
+/// calls and a wake-up.
+pub const MAX_DATA: usize = 128 * 1024;
 /// Largest payload of any frame, in bytes (a `Setup` with long environments).
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
+/// A decoder's buffer that is larger than this is not kept.
+const MAX_KEPT: usize = 1024 * 1024;
 /// Bytes a sender may have outstanding on a fresh stream.
 pub const INITIAL_CREDIT: u32 = 1024 * 1024;
 
@@ -391,8 +394,10 @@ pub enum Incoming<'a> {
 /// it, so a caller that takes all frames after each push has a bound on memory.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    /// What arrived and was not taken is from `start` to `end`; the rest is room.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
 }
 
 impl Decoder {
@@ -404,24 +409,54 @@ impl Decoder {
 
     /// Adds bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.tail().extend_from_slice(bytes);
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.arrived(bytes.len());
     }
 
-    /// The buffer at whose end arriving bytes go, for a reader that can append to it directly.
-    /// Only append: what stands in it is what was not taken yet.
-    pub fn tail(&mut self) -> &mut Vec<u8> {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
+    /// Room for `len` bytes to arrive in, for a reader that needs no buffer of its own.
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > MAX_KEPT && len <= MAX_KEPT {
+                // A rare huge frame was taken: its memory goes.
+                self.buffer = Vec::new();
+            }
+        }
+        if self.end + len > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
             self.start = 0;
         }
-        &mut self.buffer
+        let needed = self.end + len;
+        if self.buffer.is_empty() {
+            // Untouched, it costs nothing.
+            self.buffer = vec![0; needed];
+        } else if self.buffer.len() < needed {
+            self.buffer.resize(needed, 0);
+        }
+        &mut self.buffer[self.end..needed]
+    }
+
+    /// So many bytes of [`Self::room`] were filled, from its beginning.
+    pub fn arrived(&mut self, len: usize) {
+        self.end = self.buffer.len().min(self.end + len);
+    }
+
+    /// How many bytes an incomplete frame still lacks, if its header is there. For a reader that
+    /// wants to end where a frame ends, so that nothing has to be moved to make room.
+    #[must_use]
+    pub fn lacking(&self) -> Option<usize> {
+        let rest = &self.buffer[self.start..self.end];
+        let [l0, l1, l2, l3, ..] = *rest.first_chunk::<HEADER_LEN>()?;
+        let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).ok()?;
+        len.checked_add(HEADER_LEN)?.checked_sub(rest.len())
     }
 
     /// Whether bytes of an incomplete frame are waiting, behind any whole ones that were not taken
     /// yet: an end of the stream now cuts one off.
     #[must_use]
     pub fn is_mid_frame(&self) -> bool {
-        let mut rest = &self.buffer[self.start..];
+        let mut rest = &self.buffer[self.start..self.end];
         while let Some((header, body)) = rest.split_first_chunk::<HEADER_LEN>() {
             let [l0, l1, l2, l3, ..] = *header;
             let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
@@ -457,7 +492,7 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`]; the stream cannot be resynchronised after one.
     pub fn next_incoming(&mut self) -> Result<Option<Incoming<'_>>, DecodeError> {
-        let rest = &self.buffer[self.start..];
+        let rest = &self.buffer[self.start..self.end];
         let Some((header, body)) = rest.split_first_chunk::<HEADER_LEN>() else {
             return Ok(None);
         };

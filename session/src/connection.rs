@@ -3,8 +3,9 @@
 use hullbox_protocol::{
     DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Stream, data_header, encode_into,
 };
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes asked of the connection in one read: two whole `Data` frames.
@@ -19,6 +20,14 @@ const FLOODED: usize = 16 * 1024 * 1024;
 
 /// Room for a full [`HIGH_WATER`] and one frame more. Untouched pages of it cost nothing.
 const BUFFER_LEN: usize = HIGH_WATER + 2 * (MAX_DATA + HEADER_LEN);
+
+/// From this many bytes on, sending them from where they lie is cheaper than copying them to where
+/// they wait for others.
+const LARGE: usize = 16 * 1024;
+
+/// What the kernel may keep for the peer: room for frames, so that neither side waits for the other
+/// at each.
+const SEND_BUFFER: usize = 4 * MAX_DATA;
 
 /// Why a connection came to its end.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +92,8 @@ impl Connection {
     /// [`ConnectionError::Io`] if the descriptor is not fit for that.
     pub fn new(fd: OwnedFd) -> Result<Self, ConnectionError> {
         rustix::io::ioctl_fionbio(&fd, true)?;
+        // As much as the system gives; whatever that is, it works.
+        let _ = sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER);
         Ok(Self {
             fd,
             outbox: Outbox::default(),
@@ -98,7 +109,8 @@ impl Connection {
         self.outbox.push(frame).map_err(ConnectionError::Encode)
     }
 
-    /// Queues a `Data` frame of bytes that lie elsewhere.
+    /// Queues a `Data` frame of bytes that lie elsewhere. Many of them, if nothing waits before them,
+    /// are sent from where they lie as far as the socket takes them.
     ///
     /// # Errors
     /// [`ConnectionError::Encode`] over [`MAX_DATA`] bytes.
@@ -109,9 +121,27 @@ impl Connection {
         bytes: &[u8],
     ) -> Result<(), ConnectionError> {
         let header = data_header(session, stream, bytes.len()).map_err(ConnectionError::Encode)?;
-        self.outbox.append(&header);
-        self.outbox.append(bytes);
+        let mut sent = 0;
+        if bytes.len() >= LARGE {
+            if (1..LARGE).contains(&self.pending()) {
+                // That it is broken is found out when it is flushed.
+                let _ = self.flush();
+            }
+            if self.pending() == 0 {
+                sent = self.send_now(&header, bytes);
+            }
+        }
+        self.outbox.append(header.get(sent..).unwrap_or_default());
+        let body = sent.saturating_sub(HEADER_LEN);
+        self.outbox.append(bytes.get(body..).unwrap_or_default());
         Ok(())
+    }
+
+    /// Sends what the socket takes, perhaps nothing.
+    fn send_now(&self, header: &[u8], bytes: &[u8]) -> usize {
+        let pieces = [IoSlice::new(header), IoSlice::new(bytes)];
+        let mut nothing = SendAncillaryBuffer::default();
+        sendmsg(&self.fd, &pieces, &mut nothing, SendFlags::NOSIGNAL).unwrap_or(0)
     }
 
     /// Reads up to `limit` bytes from `source` straight into a queued `Data` frame.
@@ -161,14 +191,19 @@ impl Connection {
     /// [`ConnectionError::Io`] when the connection is broken,
     /// [`ConnectionError::Violation`] when it ended inside a frame.
     pub fn fill(&mut self) -> Result<bool, ConnectionError> {
-        let tail = self.decoder.tail();
-        tail.reserve(READ_LEN);
+        // To the end of a frame that has begun, and the header of the next.
+        let len = match self.decoder.lacking() {
+            Some(lacking) if lacking >= LARGE => READ_LEN.min(lacking + HEADER_LEN),
+            _ => READ_LEN,
+        };
+        let room = self.decoder.room(len);
         let read = loop {
-            match rustix::io::read(&self.fd, spare_capacity(tail)) {
+            match rustix::io::read(&self.fd, &mut *room) {
                 Err(Errno::INTR) => {}
                 result => break result,
             }
         };
+        self.decoder.arrived(read.unwrap_or(0));
         match read {
             Ok(0) if self.decoder.is_mid_frame() => {
                 Err(ConnectionError::Violation("it ended inside a frame"))

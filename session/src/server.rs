@@ -170,10 +170,10 @@ impl Session {
         let master = shared(Some(master))?;
         self.terminal.clone_from(&master);
         let (terminal_in, stdin) = match shared(stdin)? {
-            Some(pipe) => (false, Some(pipe)),
-            None => (true, master.clone()),
+            Some(pipe) => (false, Some(Writer::Pipe(pipe))),
+            None => (true, master.clone().map(Writer::NonBlocking)),
         };
-        self.stdin.open(stdin.map(Writer::NonBlocking), terminal_in);
+        self.stdin.open(stdin, terminal_in);
         let mut master = master;
         for (source, pipe) in [(&mut self.stdout, stdout), (&mut self.stderr, stderr)] {
             match shared(pipe)? {
@@ -283,7 +283,7 @@ impl Pump {
                 stdout,
                 stderr,
             } => {
-                let stdin = shared(stdin)?.map(Writer::NonBlocking);
+                let stdin = shared(stdin)?.map(Writer::Pipe);
                 session.stdin.open(stdin, false);
                 session.stdout.open(shared(stdout)?, false);
                 session.stderr.open(shared(stderr)?, false);

@@ -1,5 +1,6 @@
 //! Where a stream's bytes go in the end: a process's input, or the user's output.
 
+use crate::pipe;
 use hullbox_protocol::INITIAL_CREDIT;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -22,6 +23,8 @@ const SAFE_LEN: usize = 4096;
 pub(crate) enum Writer {
     /// It is non-blocking and ours alone.
     NonBlocking(Arc<OwnedFd>),
+    /// A process's pipe, non-blocking, which may be made larger.
+    Pipe(Arc<OwnedFd>),
     /// A socket that others share, whose flags are therefore not ours to change.
     Socket(Arc<OwnedFd>),
     /// Anything else that others share: ask first, then write a little.
@@ -49,10 +52,10 @@ impl Writer {
 
     fn writev(&self, front: &[u8], back: &[u8]) -> Result<usize, Errno> {
         match self {
-            Self::NonBlocking(fd) | Self::File(fd) if back.is_empty() => {
+            Self::NonBlocking(fd) | Self::Pipe(fd) | Self::File(fd) if back.is_empty() => {
                 rustix::io::write(fd, front)
             }
-            Self::NonBlocking(fd) | Self::File(fd) => {
+            Self::NonBlocking(fd) | Self::Pipe(fd) | Self::File(fd) => {
                 rustix::io::writev(fd, &[IoSlice::new(front), IoSlice::new(back)])
             }
             Self::Socket(fd) => {
@@ -74,9 +77,11 @@ impl Writer {
 impl AsFd for Writer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::NonBlocking(fd) | Self::Socket(fd) | Self::Careful(fd) | Self::File(fd) => {
-                fd.as_fd()
-            }
+            Self::NonBlocking(fd)
+            | Self::Pipe(fd)
+            | Self::Socket(fd)
+            | Self::Careful(fd)
+            | Self::File(fd) => fd.as_fd(),
         }
     }
 }
@@ -96,6 +101,8 @@ pub(crate) struct Sink {
     /// `None` before there is anything to write to, and after that was closed.
     pub(crate) writer: Option<Writer>,
     terminal: bool,
+    /// Its pipe was found full, and made larger if that can be.
+    enlarged: bool,
     queue: VecDeque<u8>,
     /// Bytes that the peer may still send.
     allowance: u32,
@@ -116,6 +123,7 @@ impl Default for Sink {
         Self {
             writer: None,
             terminal: false,
+            enlarged: false,
             queue: VecDeque::new(),
             allowance: INITIAL_CREDIT,
             owed: 0,
@@ -162,6 +170,7 @@ impl Sink {
                         self.owe(written);
                     }
                     Err(Errno::INTR) => {}
+                    Err(Errno::WOULDBLOCK) if self.enlarge() => {}
                     Err(Errno::WOULDBLOCK) => break,
                     Err(errno) => self.fail(errno),
                 }
@@ -189,6 +198,7 @@ impl Sink {
                     self.owe(written);
                 }
                 Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if self.enlarge() => {}
                 Err(Errno::WOULDBLOCK) => return,
                 Err(errno) => self.fail(errno),
             }
@@ -210,6 +220,17 @@ impl Sink {
     /// would report a hang-up again and again, and its output side reports it anyway.
     pub(crate) fn is_watched(&self) -> bool {
         self.writer.is_some() && (self.is_waiting() || !self.terminal)
+    }
+
+    /// Makes room in a process's pipe that is full; once.
+    fn enlarge(&mut self) -> bool {
+        match &self.writer {
+            Some(Writer::Pipe(fd)) if !self.enlarged => {
+                self.enlarged = true;
+                pipe::enlarge(fd.as_fd())
+            }
+            _ => false,
+        }
     }
 
     fn fail(&mut self, errno: Errno) {

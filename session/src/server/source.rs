@@ -1,7 +1,8 @@
 //! From the process: its output under credit.
 
+use crate::pipe;
 use hullbox_protocol::INITIAL_CREDIT;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// From the process: its standard output or error.
@@ -12,6 +13,8 @@ pub(super) struct Source {
     /// Bytes that we may still send.
     credit: usize,
     terminal: bool,
+    /// Its pipe was found full, and made larger if that can be.
+    enlarged: bool,
     /// Nobody wants them: read and forget, so that a terminal's process can go on.
     discard: bool,
 }
@@ -22,6 +25,7 @@ impl Default for Source {
             fd: None,
             credit: INITIAL_CREDIT as usize,
             terminal: false,
+            enlarged: false,
             discard: false,
         }
     }
@@ -38,8 +42,17 @@ impl Source {
         self.credit = self.credit.saturating_add(bytes as usize);
     }
 
+    /// Bytes were read, and sent.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_sub(bytes);
+        if bytes >= pipe::DEFAULT_LEN
+            && !self.terminal
+            && !self.enlarged
+            && let Some(fd) = &self.fd
+        {
+            self.enlarged = true;
+            let _ = pipe::enlarge(fd.as_fd());
+        }
     }
 
     pub(super) fn credit(&self) -> usize {

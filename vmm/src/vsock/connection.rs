@@ -12,9 +12,9 @@ use vm_memory::GuestMemoryBackend;
 
 /// Bytes that the guest may have on their way to a host program: what we promise to keep when the
 /// host program does not read.
-pub(super) const BUFFER: u32 = 256 * 1024;
+pub(super) const BUFFER: u32 = 1024 * 1024;
 /// The guest hears of new credit when it may have used up this much of the old.
-const CREDIT_STEP: u32 = BUFFER / 2;
+const CREDIT_STEP: u32 = BUFFER / 4;
 
 /// The ports of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
