@@ -13,6 +13,7 @@ mod cgroup;
 mod copies;
 mod mounts;
 mod requests;
+mod reserve;
 mod rootfs;
 mod tmpfs;
 

@@ -1,10 +1,11 @@
 //! The root filesystem: layers, the writable one above them, and moving in.
 
+use super::reserve::Lent;
 use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_protocol::{Failure, LayerDisk, Setup, WritableLayer};
-use rustix::fs::{Gid, Mode, OFlags, SeekFrom, Uid};
+use rustix::fs::{Gid, Mode, OFlags, SeekFrom, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
 use std::ffi::CString;
@@ -118,9 +119,22 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
         lower.join(":")
     );
     let options = CString::new(options).map_err(|_| setup_failure("overlay options"))?;
-    mount("overlay", ROOT, "overlay", MountFlags::empty(), &*options)
-        .map_err(failed("cannot stack the layers"))?;
+    let what = || failed("cannot stack the layers");
+    let stack = || mount("overlay", ROOT, "overlay", MountFlags::empty(), &*options);
+    stack().map_err(what())?;
+    if is_read_only(ROOT) {
+        // Overlayfs makes a directory first, and where it finds no block for that it does without
+        // writing: the disk is full to the last block.
+        unmount(ROOT, UnmountFlags::empty()).map_err(what())?;
+        let _lent = Lent::take().map_err(failed("cannot find room on the full disk"))?;
+        stack().map_err(what())?;
+    }
     move_in()
+}
+
+fn is_read_only(path: &str) -> bool {
+    let stat = rustix::fs::statvfs(path);
+    stat.is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// The writable layer and what is below it, each as a tree of its own. Changes mounts.
