@@ -60,6 +60,29 @@ both_modes! {
 }
 
 both_modes! {
+    /// A reader that is slow at first lets everything on the way fill up, and what comes back is
+    /// more than all of that holds.
+    fn a_hundred_mebibytes_go_through_a_slow_reader(mode) {
+        let script = format!(
+            r#"
+            h() {{ timeout 60 "$HULLBOX_BIN" "$@"; }}
+            numbers() {{ seq -w 12000000 | head -c $((100 << 20)); }}
+            slow() {{ sleep 2; sha256sum; }}
+            wanted=$(numbers | sha256sum)
+            [ "$(numbers | h run --rm -i {flag} busybox cat | slow)" = "$wanted" ] || echo run
+            h run -d --name through {flag} busybox sleep 1000 >/dev/null || echo start
+            [ "$(numbers | h exec -i through cat | slow)" = "$wanted" ] || echo exec
+            h rm -f through >/dev/null
+            echo over
+            "#,
+            flag = mode.flag(),
+        );
+        let done = on_the_machine(&script).exits(0);
+        assert_eq!(done.text(), "over", "{}", done.stderr);
+    }
+}
+
+both_modes! {
     fn half_close_reaches_the_workload(mode) {
         let script = "n=$(wc -c); echo counted $n";
         let input = vec![b'x'; 3_000_000];
