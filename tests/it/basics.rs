@@ -65,13 +65,15 @@ both_modes! {
     fn a_hundred_mebibytes_go_through_a_slow_reader(mode) {
         let script = format!(
             r#"
-            h() {{ timeout 60 "$HULLBOX_BIN" "$@"; }}
-            numbers() {{ seq -w 12000000 | head -c $((100 << 20)); }}
+            h() {{ timeout -k 5 60 "$HULLBOX_BIN" "$@"; }}
+            file=$(mktemp /run/stream.XXXXXX)
+            trap 'rm -f $file' EXIT
+            head -c $((100 << 20)) /dev/urandom >$file
             slow() {{ sleep 2; sha256sum; }}
-            wanted=$(numbers | sha256sum)
-            [ "$(numbers | h run --rm -i {flag} busybox cat | slow)" = "$wanted" ] || echo run
+            wanted=$(sha256sum <$file)
+            [ "$(h run --rm -i {flag} busybox cat <$file | slow)" = "$wanted" ] || echo run
             h run -d --name through {flag} busybox sleep 1000 >/dev/null || echo start
-            [ "$(numbers | h exec -i through cat | slow)" = "$wanted" ] || echo exec
+            [ "$(h exec -i through cat <$file | slow)" = "$wanted" ] || echo exec
             h rm -f through >/dev/null
             echo over
             "#,
