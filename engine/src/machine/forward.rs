@@ -1,7 +1,9 @@
 //! Running a program in the machine as if it ran here.
 
 use super::{Machine, MachineError, StartOptions};
-use hullbox_protocol::{Failure, Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec};
+use hullbox_protocol::{
+    Failure, Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec,
+};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::termios::isatty;

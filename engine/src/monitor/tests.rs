@@ -773,9 +773,7 @@ fn a_second_writer_is_told_what_the_first_one_left() {
         let mut bytes = Vec::new();
         encode_into(&chunk, &mut bytes).unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                while second.stream.write_all(&bytes).is_ok() {}
-            });
+            scope.spawn(|| while second.stream.write_all(&bytes).is_ok() {});
             let most = INITIAL_CREDIT as usize - 4;
             hear_all(&mut guest, Stream::Stdin, most / 60_000 * 60_000);
         });
