@@ -7,16 +7,54 @@
 use crate::outcomes::{assert_nothing_left, assert_sound};
 use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
 
-/// The verbs that are killed in turn, and about how long each takes, in hundredths of what a mere
-/// `ps` takes on the same machine: moments are spread over that.
-const VERBS: [(&str, u64); 6] = [
-    ("create", 130),
-    ("start", 500),
-    ("exec", 180),
-    ("commit", 300),
-    ("stop", 180),
-    ("rm", 140),
-];
+/// The verbs that are killed in turn.
+const VERBS: [&str; 6] = ["create", "start", "exec", "commit", "stop", "rm"];
+
+/// A verb's command line.
+fn args(verb: &str, mode: Mode) -> String {
+    match verb {
+        "create" => format!(
+            "create --name victim {} -m 128m --cpus 1 busybox sleep 1000",
+            mode.flag()
+        ),
+        "exec" => {
+            "exec victim sh -c 'i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done'".to_owned()
+        }
+        "commit" => "commit victim killed-commit".to_owned(),
+        "stop" => "stop -t 0 victim".to_owned(),
+        verb => format!("{verb} victim"),
+    }
+}
+
+/// How long each of the verbs takes when nobody kills it, in hundredths of what a mere `ps` takes:
+/// moments are spread over that. The second of two lives, because the first one warms up.
+fn durations(mode: Mode) -> Vec<u64> {
+    let timed: String = VERBS
+        .iter()
+        .map(|verb| format!("timed {}\n", args(verb, mode)))
+        .collect();
+    let script = format!(
+        r#"
+        timed() {{
+            begin=$(date +%s%N)
+            "$HULLBOX_BIN" "$@" >/dev/null || exit 1
+            line="$line $(($(date +%s%N) - begin))"
+        }}
+        for life in 1 2; do
+            line=
+            timed ps -q
+            {timed}
+            "$HULLBOX_BIN" rmi killed-commit >/dev/null || exit 1
+        done
+        echo $line
+        "#
+    );
+    let text = on_the_machine(&script).exits(0).text();
+    let all: Vec<u64> = text.split(' ').map(|n| n.parse().unwrap()).collect();
+    let (unit, verbs) = all.split_first().expect("numbers");
+    assert_eq!(verbs.len(), VERBS.len(), "{text}");
+    verbs.iter().map(|ns| (ns * 100 / unit).max(1)).collect()
+}
 
 /// How many moments are tried of lives behind either wall, and of loads.
 fn kills() -> [u64; 3] {
@@ -69,29 +107,24 @@ fn kill_one(verb: &str, mode: Mode, moment: u64, monitor: bool) -> String {
         r#"
         h() {{ "$HULLBOX_BIN" "$@"; }}
         fail() {{ echo "failed: $*" >&2; h ps -a >&2; exit 1; }}
-        create() {{ h create --name victim {flag} -m 128m --cpus 1 busybox sleep 1000; }}
+        create() {{ h {create}; }}
         case {verb} in
             create) ;;
             start) create || fail create ;;
             rm) create || fail create; h start victim && h stop -t 0 victim || fail run ;;
             *) create && h start victim || fail run ;;
         esac >/dev/null
-        begin=$(date +%s%N); h ps -q >/dev/null; unit=$((($(date +%s%N) - begin) / 1000000))
-        delay=$((unit * {moment} / 100))
-        echo "after $delay ms" >&2
+        took() {{ begin=$(date +%s%N); "$@" >/dev/null; echo $((($(date +%s%N) - begin) / 1000)); }}
+        delay=$(($(took h ps -q) * {moment} / 100))
+        echo "after $((delay / 1000)) ms" >&2
+        # To wait takes a program, too.
+        delay=$((delay - $(took sleep 0)))
+        [ $delay -gt 0 ] || delay=0
 
         # A program of its own: killed, it is the command that dies, and no shell around it.
-        case {verb} in
-            create) set -- create --name victim {flag} -m 128m --cpus 1 busybox sleep 1000 ;;
-            start) set -- start victim ;;
-            exec) set -- exec victim sh -c 'i=0; while [ $i -lt 200 ]; do echo $i; i=$((i+1)); done' ;;
-            commit) set -- commit victim killed-commit ;;
-            stop) set -- stop -t 0 victim ;;
-            rm) set -- rm victim ;;
-        esac
-        "$HULLBOX_BIN" "$@" >/dev/null 2>&1 &
+        "$HULLBOX_BIN" {args} >/dev/null 2>&1 &
         victim=$!
-        sleep $((delay / 1000)).$(printf %03d $((delay % 1000)))
+        sleep $((delay / 1000000)).$(printf %06d $((delay % 1000000)))
         {kill}
         wait $victim 2>/dev/null
         echo "ended with $?" >&2
@@ -124,6 +157,8 @@ fn kill_one(verb: &str, mode: Mode, moment: u64, monitor: bool) -> String {
         echo well
         "#,
         flag = mode.flag(),
+        create = args("create", mode),
+        args = args(verb, mode),
     );
     let done = on_the_machine(&script);
     if done.code == 0 {
@@ -138,11 +173,14 @@ both_modes! {
         let _ = hullbox(["rm", "-f", "victim"]);
         let mut state = seed();
         let count = usize::try_from(lives(mode)).expect("a count");
-        for (round, (verb, within)) in VERBS.iter().cycle().take(count).enumerate() {
+        let durations = durations(mode);
+        eprintln!("in hundredths of a ps: {VERBS:?} take {durations:?}");
+        let verbs = VERBS.into_iter().zip(durations);
+        for (round, (verb, within)) in verbs.cycle().take(count).enumerate() {
             // The command and the monitor in turn, and the other way around at the next turn of
             // the verbs.
             let monitor = (round + round / VERBS.len()) % 2 == 1;
-            let moment = random(&mut state, *within);
+            let moment = random(&mut state, within);
             let whom = if monitor { "monitor" } else { "command" };
             eprint!("{verb}: the {whom}: ");
             let said = kill_one(verb, mode, moment, monitor);
