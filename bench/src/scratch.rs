@@ -206,7 +206,6 @@ fn hullbox(program: &Path, data: &Path, runtime: &Path) -> Command {
         .env("HULLBOX_RUNTIME", runtime)
         .env("HULLBOX_MACHINE", "never")
         .env_remove("HULLBOX_TEMPLATES")
-        .env_remove("HULLBOX_TIMING")
         .env_remove("HULLBOX_DEBUG");
     command
 }

@@ -1,6 +1,7 @@
 //! What can be typed for containers that are there.
 
 use crate::life_args::DetachKeys;
+use crate::timing::TimingArgs;
 use clap::Args;
 use hullbox_engine::plan::life::Restart;
 use hullbox_engine::plan::units::{Bytes, NanoCpus, Signal};
@@ -15,6 +16,8 @@ pub(crate) struct StartArgs {
     /// Attach to its input
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
     /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
@@ -106,6 +109,8 @@ pub(crate) struct ExecArgs {
     /// With all capabilities
     #[arg(long)]
     pub(crate) privileged: bool,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
     /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,

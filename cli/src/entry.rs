@@ -7,13 +7,13 @@ use crate::{
     bench, completions, containers, exec, files, forward, housekeeping, image_store, images,
     inspect, lifecycle, logs, run, snapshots, system, templates, usage, watch,
 };
-use hullbox_engine::timing::Timing;
+use hullbox_engine::timing::Zero;
 use hullbox_engine::{machine, monitor};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub(crate) fn main() -> ExitCode {
-    let timing = Timing::from_env();
+    let zero = Zero::now();
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some(monitor::ENTRY) => return monitor_main(),
@@ -22,7 +22,7 @@ pub(crate) fn main() -> ExitCode {
         Some(machine::HIDDEN_COMMAND) => return machine::hidden(&args[2..]),
         _ => {}
     }
-    let done = usage::parse(&args).and_then(|cli| dispatch(cli, timing, &args[1..]));
+    let done = usage::parse(&args).and_then(|cli| dispatch(cli, zero, &args[1..]));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure),
@@ -55,8 +55,7 @@ fn template_main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> {
-    timing.mark("arguments parsed");
+fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
     let debug = cli.debug
         || std::env::var_os("HULLBOX_DEBUG")
             .is_some_and(|value| !value.is_empty() && value != *"0");
@@ -68,7 +67,7 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
     };
     match command {
         Command::Life(command) | Command::Container(ContainerCommand::Life(command)) => {
-            return life(command, debug, timing);
+            return life(command, debug, zero);
         }
         Command::Ps(args) | Command::Container(ContainerCommand::Ls(args)) => {
             containers::list(&args)
@@ -108,11 +107,11 @@ fn dispatch(cli: Cli, timing: Timing, args: &[OsString]) -> Result<u8, Failure> 
     Ok(0)
 }
 
-fn life(command: LifeCommand, debug: bool, timing: Timing) -> Result<u8, Failure> {
+fn life(command: LifeCommand, debug: bool, zero: Zero) -> Result<u8, Failure> {
     match command {
-        LifeCommand::Run(args) => return run::run(*args, debug, timing),
+        LifeCommand::Run(args) => return run::run(*args, debug, zero),
         LifeCommand::Create(args) => run::create(*args),
-        LifeCommand::Start(args) => return lifecycle::start(args, debug, timing),
+        LifeCommand::Start(args) => return lifecycle::start(args, debug, zero),
         LifeCommand::Stop(args) => lifecycle::stop(&args),
         LifeCommand::Restart(args) => lifecycle::restart(&args, debug),
         LifeCommand::Kill(args) => lifecycle::kill(&args),
@@ -121,7 +120,7 @@ fn life(command: LifeCommand, debug: bool, timing: Timing) -> Result<u8, Failure
         LifeCommand::Wait(args) => lifecycle::wait(&args),
         LifeCommand::Rename(args) => lifecycle::rename(&args),
         LifeCommand::Update(args) => lifecycle::update(&args),
-        LifeCommand::Exec(args) => return exec::exec(args),
+        LifeCommand::Exec(args) => return exec::exec(args, zero),
         LifeCommand::Attach(args) => return exec::attach(args),
         LifeCommand::Logs(args) => logs::logs(&args),
         LifeCommand::Top(args) => watch::top(&args),

@@ -7,7 +7,8 @@ use crate::run::MONITOR_DIED;
 use crate::{forward, system};
 use hullbox_engine::containers::{ContainerError, ExecOrder};
 use hullbox_engine::plan::environment;
-use hullbox_engine::state::{Phase, Record};
+use hullbox_engine::state::{self, Record};
+use hullbox_engine::timing::{Phase, Zero};
 use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::AttachOptions;
 use std::ffi::OsString;
@@ -16,7 +17,9 @@ use std::os::unix::ffi::OsStringExt;
 /// What it means when the connection of a process breaks before its end.
 const CONTAINER_GONE: &str = "the container ended";
 
-pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
+pub(crate) fn exec(args: ExecArgs, zero: Zero) -> Result<u8, Failure> {
+    let timing = args.timing.since(zero);
+    timing.mark(Phase::Cli);
     let attached = !args.detach;
     if attached {
         check_terminal(args.tty, args.interactive)?;
@@ -45,7 +48,9 @@ pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
         interactive: args.interactive && attached,
         privileged: args.privileged,
     };
-    let joined = engine.exec(&record, order, args.detach)?;
+    timing.mark(Phase::Store);
+    let joined = engine.exec(&record, order, args.detach, &timing)?;
+    timing.mark(Phase::Order);
     let keys = args.detach_keys.unwrap_or_default().detach();
     let options = AttachOptions {
         session: 0,
@@ -56,6 +61,8 @@ pub(crate) fn exec(args: ExecArgs) -> Result<u8, Failure> {
         detach: keys.filter(|_| args.tty && args.interactive && attached),
     };
     let joint = join(joined.connection, options)?;
+    timing.mark(Phase::Wait);
+    args.timing.show(&timing, joint.timing.as_ref());
     if args.detach && joint.started {
         return Ok(0);
     }
@@ -84,17 +91,17 @@ pub(crate) fn attach(args: AttachArgs) -> Result<u8, Failure> {
 
 fn check_running(record: &Record) -> Result<(), Failure> {
     match record.phase {
-        Phase::Running | Phase::Starting => Ok(()),
-        Phase::Paused => Err(Failure::new(format!("container {} is paused", record.name))
+        state::Phase::Running | state::Phase::Starting => Ok(()),
+        state::Phase::Paused => Err(Failure::new(format!("container {} is paused", record.name))
             .with_hint(format!(
                 "let it go on with 'hullbox unpause {}'",
                 record.name
             ))),
-        Phase::Restarting => Err(Failure::new(format!(
+        state::Phase::Restarting => Err(Failure::new(format!(
             "container {} is restarting: wait until it runs",
             record.name
         ))),
-        Phase::Created | Phase::Exited => {
+        state::Phase::Created | state::Phase::Exited => {
             Err(ContainerError::NotRunning(record.name.clone()).into())
         }
     }

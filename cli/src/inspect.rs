@@ -9,7 +9,7 @@ use crate::template::Template;
 use clap::ValueEnum;
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::Engine;
-use hullbox_engine::state::{Phase, Record, StateError};
+use hullbox_engine::state::{Beginning, BegunFrom, Phase, Record, StateError};
 use hullbox_image::{ResolveError, rfc3339};
 use serde_json::{Value, json};
 
@@ -120,6 +120,7 @@ fn container(record: &Record) -> Value {
             "StartedAt": time(record.started_ns),
             "FinishedAt": time(record.finished_ns),
         },
+        "Start": record.beginning.as_ref().map(start),
         "RestartCount": record.restarts,
         "Image": record.image_id,
         "Name": format!("/{}", record.name),
@@ -170,6 +171,31 @@ fn container(record: &Record) -> Value {
             "WorkingDir": spec.process.cwd,
             "Labels": spec.labels,
             "StopSignal": spec.stop_signal,
+        },
+    })
+}
+
+/// How a microVM's last run began.
+fn start(beginning: &Beginning) -> Value {
+    let (from, template, snapshot) = match &beginning.from {
+        BegunFrom::Boot => ("boot", None, None),
+        BegunFrom::Template(id) => ("template", Some(id), None),
+        BegunFrom::Snapshot(name) => ("snapshot", None, Some(name)),
+    };
+    let done = &beginning.hygiene;
+    json!({
+        "From": from,
+        "Template": template,
+        "Snapshot": snapshot,
+        "Hygiene": {
+            "EntropyAdded": done.entropy_added,
+            "RngReseeded": done.generator_reseeded,
+            "WallClockSet": done.clock_set,
+            "BootIdReplaced": done.boot_id_replaced,
+            "HostnameSet": done.hostname_set,
+            // A template has neither disk nor network: none of these can be in it.
+            "MachineId": "image",
+            "MacAddresses": [],
         },
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use hullbox_engine::monitor::control::{self, Answer};
+use hullbox_engine::timing::Marks;
 use hullbox_protocol::{Frame, TerminalSize};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
 use rustix::termios::isatty;
@@ -15,18 +16,23 @@ pub(crate) struct Joint {
     pub(crate) started: bool,
     /// What the monitor answered instead of joining us to anything.
     pub(crate) answer: Option<Answer>,
+    /// What took how long on the other side, if that was asked.
+    pub(crate) timing: Option<Marks>,
     /// Our own output failed.
     output: Option<io::Error>,
 }
 
 /// Joins until one side ends it.
 pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint, Failure> {
-    let (mut started, mut answer) = (false, None);
+    let (mut started, mut answer, mut timing) = (false, None, None);
     let mut observe = |frame: &Frame| match frame {
         Frame::Started { .. } => started = true,
         // No guest's word comes as this: it is the monitor's own.
         Frame::Log(text) => warn(text),
-        Frame::Local(_) => answer = control::from_frame(frame),
+        Frame::Local(_) => match control::from_frame(frame) {
+            Some(Answer::Timing(marks)) => timing = Some(marks),
+            other => answer = other,
+        },
         _ => {}
     };
     let (outcome, output) = match attach(connection, &[], options, &mut observe) {
@@ -38,6 +44,7 @@ pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint,
         outcome,
         started,
         answer,
+        timing,
         output,
     })
 }

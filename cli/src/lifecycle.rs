@@ -13,7 +13,7 @@ use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::Record;
-use hullbox_engine::timing::Timing;
+use hullbox_engine::timing::{Phase, Timing, Zero};
 use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
 use hullbox_session::client::{AttachOptions, Outcome};
 
@@ -36,13 +36,14 @@ fn each(
     one_of(failures)
 }
 
-pub(crate) fn start(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+pub(crate) fn start(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
     if args.attach || args.interactive {
         if args.names.len() > 1 {
             return Err(Failure::new("only one container can be attached to"));
         }
-        return start_attached(args, debug, timing);
+        return start_attached(args, debug, zero);
     }
+    args.timing.refuse("attach to it with -a")?;
     each(&args.names, |engine, name| {
         match start_detached(engine, name, debug) {
             // As Docker: what runs has been started.
@@ -72,7 +73,7 @@ impl From<ContainerError> for StartError {
 fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), StartError> {
     let record = engine.find(name)?;
     let timing = Timing::default();
-    let launch = Launch::prepare_for(engine.roots(), &record, debug, timing)?;
+    let launch = Launch::prepare_for(engine.roots(), &record, debug, &timing)?;
     let created = engine.take(launch)?;
     let monitor = engine.start(created, Mode::Detached)?;
     let options = AttachOptions {
@@ -93,15 +94,20 @@ fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), St
     ))
 }
 
-fn start_attached(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
+    let timing = args.timing.since(zero);
+    timing.mark(Phase::Cli);
     let mut engine = system::engine()?;
     let record = engine.find(&args.names[0])?;
     let tty = record.spec.process.terminal.is_some();
     let stdin = args.interactive && record.spec.process.stdin;
     check_terminal(tty, stdin)?;
-    let launch = Launch::prepare_for(engine.roots(), &record, debug, timing)?;
+    let launch = Launch::prepare_for(engine.roots(), &record, debug, &timing)?;
+    timing.mark(Phase::Spawn);
     let created = engine.take(launch)?;
+    timing.mark(Phase::Store);
     let mut monitor = engine.start(created, Mode::Attached { stdin })?;
+    timing.mark(Phase::Order);
     let keys = args.detach_keys.unwrap_or_default().detach();
     let options = AttachOptions {
         session: 0,
@@ -112,6 +118,8 @@ fn start_attached(args: StartArgs, debug: bool, timing: Timing) -> Result<u8, Fa
         detach: keys.filter(|_| tty && stdin),
     };
     let joint = join(monitor.connection, options)?;
+    timing.mark(Phase::Wait);
+    args.timing.show(&timing, joint.timing.as_ref());
     if matches!(joint.outcome, Outcome::Disconnected) {
         let _ = monitor.process.wait();
         engine.recover()?;

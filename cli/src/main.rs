@@ -32,6 +32,7 @@ mod system;
 mod template;
 mod templates;
 mod text;
+mod timing;
 mod usage;
 mod watch;
 mod when;

@@ -9,14 +9,17 @@ use hullbox_engine::containers::{ContainerError, Launch};
 use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::paths::Roots;
-use hullbox_engine::timing::Timing;
+use hullbox_engine::timing::{Phase, Zero};
 use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::{AttachOptions, Outcome};
 
 /// What a container looks like that its monitor cannot tell about.
 pub(crate) const MONITOR_DIED: &str = "the container's monitor was killed";
 
-pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, Failure> {
+pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
+    let shown = args.timing;
+    let timing = shown.since(zero);
+    timing.mark(Phase::Cli);
     let (tty, interactive, sig_proxy) = (args.tty, args.interactive, args.sig_proxy);
     let detach = args.detach;
     if !detach {
@@ -27,11 +30,11 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
     let mut order = args.order(detach)?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
-    let launch = Launch::prepare(&roots, &order, debug, timing)?;
-    timing.mark("monitor spawned");
+    let launch = Launch::prepare(&roots, &order, debug, &timing)?;
+    timing.mark(Phase::Spawn);
     let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
-    timing.mark("container recorded");
+    timing.mark(Phase::Store);
     let id = created.record.id.clone();
     if let Some(mut file) = cidfile {
         file.write(&id)?;
@@ -42,7 +45,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
         Mode::Foreground
     };
     let mut monitor = engine.start(created, mode)?;
-    timing.mark("monitor ordered");
+    timing.mark(Phase::Order);
     let options = AttachOptions {
         session: 0,
         stdin: interactive && !detach,
@@ -52,7 +55,8 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
         detach: keys.detach().filter(|_| tty && interactive && !detach),
     };
     let joint = join(monitor.connection, options)?;
-    timing.mark("outcome known");
+    timing.mark(Phase::Wait);
+    shown.show(&timing, joint.timing.as_ref());
     if detach && matches!(joint.answer, Some(Answer::Done)) {
         output::print(&format!("{id}\n"))?;
         return Ok(0);
@@ -72,6 +76,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, timing: Timing) -> Result<u8, 
 
 /// `create`.
 pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
+    args.timing.refuse("give it to run or start")?;
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let order = args.order(false)?;
     let record = system::engine()?.create_only(order).map_err(explain)?;

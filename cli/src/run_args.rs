@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::life_args::{DetachKeys, HealthArgs, LogDriver, LogOpt};
+use crate::timing::TimingArgs;
 use clap::{Args, ValueEnum};
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
@@ -201,6 +202,8 @@ pub(crate) struct RunArgs {
     /// Pass signals on
     #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "true", hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
     pub(crate) sig_proxy: bool,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
     /// Show no progress
     #[arg(short, long, hide = true)]
     quiet: bool,

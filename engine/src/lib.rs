@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod bundle;
+pub mod config;
 pub mod containers;
 pub mod doctor;
 pub mod events;

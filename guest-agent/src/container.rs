@@ -24,7 +24,7 @@ use cgroup::Cgroup;
 use copies::Copies;
 use hullbox_protocol::{
     AgentEnv, Builtin, CONTROL_PORT, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Frame, Hello,
-    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
+    Hygiene, PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -112,6 +112,7 @@ fn converse(
         setup: None,
         dialled,
         reseeded: Ok(()),
+        hygiene: Hygiene::default(),
         hierarchy,
         container: None,
         copies: Copies::default(),
@@ -183,6 +184,8 @@ struct Agent {
     dialled: Instant,
     /// Whether this guest has random numbers of its own.
     reseeded: Result<(), Failure>,
+    /// What was done so far to make it differ from others.
+    hygiene: Hygiene,
     /// Whether the hierarchy for the workload's control group could be mounted.
     hierarchy: Result<(), Failure>,
     container: Option<Container>,
@@ -256,8 +259,11 @@ impl Agent {
         } else {
             Duration::ZERO
         };
-        set_clock(setup.wall_clock_ns, since);
-        self.reseeded = reseed(&setup.entropy);
+        self.hygiene = Hygiene {
+            clock_set: set_clock(setup.wall_clock_ns, since),
+            ..Hygiene::default()
+        };
+        self.reseeded = reseed(&setup.entropy, &mut self.hygiene);
         self.setup = Some(setup);
         Ok(())
     }
@@ -271,8 +277,29 @@ impl Agent {
             _ => self.start_additional(spec),
         };
         match spawned {
-            Ok(spawned) => self.sessions.add(&mut self.pump, session, spawned),
+            Ok(spawned) => {
+                self.sessions.add(&mut self.pump, session, spawned)?;
+                if session == WORKLOAD {
+                    self.sessions
+                        .vouch(session, self.done(spec.builtin.is_none()));
+                }
+                Ok(())
+            }
             Err(failure) => self.pump.fail(session, failure),
+        }
+    }
+
+    /// All that is done once this workload runs: its own process does the rest on its way
+    /// ([`First`]), and does not run if any of that fails.
+    fn done(&self, program: bool) -> Hygiene {
+        let named = |name: fn(&Setup) -> &str| {
+            let setup = self.setup.as_deref().filter(|_| program);
+            setup.is_some_and(|setup| !name(setup).is_empty())
+        };
+        Hygiene {
+            boot_id_replaced: named(|setup| &setup.boot_id),
+            hostname_set: named(|setup| &setup.hostname),
+            ..self.hygiene
         }
     }
 
@@ -434,7 +461,7 @@ fn own_root() -> Result<Place, Failure> {
 }
 
 /// Makes this guest's random numbers its own, whoever began as the same copy of memory.
-fn reseed(entropy: &[u8]) -> Result<(), Failure> {
+fn reseed(entropy: &[u8], done: &mut Hygiene) -> Result<(), Failure> {
     if entropy.is_empty() {
         return Ok(());
     }
@@ -443,12 +470,17 @@ fn reseed(entropy: &[u8]) -> Result<(), Failure> {
     let what = || failed("cannot reseed the random number generator");
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/random", flags, Mode::empty()).map_err(what())?;
-    sys::reseed(device.as_fd(), entropy).map_err(what())
+    sys::add_entropy(device.as_fd(), entropy).map_err(what())?;
+    done.entropy_added = true;
+    sys::reseed_generator(device.as_fd()).map_err(what())?;
+    done.generator_reseeded = true;
+    Ok(())
 }
 
-fn set_clock(wall_clock_ns: u64, since: Duration) {
+/// Whether it was set.
+fn set_clock(wall_clock_ns: u64, since: Duration) -> bool {
     if wall_clock_ns == 0 {
-        return;
+        return false;
     }
     let since = u64::try_from(since.as_nanos()).unwrap_or(0);
     let wall_clock_ns = wall_clock_ns.saturating_add(since);
@@ -456,7 +488,7 @@ fn set_clock(wall_clock_ns: u64, since: Duration) {
         tv_sec: i64::try_from(wall_clock_ns / 1_000_000_000).unwrap_or(0),
         tv_nsec: i64::try_from(wall_clock_ns % 1_000_000_000).unwrap_or(0),
     };
-    let _ = rustix::time::clock_settime(rustix::time::ClockId::Realtime, time);
+    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).is_ok()
 }
 
 /// The workload's way in: everything is made for it.
@@ -498,6 +530,10 @@ impl Root for First<'_> {
 
     fn init(&self) -> bool {
         self.setup.init
+    }
+
+    fn timed(&self) -> bool {
+        self.setup.timed
     }
 
     fn console(&self) -> bool {

@@ -602,7 +602,7 @@ fn from_postcard<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FailureKind, PROTOCOL_VERSION};
+    use crate::{FailureKind, Hygiene, PROTOCOL_VERSION};
 
     fn samples() -> Vec<Frame> {
         vec![
@@ -623,6 +623,11 @@ mod tests {
                 started: Started {
                     pid: 12,
                     uptime_us: 1,
+                    rooted_us: 2,
+                    hygiene: Hygiene {
+                        clock_set: true,
+                        ..Hygiene::default()
+                    },
                 },
             },
             Frame::Failed {

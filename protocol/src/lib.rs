@@ -37,9 +37,9 @@ pub use frame::{
 };
 pub use request::{Builtin, PathStat, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
-    AgentEnv, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello, LayerDisk,
-    PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize, TmpfsMount,
-    UserSpec, WritableLayer,
+    AgentEnv, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello, Hygiene,
+    LayerDisk, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize,
+    TmpfsMount, UserSpec, WritableLayer,
 };
 
 /// Version of the conversation. A peer that says another one is refused.

@@ -55,6 +55,9 @@ pub struct Setup {
     /// What /proc/sys/kernel/random/boot_id shows; empty leaves the kernel's.
     #[serde(default)]
     pub boot_id: String,
+    /// Tell [`Started::rooted_us`].
+    #[serde(default)]
+    pub timed: bool,
 }
 
 /// Length of [`Setup::entropy`].
@@ -211,12 +214,33 @@ pub struct TerminalSize {
 }
 
 /// A process runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Process id as the guest agent sees it.
     pub pid: u32,
     /// Guest uptime, in microseconds.
     pub uptime_us: u64,
+    /// Guest uptime when the root filesystem was arranged, in microseconds; 0 if it was not asked
+    /// for ([`Setup::timed`]).
+    pub rooted_us: u64,
+    /// What was done before it; of the workload alone.
+    pub hygiene: Hygiene,
+}
+
+/// What a guest did before its workload's first instruction to be like no other guest that began
+/// as the same copy of memory. True is what was done and did not fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hygiene {
+    /// [`Setup::entropy`] was added to the kernel's entropy.
+    pub entropy_added: bool,
+    /// The kernel seeded its random number generator anew from that.
+    pub generator_reseeded: bool,
+    /// The wall clock was set to [`Setup::wall_clock_ns`].
+    pub clock_set: bool,
+    /// The workload sees [`Setup::boot_id`].
+    pub boot_id_replaced: bool,
+    /// The host name is [`Setup::hostname`].
+    pub hostname_set: bool,
 }
 
 /// Why a process could not be run.

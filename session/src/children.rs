@@ -3,7 +3,7 @@
 use crate::connection::ConnectionError;
 use crate::server::{Pump, Stdio};
 use crate::status::{Report, StatusReader};
-use hullbox_protocol::{ExitStatus, ProcessSpec, Started};
+use hullbox_protocol::{ExitStatus, Hygiene, ProcessSpec, Started};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 use rustix::time::{ClockId, clock_gettime};
@@ -121,6 +121,9 @@ struct Running {
     pipes: Option<Pipes>,
     /// It told why it does not run; its end is then of no interest.
     failed: bool,
+    /// When its root was arranged, if it told.
+    rooted_us: u64,
+    hygiene: Hygiene,
     pending: Vec<u32>,
 }
 
@@ -174,9 +177,18 @@ impl Children {
             status: Some(spawned.status),
             pipes,
             failed: false,
+            rooted_us: 0,
+            hygiene: Hygiene::default(),
             pending: Vec::new(),
         });
         Ok(())
+    }
+
+    /// Notes what was done before this session's process; told with its start.
+    pub fn vouch(&mut self, session: u32, hygiene: Hygiene) {
+        if let Some(running) = self.running.iter_mut().find(|r| r.session == session) {
+            running.hygiene = hygiene;
+        }
     }
 
     /// Descriptors that tell of processes on their way.
@@ -315,6 +327,7 @@ impl Running {
                     self.helper = Some(std::mem::replace(&mut self.pid, pid));
                 }
                 Report::Forked(_) => {}
+                Report::Rooted(uptime_us) => self.rooted_us = uptime_us,
                 Report::Terminal(master) => {
                     let pipes = self.pipes.take().unwrap_or_default();
                     pump.open(self.session, pipes.into_stdio(Some(master)))?;
@@ -327,8 +340,13 @@ impl Running {
                 Report::Running => {
                     self.status = None;
                     let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
-                    let uptime_us = uptime_us();
-                    pump.started(self.session, Started { pid, uptime_us })?;
+                    let started = Started {
+                        pid,
+                        uptime_us: uptime_us(),
+                        rooted_us: self.rooted_us,
+                        hygiene: self.hygiene,
+                    };
+                    pump.started(self.session, started)?;
                 }
             }
         }

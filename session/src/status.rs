@@ -20,6 +20,9 @@ const MAX_MESSAGE: usize = 4096;
 /// First byte of a report of [`Report::Forked`].
 const FORKED: u8 = 0;
 
+/// First byte of a report of [`Report::Rooted`].
+const ROOTED: u8 = 4;
+
 /// What a child reports.
 #[derive(Debug)]
 pub enum Report {
@@ -27,6 +30,8 @@ pub enum Report {
     Terminal(OwnedFd),
     /// It was a helper: this one becomes the program.
     Forked(Pid),
+    /// Its root was arranged, at this uptime in microseconds.
+    Rooted(u64),
     /// It could not become its program, and ends.
     Failed(Failure),
     /// It became its program.
@@ -107,6 +112,9 @@ impl StatusReader {
                     None => return None,
                 }
             }
+            (None, Some([ROOTED, uptime @ ..])) => {
+                Report::Rooted(uptime.first_chunk().map_or(0, |us| u64::from_ne_bytes(*us)))
+            }
             (None, Some([kind, message @ ..])) => Report::Failed(Failure {
                 kind: match kind {
                     1 => FailureKind::NotFound,
@@ -145,6 +153,14 @@ impl StatusWriter {
         let _ = rustix::net::send(&self.0, &[FORKED, a, b, c, d], SendFlags::NOSIGNAL);
     }
 
+    /// Says when the root was arranged, in microseconds of uptime.
+    pub fn rooted(&self, uptime_us: u64) {
+        let mut message = [ROOTED; 9];
+        message[1..].copy_from_slice(&uptime_us.to_ne_bytes());
+        // Nobody to tell, nothing to tell.
+        let _ = rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL);
+    }
+
     /// Says why there will be no program.
     pub fn failed(&self, failure: &Failure) {
         let mut message = vec![match failure.kind {
@@ -169,12 +185,14 @@ mod tests {
         assert!(reader.next().is_none());
         let (read, _write) = rustix::pipe::pipe().unwrap();
         writer.terminal(read.as_fd()).unwrap();
+        writer.rooted(1 << 40);
         writer.failed(&Failure {
             kind: FailureKind::NotFound,
             message: "no".into(),
         });
         drop(writer);
         assert!(matches!(reader.next(), Some(Report::Terminal(_))));
+        assert!(matches!(reader.next(), Some(Report::Rooted(us)) if us == 1 << 40));
         let Some(Report::Failed(failure)) = reader.next() else {
             panic!("no failure");
         };

@@ -24,3 +24,4 @@ mod reference_lives;
 mod snapshots;
 mod templates;
 mod terminal;
+mod timing;

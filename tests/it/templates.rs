@@ -276,3 +276,126 @@ fn the_first_run_has_a_template_made_for_the_next() {
     odd.env("HULLBOX_TEMPLATES", "perhaps");
     finish(odd, b"").fails_saying("HULLBOX_TEMPLATES");
 }
+
+fn start_of(name: &str) -> serde_json::Value {
+    let done = hullbox(["inspect", "--format", "{{json .Start}}", name]).exits(0);
+    serde_json::from_str(&done.text()).unwrap()
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn inspect_says_how_a_guest_began_and_what_it_did_to_differ() {
+    build();
+    let name = "begun";
+    let _ = hullbox(["rm", "-f", name]);
+    let mut create = vec!["create", "--name", name];
+    create.extend(SHAPE);
+    create.extend(["busybox", "true"]);
+    let _ = hullbox(create.clone()).exits(0);
+    assert!(start_of(name).is_null(), "it never ran");
+    let _ = hullbox(["start", "-a", name]).exits(0);
+    let start = start_of(name);
+    assert_eq!(start["From"], "template");
+    assert_eq!(start["Template"], template_id().as_str());
+    for done in [
+        "EntropyAdded",
+        "RngReseeded",
+        "WallClockSet",
+        "BootIdReplaced",
+        "HostnameSet",
+    ] {
+        assert_eq!(start["Hygiene"][done], true, "{done}: {start}");
+    }
+
+    // A guest that boots has a boot id of its own, and the rest all the same.
+    let mut again = command(["start", "-a", name]);
+    again.env("HULLBOX_TEMPLATES", "never");
+    let _ = finish(again, b"").exits(0);
+    let start = start_of(name);
+    assert_eq!(start["From"], "boot");
+    assert!(start["Template"].is_null(), "{start}");
+    assert_eq!(start["Hygiene"]["BootIdReplaced"], false, "{start}");
+    assert_eq!(start["Hygiene"]["RngReseeded"], true, "{start}");
+    let _ = hullbox(["rm", name]).exits(0);
+
+    // There is no guest where there is no VM.
+    create.insert(1, "--isolation=container");
+    let _ = hullbox(create).exits(0);
+    let _ = hullbox(["start", "-a", name]).exits(0);
+    assert!(start_of(name).is_null());
+    let _ = hullbox(["rm", name]).exits(0);
+}
+
+/// A file system of its own for the templates: what rots beneath it does so unnoticed, because
+/// nobody who looks at a file's times can see it.
+struct Rotting;
+
+impl Rotting {
+    fn new() -> Self {
+        let script = "set -e; mkdir -p $HULLBOX_ROOT/templates; chmod 700 $HULLBOX_ROOT/templates; \
+                      truncate -s 300M $HULLBOX_ROOT/rot.img; \
+                      mkfs.ext4 -q -b 4096 $HULLBOX_ROOT/rot.img; \
+                      mount -o loop $HULLBOX_ROOT/rot.img $HULLBOX_ROOT/templates; \
+                      chmod 700 $HULLBOX_ROOT/templates";
+        let _ = on_the_machine(script).exits(0);
+        Self
+    }
+
+    /// Zeroes every block of a template's memory on the disk, and has it read anew.
+    fn rot(&self, id: &str) {
+        let script = format!(
+            "set -e; cd $HULLBOX_ROOT; sync; \
+             filefrag -e -b4096 templates/{id}/memory | tr -d ':.' | \
+                 awk '$1 ~ /^[0-9]+$/ {{ print $4, $6 }}' >rot.list; \
+             test -s rot.list; umount templates; \
+             while read at count; do dd if=/dev/zero of=rot.img bs=4096 seek=$at count=$count \
+                 conv=notrunc 2>/dev/null; done <rot.list; rm rot.list; \
+             mount -o loop rot.img templates"
+        );
+        let _ = on_the_machine(&script).exits(0);
+    }
+}
+
+impl Drop for Rotting {
+    fn drop(&mut self) {
+        let script = "umount $HULLBOX_ROOT/templates; rm -f $HULLBOX_ROOT/rot.img";
+        let _ = on_the_machine(script);
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_template_whose_guest_dies_costs_a_boot_and_nothing_else() {
+    let rotting = Rotting::new();
+    build();
+    let id = template_id();
+    assert!(begins_at_a_template());
+    rotting.rot(&id);
+    // Its times and its seal are as they were.
+    assert_eq!(template_id(), id);
+    let mut args = vec!["run", "--rm", "-i", "--name", "rotten"];
+    args.extend(SHAPE);
+    args.extend(["busybox", "sh", "-c", "cat; echo there >/file; cat /file"]);
+    let done = finish(command(args), b"typed\n").exits(0);
+    assert_eq!(done.text(), "typed\nthere");
+    assert_eq!(done.stderr.matches("warning").count(), 1, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("so the guest boots"),
+        "{}",
+        done.stderr
+    );
+    // Another is made behind it, and serves.
+    let made = (0..60).any(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        hullbox(["template", "ls"])
+            .exits(0)
+            .text()
+            .contains("current")
+    });
+    assert!(made);
+    let done = run(&["echo", "well"]).exits(0);
+    done.fails_to_warn();
+    assert!(begins_at_a_template());
+    let _ = hullbox(["template", "prune", "--all"]).exits(0);
+    assert_nothing_left();
+}

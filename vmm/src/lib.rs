@@ -66,4 +66,4 @@ pub use error::VmError;
 pub use memory::MemoryError;
 pub use outcome::{InternalError, Outcome, VmStats};
 pub use snapshot::{Origin, SealError, Snapshot, SnapshotError, SnapshotKey, host_identity};
-pub use vm::{Foundation, RunningVm, SaveError, Vm, VmHandle};
+pub use vm::{Foundation, RunningVm, SaveError, Step, Vm, VmHandle};

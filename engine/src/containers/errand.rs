@@ -42,7 +42,7 @@ impl Engine {
             privileged: true,
             ..ProcessSpec::default()
         };
-        match self.exec_spec(record, Box::new(spec.clone()), false) {
+        match self.exec_spec(record, Box::new(spec.clone()), false, &Timing::default()) {
             Err(ContainerError::NotRunning(_)) => self.errand_alone(record, spec),
             joined => Ok(Errand {
                 connection: joined?.connection,
@@ -56,7 +56,7 @@ impl Engine {
         record: &Record,
         spec: ProcessSpec,
     ) -> Result<Errand, ContainerError> {
-        let launch = Launch::prepare_for(self.roots(), record, false, Timing::default())?;
+        let launch = Launch::prepare_for(self.roots(), record, false, &Timing::default())?;
         let record = match self.state.take_for_errand(&record.id, &launch.lock) {
             Err(StateError::Running(short)) => {
                 return Err(ContainerError::Refused(format!(

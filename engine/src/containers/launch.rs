@@ -22,7 +22,6 @@ pub struct Launch {
     pub(super) lock: LifeLock,
     monitor: Waiting,
     debug: bool,
-    timing: Timing,
 }
 
 impl Launch {
@@ -35,7 +34,7 @@ impl Launch {
         roots: &Roots,
         order: &RunOrder,
         debug: bool,
-        timing: Timing,
+        timing: &Timing,
     ) -> Result<Self, ContainerError> {
         let id = order.new_id()?;
         let snapshot = order.snapshot.as_deref();
@@ -45,7 +44,7 @@ impl Launch {
             snapshot: snapshot.transpose()?,
             data: roots.data.clone(),
             templates: Policy::of(order.request.cold)?,
-            timing,
+            timing: timing.clone(),
         };
         Self::spawn(roots, id, &prospect, debug)
     }
@@ -58,7 +57,7 @@ impl Launch {
         roots: &Roots,
         record: &Record,
         debug: bool,
-        timing: Timing,
+        timing: &Timing,
     ) -> Result<Self, ContainerError> {
         let spec = &record.spec;
         let guest = (spec.isolation == Isolation::Vm).then_some(GuestSize {
@@ -70,7 +69,7 @@ impl Launch {
             snapshot: None,
             data: roots.data.clone(),
             templates: Policy::of(spec.cold)?,
-            timing,
+            timing: timing.clone(),
         };
         Self::spawn(roots, record.id.clone(), &prospect, debug)
     }
@@ -83,14 +82,12 @@ impl Launch {
     ) -> Result<Self, ContainerError> {
         roots.create()?;
         let lock = LifeLock::open(roots)?;
-        let timing = prospect.timing;
-        let monitor = monitor::spawn(&id, &lock, prospect, debug || timing.is_on())?;
+        let monitor = monitor::spawn(&id, &lock, prospect, debug)?;
         Ok(Self {
             id,
             lock,
             monitor,
             debug,
-            timing,
         })
     }
 
@@ -240,7 +237,6 @@ impl Engine {
             stop_signal: record.spec.stop_signal,
             life: record.spec.life,
             debug: launch.debug,
-            timing: launch.timing,
         };
         let started = launch.monitor.order(&config);
         // The monitor alone holds the lock now.

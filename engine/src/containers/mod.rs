@@ -27,7 +27,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
-    /// The environment says something unknown.
+    /// Whether templates may be used.
     #[error(transparent)]
     Templates(#[from] crate::templates::PolicyError),
     /// The data or runtime directory.

@@ -6,6 +6,7 @@ use crate::paths::short_id;
 use crate::plan::environment;
 use crate::plan::life::Restart;
 use crate::state::{Phase, Record};
+use crate::timing::Timing;
 use hullbox_protocol::{
     CgroupLimits, ProcessInfo, ProcessSpec, Request, TerminalSize, Usage, UserSpec,
 };
@@ -69,9 +70,10 @@ impl Engine {
         record: &Record,
         order: ExecOrder,
         detach: bool,
+        timing: &Timing,
     ) -> Result<Joined, ContainerError> {
         let spec = Box::new(exec_spec(&record.spec.process, order));
-        self.exec_spec(record, spec, detach)
+        self.exec_spec(record, spec, detach, timing)
     }
 
     pub(super) fn exec_spec(
@@ -79,8 +81,14 @@ impl Engine {
         record: &Record,
         spec: Box<ProcessSpec>,
         detach: bool,
+        timing: &Timing,
     ) -> Result<Joined, ContainerError> {
-        let connection = self.say(record, &Command::Exec { spec, detach })?;
+        let command = Command::Exec {
+            spec,
+            detach,
+            timing: timing.clone(),
+        };
+        let connection = self.say(record, &command)?;
         Ok(Joined {
             connection: connection.into(),
         })

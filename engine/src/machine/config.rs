@@ -1,9 +1,9 @@
 //! What the user wants of the helper machine: a configuration file, and the environment over it.
 
+use crate::config::{self, File, FileError};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// Environment variable of the policy.
@@ -45,24 +45,9 @@ pub struct MachineConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not what it should be.
-    #[error("{} is not a valid configuration", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
+    /// The configuration file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The environment says something unknown.
     #[error("{POLICY_VARIABLE} is `{0}`; it can be never, auto or always")]
     Policy(String),
@@ -88,16 +73,10 @@ pub enum ConfigError {
     },
 }
 
-/// The configuration file, as far as it is about the machine.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    machine: Section,
-}
-
-#[derive(Debug, Default, Deserialize)]
+/// What the configuration file says about the machine.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Section {
+pub(crate) struct Section {
     policy: Option<Policy>,
     memory_mib: Option<u32>,
     cpus: Option<u8>,
@@ -113,27 +92,12 @@ impl MachineConfig {
     /// # Errors
     /// [`ConfigError`]; a file that is not there is none.
     pub fn load() -> Result<Self, ConfigError> {
-        Self::load_with(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+        Self::load_with(config::file()?, config::variable(POLICY_VARIABLE))
     }
 
-    fn load_with(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let user = env("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-            .or_else(|| env("HOME").map(|home| PathBuf::from(home).join(".config")))
-            .map(|dir| dir.join("hullbox/config.toml"));
-        let mut section = Section::default();
-        for path in user
-            .into_iter()
-            .chain([PathBuf::from("/etc/hullbox/config.toml")])
-        {
-            if let Some(file) = read(&path)? {
-                section = file.machine;
-                break;
-            }
-        }
-        let mut config = Self::from_section(section)?;
-        if let Some(value) = env(POLICY_VARIABLE) {
+    fn load_with(file: &File, policy: Option<OsString>) -> Result<Self, ConfigError> {
+        let mut config = Self::from_section(file.machine.clone())?;
+        if let Some(value) = policy {
             config.policy = parse_policy(&value)?;
         }
         Ok(config)
@@ -196,25 +160,6 @@ fn parse_policy(value: &std::ffi::OsStr) -> Result<Policy, ConfigError> {
     }
 }
 
-fn read(path: &Path) -> Result<Option<File>, ConfigError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(ConfigError::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    toml::from_str(&text)
-        .map(Some)
-        .map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
-}
-
 /// An eighth of the host's memory, between 2 and 8 GiB: it is taken only as the machine uses it.
 fn default_memory_mib() -> u32 {
     let total_mib = fs::read_to_string("/proc/meminfo")
@@ -233,19 +178,8 @@ mod tests {
     use super::*;
 
     fn load(text: &str, policy: Option<&str>) -> Result<MachineConfig, ConfigError> {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir =
-            std::env::temp_dir().join(format!("hullbox-config-{}-{number}", std::process::id()));
-        fs::create_dir_all(dir.join("hullbox")).unwrap();
-        fs::write(dir.join("hullbox/config.toml"), text).unwrap();
-        let result = MachineConfig::load_with(&|name| match name {
-            "XDG_CONFIG_HOME" => Some(dir.clone().into()),
-            POLICY_VARIABLE => policy.map(OsString::from),
-            _ => None,
-        });
-        fs::remove_dir_all(dir).unwrap();
-        result
+        let file = config::of_text(text)?;
+        MachineConfig::load_with(&file, policy.map(OsString::from))
     }
 
     #[test]
@@ -269,7 +203,7 @@ mod tests {
     fn nonsense_is_refused() {
         assert!(matches!(
             load("[machine]\ncpuz = 1\n", None),
-            Err(ConfigError::Parse { .. })
+            Err(ConfigError::File(FileError::Parse { .. }))
         ));
         assert!(matches!(
             load("[machine]\nmemory_mib = 1\n", None),

@@ -32,6 +32,7 @@ mod supervisor;
 mod tsc;
 mod vsock;
 
+pub(crate) use config::Section;
 pub use config::{ConfigError, MachineConfig, POLICY_VARIABLE, Policy};
 pub use connect::ConnectError;
 pub use disk::DiskError;

@@ -2,6 +2,8 @@
 
 use super::control::VmUsage;
 use crate::snapshots::About;
+use crate::state::BegunFrom;
+use hullbox_protocol::{Failure, Setup};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -33,6 +35,28 @@ pub(crate) trait Backend {
     /// What whoever started it should hear, once.
     fn warning(&mut self) -> Option<String> {
         None
+    }
+
+    /// Where its guest began, if it has one.
+    fn begun(&self) -> Option<BegunFrom> {
+        None
+    }
+
+    /// Whether [`Self::begin_anew`] may be of use.
+    fn can_begin_anew(&self) -> bool {
+        false
+    }
+
+    /// Boots another guest in place of one that was of no use, before anything of the workload was
+    /// started; once, and only if it began at a template. `why` is what is known of the reason.
+    /// Fills in what differs for that guest.
+    fn begin_anew(&mut self, _: &mut Setup, _why: Option<&str>) -> Option<Result<Link, Failure>> {
+        None
+    }
+
+    /// There was a template, and it was of no use.
+    fn found_useless_template(&self) -> bool {
+        false
     }
 
     /// What it costs, seen from outside; `None` where the workload's side knows all.

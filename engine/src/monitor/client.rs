@@ -1,6 +1,7 @@
 //! Whoever is connected to the monitor.
 
 use super::control::{self, Answer, Command};
+use crate::timing::Timing;
 use hullbox_protocol::Frame;
 use hullbox_session::connection::{Connection, ConnectionError};
 use std::io;
@@ -76,6 +77,25 @@ impl Client {
         // One that cannot be told sees its connection end.
         drop(sent);
         self.role = Role::Leaving;
+    }
+
+    /// Tells it something that its user should hear.
+    pub(super) fn warn(&mut self, warning: &str) {
+        if matches!(self.role, Role::Attached { .. } | Role::Starter) {
+            // One that cannot be told sees its connection end.
+            let _ = self.connection.send(&Frame::Log(warning.to_owned()));
+        }
+    }
+
+    /// Tells it what took how long, if it wanted to know.
+    pub(super) fn account(&mut self, timing: &Timing) {
+        if let Some(frame) = timing
+            .take()
+            .and_then(|marks| control::to_frame(&Answer::Timing(marks)).ok())
+        {
+            // One that cannot be told sees its connection end.
+            let _ = self.connection.send(&frame);
+        }
     }
 
     /// Its first word.

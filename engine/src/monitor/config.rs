@@ -26,7 +26,7 @@ pub struct Prospect {
     pub data: PathBuf,
     /// Whether the guest may begin at a template.
     pub templates: Policy,
-    /// Show what takes how long on standard error.
+    /// Collects what takes how long, for the one who starts it.
     pub timing: Timing,
 }
 
@@ -68,8 +68,6 @@ pub struct Config {
     pub stop_signal: u8,
     /// Show what goes on inside on standard error.
     pub debug: bool,
-    /// Show what takes how long on standard error.
-    pub timing: Timing,
 }
 
 impl Config {

@@ -5,6 +5,7 @@
 //! process, and `Detach` may. Everything else is answered once, and the connection closed, but for `Hold`.
 
 use crate::plan::life::Restart;
+use crate::timing::{Marks, Timing};
 use hullbox_protocol::{Frame, ProcessInfo, ProcessSpec, Request, Usage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub enum Command {
         spec: Box<ProcessSpec>,
         /// Close the connection as soon as it runs.
         detach: bool,
+        /// Collects what takes how long, to be answered before the end.
+        timing: Timing,
     },
     /// Only after `Attach` or as the one who started the container: leave, and let it run on.
     Detach,
@@ -71,6 +74,8 @@ pub enum Answer {
     Processes(Vec<ProcessInfo>),
     /// To [`Command::Watch`]: the exit code.
     Ended(u8),
+    /// What took how long, for who asked with the command; the answer itself follows.
+    Timing(Marks),
 }
 
 /// What a microVM costs, seen from outside.

@@ -20,7 +20,8 @@ use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use crate::plan::life::Restart;
-use crate::timing::Timing;
+use crate::state::BegunFrom;
+use crate::timing::{Phase, Timing};
 use hullbox_protocol::{ExitStatus, Frame, Request, Started};
 use hullbox_session::connection::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,6 +33,9 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take to dial in. Software emulation on a busy machine is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long a guest that need not boot may take to say its first word, where another can boot
+/// instead: many of them may begin at once.
+const RESUME_LIMIT: Duration = Duration::from_secs(60);
 /// How long a killed workload may take to say that it is dead.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
 /// How long after a broken connection the backend may take to say why.
@@ -59,8 +63,8 @@ enum Deadline {
 
 /// Who is told what happens to the container.
 pub(super) trait Observer {
-    /// The workload runs.
-    fn started(&mut self, started: &Started);
+    /// The workload runs, in a guest that began there, if it has one.
+    fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
     /// It was frozen, or goes on.
     fn paused(&mut self, paused: bool);
     /// A health check ended.
@@ -79,10 +83,13 @@ pub(super) struct Hub<'a> {
     next_client: u64,
     control: Option<BorrowedFd<'a>>,
     signals: BorrowedFd<'a>,
-    timing: Timing,
+    timing: &'a Timing,
     debug: bool,
     /// To be said to the workload's side, once it is there.
     outgoing: Vec<Frame>,
+    /// What was said to a guest that has said nothing yet, for another that may have to take its
+    /// place.
+    said: Option<Vec<Frame>>,
     work: Workload,
     execs: Vec<Exec>,
     pending: Vec<Pending>,
@@ -116,7 +123,7 @@ pub(super) struct Parts<'a> {
     /// Readable when this process is told to end.
     pub signals: BorrowedFd<'a>,
     pub opening: Vec<Frame>,
-    pub timing: Timing,
+    pub timing: &'a Timing,
     /// Show the agent's diagnostics.
     pub debug: bool,
     pub log: Option<Log>,
@@ -149,6 +156,7 @@ impl<'a> Hub<'a> {
             timing: parts.timing,
             debug: parts.debug,
             outgoing: parts.opening,
+            said: parts.backend.can_begin_anew().then(Vec::new),
             work: Workload::default(),
             execs: Vec::new(),
             pending: Vec::new(),
@@ -173,15 +181,28 @@ impl<'a> Hub<'a> {
         {
             hub.work.input.claim(first.id);
         }
-        match hub.backend.link()? {
+        let link = hub.backend.link()?;
+        hub.await_guest(link)?;
+        Ok(hub)
+    }
+
+    fn await_guest(&mut self, link: Link) -> io::Result<()> {
+        match link {
             Link::Awaited(listener) => {
                 listener.set_nonblocking(true)?;
-                hub.guest = Guest::Awaited(listener);
-                hub.deadline = Some((Instant::now() + BOOT_LIMIT, Deadline::Boot));
+                self.guest = Guest::Awaited(listener);
+                self.deadline = Some((Instant::now() + self.boot_limit(), Deadline::Boot));
             }
-            Link::Connected(fd) => hub.connect(fd)?,
+            Link::Connected(fd) => self.connect(fd)?,
         }
-        Ok(hub)
+        Ok(())
+    }
+
+    const fn boot_limit(&self) -> Duration {
+        match self.said {
+            Some(_) => RESUME_LIMIT,
+            None => BOOT_LIMIT,
+        }
     }
 
     /// Runs until the workload's side has nothing more to say.
@@ -191,7 +212,9 @@ impl<'a> Hub<'a> {
                 Ok(ready) => ready,
                 Err(error) => break Ending::Died(Some(format!("poll failed: {error}"))),
             };
-            if let Some(ending) = self.step(&ready) {
+            if let Some(ending) = self.step(&ready)
+                && let Err(ending) = self.begin_anew(ending)
+            {
                 break ending;
             }
         };
@@ -213,10 +236,46 @@ impl<'a> Hub<'a> {
 
     fn connect(&mut self, fd: OwnedFd) -> io::Result<()> {
         self.guest = Guest::Connected(Connection::new(fd).map_err(io::Error::other)?);
+        self.drain();
+        Ok(())
+    }
+
+    /// The guest has said something: it is the one to go on with.
+    fn heard_guest(&mut self) {
+        self.said = None;
         if matches!(self.deadline, Some((_, Deadline::Boot))) {
             self.deadline = None;
         }
-        self.drain();
+    }
+
+    /// Has another guest take the place of one that ended before it said anything, if that can be.
+    fn begin_anew(&mut self, ending: Ending) -> Result<(), Ending> {
+        let Ending::Died(why) = &ending else {
+            return Err(ending);
+        };
+        let wanted = self.interrupted.is_none() && !self.stopping;
+        let Some(mut said) = self.said.take().filter(|_| wanted) else {
+            return Err(ending);
+        };
+        said.append(&mut self.outgoing);
+        let setup = said.iter_mut().find_map(|frame| match frame {
+            Frame::Setup(setup) => Some(setup),
+            _ => None,
+        });
+        let Some(begun) = setup.and_then(|setup| self.backend.begin_anew(setup, why.as_deref()))
+        else {
+            return Err(ending);
+        };
+        let link = begun.map_err(Ending::Failed)?;
+        self.timing.mark(Phase::Fallback);
+        (self.over, self.outgoing) = (false, said);
+        self.await_guest(link)
+            .map_err(|error| Ending::Died(Some(error.to_string())))?;
+        if let Some(warning) = self.backend.warning() {
+            for client in &mut self.clients {
+                client.warn(&warning);
+            }
+        }
         Ok(())
     }
 
@@ -231,10 +290,15 @@ impl<'a> Hub<'a> {
             Guest::Connected(guest) => {
                 for frame in self.outgoing.drain(..) {
                     let _ = guest.send(&frame);
+                    if let Some(said) = &mut self.said {
+                        said.push(frame);
+                    }
                 }
                 let _ = guest.flush();
             }
             Guest::Awaited(_) => {}
+            // Kept for another guest, if there may be one.
+            Guest::Gone if self.said.is_some() => {}
             Guest::Gone => self.outgoing.clear(),
         }
     }
@@ -354,7 +418,7 @@ impl<'a> Hub<'a> {
         match what {
             Deadline::Boot => Some(Ending::Died(Some(format!(
                 "the guest did not come up within {} s",
-                BOOT_LIMIT.as_secs()
+                self.boot_limit().as_secs()
             )))),
             Deadline::Cause => Some(Ending::Died(None)),
             Deadline::Kill => {

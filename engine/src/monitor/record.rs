@@ -6,7 +6,7 @@ use super::hub::Observer;
 use crate::events;
 use crate::paths::Roots;
 use crate::plan::life::Restart;
-use crate::state::{End, State};
+use crate::state::{Beginning, BegunFrom, End, State};
 use hullbox_protocol::Started;
 use std::cell::Cell;
 
@@ -45,8 +45,13 @@ impl Recorder<'_> {
 }
 
 impl Observer for Recorder<'_> {
-    fn started(&mut self, _: &Started) {
-        let _ = self.state.set_running(&self.config.bundle.id);
+    fn started(&mut self, started: &Started, begun: Option<BegunFrom>) {
+        let beginning = begun.map(|from| Beginning {
+            from,
+            hygiene: started.hygiene,
+        });
+        let id = &self.config.bundle.id;
+        let _ = self.state.set_running(id, beginning.as_ref());
         self.emit("start", &[]);
     }
 
@@ -81,7 +86,7 @@ impl Observer for Recorder<'_> {
 pub(super) struct Nothing;
 
 impl Observer for Nothing {
-    fn started(&mut self, _: &Started) {}
+    fn started(&mut self, _: &Started, _: Option<BegunFrom>) {}
     fn paused(&mut self, _: bool) {}
     fn health(&mut self, _: &HealthReport) {}
     fn restart(&mut self, _: Restart) {}

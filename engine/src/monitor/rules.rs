@@ -1,6 +1,6 @@
 //! Who may say what when, and what it means for the container.
 
-use crate::timing::Timing;
+use crate::timing::{Phase, Timing};
 use hullbox_protocol::{
     ExitStatus, Failure, FailureKind, Frame, PROTOCOL_VERSION, Started, Stream,
 };
@@ -109,11 +109,9 @@ fn out_of_turn(frame: &Frame) -> GuestError {
 }
 
 /// What is for us alone.
-pub(super) fn note(frame: &Frame, timing: Timing, debug: bool) {
+pub(super) fn note(frame: &Frame, timing: &Timing, debug: bool) {
     match frame {
-        Frame::Hello(hello) => {
-            timing.mark(&format!("hello, guest uptime {} us", hello.uptime_us));
-        }
+        Frame::Hello(_) => timing.mark(Phase::AgentContact),
         Frame::Log(text) if debug => {
             let line = format!("hullbox: guest: {}\n", one_line(text));
             // A debugging aid that nobody reads is no failure.

@@ -17,6 +17,7 @@ use crate::plan::GuestSize;
 use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
 use crate::templates::{self, Policy};
+use crate::timing::{Phase, Timing};
 use crate::vm::{self, Ahead};
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +31,9 @@ use std::time::{Duration, Instant};
 
 /// How long clients may take to read the last of the output and the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// The client who started the container.
+const STARTER: u64 = 0;
 
 /// Runs a monitor to its end. Everything that can be said of failures is said to the client or in
 /// the record; what is returned here is for a debugging eye.
@@ -46,40 +50,43 @@ pub fn main() -> io::Result<()> {
     let Some(prospect) = receive::<Prospect>(&orders)? else {
         return Ok(());
     };
+    let timing = prospect.timing;
+    timing.mark(Phase::Monitor);
     // While a container runs here, no helper machine takes the data directory.
     let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
     let (size, templates) = (prospect.guest, prospect.templates);
     let snapshot = prospect.snapshot.as_deref();
     let ahead = match (snapshot, size) {
-        (Some(dir), _) => vm::revive(dir, &prospect.data),
-        (None, Some(size)) => vm::prepare(size, &prospect.data, templates),
+        (Some(dir), _) => vm::revive(dir, &prospect.data, &timing),
+        (None, Some(size)) => vm::prepare(size, &prospect.data, templates, &timing),
         (None, None) => Ahead::default(),
     };
     let wants_template = snapshot.is_none() && templates == Policy::Auto;
-    let missed = size.filter(|_| wants_template && ahead.found_no_template());
-    let useless = ahead.found_useless_template();
-    prospect.timing.mark("monitor has prepared");
+    let missed = wants_template && ahead.found_no_template();
+    let useless = Cell::new(ahead.found_useless_template());
     let Some(config) = receive::<Config>(&orders)? else {
         return Ok(());
     };
     // Whoever waits for the connection's end must not wait for this process's.
     drop(orders);
-    config.timing.mark("monitor has its orders");
-    let client = Client::new(0, client, first_role(config.mode))?;
+    timing.mark(Phase::Orders);
+    let client = Client::new(STARTER, client, first_role(config.mode))?;
     let life = Life {
         control: listen(&config)?,
         config,
         signals,
         lock,
         templates,
+        timing,
+        useless: &useless,
     };
     let recorded = match life.config.mode {
         Mode::Errand => life.errand(vec![client], ahead),
         _ => life.live(vec![client], ahead),
     };
-    if let Some(size) = missed {
+    if let Some(size) = size.filter(|_| missed || useless.get()) {
         // For the next one. If it cannot be, that one boots, too.
-        let _ = templates::build_in_background(size, &prospect.data, useless);
+        let _ = templates::build_in_background(size, &prospect.data, useless.get());
     }
     drop(direct);
     recorded
@@ -109,12 +116,15 @@ fn listen(config: &Config) -> io::Result<Option<UnixListener>> {
     Ok(Some(listener))
 }
 
-struct Life {
+struct Life<'a> {
     config: Config,
     control: Option<UnixListener>,
     signals: OwnedFd,
     lock: OwnedFd,
     templates: Policy,
+    timing: Timing,
+    /// A template was found, and was of no use.
+    useless: &'a Cell<bool>,
 }
 
 /// One run of the workload, and what it left.
@@ -125,12 +135,12 @@ struct Ran {
     manual: bool,
 }
 
-impl Life {
+impl Life<'_> {
     /// Runs the workload, and again where the restart policy says so, and records how it ended.
     fn live(self, mut clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
         let mut ahead = Some(ahead);
         let config = &self.config;
-        let timing = config.timing;
+        let timing = &self.timing;
         let id = config.bundle.id.as_str();
         let restart = Cell::new(config.life.restart);
         let (mut restarts, mut short_runs) = (0u32, 0u32);
@@ -152,7 +162,6 @@ impl Life {
             let ran = self.run(started, clients, &mut recorder, &restart)?;
             let mut end = end_of(&ran.ending, &ran.cause);
             end.stopped = ran.manual;
-            timing.mark("backend is down");
             recorder.died(&end);
             clients = ran.clients;
             let again = !ran.manual
@@ -174,7 +183,7 @@ impl Life {
                     .into_iter()
                     .partition(|client| matches!(client.role, Role::Watcher));
                 clients = waiting;
-                tell(told, &frame, end.exit_code);
+                tell(told, &frame, end.exit_code, timing);
                 if self.pause(waiting::pause(short_runs), &mut clients) {
                     continue;
                 }
@@ -185,12 +194,17 @@ impl Life {
             if config.auto_remove {
                 recorder.destroyed();
             }
-            timing.mark("recorded");
+            timing.mark(Phase::Record);
             // From here on the container may be removed or started again; what is left to do,
             // tearing down a microVM's memory for one, is the kernel's work on this process.
             drop(self.lock);
             drop(self.control);
-            tell(clients, &ran.ending.frame(&ran.cause), end.exit_code);
+            tell(
+                clients,
+                &ran.ending.frame(&ran.cause),
+                end.exit_code,
+                timing,
+            );
             state.settle();
             return recorded.map_err(io::Error::other);
         }
@@ -205,7 +219,12 @@ impl Life {
         let recorded = state.end_errand(&self.config.bundle.id);
         drop(self.lock);
         let code = end_of(&ran.ending, &ran.cause).exit_code;
-        tell(ran.clients, &ran.ending.frame(&ran.cause), code);
+        tell(
+            ran.clients,
+            &ran.ending.frame(&ran.cause),
+            code,
+            &self.timing,
+        );
         recorded.map_err(io::Error::other)
     }
 
@@ -227,16 +246,18 @@ impl Life {
         };
         let mut bundle = bundle.clone();
         bundle.setup.wall_clock_ns = vm::wall_clock_ns();
+        bundle.setup.timed = self.timing.is_on();
         let backend: Box<dyn Backend> = match bundle.isolation {
             Isolation::Vm => {
-                let (debug, timing) = (self.config.debug, self.config.timing);
+                let (debug, timing) = (self.config.debug, &self.timing);
                 let data = &self.config.data;
                 let size = GuestSize {
                     vcpus: bundle.vcpus,
                     memory_mib: bundle.memory_mib,
                 };
                 // A second run begins like the first.
-                let ahead = ahead.unwrap_or_else(|| vm::prepare(size, data, self.templates));
+                let ahead =
+                    ahead.unwrap_or_else(|| vm::prepare(size, data, self.templates, timing));
                 let guest = vm::Guest::start(&mut bundle, data, ahead, debug, timing);
                 Box::new(guest.map_err(|error| failure(&error))?)
             }
@@ -268,8 +289,7 @@ impl Life {
         };
         if let Some(warning) = backend.warning() {
             for client in &mut clients {
-                // One that cannot be told sees its connection end.
-                let _ = client.connection.send(&Frame::Log(warning.clone()));
+                client.warn(&warning);
             }
         }
         let config = &self.config;
@@ -285,7 +305,7 @@ impl Life {
             control: self.control.as_ref().map(AsFd::as_fd),
             signals: self.signals.as_fd(),
             opening: opening(&bundle),
-            timing: config.timing,
+            timing: &self.timing,
             debug: config.debug,
             log: keeps.then(|| Log::new(&bundle.dir, life.log)),
             health: health.map(|health| Checker::new(health, &bundle.process)),
@@ -299,11 +319,15 @@ impl Life {
             clients,
             manual,
         } = hub.run();
-        config.timing.mark("workload ended");
+        self.timing.mark(Phase::Exit);
+        if backend.found_useless_template() {
+            self.useless.set(true);
+        }
         let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
         // What may be started again must be down first.
         let last = manual || config.auto_remove || restart.get() == Default::default();
         let cause = backend.release(orderly && last);
+        self.timing.mark(Phase::Cleanup);
         Ok(Ran {
             ending,
             cause,
@@ -350,8 +374,11 @@ fn end_of(ending: &Ending, cause: &str) -> End {
 }
 
 /// Tells each client how it ended, behind all output that still waits, as fast as they read.
-fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8) {
+fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8, timing: &Timing) {
     for client in &mut clients {
+        if client.id == STARTER {
+            client.account(timing);
+        }
         let sent = match client.role {
             Role::Attached { .. } | Role::Starter => client.connection.send(frame),
             Role::Stopper => {

@@ -1,10 +1,12 @@
+mod anew;
+
 use super::backend::{Backend, Link};
 use super::client::{Client, Role};
 use super::control::{self, Answer, Command};
 use super::hub::{Hub, Outcome, Parts};
 use super::record::Nothing;
 use super::rules::Ending;
-use crate::timing::Timing;
+use crate::timing::{Phase, Timing, Zero};
 use hullbox_protocol::{
     Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, INITIAL_CREDIT, MAX_DATA,
     PROTOCOL_VERSION, Started, Stream, encode_into,
@@ -114,7 +116,7 @@ fn run(
         control: control.map(AsFd::as_fd),
         signals: signals.as_fd(),
         opening,
-        timing: Timing::default(),
+        timing: &Timing::default(),
         debug: false,
         log: None,
         health: None,
@@ -140,6 +142,7 @@ fn started() -> Frame {
     let started = Started {
         pid: 1,
         uptime_us: 2,
+        ..Started::default()
     };
     Frame::Started {
         session: 0,
@@ -433,6 +436,7 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
             let exec = Command::Exec {
                 spec: Box::new(spec.clone()),
                 detach: false,
+                timing: Timing::since(Zero::now()),
             };
             let mut third = Door::say(&path, &exec);
             let Some(Frame::Exec { session, .. }) = guest.hear() else {
@@ -442,6 +446,7 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
             let who = Started {
                 pid: 7,
                 uptime_us: 1,
+                ..Started::default()
             };
             guest.say(&Frame::Started {
                 session,
@@ -456,6 +461,12 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
                 session,
                 status: ExitStatus::Code(4),
             });
+            // It wanted to know.
+            let Answer::Timing(marks) = answer(&mut third) else {
+                panic!("no account");
+            };
+            let phases: Vec<_> = marks.marks.iter().map(|mark| mark.phase).collect();
+            assert_eq!(phases, [Phase::Monitor, Phase::Exec, Phase::Exit]);
             assert_eq!(third.hear(), Some(exited(4)));
             assert_eq!(third.hear(), None);
 
@@ -570,6 +581,7 @@ fn late_words_of_a_client_cost_it_nothing() {
             let exec = Command::Exec {
                 spec: Box::default(),
                 detach: false,
+                timing: Timing::default(),
             };
             let mut client = Door::say(path, &exec);
             let Some(Frame::Exec { session, .. }) = guest.hear() else {
@@ -583,6 +595,7 @@ fn late_words_of_a_client_cost_it_nothing() {
             let who = Started {
                 pid: 7,
                 uptime_us: 1,
+                ..Started::default()
             };
             guest.say(&Frame::Started {
                 session,
@@ -747,6 +760,7 @@ fn a_second_writer_is_told_what_the_first_one_left() {
         let exec = Command::Exec {
             spec: Box::default(),
             detach: true,
+            timing: Timing::default(),
         };
         let mut other = Door::say(path, &exec);
         let Some(Frame::Exec { session, .. }) = guest.hear() else {
@@ -755,6 +769,7 @@ fn a_second_writer_is_told_what_the_first_one_left() {
         let who = Started {
             pid: 7,
             uptime_us: 1,
+            ..Started::default()
         };
         guest.say(&Frame::Started {
             session,

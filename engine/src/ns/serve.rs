@@ -39,8 +39,11 @@ pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsErr
         Ok(surroundings) => surroundings,
         Err(e) => return tell_failure(&mut pump, e.failure()),
     };
+    let rooted_us = uptime_us();
     let told = match surroundings.start(bundle) {
-        Ok(running) => Conversation::new(running, bundle).hold(&mut pump, &mut surroundings),
+        Ok(running) => {
+            Conversation::new(running, bundle, rooted_us).hold(&mut pump, &mut surroundings)
+        }
         Err(e) => Ok(Ending::Failed(e.failure())),
     };
     let removed = surroundings.remove(bundle);
@@ -89,13 +92,15 @@ struct Conversation<'a> {
     /// The workload's `execve` has succeeded.
     executed: bool,
     failure_text: Vec<u8>,
+    /// When the root was arranged.
+    rooted_us: u64,
     over: bool,
     /// The end of the workload, to be told once all others' ends are.
     ending: Option<ExitStatus>,
 }
 
 impl<'a> Conversation<'a> {
-    fn new(mut running: Running, bundle: &'a Bundle) -> Self {
+    fn new(mut running: Running, bundle: &'a Bundle, rooted_us: u64) -> Self {
         let nothing = Stdio::Pipes {
             stdin: None,
             stdout: None,
@@ -110,6 +115,7 @@ impl<'a> Conversation<'a> {
             asked: false,
             executed: false,
             failure_text: Vec::new(),
+            rooted_us,
             over: false,
             ending: None,
         }
@@ -271,6 +277,8 @@ impl<'a> Conversation<'a> {
                 Started {
                     pid,
                     uptime_us: uptime_us(),
+                    rooted_us: self.rooted_us,
+                    ..Started::default()
                 },
             )?;
             pump.open(WORKLOAD, stdio)?;

@@ -192,6 +192,7 @@ pub fn plan(
         entropy: Vec::new(),
         resumed: false,
         boot_id: String::new(),
+        timed: false,
     };
     let process = ProcessSpec {
         argv,

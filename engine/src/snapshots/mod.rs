@@ -16,6 +16,7 @@ pub(crate) use save::Work;
 use crate::paths::{DISK_FILE, ensure_private_dir};
 use crate::plan::{ContainerSpec, GuestSize, names, units::ValueError};
 use crate::templates::{self, TemplateError};
+use crate::timing::{Phase, Timing};
 use crate::vm::{self, GuestError};
 use hullbox_vmm::{Foundation, Origin, Snapshot, SnapshotError, VmError};
 use rustix::fs::{FlockOperation, flock};
@@ -300,7 +301,11 @@ pub(crate) fn of_image(image_id: &str, data: &Path) -> Vec<String> {
 }
 
 /// A guest that goes on where it was saved, and what of.
-pub(crate) fn restore(dir: &Path, data: &Path) -> Result<(About, Foundation), SnapshotsError> {
+pub(crate) fn restore(
+    dir: &Path,
+    data: &Path,
+    timing: &Timing,
+) -> Result<(About, Foundation), SnapshotsError> {
     let path = dir.join(ABOUT);
     let text = fs::read(&path).map_err(file_error(&path))?;
     let about: About = serde_json::from_slice(&text).map_err(SnapshotsError::About)?;
@@ -312,6 +317,7 @@ pub(crate) fn restore(dir: &Path, data: &Path) -> Result<(About, Foundation), Sn
     let key = templates::secret(data)?;
     let origin = origin(dir, &text)?;
     let snapshot = Snapshot::open(dir, &key, &origin).map_err(SnapshotsError::Refused)?;
+    timing.mark(Phase::Template);
     let foundation = Foundation::restore(shape, snapshot).map_err(SnapshotsError::Restore)?;
     Ok((about, foundation))
 }

@@ -1,6 +1,6 @@
 //! What happens to a container between its making and its end.
 
-use super::{End, LifeLock, Phase, Record, Starter, State, StateError, now_ns, schema};
+use super::{Beginning, End, LifeLock, Phase, Record, Starter, State, StateError, now_ns, schema};
 use crate::monitor::health::HealthReport;
 use crate::plan::ContainerSpec;
 use rusqlite::{TransactionBehavior, params};
@@ -17,7 +17,7 @@ impl State {
         super::make_dir(&self.roots.container_runtime_dir(id))?;
         self.database.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0, health = NULL,
-             error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
+             beginning = NULL, error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
             params![id, Phase::Starting.as_str(), starter.monitor_pid],
         )?;
         self.get(id)
@@ -43,14 +43,15 @@ impl State {
         super::remove_dir(&self.roots.container_runtime_dir(id))
     }
 
-    /// Notes that the workload runs.
+    /// Notes that the workload runs, and how its guest began, if it has one.
     ///
     /// # Errors
     /// The database fails.
-    pub fn set_running(&self, id: &str) -> Result<(), StateError> {
+    pub fn set_running(&self, id: &str, beginning: Option<&Beginning>) -> Result<(), StateError> {
+        let beginning = beginning.and_then(|beginning| serde_json::to_string(beginning).ok());
         self.database.execute(
-            "UPDATE containers SET phase = ?2, started_ns = ?3 WHERE id = ?1",
-            params![id, Phase::Running.as_str(), now_ns()],
+            "UPDATE containers SET phase = ?2, started_ns = ?3, beginning = ?4 WHERE id = ?1",
+            params![id, Phase::Running.as_str(), now_ns(), beginning],
         )?;
         Ok(())
     }

@@ -13,7 +13,7 @@ mod record;
 mod recover;
 mod schema;
 
-pub use record::{Filter, NewContainer, Phase, Record, Resolved};
+pub use record::{Beginning, BegunFrom, Filter, NewContainer, Phase, Record, Resolved};
 
 use crate::paths::{DISK_FILE, Roots, short_id};
 use crate::plan::names;

@@ -3,7 +3,9 @@
 use super::StateError;
 use crate::monitor::health::HealthReport;
 use crate::plan::ContainerSpec;
+use hullbox_protocol::Hygiene;
 use rusqlite::Row;
+use serde::{Deserialize, Serialize};
 
 /// Where in its life a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,27 @@ impl Phase {
             _ => Self::Exited,
         }
     }
+}
+
+/// How a microVM's guest began, and what it did to be like no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Where.
+    pub from: BegunFrom,
+    /// As its agent told.
+    pub hygiene: Hygiene,
+}
+
+/// Where a guest began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BegunFrom {
+    /// At the kernel's entry.
+    Boot,
+    /// Where the guest of the template with this id was saved.
+    Template(String),
+    /// Where the container was saved in the snapshot of this name.
+    Snapshot(String),
 }
 
 /// What [`super::State::create`] needs.
@@ -100,6 +123,8 @@ pub struct Record {
     pub stopped: bool,
     /// What the last health check found.
     pub health: Option<HealthReport>,
+    /// Of a microVM that came as far as its workload: how its last run began.
+    pub beginning: Option<Beginning>,
     /// Everything else.
     pub spec: ContainerSpec,
 }
@@ -128,7 +153,7 @@ pub struct Resolved {
 
 pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
      finished_ns, monitor_pid, exit_code, signal, oom, error, restarts, stopped, \
-     health, spec";
+     health, spec, beginning";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
     let id: String = row.get(1)?;
@@ -139,6 +164,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
     };
     let phase: String = row.get(5)?;
     let health: Option<String> = row.get(16)?;
+    let beginning: Option<String> = row.get(18)?;
     Ok(Ok(Record {
         row: row.get(0)?,
         id,
@@ -158,6 +184,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
         stopped: row.get(15)?,
         // An old program's report that this one does not know is none.
         health: health.and_then(|text| serde_json::from_str(&text).ok()),
+        beginning: beginning.and_then(|text| serde_json::from_str(&text).ok()),
         spec,
     }))
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables that this program writes, in `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Numbers of rows are never used twice, because the locks' offsets must not be.
 const TABLES: &str = "
@@ -34,14 +34,17 @@ const TABLES: &str = "
 ";
 
 /// From one version to the next, beginning with the first.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN health TEXT;
     DROP INDEX IF EXISTS containers_alive;
     CREATE INDEX containers_active ON containers (phase)
         WHERE phase IN ('starting', 'running', 'paused', 'restarting');
-"];
+",
+    "ALTER TABLE containers ADD COLUMN beginning TEXT;",
+];
 
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError> {
     let database = Connection::open_with_flags(

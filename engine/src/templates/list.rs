@@ -151,6 +151,18 @@ pub fn prune(all: bool, data: &Path) -> Result<Vec<Listed>, ListError> {
     Ok(stale)
 }
 
+/// Removes the template with this id, whose guest was of no use, unless somebody is at work on
+/// templates just now.
+///
+/// # Errors
+/// [`ListError`].
+pub(crate) fn discard(id: &str, data: &Path) -> Result<(), ListError> {
+    match lock(data, false).map_err(ListError::Lock)? {
+        Some(_lock) => delete(&directory(data).join(id)),
+        None => Ok(()),
+    }
+}
+
 /// Out of sight at once, then away: nobody meets half a template.
 fn delete(dir: &Path) -> Result<(), ListError> {
     let doomed = dir.with_extension("staging");

@@ -22,9 +22,12 @@ mod key;
 mod list;
 
 pub use build::{BuildError, Built, build, build_in_background, main};
+pub(crate) use list::discard;
 pub use list::{ListError, Listed, list, prune, remove};
 
+use crate::config::{self, File, FileError};
 use crate::plan::GuestSize;
+use crate::timing::{Phase, Timing};
 use crate::vm::{self, GuestError};
 use hullbox_vmm::{
     Foundation, Origin, Snapshot, SnapshotError, SnapshotKey, VmError, VmShape, host_identity,
@@ -43,6 +46,7 @@ pub const POLICY_VARIABLE: &str = "HULLBOX_TEMPLATES";
 
 /// Whether guests may begin at a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// If there is one; and one is made after a run that found none.
     #[default]
@@ -51,31 +55,52 @@ pub enum Policy {
     Never,
 }
 
-/// The environment says something unknown.
+/// Why the policy cannot be told.
 #[derive(Debug, thiserror::Error)]
-#[error("{POLICY_VARIABLE} is `{0}`; it can be never or auto")]
-pub struct PolicyError(String);
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The environment says something unknown.
+    #[error("{POLICY_VARIABLE} is `{0}`; it can be never or auto")]
+    Unknown(String),
+    /// The configuration file.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What the configuration file says about templates.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Section {
+    policy: Option<Policy>,
+}
 
 impl Policy {
     /// Of one container, for which the user may want it cold.
     pub(crate) fn of(cold: bool) -> Result<Self, PolicyError> {
-        let policy = Self::from_env()?;
+        let policy = Self::configured()?;
         Ok(if cold { Self::Never } else { policy })
     }
 
-    /// From the environment.
+    /// As the environment says, else the configuration file.
     ///
     /// # Errors
     /// [`PolicyError`].
-    pub fn from_env() -> Result<Self, PolicyError> {
-        Self::parse(&std::env::var_os(POLICY_VARIABLE).unwrap_or_default())
+    pub fn configured() -> Result<Self, PolicyError> {
+        Self::of_settings(config::variable(POLICY_VARIABLE).as_deref(), config::file)
     }
 
-    fn parse(value: &OsStr) -> Result<Self, PolicyError> {
-        match value.to_str() {
-            Some("" | "auto") => Ok(Self::Auto),
-            Some("never") => Ok(Self::Never),
-            _ => Err(PolicyError(value.to_string_lossy().into_owned())),
+    /// The file is only looked at if the environment leaves it open.
+    fn of_settings<'a>(
+        variable: Option<&OsStr>,
+        file: impl FnOnce() -> Result<&'a File, FileError>,
+    ) -> Result<Self, PolicyError> {
+        match variable {
+            None => Ok(file()?.templates.policy.unwrap_or_default()),
+            Some(value) => match value.to_str() {
+                Some("auto") => Ok(Self::Auto),
+                Some("never") => Ok(Self::Never),
+                _ => Err(PolicyError::Unknown(value.to_string_lossy().into_owned())),
+            },
         }
     }
 }
@@ -158,11 +183,15 @@ fn place(origin: &Origin, data: &Path) -> PathBuf {
     directory(data).join(name)
 }
 
-/// A guest of this size that begins at a template, if there is one.
+/// A guest of this size that begins at a template, if there is one, and that template's id.
 ///
 /// # Errors
 /// There is one, and it cannot be used.
-pub(crate) fn restore(size: GuestSize, data: &Path) -> Result<Option<Foundation>, TemplateError> {
+pub(crate) fn restore(
+    size: GuestSize,
+    data: &Path,
+    timing: &Timing,
+) -> Result<Option<(Foundation, String)>, TemplateError> {
     let shape = vm::shape(size, data).map_err(TemplateError::Guest)?;
     let origin = origin_of(size, &shape)?;
     let dir = place(&origin, data);
@@ -171,8 +200,10 @@ pub(crate) fn restore(size: GuestSize, data: &Path) -> Result<Option<Foundation>
     }
     let key = key::read(data)?;
     let snapshot = Snapshot::open(&dir, &key, &origin).map_err(TemplateError::Snapshot)?;
+    timing.mark(Phase::Template);
+    let id = dir.file_name().unwrap_or_default().to_string_lossy();
     Foundation::restore(shape, snapshot)
-        .map(Some)
+        .map(|foundation| Some((foundation, id.into_owned())))
         .map_err(TemplateError::Restore)
 }
 

@@ -2,16 +2,39 @@ use super::*;
 use std::fs;
 
 #[test]
-fn a_policy_is_one_of_two_words() {
-    let parse = |text: &str| Policy::parse(OsStr::new(text));
-    assert_eq!(parse("").unwrap(), Policy::Auto);
-    assert_eq!(parse("auto").unwrap(), Policy::Auto);
-    assert_eq!(parse("never").unwrap(), Policy::Never);
-    let error = parse("Always").unwrap_err().to_string();
+fn a_policy_is_one_of_two_words_and_the_environments_counts() {
+    let policy = |variable: Option<&str>, text: &str| {
+        let file = config::of_text(text);
+        Policy::of_settings(variable.map(OsStr::new), || match &file {
+            Ok(file) => Ok(file),
+            Err(_) => Err(config::of_text(text).unwrap_err()),
+        })
+    };
+    let never = "[templates]\npolicy = \"never\"\n[machine]\npolicy = \"auto\"\n";
+    let auto = "[templates]\npolicy = \"auto\"\n";
+    assert_eq!(policy(None, "").unwrap(), Policy::Auto);
+    assert_eq!(policy(None, auto).unwrap(), Policy::Auto);
+    assert_eq!(policy(None, never).unwrap(), Policy::Never);
+    assert_eq!(policy(Some("auto"), never).unwrap(), Policy::Auto);
+    assert_eq!(policy(Some("never"), auto).unwrap(), Policy::Never);
+    let error = policy(Some("Always"), never).unwrap_err().to_string();
     assert_eq!(
         error,
         "HULLBOX_TEMPLATES is `Always`; it can be never or auto"
     );
+    for odd in [
+        "[templates]\npolicy = \"perhaps\"\n",
+        "[templates]\nwhen = \"never\"\n",
+        "[templates",
+    ] {
+        let error = policy(None, odd).unwrap_err();
+        assert!(
+            matches!(error, PolicyError::File(FileError::Parse { .. })),
+            "{error}"
+        );
+        // Not asked, not read.
+        assert_eq!(policy(Some("never"), odd).unwrap(), Policy::Never);
+    }
 }
 
 #[test]

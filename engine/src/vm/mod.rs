@@ -2,9 +2,11 @@
 
 mod disk;
 pub(crate) mod ext4;
+mod launch;
 mod tasks;
 
 pub(crate) use disk::clone_sparse as copy_disk;
+pub(crate) use launch::{Ahead, prepare, revive, template_cmdline, template_config};
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
@@ -12,14 +14,18 @@ use crate::monitor::control::VmUsage;
 use crate::monitor::{Backend, Link};
 use crate::paths::DISK_FILE;
 use crate::plan::GuestSize;
-use crate::snapshots::{self, About, SnapshotsError, Work};
+use crate::snapshots::{About, SnapshotsError, Work};
+use crate::state::BegunFrom;
 use crate::templates;
-use crate::timing::Timing;
-use hullbox_protocol::{AgentEnv, CONTROL_PORT, ENTROPY_BYTES, LayerDisk, Setup, WritableLayer};
-use hullbox_vmm::{
-    ConfigError, DISK_FILE_ALIGN, DiskConfig, Foundation, MemorySize, Outcome, RunningVm,
-    SerialConfig, VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
+use crate::timing::{Phase, Timing};
+use hullbox_protocol::{
+    CONTROL_PORT, ENTROPY_BYTES, Failure, FailureKind, LayerDisk, Setup, WritableLayer,
 };
+use hullbox_vmm::{
+    ConfigError, DISK_FILE_ALIGN, DiskConfig, MemorySize, Outcome, RunningVm, SerialConfig,
+    VcpuCount, Vm, VmConfig, VmError, VmHandle, VmShape, VsockConfig,
+};
+use launch::{QUIET, Spare, launch};
 use rustix::event::{EventfdFlags, eventfd};
 use std::fs;
 use std::io;
@@ -89,13 +95,18 @@ pub enum GuestError {
 pub(crate) struct Guest {
     handle: VmHandle,
     /// Waits for the VM and then writes to `ended`; meanwhile does what it is told with the VM.
-    waiter: JoinHandle<Outcome>,
+    waiter: Option<JoinHandle<Outcome>>,
     tasks: Tasks,
     ended: OwnedFd,
     /// What a copy of it needs to know.
     saved: Saved,
     listener: Option<UnixListener>,
     warning: Option<String>,
+    begun: BegunFrom,
+    /// What another guest would need that boots in place of a template's.
+    spare: Option<Spare>,
+    /// The template was tried in vain.
+    useless: bool,
 }
 
 /// What is saved with a guest.
@@ -103,42 +114,10 @@ pub(crate) struct Guest {
 struct Saved {
     data: PathBuf,
     disk: Option<PathBuf>,
+    /// It has both disks, whether there is something behind them or not.
     both_disks: bool,
     /// Nobody reads its serial port.
     silent: bool,
-}
-
-/// What was prepared for a guest before it was known what runs in it.
-#[derive(Debug, Default)]
-pub(crate) struct Ahead {
-    foundation: Option<Foundation>,
-    /// It goes on from a snapshot, or from nowhere.
-    revived: Option<Result<Revived, SnapshotsError>>,
-    /// What the user should hear about it.
-    warning: Option<String>,
-}
-
-/// A guest that goes on from a snapshot.
-#[derive(Debug)]
-struct Revived {
-    dir: PathBuf,
-    both_disks: bool,
-    foundation: Foundation,
-}
-
-impl Ahead {
-    /// There was a template, and it could not be used.
-    pub(crate) const fn found_useless_template(&self) -> bool {
-        self.warning.is_some()
-    }
-
-    /// There was no template, or none that can be used.
-    pub(crate) fn found_no_template(&self) -> bool {
-        !self
-            .foundation
-            .as_ref()
-            .is_some_and(Foundation::is_restored)
-    }
 }
 
 impl Guest {
@@ -147,30 +126,15 @@ impl Guest {
     pub(crate) fn start(
         bundle: &mut Bundle,
         data: &Path,
-        ahead: Ahead,
+        mut ahead: Ahead,
         debug: bool,
-        timing: Timing,
+        timing: &Timing,
     ) -> Result<Self, GuestError> {
         let (layers, ranges) = layer_disk(&bundle.layers)?;
         bundle.setup.rootfs.layers = ranges;
-        let Ahead {
-            foundation,
-            revived,
-            warning,
-        } = ahead;
-        let revived = revived
-            .transpose()
-            .map_err(|error| GuestError::Snapshot(Box::new(error)))?;
-        let origin = revived.as_ref().map(|revived| revived.dir.as_path());
-        let writable = match bundle.setup.rootfs.writable {
-            WritableLayer::Disk => Some(writable_disk(bundle, data, origin)?),
+        let own_disk = match bundle.setup.rootfs.writable {
+            WritableLayer::Disk => Some(OwnDisk::of(bundle, data, ahead.snapshot()?)?),
             WritableLayer::Memory => None,
-        };
-        let mut saved = Saved {
-            data: data.to_owned(),
-            disk: writable.as_ref().map(|_| bundle.dir.join(DISK_FILE)),
-            both_disks: false,
-            silent: bundle.serial_log.is_none() && !debug,
         };
         bundle.setup.entropy = random::<ENTROPY_BYTES>()?.to_vec();
         let uds_path = bundle.runtime_dir.join("vsock");
@@ -192,115 +156,111 @@ impl Guest {
         if config.serial == SerialConfig::Off {
             QUIET.clone_into(&mut config.cmdline);
         }
-        timing.mark("vm files ready");
-        let disks = (layers, writable);
-        let (running, warning) = match revived {
-            Some(revived) => {
-                saved.both_disks = revived.both_disks;
-                config.disks = arranged(disks, revived.both_disks);
-                let running = resume(&mut bundle.setup, revived.foundation, config, timing)?;
-                (running, warning)
-            }
-            None => {
-                let ahead = (foundation, warning);
-                let launched = launch(&mut bundle.setup, config, disks, ahead, timing)?;
-                saved.both_disks = launched.both_disks;
-                (launched.running, launched.warning)
-            }
+        let mut saved = Saved {
+            data: data.to_owned(),
+            disk: own_disk.as_ref().map(|disk| disk.path.clone()),
+            both_disks: false,
+            silent: config.serial == SerialConfig::Off,
         };
-        timing.mark("vm started");
-        let ended =
-            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| GuestError::Watch(error.into()))?;
-        let signal = ended.try_clone().map_err(GuestError::Watch)?;
-        let handle = running.handle();
-        let (tasks, inbox) = Tasks::new().map_err(GuestError::Watch)?;
-        let waiter = std::thread::Builder::new()
-            .name("vm-wait".into())
-            .spawn(move || {
-                let outcome = inbox.wait(running);
-                // An eventfd takes a first 1 without fail.
-                let _ = rustix::io::write(&signal, &1u64.to_ne_bytes());
-                outcome
-            })
-            .map_err(GuestError::Watch)?;
+        timing.mark(Phase::Disks);
+        let spare = Spare {
+            config,
+            layers,
+            own_disk,
+            data: data.to_owned(),
+        };
+        let launched = launch(&mut bundle.setup, spare, ahead, timing)?;
+        saved.both_disks = launched.both_disks;
+        let watched = watch(launched.running)?;
         Ok(Self {
-            handle,
-            waiter,
-            tasks,
-            ended,
+            handle: watched.handle,
+            waiter: Some(watched.waiter),
+            tasks: watched.tasks,
+            ended: watched.ended,
             saved,
             listener: Some(listener),
-            warning,
+            warning: launched.warning,
+            begun: launched.begun,
+            spare: launched.spare,
+            useless: launched.useless,
         })
     }
-}
 
-/// The layers' disk and the writable one.
-type Disks = (Option<DiskConfig>, Option<DiskConfig>);
-
-/// A guest that was started.
-struct Launched {
-    running: RunningVm,
-    /// What the user should hear.
-    warning: Option<String>,
-    /// It has both disks, whether there is something behind them or not.
-    both_disks: bool,
-}
-
-/// Has the guest go on where its template was saved, or boots it; and what the user should hear.
-fn launch(
-    setup: &mut Setup,
-    mut config: VmConfig,
-    disks: Disks,
-    (mut foundation, mut warning): (Option<Foundation>, Option<String>),
-    timing: Timing,
-) -> Result<Launched, GuestError> {
-    // A template's guest says nothing on a serial port.
-    let silent = config.serial == SerialConfig::Off;
-    let restored = foundation.take_if(|foundation| foundation.is_restored());
-    if let Some(foundation) = restored.filter(|_| silent) {
-        let mut config = config.clone();
-        config.disks = arranged(disks.clone(), true);
-        match resume(setup, foundation, config, timing) {
-            Ok(running) => {
-                return Ok(Launched {
-                    running,
-                    warning,
-                    both_disks: true,
-                });
-            }
-            Err(error) => warning = Some(cold_because(&error)),
+    /// How the VM ended, in words, once it has.
+    fn join(&mut self) -> String {
+        match self.waiter.take().map(JoinHandle::join) {
+            // Asked to stop while it ran: then its agent had gone silent.
+            Some(Ok(Outcome::Stopped)) => "the guest's agent broke off".to_owned(),
+            Some(Ok(outcome)) => format!("the virtual machine {outcome}"),
+            Some(Err(_)) => "the virtual machine's thread panicked".to_owned(),
+            None => "the virtual machine has ended".to_owned(),
         }
     }
-    config.disks = arranged(disks, false);
-    let vm = match foundation {
-        Some(foundation) => Vm::on(foundation, config)?,
-        None => Vm::new(config)?,
-    };
-    timing.mark("vm built");
-    Ok(Launched {
-        running: vm.start()?,
-        warning,
-        both_disks: false,
-    })
+
+    /// Boots a guest in place of a template's that was of no use.
+    fn boot_instead(
+        &mut self,
+        spare: Spare,
+        setup: &mut Setup,
+        why: Option<&str>,
+    ) -> Result<Link, GuestError> {
+        self.handle.stop();
+        let words = self.join();
+        self.warning = Some(launch::cold_because(why.unwrap_or(&words)));
+        self.useless = true;
+        if let BegunFrom::Template(id) = std::mem::replace(&mut self.begun, BegunFrom::Boot) {
+            // One that stays is replaced by the next that is made.
+            let _ = templates::discard(&id, &spare.data);
+        }
+        if let Some(disk) = &spare.own_disk {
+            // Whatever went on in there has not touched what the container finds.
+            disk.renew(&spare.data)?;
+        }
+        setup.entropy = random::<ENTROPY_BYTES>()?.to_vec();
+        setup.boot_id.clear();
+        setup.resumed = false;
+        setup.wall_clock_ns = wall_clock_ns();
+        let vsock = spare.config.vsock.as_ref();
+        let listener = listen(vsock.map_or(Path::new(""), |vsock| &vsock.uds_path))?;
+        let running = Vm::new(spare.booting())?.start()?;
+        let watched = watch(running)?;
+        (self.handle, self.waiter) = (watched.handle, Some(watched.waiter));
+        (self.tasks, self.ended) = (watched.tasks, watched.ended);
+        self.saved.both_disks = false;
+        Ok(Link::Awaited(listener))
+    }
 }
 
-/// Has a restored guest go on, as one that differs from all others.
-fn resume(
-    setup: &mut Setup,
-    foundation: Foundation,
-    config: VmConfig,
-    timing: Timing,
-) -> Result<RunningVm, GuestError> {
-    let boot_id = boot_id(random()?);
-    let vm = Vm::on(foundation, config)?;
-    timing.mark("vm built");
-    let now = wall_clock_ns();
-    let running = vm.start()?;
-    setup.boot_id = boot_id;
-    setup.resumed = true;
-    setup.wall_clock_ns = now;
-    Ok(running)
+/// A VM that a thread waits for: see [`Guest`].
+struct Watched {
+    handle: VmHandle,
+    waiter: JoinHandle<Outcome>,
+    tasks: Tasks,
+    ended: OwnedFd,
+}
+
+/// Has a thread wait for the VM's end, which can be polled for then.
+fn watch(running: RunningVm) -> Result<Watched, GuestError> {
+    let ended =
+        eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| GuestError::Watch(error.into()))?;
+    let signal = ended.try_clone().map_err(GuestError::Watch)?;
+    let handle = running.handle();
+    let (tasks, inbox) = Tasks::new().map_err(GuestError::Watch)?;
+    let waiter = std::thread::Builder::new()
+        .name("vm-wait".into())
+        .spawn(move || {
+            let outcome = inbox.wait(running);
+            // An eventfd takes a first 1 without fail.
+            let _ = rustix::io::write(&signal, &1u64.to_ne_bytes());
+            outcome
+        })
+        .map_err(GuestError::Watch)?;
+    Ok(Watched {
+        handle,
+        waiter,
+        tasks,
+        ended,
+    })
 }
 
 impl Backend for Guest {
@@ -358,7 +318,32 @@ impl Backend for Guest {
         }
     }
 
-    fn release(self: Box<Self>, orderly: bool) -> String {
+    fn begun(&self) -> Option<BegunFrom> {
+        Some(self.begun.clone())
+    }
+
+    fn can_begin_anew(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    fn begin_anew(
+        &mut self,
+        setup: &mut Setup,
+        why: Option<&str>,
+    ) -> Option<Result<Link, Failure>> {
+        let spare = self.spare.take()?;
+        let link = self.boot_instead(spare, setup, why);
+        Some(link.map_err(|error| Failure {
+            kind: FailureKind::Setup,
+            message: crate::monitor::chain(&error),
+        }))
+    }
+
+    fn found_useless_template(&self) -> bool {
+        self.useless
+    }
+
+    fn release(mut self: Box<Self>, orderly: bool) -> String {
         if orderly {
             self.handle.teach();
         }
@@ -368,87 +353,8 @@ impl Backend for Guest {
             // Nobody asks how it ended, and nobody waits while its memory is given back.
             return String::new();
         }
-        match self.waiter.join() {
-            // Asked to stop while it ran: then its agent had gone silent.
-            Ok(Outcome::Stopped) => "the guest's agent broke off".to_owned(),
-            Ok(outcome) => format!("the virtual machine {outcome}"),
-            Err(_) => "the virtual machine's thread panicked".to_owned(),
-        }
+        self.join()
     }
-}
-
-/// What of a guest can be made before it is known what runs in it: one that begins at a template,
-/// if it may and there is one, or what of one that boots does not depend on its disks.
-pub(crate) fn prepare(size: GuestSize, data: &Path, policy: templates::Policy) -> Ahead {
-    let mut ahead = Ahead::default();
-    if policy == templates::Policy::Auto {
-        match templates::restore(size, data) {
-            Ok(foundation) => ahead.foundation = foundation,
-            Err(error) => ahead.warning = Some(cold_because(&error)),
-        }
-    }
-    if ahead.foundation.is_none() {
-        // Whatever goes wrong here goes wrong once more, and is told, when the guest is to start.
-        let foundation = shape(size, data).map(Foundation::new);
-        ahead.foundation = foundation.ok().and_then(Result::ok);
-    }
-    ahead
-}
-
-/// The same of a guest that goes on from a snapshot.
-pub(crate) fn revive(dir: &Path, data: &Path) -> Ahead {
-    let revived = snapshots::restore(dir, data).map(|(about, foundation)| Revived {
-        dir: dir.to_owned(),
-        both_disks: about.both_disks,
-        foundation,
-    });
-    Ahead {
-        revived: Some(revived),
-        ..Ahead::default()
-    }
-}
-
-/// What the user hears when a template was no use.
-fn cold_because(error: &dyn std::error::Error) -> String {
-    format!(
-        "the template cannot be used, so the guest boots: {}",
-        crate::monitor::chain(error)
-    )
-}
-
-/// Kernel parameters of a guest whose messages nobody reads.
-const QUIET: &str = "quiet";
-
-/// Kernel parameters of a template's guest.
-pub(crate) fn template_cmdline() -> String {
-    format!("{QUIET} {}=1", AgentEnv::TEMPLATE)
-}
-
-/// The VM that a template of this size is saved from: the devices that every guest has, with
-/// nothing behind them.
-pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, GuestError> {
-    let mut config = VmConfig::of(shape(size, data)?);
-    config.cmdline = template_cmdline();
-    config.disks = arranged((None, None), true);
-    config.vsock = Some(VsockConfig {
-        guest_cid: GUEST_CID,
-        uds_path: PathBuf::new(),
-    });
-    config.template = true;
-    Ok(config)
-}
-
-/// A guest's disks: those that there are, or both, whether there is something behind them or not,
-/// as templates have them.
-fn arranged((layers, writable): Disks, both: bool) -> Vec<DiskConfig> {
-    let empty = |read_only| DiskConfig {
-        files: Vec::new(),
-        read_only,
-    };
-    [(layers, true), (writable, false)]
-        .into_iter()
-        .filter_map(|(disk, read_only)| disk.or_else(|| both.then(|| empty(read_only))))
-        .collect()
 }
 
 /// Nanoseconds since 1970.
@@ -470,20 +376,6 @@ fn random<const LEN: usize>() -> Result<[u8; LEN], GuestError> {
             .map_err(|errno| GuestError::Random(errno.into()))?;
     }
     Ok(bytes)
-}
-
-/// A random UUID (RFC 9562, section 5.4), as the kernel prints its boot's.
-fn boot_id(mut bytes: [u8; 16]) -> String {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 pub(crate) fn shape(size: GuestSize, data: &Path) -> Result<VmShape, GuestError> {
@@ -519,28 +411,57 @@ fn layer_disk(layers: &[PathBuf]) -> Result<(Option<DiskConfig>, Vec<LayerDisk>)
     Ok((disk, ranges))
 }
 
-/// The container's own disk: kept from an earlier run, or a fresh clone of a snapshot's or of the
-/// empty one.
-fn writable_disk(
-    bundle: &Bundle,
-    data: &Path,
-    snapshot: Option<&Path>,
-) -> Result<DiskConfig, GuestError> {
-    let path = bundle.dir.join(DISK_FILE);
-    let disk = |source| GuestError::Disk {
-        path: path.clone(),
-        source,
-    };
-    if let Some(snapshot) = snapshot {
-        copy_disk(&snapshot.join(DISK_FILE), &path).map_err(disk)?;
-    } else if !path.try_exists().map_err(disk)? {
-        let empty = artifacts::path(Artifact::EmptyDisk, data)?;
-        disk::make(&empty, &path, bundle.disk_bytes).map_err(disk)?;
+/// The container's own disk.
+#[derive(Debug)]
+struct OwnDisk {
+    path: PathBuf,
+    size_bytes: Option<u64>,
+    /// Made for this run of the empty one, and neither kept from an earlier run nor a copy.
+    fresh: bool,
+}
+
+impl OwnDisk {
+    /// The one that is there, or a fresh clone of a snapshot's or of the empty one.
+    fn of(bundle: &Bundle, data: &Path, snapshot: Option<&Path>) -> Result<Self, GuestError> {
+        let path = bundle.dir.join(DISK_FILE);
+        let disk = |source| GuestError::Disk {
+            path: path.clone(),
+            source,
+        };
+        let fresh = match snapshot {
+            Some(snapshot) => {
+                copy_disk(&snapshot.join(DISK_FILE), &path).map_err(disk)?;
+                false
+            }
+            None => !path.try_exists().map_err(disk)?,
+        };
+        let disk = Self {
+            path,
+            size_bytes: bundle.disk_bytes,
+            fresh,
+        };
+        disk.renew(data)?;
+        Ok(disk)
     }
-    Ok(DiskConfig {
-        files: vec![path],
-        read_only: false,
-    })
+
+    /// Makes it what it was when this run began.
+    fn renew(&self, data: &Path) -> Result<(), GuestError> {
+        if !self.fresh {
+            return Ok(());
+        }
+        let empty = artifacts::path(Artifact::EmptyDisk, data)?;
+        disk::make(&empty, &self.path, self.size_bytes).map_err(|source| GuestError::Disk {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn config(&self) -> DiskConfig {
+        DiskConfig {
+            files: vec![self.path.clone()],
+            read_only: false,
+        }
+    }
 }
 
 /// Listens where the VMM connects when the guest dials [`CONTROL_PORT`].

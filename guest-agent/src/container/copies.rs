@@ -117,8 +117,13 @@ impl Agent {
         }
         let pid = self.sessions.pid(WORKLOAD);
         let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
-        let uptime_us = uptime_us();
-        self.pump.started(WORKLOAD, Started { pid, uptime_us })?;
+        let started = Started {
+            pid,
+            uptime_us: uptime_us(),
+            rooted_us: 0,
+            hygiene: self.done(true),
+        };
+        self.pump.started(WORKLOAD, started)?;
         self.pump.rejoin(WORKLOAD, carried);
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::{identity, program, terminal, tiny_init};
 use crate::failure::{failed, setup};
 use crate::sys;
 use hullbox_protocol::{Builtin, Failure, FailureKind, ProcessSpec};
-use hullbox_session::children::Pipes;
+use hullbox_session::children::{Pipes, uptime_us};
 use hullbox_session::status::StatusWriter;
 use rustix::fs::{Mode, OFlags};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -50,6 +50,11 @@ pub trait Root {
     /// What sort of failure a missing working directory is that is not made.
     fn lacks_cwd(&self) -> FailureKind {
         FailureKind::Setup
+    }
+
+    /// Tells when it has been entered.
+    fn timed(&self) -> bool {
+        false
     }
 
     /// Another way to a program whose path leads to a file that is no longer there.
@@ -98,6 +103,9 @@ fn prepare(
     rustix::process::setsid().map_err(failed("cannot make a session"))?;
 
     root.enter(spec)?;
+    if root.timed() {
+        status.rooted(uptime_us());
+    }
     let identity = identity::resolve(&spec.user)?;
     let program = program::Program::new(spec, &identity)?;
     change_directory(&spec.cwd, root)?;

@@ -13,7 +13,7 @@ mod random;
 pub use blkpg::{add_partition, set_read_ahead};
 pub use held::{allow_devices, idle_vm};
 pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
-pub use random::reseed;
+pub use random::{add_entropy, reseed_generator};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};

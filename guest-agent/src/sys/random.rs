@@ -17,8 +17,8 @@ struct Pool {
     buffer: [u8; ENTROPY_BYTES],
 }
 
-/// Mixes bytes in, and has every generator that was seeded before seed itself anew from the result.
-pub fn reseed(device: BorrowedFd<'_>, entropy: &[u8; ENTROPY_BYTES]) -> Result<()> {
+/// Adds bytes to what the kernel's random numbers are made of.
+pub fn add_entropy(device: BorrowedFd<'_>, entropy: &[u8; ENTROPY_BYTES]) -> Result<()> {
     let bytes = i32::try_from(ENTROPY_BYTES).unwrap_or(0);
     let pool = Pool {
         entropy_bits: bytes * 8,
@@ -26,7 +26,11 @@ pub fn reseed(device: BorrowedFd<'_>, entropy: &[u8; ENTROPY_BYTES]) -> Result<(
         buffer: *entropy,
     };
     // SAFETY: the structure is laid out as the kernel's and its length is in it; it is only read.
-    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const pool) })?;
+    check(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const pool) }).map(drop)
+}
+
+/// Has every generator that was seeded before seed itself anew.
+pub fn reseed_generator(device: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: this request takes no argument.
     check(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG, 0) }).map(drop)
 }

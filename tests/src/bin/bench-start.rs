@@ -196,8 +196,7 @@ fn phases(options: &Options) -> Result<()> {
         let output = Command::new(&options.hullbox)
             .args(["run", "--rm", "--isolation=vm", "--cpus", "1", "-m", "128m"])
             .args(flags)
-            .args(["busybox", "true"])
-            .env("HULLBOX_TIMING", "1")
+            .args(["--timing", "busybox", "true"])
             .stdin(Stdio::null())
             .output()?;
         println!(

@@ -13,6 +13,7 @@ use crate::vcpu::Vcpu;
 use kvm_ioctls::{Kvm, VmFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use vm_memory::{Bytes, GuestAddress};
 
 /// A VM with its memory, its kernel in there and its virtual CPUs, but without any device.
@@ -20,6 +21,20 @@ use vm_memory::{Bytes, GuestAddress};
 pub struct Foundation {
     shape: VmShape,
     parts: Parts,
+    steps: Vec<(Step, Instant)>,
+}
+
+/// A step of laying a foundation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The guest's memory was laid out.
+    MemoryMap,
+    /// The VM, its virtual CPUs and interrupt controllers were made.
+    VmCreate,
+    /// A kernel was put into the memory, partly while the VM was made.
+    KernelLoad,
+    /// Virtual CPUs and interrupt controllers got back what was saved.
+    StateRestore,
 }
 
 /// What it is made of.
@@ -61,6 +76,7 @@ impl Foundation {
         let ranges = arch::layout::ram_ranges(shape.memory.bytes());
         let huge = HugePages::of_host();
         let memory = GuestMemory::new(&ranges, huge).map_err(VmError::Memory)?;
+        let mut steps = vec![(Step::MemoryMap, Instant::now())];
         // Pages of a file are small pages, and the guest leaves for each of them, twice where it
         // writes: some 6000 of 8300 exits of a boot. A copy in huge pages costs a few dozen. Only
         // where there are no huge pages is sharing the host's page cache the better bargain.
@@ -94,6 +110,7 @@ impl Foundation {
             // Without a second thread, the first one does it all.
             let helper = helper.spawn_scoped(scope, help);
             let machine = machine(&shape, &memory, kernel.entry);
+            steps.push((Step::VmCreate, Instant::now()));
             // The boot tables will lie in a page of their own: have it cleared now, too.
             let _ = memory.ram().write_obj(0u8, arch::layout::ZERO_PAGE);
             let mut copied = carry();
@@ -106,6 +123,7 @@ impl Foundation {
             (machine, copied)
         });
         copied.map_err(|(error, path)| failed(path)(error))?;
+        steps.push((Step::KernelLoad, Instant::now()));
         let (vcpus, vm, next_slot) = machine?;
         let first_touched = match huge {
             HugePages::Advise => boot::first_touched(&memory, initramfs),
@@ -121,7 +139,11 @@ impl Foundation {
                 initramfs,
             },
         };
-        Ok(Self { shape, parts })
+        Ok(Self {
+            shape,
+            parts,
+            steps,
+        })
     }
 
     /// Lay it with what a snapshot holds in place of a kernel. Of the shape only virtual CPUs and
@@ -140,6 +162,7 @@ impl Foundation {
                 .map_saved(&snapshot.memory, extent.start, extent.bytes)
                 .map_err(VmError::Memory)?;
         }
+        let mut steps = vec![(Step::MemoryMap, Instant::now())];
         let machine = std::thread::scope(|scope| {
             let help = || {
                 for pages in snapshot.written.iter().flatten() {
@@ -152,7 +175,7 @@ impl Foundation {
             let helper = std::thread::Builder::new().name("load".into());
             // Without it the guest does the same, page by page.
             let _ = helper.spawn_scoped(scope, help);
-            restored_machine(&shape, &memory, &snapshot.state)
+            restored_machine(&shape, &memory, &snapshot.state, &mut steps)
         });
         let (vcpus, vm, next_slot) = machine?;
         let lesson = match snapshot.written {
@@ -169,7 +192,17 @@ impl Foundation {
                 lesson,
             },
         };
-        Ok(Self { shape, parts })
+        Ok(Self {
+            shape,
+            parts,
+            steps,
+        })
+    }
+
+    /// What was done when, in that order.
+    #[must_use]
+    pub fn steps(&self) -> &[(Step, Instant)] {
+        &self.steps
     }
 
     /// Whether it is a guest that ran before.
@@ -213,6 +246,7 @@ fn restored_machine(
     shape: &VmShape,
     memory: &GuestMemory,
     state: &VmState,
+    steps: &mut Vec<(Step, Instant)>,
 ) -> Result<(Vec<Vcpu>, Arc<VmFd>, u32), VmError> {
     let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
     if !arch::can_restore(&kvm) {
@@ -222,10 +256,12 @@ fn restored_machine(
     let vcpus = (0..shape.vcpus.get())
         .map(|index| Vcpu::new(&vm, index))
         .collect::<Result<Vec<_>, _>>()?;
+    steps.push((Step::VmCreate, Instant::now()));
     for (vcpu, state) in vcpus.iter().zip(&state.vcpus) {
         arch::restore_vcpu(state, vcpu.fd())?;
     }
     arch::restore_chips(&state.machine, &vm)?;
+    steps.push((Step::StateRestore, Instant::now()));
     Ok((vcpus, vm, next_slot))
 }
 

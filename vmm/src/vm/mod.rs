@@ -5,7 +5,7 @@ mod foundation;
 mod pause;
 
 pub(crate) use ending::Ending;
-pub use foundation::Foundation;
+pub use foundation::{Foundation, Step};
 pub use pause::SaveError;
 
 use crate::arch;

@@ -6,7 +6,8 @@ use super::{Guest, Hub};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::{Answer, Command};
 use crate::monitor::rules::{WORKLOAD, client_may_say};
-use crate::monitor::streams::{Shared, index};
+use crate::monitor::streams::index;
+use crate::timing::{Phase, Timing};
 use hullbox_protocol::{Frame, Incoming, ProcessSpec, Request, Stream};
 use hullbox_session::connection::ConnectionError;
 use rustix::event::PollFlags;
@@ -75,6 +76,7 @@ impl Hub<'_> {
                 clients,
                 guest,
                 outgoing,
+                said,
                 work,
                 ..
             } = self;
@@ -102,13 +104,16 @@ impl Hub<'_> {
                         _ => return Err(ConnectionError::Violation("input for nobody")),
                     };
                     match guest {
-                        Guest::Connected(guest) => guest.send_data(session, stream, bytes)?,
-                        Guest::Awaited(_) => outgoing.push(Frame::Data {
+                        Guest::Connected(guest) if said.is_none() => {
+                            guest.send_data(session, stream, bytes)?;
+                        }
+                        Guest::Gone if said.is_none() => {}
+                        // It goes out with the rest, and is kept as long as that is.
+                        _ => outgoing.push(Frame::Data {
                             session,
                             stream,
                             bytes: bytes.to_vec(),
                         }),
-                        Guest::Gone => {}
                     }
                     continue;
                 }
@@ -229,7 +234,11 @@ impl Hub<'_> {
                 // One that cannot be told is lost soon.
                 let _ = self.clients[at].connection.send(&frame);
             }
-            Command::Exec { spec, detach } => self.start_exec(at, spec, detach),
+            Command::Exec {
+                spec,
+                detach,
+                timing,
+            } => self.start_exec(at, spec, detach, timing),
             Command::Detach => self.clients[at].role = Role::Leaving,
             Command::Signal(signal) => {
                 let answer = if self.work.started {
@@ -267,7 +276,7 @@ impl Hub<'_> {
         }
     }
 
-    fn start_exec(&mut self, at: usize, spec: Box<ProcessSpec>, detach: bool) {
+    fn start_exec(&mut self, at: usize, spec: Box<ProcessSpec>, detach: bool, timing: Timing) {
         let client = &mut self.clients[at];
         let refused = match (self.work.started, self.paused) {
             (false, _) => Some(NOT_RUNNING),
@@ -283,15 +292,14 @@ impl Hub<'_> {
         }
         let id = client.id;
         let session = self.number();
+        let owner = match detach {
+            true => Owner::Leaving(id),
+            false => Owner::Client(id),
+        };
+        timing.mark(Phase::Monitor);
         self.execs.push(Exec {
-            session,
-            owner: if detach {
-                Owner::Leaving(id)
-            } else {
-                Owner::Client(id)
-            },
-            started: false,
-            outputs: [Shared::default(); 2],
+            timing,
+            ..Exec::new(session, owner)
         });
         self.clients[at].role = Role::Exec { session };
         self.say(Frame::Exec { session, spec });

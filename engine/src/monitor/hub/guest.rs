@@ -8,8 +8,9 @@ use crate::monitor::health::Task;
 use crate::monitor::rules::{
     Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, note, one_line,
 };
-use crate::monitor::streams::{OUTPUTS, Shared, index};
-use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Stream};
+use crate::monitor::streams::{OUTPUTS, index};
+use crate::timing::{Phase, Timing};
+use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Started, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;
 use std::io;
@@ -24,7 +25,6 @@ impl Hub<'_> {
             return match listener.accept() {
                 Ok((stream, _)) => {
                     // The listener is dropped here: there is exactly one connection.
-                    self.timing.mark("guest agent connected");
                     self.connect(stream.into())
                         .err()
                         .map(|error| Ending::Died(Some(error.to_string())))
@@ -76,6 +76,7 @@ impl Hub<'_> {
 
     fn take_all(&mut self, guest: &mut Connection) -> Result<Option<Ending>, GuestError> {
         while let Some(incoming) = guest.next_incoming()? {
+            self.heard_guest();
             match incoming {
                 Incoming::Data {
                     session,
@@ -116,6 +117,10 @@ impl Hub<'_> {
             if !exec.outputs[at].take(bytes.len()) {
                 return violation("output beyond its credit");
             }
+            // Its start may be told later than what it says: see `mark_started`.
+            if !std::mem::replace(&mut exec.spoke, true) && exec.started {
+                exec.timing.mark(Phase::FirstOutput);
+            }
             match exec.owner {
                 Owner::Client(id) => {
                     if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
@@ -134,8 +139,8 @@ impl Hub<'_> {
         if !self.work.outputs[at].take(bytes.len()) {
             return violation("output beyond its credit");
         }
-        if !std::mem::replace(&mut self.work.spoke, true) {
-            self.timing.mark("first output");
+        if !std::mem::replace(&mut self.work.spoke, true) && self.work.started {
+            self.timing.mark(Phase::FirstOutput);
         }
         if let Some(log) = &mut self.log {
             log.add(stream, bytes);
@@ -160,14 +165,17 @@ impl Hub<'_> {
             Meaning::Started(started) => {
                 self.work.started = true;
                 self.settled_at = Some(Instant::now() + SETTLED);
-                self.timing
-                    .mark(&format!("started, guest uptime {} us", started.uptime_us));
-                self.observer.started(&started);
+                if let Some(since_us) = since_rooted_us(&started) {
+                    self.timing.mark_ago(Phase::Rootfs, since_us);
+                }
+                mark_started(self.timing, self.work.spoke);
+                self.observer.started(&started, self.backend.begun());
                 if let Some(health) = &mut self.health {
                     health.workload_started(Instant::now());
                 }
                 for client in &mut self.clients {
                     if matches!(client.role, Role::Starter) {
+                        client.account(self.timing);
                         client.answer(&Answer::Done);
                     }
                 }
@@ -220,6 +228,7 @@ impl Hub<'_> {
         match &mut frame {
             Frame::Started { .. } => {
                 self.execs[at].started = true;
+                mark_started(&self.execs[at].timing, self.execs[at].spoke);
                 if self.execs[at].owner != Owner::Health {
                     self.observer.exec("exec_start", None);
                 }
@@ -231,13 +240,18 @@ impl Hub<'_> {
             _ => {}
         }
         let owner = self.execs[at].owner;
+        let timing = self.execs[at].timing.clone();
         if over {
+            timing.mark(Phase::Exit);
             self.execs.remove(at);
         }
         match owner {
             Owner::Client(id) | Owner::Leaving(id) => {
                 let leaving = matches!(owner, Owner::Leaving(_));
                 if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                    if over || leaving {
+                        client.account(&timing);
+                    }
                     client.connection.send(&renumbered(frame, WORKLOAD))?;
                     if over || leaving {
                         client.role = Role::Leaving;
@@ -324,12 +338,7 @@ impl Hub<'_> {
             Some(Task::Kill(session)) => self.say(Frame::Signal { session, signal: 9 }),
             Some(Task::Run(spec)) => {
                 let session = self.number();
-                self.execs.push(Exec {
-                    session,
-                    owner: Owner::Health,
-                    started: false,
-                    outputs: [Shared::default(); 2],
-                });
+                self.execs.push(Exec::new(session, Owner::Health));
                 if let Some(health) = &mut self.health {
                     health.running(session, now);
                 }
@@ -373,6 +382,19 @@ impl Hub<'_> {
                 bytes,
             });
         }
+    }
+}
+
+/// How long before its program ran a process had its root, if it tells.
+fn since_rooted_us(started: &Started) -> Option<u64> {
+    (started.rooted_us > 0).then(|| started.uptime_us.saturating_sub(started.rooted_us))
+}
+
+/// What has said something was started before.
+fn mark_started(timing: &Timing, spoke: bool) {
+    timing.mark(Phase::Exec);
+    if spoke {
+        timing.mark(Phase::FirstOutput);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::monitor::streams::{Input, Shared};
 use crate::snapshots::About;
+use crate::timing::Timing;
 use std::path::PathBuf;
 
 /// The workload.
@@ -32,7 +33,24 @@ pub(super) struct Exec {
     pub(super) session: u32,
     pub(super) owner: Owner,
     pub(super) started: bool,
+    pub(super) spoke: bool,
     pub(super) outputs: [Shared; 2],
+    /// For its client.
+    pub(super) timing: Timing,
+}
+
+impl Exec {
+    /// One that is asked for just now.
+    pub(super) fn new(session: u32, owner: Owner) -> Self {
+        Self {
+            session,
+            owner,
+            started: false,
+            spoke: false,
+            outputs: [Shared::default(); 2],
+            timing: Timing::default(),
+        }
+    }
 }
 
 /// A request on its way.
