@@ -332,7 +332,12 @@ struct Rotting;
 
 impl Rotting {
     fn new() -> Self {
-        let script = "set -e; mkdir -p $HULLBOX_ROOT/templates; chmod 700 $HULLBOX_ROOT/templates; \
+        // Whoever still makes a template for an earlier test does so beneath the mount otherwise.
+        let script = "set -e; \
+                      for i in $(seq 300); do \
+                          pgrep -f '[_]_(template|monitor)' >/dev/null || break; sleep 0.1; \
+                      done; \
+                      mkdir -p $HULLBOX_ROOT/templates; chmod 700 $HULLBOX_ROOT/templates; \
                       truncate -s 300M $HULLBOX_ROOT/rot.img; \
                       mkfs.ext4 -q -b 4096 $HULLBOX_ROOT/rot.img; \
                       mount -o loop $HULLBOX_ROOT/rot.img $HULLBOX_ROOT/templates; \
