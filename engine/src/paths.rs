@@ -133,6 +133,17 @@ impl Roots {
 /// The writable layer of a microVM, in its container's directory.
 pub(crate) const DISK_FILE: &str = "disk.ext4";
 
+/// A file to be locked, and nothing else: readable by its owner alone, made if there is none.
+pub(crate) fn open_lock_file(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
 /// The part of an id that people see.
 #[must_use]
 pub fn short_id(id: &str) -> &str {

@@ -16,7 +16,6 @@ use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -122,13 +121,7 @@ impl Machine {
             path: path.clone(),
             source,
         };
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error)?;
+        let file = crate::paths::open_lock_file(&path).map_err(io_error)?;
         match flock(&file, operation) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::INTR | Errno::WOULDBLOCK) => Ok(None),

@@ -13,7 +13,7 @@ mod save;
 
 pub(crate) use save::Work;
 
-use crate::paths::{DISK_FILE, ensure_private_dir};
+use crate::paths::{DISK_FILE, ensure_private_dir, open_lock_file};
 use crate::plan::{ContainerSpec, GuestSize, names, units::ValueError};
 use crate::templates::{self, TemplateError};
 use crate::timing::{Phase, Timing};
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const ABOUT: &str = "about.json";
@@ -145,13 +145,7 @@ fn lock(data: &Path) -> Result<File, SnapshotsError> {
         .map_err(io::Error::other)
         .map_err(file_error(&dir))?;
     let path = dir.join("lock");
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(file_error(&path))?;
+    let file = open_lock_file(&path).map_err(file_error(&path))?;
     flock(&file, FlockOperation::LockExclusive)
         .map_err(io::Error::from)
         .map_err(file_error(&path))?;

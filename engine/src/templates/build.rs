@@ -1,6 +1,7 @@
 //! Making a template.
 
 use super::{ENTRY, TemplateError, directory, key, origin, place};
+use crate::paths::open_lock_file;
 use crate::plan::GuestSize;
 use crate::vm::{self, GuestError};
 use hullbox_vmm::{Outcome, SaveError, Snapshot, Vm, VmError};
@@ -92,13 +93,7 @@ pub(super) fn lock(data: &Path, wait: bool) -> Result<Option<File>, BuildError> 
     let path = directory(data);
     key::make_directory(data).map_err(file_error(&path))?;
     let path = path.join("lock");
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(file_error(&path))?;
+    let file = open_lock_file(&path).map_err(file_error(&path))?;
     let operation = if wait {
         FlockOperation::LockExclusive
     } else {
