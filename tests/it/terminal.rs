@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// A dialog with a shell. The same one with busybox on a terminal without any wall tests the test.
 fn dialog(mut terminal: Terminal) {
-    let before = terminal.modes();
+    let before = terminal.modes_before.clone();
     terminal.expect("# ");
     terminal.type_text("stty size\n");
     terminal.expect("33 99");

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub struct Terminal {
     master: File,
     slave: OwnedFd,
+    /// Its modes before the command.
+    pub modes_before: Termios,
     child: Child,
     seen: String,
 }
@@ -32,6 +34,8 @@ impl Terminal {
         let slave = rustix::fs::open(name, flags, FileMode::empty()).expect("the terminal opens");
         set_size(&slave, rows, columns);
         Self {
+            // The command changes them as soon as it likes.
+            modes_before: tcgetattr(&slave).expect("tcgetattr"),
             child: spawn(&slave, program),
             master: master.into(),
             slave,
