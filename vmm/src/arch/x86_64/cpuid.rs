@@ -14,6 +14,7 @@ const LEAF_PERFMON: u32 = 0xa;
 const LEAF_TOPOLOGY: u32 = 0xb;
 const LEAF_XSTATE: u32 = 0xd;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
+const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
 const LEAF_EXT_FEATURES: u32 = 0x8000_0001;
 const LEAF_EXT_SIZES: u32 = 0x8000_0008;
 const LEAF_AMD_CACHES: u32 = 0x8000_001d;
@@ -26,6 +27,8 @@ const ECX1_TSC_DEADLINE: u32 = 1 << 24;
 const ECX1_XSAVE: u32 = 1 << 26;
 const ECX1_HYPERVISOR: u32 = 1 << 31;
 const EDX1_HTT: u32 = 1 << 28;
+/// KVM_FEATURE_ASYNC_PF, _VMEXIT and _INT (Linux, Documentation/virt/kvm/x86/cpuid.rst).
+const EAX_KVM_ASYNC_PF: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 const ECX_EXT_CMP_LEGACY: u32 = 1 << 1;
 const ECX_EXT_SVM: u32 = 1 << 2;
 
@@ -68,6 +71,10 @@ impl CpuModel {
                     entry.ecx &= !(ECX1_MWAIT | ECX1_VMX);
                     entry.ecx |= ECX1_X2APIC | ECX1_TSC_DEADLINE | ECX1_HYPERVISOR;
                 }
+                // A guest that hears of pages that are on their way waits to hear of their arrival. One
+                // that was saved in between, or is restored while its memory is still being read,
+                // has been seen to wait for ever, by other VMMs too.
+                LEAF_KVM_FEATURES => entry.eax &= !EAX_KVM_ASYNC_PF,
                 LEAF_EXT_FEATURES => {
                     entry.ecx &= !ECX_EXT_SVM;
                     if amd && vcpus > 1 {
@@ -205,6 +212,7 @@ mod tests {
             entry(4, 0x7c00_4163, 0, 0, 0),
             entry(0xa, 0x0730_0402, 0, 0, 0x603),
             entry(0xb, 1, 2, 3, 99),
+            entry(LEAF_KVM_FEATURES, 0x0100_7efb, 0, 0, 0),
             entry(LEAF_EXT_FEATURES, 0, 0, ECX_EXT_SVM, 0),
             entry(LEAF_EXT_SIZES, 0x3030, 0, 0xf0ff, 0),
             entry(LEAF_AMD_TOPOLOGY, 7, 7, 7, 0),
@@ -226,6 +234,7 @@ mod tests {
         assert_eq!(features.ebx, 5 << 24 | 6 << 16 | 0x0800);
         assert_eq!(features.ecx & (ECX1_VMX | ECX1_MWAIT), 0);
         assert_ne!(features.ecx & ECX1_TSC_DEADLINE, 0);
+        assert_eq!(find(&entries, LEAF_KVM_FEATURES, 0).eax, 0x0100_3aeb);
         assert_eq!(find(&entries, 4, 0).eax, 7 << 26 | 7 << 14 | 0x163);
         assert_eq!(find(&entries, 0xb, 0).edx, 5);
         assert_eq!(find(&entries, 0xb, 1).eax, 3);
