@@ -1,6 +1,7 @@
 //! Who takes part, and how each is told to run, start, join and remove a container.
 
 use crate::error::BenchError;
+use crate::runner::Streams;
 use crate::scratch::Scratch;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -17,31 +18,55 @@ struct Own {
     label: &'static str,
     isolation: &'static str,
     flags: &'static [&'static str],
-    /// Its guests begin at a template, which is made before anything is measured.
-    from_template: bool,
+    begins: Begins,
 }
 
-const OWN: [Own; 3] = [
+/// What is made before anything is measured, and where its containers begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    /// Nothing.
+    AtNothing,
+    /// A guest whose agent is ready.
+    AtTemplate,
+    /// A container whose program runs.
+    AtSnapshot,
+}
+
+/// What a program was doing when it was saved, so that its copies go on with it.
+const SAVED: [&str; 2] = [HOLD, DRAIN];
+/// The probe waits for ever.
+const HOLD: &str = "hold";
+/// It reads its input to the end, and says how much that was.
+const DRAIN: &str = "drain";
+
+const OWN: [Own; 4] = [
     Own {
         id: "vm",
         label: "VM, template",
         isolation: "vm",
         flags: &["--cpus=1"],
-        from_template: true,
+        begins: Begins::AtTemplate,
+    },
+    Own {
+        id: "vm-clone",
+        label: "VM, clone",
+        isolation: "vm",
+        flags: &["--cpus=1"],
+        begins: Begins::AtSnapshot,
     },
     Own {
         id: "vm-cold",
         label: "VM, cold",
         isolation: "vm",
         flags: &["--cpus=1", "--cold"],
-        from_template: false,
+        begins: Begins::AtNothing,
     },
     Own {
         id: "container",
         label: "container",
         isolation: "container",
         flags: &[],
-        from_template: false,
+        begins: Begins::AtNothing,
     },
 ];
 
@@ -120,7 +145,7 @@ enum Program {
 #[derive(Debug)]
 pub(crate) struct Contender {
     pub(crate) named: Named,
-    from_template: bool,
+    begins: Begins,
     program: Program,
 }
 
@@ -143,7 +168,7 @@ pub(crate) fn choose(
                     .chain([format!("--memory={MEMORY_MIB}m")])
                     .collect(),
             },
-            from_template: own.from_template,
+            begins: own.begins,
             program: Program::Hullbox(hullbox.to_owned()),
         })
         .collect();
@@ -169,7 +194,7 @@ impl Contender {
                 version: version(&path),
                 flags: Vec::new(),
             },
-            from_template: false,
+            begins: Begins::AtNothing,
             program: match peer {
                 Peer::Crun | Peer::Runc => Program::Oci(path),
                 Peer::Podman => Program::Podman(path),
@@ -183,19 +208,48 @@ impl Contender {
     }
 
     /// What has to be done once before its containers can start as they are meant to.
-    pub(crate) fn prepare(&self, scratch: &Scratch) -> Option<Command> {
-        self.from_template.then(|| {
+    pub(crate) fn prepare(&self, scratch: &Scratch) -> Vec<Command> {
+        let command = |args: &[&str]| {
             let mut command = self.base(scratch);
-            command.args(["template", "build", "--cpus=1"]);
-            command.arg(format!("--memory={MEMORY_MIB}m"));
+            command.args(args);
             command
-        })
+        };
+        match self.begins {
+            Begins::AtNothing => Vec::new(),
+            Begins::AtTemplate => {
+                let memory = format!("--memory={MEMORY_MIB}m");
+                vec![command(&["template", "build", "--cpus=1", &memory])]
+            }
+            Begins::AtSnapshot => {
+                let seed = scratch.container("seed");
+                let saved = SAVED.iter().flat_map(|job| {
+                    let mut run = command(&["run", "-d", "-i", "--log-driver=none"]);
+                    run.args(&self.named.flags);
+                    run.args(["--name", &seed, scratch.image(), PROBE, job]);
+                    let save = command(&["snapshot", "create", &seed, job]);
+                    [run, save, command(&["rm", "-f", &seed])]
+                });
+                saved.collect()
+            }
+        }
+    }
+
+    /// What goes into [`Self::run`].
+    pub(crate) const fn input(&self) -> Streams {
+        match self.begins {
+            Begins::AtSnapshot => Streams::Input(1),
+            _ => Streams::Output,
+        }
     }
 
     /// Runs the probe in a new container and removes that at its end.
     pub(crate) fn run(&self, scratch: &Scratch, name: &str) -> Command {
         let mut command = self.base(scratch);
         match &self.program {
+            Program::Hullbox(_) if self.begins == Begins::AtSnapshot => {
+                command.args(["run", "--rm", "-i", "--from-snapshot", DRAIN]);
+                command.args(["--name", name]);
+            }
             Program::Hullbox(_) => {
                 command.args(["run", "--rm"]).args(&self.named.flags);
                 command.args(["--name", name, scratch.image(), PROBE, "hello"]);
@@ -216,18 +270,21 @@ impl Contender {
     pub(crate) fn start(&self, scratch: &Scratch, name: &str) -> Command {
         let mut command = self.base(scratch);
         match &self.program {
+            Program::Hullbox(_) if self.begins == Begins::AtSnapshot => {
+                command.args(["run", "-d", "--from-snapshot", HOLD, "--name", name]);
+            }
             Program::Hullbox(_) => {
                 command.args(["run", "-d"]).args(&self.named.flags);
                 command.args(["--log-driver=none", "--name", name, scratch.image()]);
-                command.args([PROBE, "hold"]);
+                command.args([PROBE, HOLD]);
             }
             Program::Oci(_) => {
                 command.args(["run", "--detach", "--bundle"]);
-                command.arg(scratch.bundle("hold")).arg(name);
+                command.arg(scratch.bundle(HOLD)).arg(name);
             }
             Program::Podman(_) => {
                 command.args(["run", "-d"]).args(podman_flags(name));
-                command.arg(scratch.rootfs()).args([PROBE, "hold"]);
+                command.arg(scratch.rootfs()).args([PROBE, HOLD]);
             }
         }
         command
@@ -325,8 +382,11 @@ mod tests {
             let chosen = choose(Path::new("/bin/hullbox"), walls, peers).unwrap();
             chosen.into_iter().map(|one| one.named.id).collect()
         };
-        assert_eq!(ids(&[], Some(&[])), ["vm", "vm-cold", "container"]);
+        assert_eq!(
+            ids(&[], Some(&[])),
+            ["vm", "vm-clone", "vm-cold", "container"]
+        );
         assert_eq!(ids(&[Wall::Container], Some(&[])), ["container"]);
-        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm", "vm-cold"]);
+        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm", "vm-clone", "vm-cold"]);
     }
 }

@@ -80,11 +80,11 @@ impl Bench<'_> {
 
     /// What a contender needs before its first turn.
     pub(crate) fn prepare(&self, contender: &Contender) -> Result<(), BenchError> {
-        if let Some(command) = contender.prepare(self.scratch) {
-            self.command(contender, "making a template", command, Streams::Detached)?;
-            self.settle(contender)?;
+        for command in contender.prepare(self.scratch) {
+            let what = "making what its guests begin at";
+            self.command(contender, what, command, Streams::Detached)?;
         }
-        Ok(())
+        self.settle(contender).map(drop)
     }
 
     /// One contender's turn in a round.
@@ -153,7 +153,7 @@ impl Bench<'_> {
     fn start(&mut self, contender: &Contender) -> Result<(), BenchError> {
         let command = contender.run(self.scratch, &self.scratch.container(RUN));
         self.lives(contender, RUN);
-        let ran = self.command(contender, "a run", command, Streams::Output)?;
+        let ran = self.command(contender, "a run", command, contender.input())?;
         let cleanup = self.settle(contender)?;
         self.is_gone(contender, RUN);
         figures(contender, "a run", &ran)?;
