@@ -193,8 +193,8 @@ fn start(beginning: &Beginning) -> Value {
             "WallClockSet": done.clock_set,
             "BootIdReplaced": done.boot_id_replaced,
             "HostnameSet": done.hostname_set,
-            // A template has neither disk nor network: none of these can be in it.
-            "MachineId": "image",
+            "MachineIdReplaced": done.machine_id_replaced,
+            // There is no network that could have any.
             "MacAddresses": [],
         },
     })

@@ -150,6 +150,12 @@ pub fn short_id(id: &str) -> &str {
     id.get(..SHORT_ID_LEN).unwrap_or(id)
 }
 
+/// The machine id (machine-id(5): 32 hexadecimal digits) of the guest that a container is.
+#[must_use]
+pub fn machine_id(id: &str) -> &str {
+    id.get(..32).unwrap_or_default()
+}
+
 /// Makes a directory with mode 0700, or checks that it is ours and closes it to others.
 ///
 /// # Errors

@@ -299,6 +299,7 @@ impl Agent {
         Hygiene {
             boot_id_replaced: named(|setup| &setup.boot_id),
             hostname_set: named(|setup| &setup.hostname),
+            machine_id_replaced: named(|setup| &setup.machine_id),
             ..self.hygiene
         }
     }

@@ -55,6 +55,9 @@ pub struct Setup {
     /// What /proc/sys/kernel/random/boot_id shows; empty leaves the kernel's.
     #[serde(default)]
     pub boot_id: String,
+    /// What /etc/machine-id shows where the image has one (machine-id(5)); empty leaves the image's.
+    #[serde(default)]
+    pub machine_id: String,
     /// Tell [`Started::rooted_us`].
     #[serde(default)]
     pub timed: bool,
@@ -241,6 +244,9 @@ pub struct Hygiene {
     pub boot_id_replaced: bool,
     /// The host name is [`Setup::hostname`].
     pub hostname_set: bool,
+    /// Where the image has a machine id, the workload sees [`Setup::machine_id`].
+    #[serde(default)]
+    pub machine_id_replaced: bool,
 }
 
 /// Why a process could not be run.

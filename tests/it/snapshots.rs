@@ -1,6 +1,7 @@
 //! Snapshots of running containers: what goes on from one, and apart from all others.
 
 use crate::outcomes::assert_sound;
+use crate::templates::image_with_a_machine_id;
 use hullbox_tests::{Done, Mode, command, finish, hullbox, on_the_machine};
 use std::collections::HashSet;
 
@@ -35,6 +36,11 @@ fn exec(container: &str, script: &str) -> String {
     hullbox(["exec", container, "sh", "-c", script])
         .exits(0)
         .text()
+}
+
+fn inspected(container: &str, format: &str) -> String {
+    let done = hullbox(["inspect", "--format", format, container]);
+    done.exits(0).text()
 }
 
 fn start(name: &str, image: &str, program: &[&str]) {
@@ -132,6 +138,48 @@ fn a_running_program_goes_on_five_times_and_each_goes_its_own_way() {
     assert_sound();
 }
 
+/// What must be another in each copy, a line each.
+const OWN: &str = "cat /proc/sys/kernel/random/boot_id /etc/machine-id /etc/hostname; \
+                   head -c 16 /dev/urandom | od -An -tx1";
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn each_copy_has_names_ids_and_random_numbers_of_its_own() {
+    let copies = ["own-1", "own-2", "own-3"];
+    let mut all = copies.to_vec();
+    all.push("own-origin");
+    let _kept = Kept::new(&all, &["own"]);
+    let image = image_with_a_machine_id();
+    start("own-origin", &image, &["sleep", "1000"]);
+    let _ = hullbox(["snapshot", "create", "own-origin", "own"]).exits(0);
+    for name in copies {
+        go_on("own", name);
+        let start = inspected(name, "{{json .Start}}");
+        let start: serde_json::Value = serde_json::from_str(&start).unwrap();
+        assert_eq!(
+            (&start["From"], &start["Snapshot"]),
+            (&"snapshot".into(), &"own".into())
+        );
+        for done in [
+            "RngReseeded",
+            "BootIdReplaced",
+            "HostnameSet",
+            "MachineIdReplaced",
+        ] {
+            assert_eq!(start["Hygiene"][done], true, "{done}: {start}");
+        }
+    }
+    let mut seen: [HashSet<String>; 4] = Default::default();
+    for name in &all {
+        let text = exec(name, OWN);
+        assert_eq!(text.lines().count(), seen.len(), "{text}");
+        for (seen, line) in seen.iter_mut().zip(text.lines()) {
+            assert!(seen.insert(line.to_owned()), "{name}: {text}");
+        }
+        assert!(text.contains(&inspected(name, "{{.Id}}")[..32]), "{text}");
+    }
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn streams_belong_to_whoever_started_the_copy() {
@@ -145,12 +193,7 @@ fn streams_belong_to_whoever_started_the_copy() {
         );
         assert_eq!(done.exits(0).stdout, text);
     }
-    assert_eq!(
-        hullbox(["inspect", "--format", "{{.State.Status}}", "snap-cat"])
-            .exits(0)
-            .text(),
-        "running"
-    );
+    assert_eq!(inspected("snap-cat", "{{.State.Status}}"), "running");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The container that goes on from a snapshot.
 
 use super::{ContainerSpec, PlanError, RunRequest, check_hostname};
-use crate::paths::short_id;
+use crate::paths::{machine_id, short_id};
 use crate::snapshots::About;
 
 /// The container that was saved, under names of its own. Of the request, what a workload that runs
@@ -27,6 +27,7 @@ pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec
     setup.etc_hosts = renamed(&setup.etc_hosts, &setup.hostname, &hostname);
     setup.etc_hostname = format!("{hostname}\n");
     setup.hostname = hostname;
+    setup.machine_id = machine_id(id).to_owned();
     setup.persist = !request.auto_remove;
     spec.auto_remove = request.auto_remove;
     spec.life.stdin_once = request.life.stdin_once;

@@ -20,7 +20,7 @@ pub use request::{ImageDefaults, PullPolicy, RunRequest};
 pub use spec::ContainerSpec;
 
 use crate::bundle::Isolation;
-use crate::paths::short_id;
+use crate::paths::{machine_id, short_id};
 use hullbox_image::HealthCheckError;
 use hullbox_protocol::{
     CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
@@ -192,6 +192,7 @@ pub fn plan(
         entropy: Vec::new(),
         resumed: false,
         boot_id: String::new(),
+        machine_id: machine_id(id).to_owned(),
         timed: false,
     };
     let process = ProcessSpec {

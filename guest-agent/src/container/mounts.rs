@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 const NAMES: &str = "/n";
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// One line of the table of mounts.
 type Line = (
@@ -88,10 +89,15 @@ pub(super) struct Names(Vec<(&'static str, OwnedFd)>);
 
 /// Writes the files and takes hold of them, while the agent's root is still in sight.
 pub(super) fn take_names(setup: &Setup) -> Result<Names, Failure> {
+    let machine_id = match &*setup.machine_id {
+        "" => String::new(),
+        id => format!("{id}\n"),
+    };
     let files = [
         ("/etc/hosts", &setup.etc_hosts),
         ("/etc/resolv.conf", &setup.etc_resolv_conf),
         ("/etc/hostname", &setup.etc_hostname),
+        (MACHINE_ID, &machine_id),
     ];
     let mut names = Names::default();
     for (target, contents) in files {
@@ -155,6 +161,10 @@ fn write_file(path: &str, contents: &[u8]) -> Result<(), Errno> {
 /// As in Docker they may be written to, unless the root may not.
 pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> {
     for (target, tree) in names.0 {
+        // An image without one is no machine, and does not become one.
+        if target == MACHINE_ID && rustix::fs::stat(target).is_err() {
+            continue;
+        }
         let what = || failed(format!("cannot mount {target}"));
         let place = paths::own_file(target).map_err(what())?;
         let flags =
