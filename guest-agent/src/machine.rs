@@ -37,8 +37,8 @@
 //! `/` is the host's root with a memory overlay; `/proc`, `/sys`, `/dev` (devtmpfs, with
 //! `/dev/kvm` open to all), `/dev/pts`, `/dev/shm`, `/dev/mqueue` and `/run` (tmpfs) are the
 //! machine's own; `/sys/fs/cgroup` is cgroup v2 with all controllers enabled for children;
-//! programs run in the group `/sys/fs/cgroup/init`. Loopback is up. Every mount of the machine
-//! is private, so nothing propagates.
+//! programs run in the group `/sys/fs/cgroup/init`, on every processor but the first. Loopback is
+//! up. Every mount of the machine is private, so nothing propagates.
 //!
 //! # Sessions
 //!

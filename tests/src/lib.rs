@@ -220,7 +220,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> Done {
     done
 }
 
-/// The emulator's livelocks and crashes (README, "What is missing") look like this from here: ends the
+/// The emulator's livelocks and crashes (ARCHITECTURE.md) look like this from here: ends the
 /// run and says so to `scripts/test-integration` by a file. It tries once more; what is our own
 /// fault happens then, too.
 fn give_up(why: &str) -> ! {

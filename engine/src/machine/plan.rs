@@ -152,7 +152,8 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     .map(OsString::from)
     .to_vec();
     let mut pair = |flag: &str, value: OsString| args.extend([flag.into(), value]);
-    pair("-smp", plan.cpus.to_string().into());
+    // The first is for the kernel alone: guest-agent/src/machine/held.rs.
+    pair("-smp", (u16::from(plan.cpus) + 1).to_string().into());
     pair("-m", format!("{memory}M").into());
     pair(
         "-object",

@@ -221,15 +221,17 @@ fn arrange_devices() {
     }
 }
 
+/// Writes a file of the kernel's.
+pub(super) fn write(path: &str, text: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes()).map(drop)
+}
+
 /// All controllers for groups below the root, and a group for everything that runs here, so that
 /// container runtimes find the layout they know.
 fn delegate_cgroups() -> Result<(), Failure> {
     let what = || failed("cannot arrange control groups");
-    let write = |path: &str, text: &str| -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::empty())?;
-        rustix::io::write(&file, text.as_bytes()).map(drop)
-    };
     directory("/sys/fs/cgroup/init")?;
     write("/sys/fs/cgroup/init/cgroup.procs", "0").map_err(what())?;
     let controllers =
