@@ -18,18 +18,18 @@ struct Own {
     label: &'static str,
     isolation: &'static str,
     flags: &'static [&'static str],
-    begins: Begins,
+    origin: Origin,
 }
 
 /// What is made before anything is measured, and where its containers begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begins {
+enum Origin {
     /// Nothing.
-    AtNothing,
+    Nothing,
     /// A guest whose agent is ready.
-    AtTemplate,
+    Template,
     /// A container whose program runs.
-    AtSnapshot,
+    Snapshot,
 }
 
 /// What a program was doing when it was saved, so that its copies go on with it.
@@ -45,28 +45,28 @@ const OWN: [Own; 4] = [
         label: "VM, template",
         isolation: "vm",
         flags: &["--cpus=1"],
-        begins: Begins::AtTemplate,
+        origin: Origin::Template,
     },
     Own {
         id: "vm-clone",
         label: "VM, clone",
         isolation: "vm",
         flags: &["--cpus=1"],
-        begins: Begins::AtSnapshot,
+        origin: Origin::Snapshot,
     },
     Own {
         id: "vm-cold",
         label: "VM, cold",
         isolation: "vm",
         flags: &["--cpus=1", "--cold"],
-        begins: Begins::AtNothing,
+        origin: Origin::Nothing,
     },
     Own {
         id: "container",
         label: "container",
         isolation: "container",
         flags: &[],
-        begins: Begins::AtNothing,
+        origin: Origin::Nothing,
     },
 ];
 
@@ -145,7 +145,7 @@ enum Program {
 #[derive(Debug)]
 pub(crate) struct Contender {
     pub(crate) named: Named,
-    begins: Begins,
+    origin: Origin,
     program: Program,
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn choose(
                     .chain([format!("--memory={MEMORY_MIB}m")])
                     .collect(),
             },
-            begins: own.begins,
+            origin: own.origin,
             program: Program::Hullbox(hullbox.to_owned()),
         })
         .collect();
@@ -194,7 +194,7 @@ impl Contender {
                 version: version(&path),
                 flags: Vec::new(),
             },
-            begins: Begins::AtNothing,
+            origin: Origin::Nothing,
             program: match peer {
                 Peer::Crun | Peer::Runc => Program::Oci(path),
                 Peer::Podman => Program::Podman(path),
@@ -214,13 +214,13 @@ impl Contender {
             command.args(args);
             command
         };
-        match self.begins {
-            Begins::AtNothing => Vec::new(),
-            Begins::AtTemplate => {
+        match self.origin {
+            Origin::Nothing => Vec::new(),
+            Origin::Template => {
                 let memory = format!("--memory={MEMORY_MIB}m");
                 vec![command(&["template", "build", "--cpus=1", &memory])]
             }
-            Begins::AtSnapshot => {
+            Origin::Snapshot => {
                 let seed = scratch.container("seed");
                 let saved = SAVED.iter().flat_map(|job| {
                     let mut run = command(&["run", "-d", "-i", "--log-driver=none"]);
@@ -236,8 +236,8 @@ impl Contender {
 
     /// What goes into [`Self::run`].
     pub(crate) const fn input(&self) -> Streams {
-        match self.begins {
-            Begins::AtSnapshot => Streams::Input(1),
+        match self.origin {
+            Origin::Snapshot => Streams::Input(1),
             _ => Streams::Output,
         }
     }
@@ -246,7 +246,7 @@ impl Contender {
     pub(crate) fn run(&self, scratch: &Scratch, name: &str) -> Command {
         let mut command = self.base(scratch);
         match &self.program {
-            Program::Hullbox(_) if self.begins == Begins::AtSnapshot => {
+            Program::Hullbox(_) if self.origin == Origin::Snapshot => {
                 command.args(["run", "--rm", "-i", "--from-snapshot", DRAIN]);
                 command.args(["--name", name]);
             }
@@ -270,7 +270,7 @@ impl Contender {
     pub(crate) fn start(&self, scratch: &Scratch, name: &str) -> Command {
         let mut command = self.base(scratch);
         match &self.program {
-            Program::Hullbox(_) if self.begins == Begins::AtSnapshot => {
+            Program::Hullbox(_) if self.origin == Origin::Snapshot => {
                 command.args(["run", "-d", "--from-snapshot", HOLD, "--name", name]);
             }
             Program::Hullbox(_) => {
