@@ -5,7 +5,7 @@
 //! flag that says whether interrupts are let in (GIF) and the one of nested paging are in the same
 //! word. A first processor that enters or leaves a guest at that moment loses its change: it takes an
 //! interrupt with the guest's registers loaded, or none any more, or runs a guest without nested
-//! paging. Six busy guests on two processors lived for a minute on average. A processor that never
+//! paging. Six busy guests on two processors lived for a minute or two. A processor that never
 //! enters a guest never changes that word. So the machine has one processor more than was asked for,
 //! and everything but containers of control groups of their own runs on the others.
 //!
