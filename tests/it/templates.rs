@@ -149,6 +149,8 @@ fn guests_of_one_template_have_names_and_ids_of_their_own() {
     assert_eq!(shown.exits(0).text(), IMAGES_MACHINE_ID);
     let _ = run(&["test", "!", "-e", "/etc/machine-id"]).exits(0);
     let _ = hullbox(["rmi", &image]).exits(0);
+    assert!(begins_at_a_template());
+    assert_nothing_left();
 }
 
 /// How far a container's clock is from this process's: the best of some questions.

@@ -152,7 +152,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     .map(OsString::from)
     .to_vec();
     let mut pair = |flag: &str, value: OsString| args.extend([flag.into(), value]);
-    // The first is for the kernel alone: guest-agent/src/machine/held.rs.
+    // No guest runs on the first, which is not counted: guest-agent/src/machine/held.rs.
     pair("-smp", (u16::from(plan.cpus) + 1).to_string().into());
     pair("-m", format!("{memory}M").into());
     pair(

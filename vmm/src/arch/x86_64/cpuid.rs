@@ -73,7 +73,7 @@ impl CpuModel {
                 }
                 // A guest that hears of pages that are on their way waits to hear of their arrival. One
                 // that was saved in between, or is restored while its memory is still being read,
-                // has been seen to wait for ever, by other VMMs too.
+                // may wait for ever: Firecracker's issue 3020 is one that did.
                 LEAF_KVM_FEATURES => entry.eax &= !EAX_KVM_ASYNC_PF,
                 LEAF_EXT_FEATURES => {
                     entry.ecx &= !ECX_EXT_SVM;
