@@ -57,9 +57,23 @@ pub enum Namespaces {
 
 /// Forks, into a cgroup if one is given. The child has the parent's signal mask.
 pub fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+    clone(namespaces, cgroup, libc::SIGCHLD)
+}
+
+/// Forks a child, into a cgroup, that its parent has nothing to do with: `wait` does not see it, and
+/// no signal tells of its end.
+pub fn fork_unwatched(cgroup: BorrowedFd<'_>) -> Result<Forked> {
+    clone(Namespaces::Inherit, Some(cgroup), 0)
+}
+
+fn clone(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    exit_signal: c_int,
+) -> Result<Forked> {
     // SAFETY: all-zero is a valid value of this plain structure and means "nothing asked".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    args.exit_signal = exit_signal.unsigned_abs().into();
     if namespaces == Namespaces::Own {
         let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
         args.flags |= u64::from(flags.unsigned_abs());
