@@ -13,14 +13,20 @@ use crate::error::VmError;
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::vm::Ending;
-use kvm_bindings::kvm_xsave;
+use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, KVMIO, kvm_pre_fault_memory, kvm_xsave};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
+use vm_memory::GuestAddress;
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use vmm_sys_util::ioctl_iowr_nr;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
+
+ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
 
 /// A virtual CPU that does not run yet.
 #[derive(Debug)]
@@ -40,6 +46,13 @@ impl Vcpu {
     /// For the architecture's registers.
     pub(crate) const fn fd(&self) -> &VcpuFd {
         &self.fd
+    }
+
+    /// To have memory mapped from another thread, until this one runs.
+    pub(crate) fn mapper(&self) -> io::Result<Mapper> {
+        // SAFETY: the descriptor is open for as long as `self` is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd.as_raw_fd()) };
+        fd.try_clone_to_owned().map(Mapper)
     }
 
     /// Start the thread.
@@ -80,6 +93,36 @@ impl Vcpu {
             orders: Some(orders),
             thread: Some(thread),
         })
+    }
+}
+
+/// Has KVM map memory for a virtual CPU that does not run.
+#[derive(Debug)]
+pub(crate) struct Mapper(OwnedFd);
+
+impl Mapper {
+    /// The capability that this needs (Documentation/virt/kvm/api.rst, KVM_PRE_FAULT_MEMORY).
+    pub(crate) const CAPABILITY: libc::c_ulong = KVM_CAP_PRE_FAULT_MEMORY as libc::c_ulong;
+
+    /// Map whole pages as a read of the guest would: those that are its own to be written to, too.
+    pub(crate) fn map(&self, start: GuestAddress, bytes: u64) -> io::Result<()> {
+        let mut left = kvm_pre_fault_memory {
+            gpa: start.0,
+            size: bytes,
+            ..Default::default()
+        };
+        while left.size > 0 {
+            // SAFETY: KVM reads and writes this structure alone, and it is one of its own; the
+            // guest's memory does not change.
+            let result = unsafe { ioctl_with_mut_ref(&self.0, KVM_PRE_FAULT_MEMORY(), &mut left) };
+            let error = io::Error::last_os_error();
+            // What is left then is up to date.
+            let again = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
+            if result != 0 && !again {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

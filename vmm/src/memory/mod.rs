@@ -196,6 +196,15 @@ impl GuestMemoryRegionBytes for Region {}
 /// What devices see of guest memory.
 pub(crate) type GuestRam = GuestRegionCollection<Region>;
 
+/// Pages of a saved guest's memory that one that began there needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// Which.
+    pub(crate) pages: Extent,
+    /// It wrote to them.
+    pub(crate) written: bool,
+}
+
 /// All of a guest's memory.
 #[derive(Debug, Clone)]
 pub(crate) struct GuestMemory {
@@ -299,32 +308,47 @@ impl GuestMemory {
 
     /// Put a file's bytes into guest memory as [`Self::map_file`] does, at the same place in all of
     /// memory as in the file.
-    pub(crate) fn map_saved(&self, file: &File, start: u64, bytes: u64) -> Result<(), MemoryError> {
-        let mut base = 0;
-        for region in self.ram.iter() {
-            let end = base + region.len();
-            let from = start.max(base);
-            let to = start.saturating_add(bytes).min(end);
-            if from < to {
-                let address = GuestAddress(region.start_addr().0 + (from - base));
-                self.map_file(address, file, from, to - from)?;
-            }
-            base = end;
-        }
-        if start.checked_add(bytes).is_none_or(|end| end > base) {
+    pub(crate) fn map_saved(&self, file: &File, saved: &Extent) -> Result<(), MemoryError> {
+        let Extent { start, bytes } = *saved;
+        if start
+            .checked_add(bytes)
+            .is_none_or(|end| end > self.bytes())
+        {
             return Err(MemoryError::Range { start, bytes });
+        }
+        for (address, part) in self.addresses_of(saved) {
+            self.map_file(address, file, part.start, part.bytes)?;
         }
         Ok(())
     }
 
-    /// Of a saved guest's memory that was mapped from its file, the runs of pages that were written
-    /// to since: they are the guest's own.
-    pub(crate) fn written(&self, saved: &[Extent]) -> stdio::Result<Vec<Extent>> {
+    /// Where a run of all memory lies in the guest's address space, part by part.
+    pub(crate) fn addresses_of(&self, run: &Extent) -> Vec<(GuestAddress, Extent)> {
+        let end = run.start.saturating_add(run.bytes);
+        let mut base = 0;
+        let mut parts = Vec::new();
+        for region in self.ram.iter() {
+            let next = base + region.len();
+            let (from, to) = (run.start.max(base), end.min(next));
+            if from < to {
+                let address = GuestAddress(region.start_addr().0 + (from - base));
+                let bytes = to - from;
+                parts.push((address, Extent { start: from, bytes }));
+            }
+            base = next;
+        }
+        parts
+    }
+
+    /// Of a saved guest's memory that was mapped from its file, the runs of pages that this process
+    /// has by now, in rising order: those that were written to, which are the guest's own, and those
+    /// that were only read.
+    pub(crate) fn touched(&self, saved: &[Extent]) -> stdio::Result<Vec<Touched>> {
         // Documentation/admin-guide/mm/pagemap.rst: present, and a page of a file.
         const PRESENT: u64 = 1 << 63;
         const OF_FILE: u64 = 1 << 61;
         let pagemap = File::open("/proc/self/pagemap")?;
-        let mut runs: Vec<Extent> = Vec::new();
+        let mut runs: Vec<Touched> = Vec::new();
         for extent in saved {
             let (Some(host), Ok(pages)) =
                 (self.host_of(extent), usize::try_from(extent.bytes / PAGE))
@@ -335,13 +359,22 @@ impl GuestMemory {
             pagemap.read_exact_at(&mut entries, host.addr() as u64 / PAGE * 8)?;
             let (entries, _) = entries.as_chunks::<8>();
             for (index, entry) in entries.iter().enumerate() {
-                if u64::from_ne_bytes(*entry) & (PRESENT | OF_FILE) != PRESENT {
+                let entry = u64::from_ne_bytes(*entry);
+                if entry & PRESENT == 0 {
                     continue;
                 }
+                let written = entry & OF_FILE == 0;
                 let start = extent.start + index as u64 * PAGE;
                 match runs.last_mut() {
-                    Some(run) if run.start + run.bytes == start => run.bytes += PAGE,
-                    _ => runs.push(Extent { start, bytes: PAGE }),
+                    Some(Touched { pages, written: w })
+                        if *w == written && pages.start + pages.bytes == start =>
+                    {
+                        pages.bytes += PAGE;
+                    }
+                    _ => runs.push(Touched {
+                        pages: Extent { start, bytes: PAGE },
+                        written,
+                    }),
                 }
             }
         }

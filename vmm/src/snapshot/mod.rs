@@ -11,18 +11,18 @@
 mod host;
 mod memory_file;
 mod seal;
-mod written;
+mod touched;
 
 pub use host::host_identity;
 pub use seal::{SealError, SnapshotKey};
 
 pub(crate) use memory_file::Extent;
-pub(crate) use written::Lesson;
+pub(crate) use touched::Lesson;
 
 use crate::arch::{MachineState, VcpuState};
 use crate::config::{ConfigError, MemorySize, VcpuCount};
 use crate::devices::DevicesState;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, Touched};
 use memory_file::Stamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -144,8 +144,8 @@ pub struct Snapshot {
     pub(crate) state: VmState,
     pub(crate) memory: File,
     pub(crate) extents: Vec<Extent>,
-    /// Pages that its guests soon write to, if any guest has told.
-    pub(crate) written: Option<Vec<Extent>>,
+    /// Pages that its guests soon touch, if any guest has told.
+    pub(crate) touched: Option<Vec<Touched>>,
     pub(crate) dir: PathBuf,
 }
 
@@ -186,7 +186,7 @@ impl Snapshot {
             state: body.state,
             memory,
             extents: body.extents,
-            written: written::read(dir),
+            touched: touched::read(dir),
             dir: dir.to_owned(),
         })
     }

@@ -51,19 +51,17 @@ fn what_was_written_is_read_and_is_private() {
     }
     let copy = GuestMemory::new(&[(0, 6 << 20), (1 << 32, 4 << 20)], HugePages::Never).unwrap();
     for extent in &snapshot.extents {
-        copy.map_saved(&snapshot.memory, extent.start, extent.bytes)
-            .unwrap();
+        copy.map_saved(&snapshot.memory, extent).unwrap();
     }
     let read = |at| copy.ram().read_obj::<u64>(GuestAddress(at)).unwrap();
     assert_eq!((read(0x1000), read((1 << 32) + (3 << 20))), (7, 8));
     assert_eq!((read(0x2000), read(1 << 32)), (0, 0));
     copy.ram().write_obj(9u64, GuestAddress(0x1000)).unwrap();
     assert!(open(&dir).is_ok(), "a guest wrote to its template");
-    assert!(copy.map_saved(&snapshot.memory, 8 << 20, 4 << 20).is_err());
-    assert!(
-        copy.map_saved(&snapshot.memory, u64::MAX - 4095, 4096)
-            .is_err()
-    );
+    for (start, bytes) in [(8 << 20, 4 << 20), (u64::MAX - 4095, 4096)] {
+        let outside = Extent { start, bytes };
+        assert!(copy.map_saved(&snapshot.memory, &outside).is_err());
+    }
 }
 
 #[test]
@@ -114,7 +112,7 @@ fn nonsense_with_a_good_seal_is_harmless() {
             let copy = memory();
             for extent in &snapshot.extents {
                 // Wherever it points: in guest memory or nowhere.
-                let _ = copy.map_saved(&snapshot.memory, extent.start, extent.bytes);
+                let _ = copy.map_saved(&snapshot.memory, extent);
             }
         }
     }

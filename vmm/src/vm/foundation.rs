@@ -3,6 +3,7 @@
 //! It is most of the work: the kernel's memory has to be found, cleared and filled. A caller that
 //! knows the size before it knows the disks can have it done meanwhile.
 
+use super::premapping::Premapping;
 use crate::arch;
 use crate::boot::{self, Copies, LoadError, Placement};
 use crate::config::VmShape;
@@ -64,6 +65,8 @@ pub(super) enum Contents {
         state: Box<VmState>,
         /// What it can tell the next ones, if they do not know yet.
         lesson: Option<Lesson>,
+        /// What those before it have told is being made use of.
+        premapping: Option<Premapping>,
     },
 }
 
@@ -159,29 +162,27 @@ impl Foundation {
         let memory = GuestMemory::new(&ranges, HugePages::of_host()).map_err(VmError::Memory)?;
         for extent in &snapshot.extents {
             memory
-                .map_saved(&snapshot.memory, extent.start, extent.bytes)
+                .map_saved(&snapshot.memory, extent)
                 .map_err(VmError::Memory)?;
         }
         let mut steps = vec![(Step::MemoryMap, Instant::now())];
-        let machine = std::thread::scope(|scope| {
-            let help = || {
-                for pages in snapshot.written.iter().flatten() {
-                    memory.copy_ahead(pages);
-                }
-                for pages in &snapshot.extents {
-                    memory.map_ahead(pages);
-                }
-            };
-            let helper = std::thread::Builder::new().name("load".into());
-            // Without it the guest does the same, page by page.
-            let _ = helper.spawn_scoped(scope, help);
-            restored_machine(&shape, &memory, &snapshot.state, &mut steps)
-        });
-        let (vcpus, vm, next_slot) = machine?;
-        let lesson = match snapshot.written {
-            Some(_) => None,
-            None => Some(Lesson::new(&memory, &snapshot.extents, &snapshot.dir)),
+        let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
+        // What a guest that is to tell the next ones touches must be seen.
+        let (lesson, mut premapping) = match snapshot.touched {
+            Some(touched) => {
+                let begun = Premapping::begin(&kvm, &memory, &snapshot.extents, touched);
+                (None, begun)
+            }
+            None => {
+                let lesson = Lesson::new(&memory, &snapshot.extents, &snapshot.dir);
+                (Some(lesson), None)
+            }
         };
+        let (vcpus, vm, next_slot) =
+            restored_machine(&kvm, &shape, &memory, &snapshot.state, &mut steps)?;
+        if let (Some(premapping), Some(first)) = (&mut premapping, vcpus.first()) {
+            premapping.go_on(first);
+        }
         let parts = Parts {
             vcpus,
             vm,
@@ -190,6 +191,7 @@ impl Foundation {
             contents: Contents::Guest {
                 state: Box::new(snapshot.state),
                 lesson,
+                premapping,
             },
         };
         Ok(Self {
@@ -243,16 +245,16 @@ fn machine(
 
 /// The same with everything as it was saved, but for the time.
 fn restored_machine(
+    kvm: &Kvm,
     shape: &VmShape,
     memory: &GuestMemory,
     state: &VmState,
     steps: &mut Vec<(Step, Instant)>,
 ) -> Result<(Vec<Vcpu>, Arc<VmFd>, u32), VmError> {
-    let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
-    if !arch::can_restore(&kvm) {
+    if !arch::can_restore(kvm) {
         return Err(VmError::Snapshot("this host's KVM cannot restore any"));
     }
-    let (vm, next_slot) = empty_machine(&kvm, memory)?;
+    let (vm, next_slot) = empty_machine(kvm, memory)?;
     let vcpus = (0..shape.vcpus.get())
         .map(|index| Vcpu::new(&vm, index))
         .collect::<Result<Vec<_>, _>>()?;

@@ -3,6 +3,7 @@
 mod ending;
 mod foundation;
 mod pause;
+mod premapping;
 
 pub(crate) use ending::Ending;
 pub use foundation::{Foundation, Step};
@@ -20,6 +21,7 @@ use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::{PausedQueues, WorkerThread};
 use foundation::{Contents, Parts};
 use kvm_ioctls::VmFd;
+use premapping::Premapping;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -37,6 +39,7 @@ pub struct Vm {
     /// Of a guest that ran before.
     restored: Option<Box<VmState>>,
     lesson: Option<Arc<Lesson>>,
+    premapping: Option<Premapping>,
     template: bool,
     counters: Arc<Counters>,
 }
@@ -78,8 +81,12 @@ impl Vm {
             Contents::Kernel { .. } => None,
         };
         let devices = Devices::new(&vm, &memory, &config, next_slot, &counters, saved)?;
-        let (first_touched, restored, lesson) = match contents {
-            Contents::Guest { state, lesson } => (Vec::new(), Some(state), lesson),
+        let (first_touched, restored, lesson, premapping) = match contents {
+            Contents::Guest {
+                state,
+                lesson,
+                premapping,
+            } => (Vec::new(), Some(state), lesson, premapping),
             Contents::Kernel {
                 first_touched,
                 initramfs,
@@ -91,7 +98,7 @@ impl Vm {
                     vcpus: config.shape.vcpus.get(),
                 };
                 arch::write_boot(memory.ram(), &info).map_err(VmError::Boot)?;
-                (first_touched, None, None)
+                (first_touched, None, None, None)
             }
         };
         Ok(Self {
@@ -102,6 +109,7 @@ impl Vm {
             first_touched,
             restored,
             lesson: lesson.map(Arc::new),
+            premapping,
             template: config.template,
             counters,
         })
@@ -136,6 +144,8 @@ impl Vm {
             lesson: self.lesson,
             populating: None,
         };
+        // A virtual CPU that runs has no time for anything else.
+        drop(self.premapping);
         // If a thread cannot be made, dropping `running` stops those before it.
         for vcpu in self.vcpus {
             let thread = vcpu.start(
