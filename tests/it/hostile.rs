@@ -13,7 +13,7 @@ pub(crate) fn store() -> String {
     let script = r#"
         cd "$HULLBOX_ROOT" || exit
         [ -e canary ] || echo alive >canary
-        find . \( -path ./machine -o -path ./artifacts -o -path ./containers -o -name '*.db' -o -name '*.db-*' \
+        find . \( -path ./machine -o -path ./artifacts -o -path ./containers -o -path './templates/*/touched*' -o -name '*.db' -o -name '*.db-*' \
             -o -name 'events.log*' -o -path ./lost+found \) -prune -o -printf '%p %y %m %s\n' | sort
         # What the database says is in the listing; its file may be written anew at any time.
         find canary blobs layers staging -type f -exec sha256sum {} + | sort

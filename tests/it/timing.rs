@@ -1,6 +1,6 @@
 //! `--timing`: every command's account is whole, in order, and adds up.
 
-use hullbox_tests::{Done, Mode, both_modes, hullbox};
+use hullbox_tests::{Done, Mode, both_modes, command, finish, hullbox};
 use serde_json::Value;
 
 /// One phase of an account.
@@ -165,7 +165,9 @@ fn a_guest_that_begins_at_a_template_accounts_for_its_restoring() {
     let mut run = vec!["run", "--rm", "--timing=json"];
     run.extend(shape);
     run.extend(["busybox", "echo", "here"]);
-    let done = hullbox(run).exits(0);
+    let mut run = command(run);
+    run.env("HULLBOX_TEMPLATES", "auto");
+    let done = finish(run, b"").exits(0);
     assert_eq!(done.text(), "here");
     let account = Account::of(&done);
     let first = [
