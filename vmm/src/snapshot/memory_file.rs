@@ -1,6 +1,7 @@
 //! Guest memory as a sparse file, and which file it is.
 
 use crate::memory::{GuestMemory, HUGE_PAGE, PAGE};
+use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -38,9 +39,19 @@ impl Stamp {
     }
 }
 
+/// `TMPFS_MAGIC` of linux/magic.h.
+const TMPFS: i64 = 0x0102_1994;
+
+/// Whether whoever reads a hole of the file takes memory for it, and fails where there is none. KVM
+/// then has the guest try again for ever.
+pub(super) fn holes_are_filled_by_reading(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == TMPFS)
+}
+
 /// Write what is not zero, page by page, and tell where that is.
 pub(super) fn write(file: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>> {
     file.set_len(memory.bytes())?;
+    let fill = holes_are_filled_by_reading(file)?;
     let mut extents: Vec<Extent> = Vec::new();
     let mut block = vec![0u8; HUGE_PAGE];
     let mut base = 0;
@@ -54,6 +65,10 @@ pub(super) fn write(file: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>
                 .map_err(io::Error::other)?;
             slice.copy_to(block);
             if write_block(file, block, base + at)? {
+                if fill {
+                    let whole = FallocateFlags::empty();
+                    rustix::fs::fallocate(file, whole, base + at, len)?;
+                }
                 match extents.last_mut() {
                     Some(last) if last.start + last.bytes == base + at => last.bytes += len,
                     _ => extents.push(Extent {
