@@ -201,13 +201,12 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 /// is killed and fails the test, with what was going on around it.
 #[must_use]
 pub fn finish(mut command: Command, input: &[u8]) -> Done {
-    let (done, in_time) = finish_within(&mut command, input, COMMAND_LIMIT);
-    if !in_time {
+    let (done, seen) = finish_within(&mut command, input, COMMAND_LIMIT, surroundings);
+    if let Some(seen) = seen {
         give_up(&format!(
-            "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{}",
+            "{command:?} did not end within {COMMAND_LIMIT:?}\nstdout: {}\nstderr: {}\n{seen}",
             done.text(),
             done.stderr,
-            surroundings()
         ));
     }
     // Tests that end a machine on purpose have one of their own.
@@ -230,8 +229,13 @@ fn give_up(why: &str) -> ! {
     std::process::exit(75)
 }
 
-/// What a command did, and whether it ended by itself.
-fn finish_within(command: &mut Command, input: &[u8], limit: Duration) -> (Done, bool) {
+/// What a command did; and if it did not end by itself, what there was to see before it was killed.
+fn finish_within(
+    command: &mut Command,
+    input: &[u8],
+    limit: Duration,
+    look: fn() -> String,
+) -> (Done, Option<String>) {
     let mut child = command
         .stdin(if input.is_empty() {
             Stdio::null()
@@ -252,10 +256,11 @@ fn finish_within(command: &mut Command, input: &[u8], limit: Duration) -> (Done,
         }
         let watch = scope.spawn(move || {
             let late = end.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-            if late {
+            late.then(|| {
+                let seen = look();
                 kill_process(process, Signal::KILL).ok();
-            }
-            !late
+                seen
+            })
         });
         let done = Done::from_output(child.wait_with_output().expect("the program ends"));
         drop(ended);
@@ -263,15 +268,25 @@ fn finish_within(command: &mut Command, input: &[u8], limit: Duration) -> (Done,
     })
 }
 
-/// The processes where the containers run, and what their threads wait for.
+/// Where the containers run: processes, what their threads wait for, and what KVM has counted of each
+/// VM, twice: an interrupt that KVM holds and its guest does not take shows itself there.
 fn surroundings() -> String {
-    let script = "ps -eLo pid,lwp,ppid,stat,wchan:24,time,args | grep -v '\\[.*\\]$'; free -m; \
-        dmesg | tail -20";
+    let script = r#"
+        ps -eLo pid,lwp,psr,ppid,stat,wchan:24,time,args | grep -v '\[.*\]$'
+        for stack in $(ls -d /proc/[0-9]*/task/*/stack); do
+            case $(cat ${stack%stack}comm 2>/dev/null) in vcpu*|disks|streams|hullbox) echo "$stack:"; head -8 $stack ;; esac
+        done
+        [ -d /sys/kernel/debug/kvm ] || mount -t debugfs debugfs /sys/kernel/debug
+        for look in 1 2; do
+            grep -E '' /sys/kernel/debug/kvm/[0-9]*/* 2>/dev/null |
+                grep -E '/(exits|halt_exits|irq_exits|irq_window_exits|irq_injections|req_event|pf_taken):'
+            sleep 1
+        done
+        grep -E 'LOC|RES|CAL' /proc/interrupts; free -m; dmesg | tail -20
+    "#;
     let mut look = command(["machine", "exec", "--", "sh", "-c", script]);
-    let (done, in_time) = finish_within(&mut look, b"", Duration::from_secs(60));
-    if in_time {
-        done.text()
-    } else {
-        "the helper machine does not answer".to_owned()
+    match finish_within(&mut look, b"", Duration::from_secs(60), String::new) {
+        (done, None) => done.text(),
+        _ => "the helper machine does not answer".to_owned(),
     }
 }

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 const FILE: &str = "touched";
-/// Pages, 8 MiB of them. A start writes to about 2.5.
+/// Pages, 8 MiB of them. A start writes to some 4.
 const MAX_WRITTEN: u64 = 2048;
 /// Pages, 64 MiB of them.
 const MAX_TOUCHED: u64 = 16384;
-/// Runs of pages. A start leaves some 500.
+/// Runs of pages. A start leaves some 300.
 const MAX_RUNS: usize = 4096;
 /// Of a run in the file: its first page, and how many there are.
 const RUN_BYTES: usize = 2 * size_of::<u32>();
