@@ -330,12 +330,9 @@ impl Contender {
             }
             Program::Podman(path) => {
                 let mut command = Command::new(path);
-                for (flag, dir) in [
-                    ("--root", "podman"),
-                    ("--runroot", "podman-run"),
-                    ("--tmpdir", "podman-tmp"),
-                ] {
-                    command.arg(flag).arg(scratch.peer_dir(dir));
+                command.arg("--root").arg(scratch.peer_dir("podman"));
+                for (flag, dir) in [("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
+                    command.arg(flag).arg(scratch.peer_runtime(dir));
                 }
                 // What needs neither a daemon nor a journal, and no storage of its own.
                 command.args([

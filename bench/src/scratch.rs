@@ -190,10 +190,16 @@ impl Scratch {
         self.data.join("peers").join(name)
     }
 
+    /// For what a peer keeps while it runs. Podman takes no path of more than 50 bytes for that.
+    pub(crate) fn peer_runtime(&self, name: &str) -> PathBuf {
+        self.runtime.join(name)
+    }
+
     /// Removes everything. Whatever used it must have ended.
     pub(crate) fn remove(self) -> Result<(), BenchError> {
         remove_cgroups(&self.container(""));
         unmount_below(&self.data);
+        unmount_below(&self.runtime);
         remove_tree(&self.runtime).map_err(BenchError::file("remove", &self.runtime))?;
         remove_tree(&self.data).map_err(BenchError::file("remove", &self.data))
     }
@@ -274,6 +280,7 @@ fn remove_stale(data: &Path, runtime: &Path, program: &Path) {
         if make_dir(&runtime).is_ok() {
             remove_containers(program, &data, &runtime);
         }
+        unmount_below(&runtime);
         let _ = remove_tree(&runtime);
         let _ = remove_tree(&data);
     }
