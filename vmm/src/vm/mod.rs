@@ -124,6 +124,9 @@ impl Vm {
         let bus = Arc::clone(&self.devices.bus);
         let registers = Arc::clone(&self.devices.registers);
         let dialled = Arc::clone(&self.devices.dialled);
+        // A virtual CPU that runs has no time for anything else; and once the guest's time goes on,
+        // nobody should wait.
+        drop(self.premapping);
         if let Some(state) = self.restored {
             self.devices.alert();
             let vcpus = self.vcpus.iter().map(Vcpu::fd);
@@ -144,8 +147,6 @@ impl Vm {
             lesson: self.lesson,
             populating: None,
         };
-        // A virtual CPU that runs has no time for anything else.
-        drop(self.premapping);
         // If a thread cannot be made, dropping `running` stops those before it.
         for vcpu in self.vcpus {
             let thread = vcpu.start(
