@@ -1,0 +1,5 @@
+//! What a container, an image, an event, a log line and a filter is: plain data in the shape of
+//! Docker's API, for every front end. The engine fills it; a front end prints it. No I/O here.
+#![forbid(unsafe_code)]
+
+pub mod filter;
