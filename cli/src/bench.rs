@@ -106,7 +106,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8, Failure> {
     });
     let report = match report {
         Err(BenchError::Interrupted { signal }) => {
-            let code = u8::try_from(128 + signal).unwrap_or(crate::failure::OWN_FAILURE);
+            let code = u8::try_from(128 + signal).unwrap_or(crate::failure::FAILED);
             return Err(Failure::new("the benchmark was interrupted").with_code(code));
         }
         other => other?,

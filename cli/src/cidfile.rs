@@ -4,7 +4,7 @@
 //! this process chooses the id beforehand and writes the file when the machine tells that the
 //! container was made.
 
-use crate::failure::{Failure, OWN_FAILURE};
+use crate::failure::{FAILED, Failure, RUN_FAILED};
 use hullbox_engine::state;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -76,7 +76,7 @@ pub(crate) fn forwarded(
     let args = with_id(args, path.as_os_str(), &id);
     if !early {
         let code = run(&args)?;
-        if code != OWN_FAILURE || was_made(&id) {
+        if code == 0 || was_made(&id) {
             file.write(&id)?;
         }
         return Ok(code);
@@ -84,7 +84,7 @@ pub(crate) fn forwarded(
     let watch = Watch::begin(file, id.clone());
     let result = run(&args);
     let mut file = watch.end()?;
-    let ran = matches!(result, Ok(code) if code != OWN_FAILURE);
+    let ran = matches!(result, Ok(code) if code != RUN_FAILED && code != FAILED);
     if !file.written && (ran || was_made(&id)) {
         file.write(&id)?;
     }

@@ -1,7 +1,7 @@
 //! From the first instruction to the exit code.
 
 use crate::app::{Cli, Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
-use crate::failure::{Failure, report};
+use crate::failure::{FAILED, Failure, RUN_FAILED, report};
 use crate::inspect::Kind;
 use crate::{
     bench, completions, containers, exec, files, forward, housekeeping, image_store, images,
@@ -22,10 +22,22 @@ pub(crate) fn main() -> ExitCode {
         Some(machine::HIDDEN_COMMAND) => return machine::hidden(&args[2..]),
         _ => {}
     }
-    let done = usage::parse(&args).and_then(|cli| dispatch(cli, zero, &args[1..]));
+    let done = usage::parse(&args).and_then(|cli| {
+        let failed = failure_code(&cli.command);
+        dispatch(cli, zero, &args[1..]).map_err(|failure| failure.or_code(failed))
+    });
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => report(&failure),
+    }
+}
+
+/// The exit code of a command that fails itself, as in Docker.
+const fn failure_code(command: &Command) -> u8 {
+    match command {
+        Command::Life(LifeCommand::Run(_))
+        | Command::Container(ContainerCommand::Life(LifeCommand::Run(_))) => RUN_FAILED,
+        _ => FAILED,
     }
 }
 

@@ -10,7 +10,7 @@ use hullbox_engine::plan::environment;
 use hullbox_engine::state::{self, Record};
 use hullbox_engine::timing::{Phase, Zero};
 use hullbox_protocol::INITIAL_CREDIT;
-use hullbox_session::client::AttachOptions;
+use hullbox_session::client::{AttachOptions, Outcome};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -65,6 +65,10 @@ pub(crate) fn exec(args: ExecArgs, zero: Zero) -> Result<u8, Failure> {
     args.timing.show(&timing, joint.timing.as_ref());
     if args.detach && joint.started {
         return Ok(0);
+    }
+    if joint.answer.is_none() && matches!(joint.outcome, Outcome::Disconnected) {
+        // What still ran in the container was killed with it.
+        return Err(Failure::new(CONTAINER_GONE).with_code(128 + 9));
     }
     joint.code(CONTAINER_GONE)
 }

@@ -5,8 +5,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// Our own failure, as `docker run` documents it.
-pub(crate) const OWN_FAILURE: u8 = 125;
+/// A failure that is not the workload's: Docker's for every command but `run`.
+pub(crate) const FAILED: u8 = 1;
+/// The same of `run`, whose other codes are the workload's; and of flags that mean nothing, of
+/// every command.
+pub(crate) const RUN_FAILED: u8 = 125;
 /// What a shell says of a program that wrote into a pipe nobody read: 128 + SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 
@@ -15,7 +18,8 @@ const BROKEN_PIPE: u8 = 141;
 pub(crate) struct Failure {
     line: String,
     hint: Option<String>,
-    code: u8,
+    /// None: the command's own, see [`Failure::or_code`].
+    code: Option<u8>,
 }
 
 impl Failure {
@@ -23,7 +27,7 @@ impl Failure {
         Self {
             line: line.into(),
             hint: None,
-            code: OWN_FAILURE,
+            code: None,
         }
     }
 
@@ -40,7 +44,15 @@ impl Failure {
     }
 
     pub(crate) const fn with_code(mut self, code: u8) -> Self {
-        self.code = code;
+        self.code = Some(code);
+        self
+    }
+
+    /// The code of a failure that says none.
+    pub(crate) const fn or_code(mut self, code: u8) -> Self {
+        if self.code.is_none() {
+            self.code = Some(code);
+        }
         self
     }
 
@@ -49,7 +61,7 @@ impl Failure {
         Self {
             line: String::new(),
             hint: None,
-            code,
+            code: Some(code),
         }
     }
 }
@@ -94,7 +106,7 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
         // There is nobody left to tell.
         let _ = io::stderr().write_all(text.as_bytes());
     }
-    ExitCode::from(failure.code)
+    ExitCode::from(failure.code.unwrap_or(FAILED))
 }
 
 /// No text from an image or a guest moves the cursor of the reader's terminal.

@@ -5,7 +5,7 @@ use crate::cp::pack::{PackOptions, kind_of, pack};
 use crate::cp::rules::{self, Kind};
 use crate::cp::unpack::{UnpackOptions, unpack};
 use crate::cp::{CpError, Direction, Place};
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 use crate::join::{Joint, join};
 use crate::output_file::OutputFile;
 use crate::{output, system};
@@ -135,7 +135,7 @@ fn stat(container: &str, path: &[u8], follow: bool) -> Result<Kind, Failure> {
     let status = child.wait().map_err(failed)?;
     if !status.success() {
         // It has said why.
-        return Err(Failure::silent(exit_code(status)));
+        return Err(Failure::silent(FAILED));
     }
     let stat: Option<PathStat> = serde_json::from_slice(&text)?;
     Ok(match stat {
@@ -149,13 +149,6 @@ fn stat(container: &str, path: &[u8], follow: bool) -> Result<Kind, Failure> {
 mod libc_mode {
     pub(super) const FORMAT: u32 = 0o170_000;
     pub(super) const DIRECTORY: u32 = 0o040_000;
-}
-
-fn exit_code(status: std::process::ExitStatus) -> u8 {
-    status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(crate::failure::OWN_FAILURE)
 }
 
 fn copy_out(
@@ -190,7 +183,7 @@ fn copy_out(
     let status = child.wait().map_err(failed)?;
     // What it said of itself explains more than what became of its stream.
     if !status.success() && !matches!(unpacked, Err(CpError::Refused { .. })) {
-        return Err(Failure::silent(exit_code(status)));
+        return Err(Failure::silent(FAILED));
     }
     skipped(&unpacked?.skipped);
     Ok(0)
@@ -230,7 +223,7 @@ fn copy_in(
     drop(stdin);
     let status = child.wait().map_err(failed)?;
     if !status.success() {
-        return Err(Failure::silent(exit_code(status)));
+        return Err(Failure::silent(FAILED));
     }
     skipped(&packed?.skipped);
     Ok(0)
@@ -369,11 +362,8 @@ fn check(outcome: Outcome) -> Result<(), Failure> {
     match outcome {
         Outcome::Exited(status) if status.exit_code() == 0 => Ok(()),
         // It has said why on standard error.
-        Outcome::Exited(status) => Err(Failure::silent(status.exit_code())),
-        Outcome::Failed(failure) => {
-            let code = failure.exit_code();
-            Err(Failure::new(failure.message).with_code(code))
-        }
+        Outcome::Exited(_) => Err(Failure::silent(FAILED)),
+        Outcome::Failed(failure) => Err(Failure::new(failure.message)),
         _ => Err(Failure::new(BROKE_OFF)),
     }
 }

@@ -163,9 +163,13 @@ fn with_output(
 fn failed(error: MachineError) -> Failure {
     let code = match &error {
         MachineError::Forward(error) => error.exit_code(),
-        _ => crate::failure::OWN_FAILURE,
+        _ => None,
     };
-    Failure::from(error).with_code(code)
+    let failure = Failure::from(error);
+    match code {
+        Some(code) => failure.with_code(code),
+        None => failure,
+    }
 }
 
 fn options(roots: &Roots, config: MachineConfig) -> Result<StartOptions, Failure> {

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use hullbox_engine::monitor::control::{self, Answer};
 use hullbox_engine::timing::Marks;
-use hullbox_protocol::{Frame, TerminalSize};
+use hullbox_protocol::{FailureKind, Frame, TerminalSize};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
 use rustix::termios::isatty;
 use std::io::{self, Write};
@@ -67,9 +67,13 @@ impl Joint {
                 }
                 _ => Ok(status.exit_code()),
             },
-            Outcome::Failed(failure) => {
-                Err(Failure::new(failure.message.clone()).with_code(failure.exit_code()))
-            }
+            Outcome::Failed(failure) => Err(match failure.kind {
+                FailureKind::Setup => Failure::new(failure.message),
+                FailureKind::NotExecutable | FailureKind::NotFound => {
+                    let code = failure.exit_code();
+                    Failure::new(failure.message).with_code(code)
+                }
+            }),
             Outcome::Interrupted(signal) => {
                 Ok(u8::try_from(signal).map_or(u8::MAX, |signal| 128u8.saturating_add(signal)))
             }

@@ -3,7 +3,7 @@
 use crate::container_args::{
     KillArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StopArgs, UpdateArgs,
 };
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 use crate::images::one_of;
 use crate::join::{check_terminal, join};
 use crate::run::MONITOR_DIED;
@@ -88,10 +88,12 @@ fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), St
     if matches!(joint.answer, Some(Answer::Done)) {
         return Ok(());
     }
-    let code = joint.code(MONITOR_DIED).map_err(StartError::Said)?;
-    Err(StartError::Said(
-        Failure::new(format!("container {name} did not start")).with_code(code.max(1)),
-    ))
+    let failure = match joint.code(MONITOR_DIED) {
+        Ok(_) => Failure::new(format!("container {name} did not start")),
+        // Docker's `start` tells no reasons apart.
+        Err(failure) => failure.with_code(FAILED),
+    };
+    Err(StartError::Said(failure))
 }
 
 fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
@@ -123,6 +125,10 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
     if matches!(joint.outcome, Outcome::Disconnected) {
         let _ = monitor.process.wait();
         engine.recover()?;
+    }
+    if let Outcome::Failed(failure) = joint.outcome {
+        // It did not start, which is not an end of the workload's: as in Docker.
+        return Err(Failure::new(failure.message));
     }
     joint.code(MONITOR_DIED)
 }

@@ -1,7 +1,7 @@
 //! `run` and `create`.
 
 use crate::cidfile::CidFile;
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure, RUN_FAILED};
 use crate::join::{check_terminal, join, own_terminal_size};
 use crate::run_args::RunArgs;
 use crate::{forward, output, system};
@@ -23,7 +23,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     let (tty, interactive, sig_proxy) = (args.tty, args.interactive, args.sig_proxy);
     let detach = args.detach;
     if !detach {
-        check_terminal(tty, interactive)?;
+        check_terminal(tty, interactive).map_err(|failure| failure.or_code(FAILED))?;
     }
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let keys = args.detach_keys.take().unwrap_or_default();
@@ -78,7 +78,9 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
 pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
     args.timing.refuse("give it to run or start")?;
     let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
-    let order = args.order(false)?;
+    let order = args
+        .order(false)
+        .map_err(|failure| failure.or_code(RUN_FAILED))?;
     let record = system::engine()?.create_only(order).map_err(explain)?;
     if let Some(mut file) = cidfile {
         file.write(&record.id)?;

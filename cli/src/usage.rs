@@ -1,7 +1,7 @@
 //! Parsing the command line, and one clear line for what does not parse.
 
 use crate::app::Cli;
-use crate::failure::{Failure, output_failed};
+use crate::failure::{FAILED, Failure, RUN_FAILED, output_failed};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 use std::error::Error as _;
@@ -106,11 +106,29 @@ fn failure(error: &clap::Error, args: &[OsString]) -> Failure {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let text = error.render().to_string();
-            // Asked for nothing, so nothing is owed on standard output.
+            // Asked for nothing, so nothing is owed on standard output; nor is it a mistake.
             let _ = std::io::stderr().write_all(text.as_bytes());
-            Failure::silent(crate::failure::OWN_FAILURE)
+            Failure::silent(0)
         }
-        _ => Failure::new(line(error)).with_hint(hint(args)),
+        _ => Failure::new(line(error))
+            .with_hint(hint(error, args))
+            .with_code(code(error)),
+    }
+}
+
+/// Docker's exit codes: a flag that means nothing is told from too many or too few arguments.
+fn code(error: &clap::Error) -> u8 {
+    let is_flag = || {
+        let argument = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(all)) => all.first().cloned(),
+            _ => text(error, ContextKind::InvalidArg),
+        };
+        argument.is_some_and(|argument| argument.starts_with('-'))
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => FAILED,
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument if !is_flag() => FAILED,
+        _ => RUN_FAILED,
     }
 }
 
@@ -174,7 +192,21 @@ fn unknown(argument: &str) -> String {
     }
 }
 
-fn hint(args: &[OsString]) -> String {
+/// What was probably meant, as far as clap finds something alike, and where to read on.
+fn hint(error: &clap::Error, args: &[OsString]) -> String {
+    let alike = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ];
+    let help = help(args);
+    match alike.into_iter().find_map(|kind| text(error, kind)) {
+        Some(meant) => format!("did you mean {meant}? {help}"),
+        None => help,
+    }
+}
+
+fn help(args: &[OsString]) -> String {
     let mut command = String::from("hullbox");
     let known = hyphen_values(Cli::command());
     let mut at = &known;
@@ -209,6 +241,36 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_and_hints_are_dockers() {
+        for (line, code, meant) in [
+            (
+                "hullbox run --memry 1g busybox",
+                RUN_FAILED,
+                "did you mean --memory?",
+            ),
+            (
+                "hullbox ps --no-such-flag",
+                RUN_FAILED,
+                "see 'hullbox ps --help'",
+            ),
+            ("hullbox create -m lots busybox", RUN_FAILED, ""),
+            ("hullbox imags", FAILED, "did you mean images?"),
+            ("hullbox image prun", FAILED, "did you mean prune?"),
+            ("hullbox logs", FAILED, "see 'hullbox logs --help'"),
+            ("hullbox ps extra", FAILED, ""),
+            ("hullbox run", FAILED, ""),
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let error = hyphen_values(Cli::command())
+                .try_get_matches_from(&args)
+                .unwrap_err();
+            assert_eq!(super::code(&error), code, "{line}");
+            let hint = hint(&error, &args);
+            assert!(hint.contains(meant), "{line}: {hint}");
+        }
     }
 
     #[test]

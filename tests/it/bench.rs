@@ -96,10 +96,10 @@ fn an_interrupted_benchmark_leaves_nothing() {
 #[test]
 #[ignore = "needs the built program: make test"]
 fn what_cannot_be_measured_is_refused_in_one_line() {
-    hullbox(["bench", "--rounds", "0"]).fails_saying("--rounds");
-    hullbox(["bench", "--probe", "nosuch"]).fails_saying("nosuch");
-    hullbox(["bench", "--peer", "docker"]).fails_saying("docker");
-    hullbox(["bench", "--isolation", "jail"]).fails_saying("jail");
+    hullbox(["bench", "--rounds", "0"]).refuses_flags_saying("--rounds");
+    hullbox(["bench", "--probe", "nosuch"]).refuses_flags_saying("nosuch");
+    hullbox(["bench", "--peer", "docker"]).refuses_flags_saying("docker");
+    hullbox(["bench", "--isolation", "jail"]).refuses_flags_saying("jail");
     hullbox(["bench", "--html", "-"]).fails_saying("html");
     // A directory that is a file, before anything is measured.
     let file = fixture("busybox.tar").join("report.json");

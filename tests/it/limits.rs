@@ -197,7 +197,7 @@ fn a_load_without_room_changes_nothing() {
         "#,
     );
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[1], "code 125", "{text}");
+    assert_eq!(lines[1], "code 1", "{text}");
     assert!(
         lines[2].starts_with("hullbox: ") && lines[2].contains("No space left"),
         "{text}"
@@ -237,7 +237,7 @@ both_modes! {
         // The first line is the image's.
         let lines: Vec<_> = text.lines().skip(1).collect();
         assert_eq!(lines.len(), 8, "{text}");
-        for (at, code) in [(0, "running: code 125"), (3, "stopped: code 125")] {
+        for (at, code) in [(0, "running: code 1"), (3, "stopped: code 1")] {
             assert_eq!(lines[at], code, "{text}");
             assert!(lines[at + 1].starts_with("hullbox: ") && lines[at + 1].contains("No space left"), "{text}");
         }

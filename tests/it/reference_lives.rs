@@ -80,17 +80,21 @@ const ENDS: &str = r#"
 "#;
 
 /// Where Hullbox is not podman, on purpose: the case, podman's, Hullbox's, the reason.
-const DIFFERENT: [(&str, &str, &str, &str); 5] = [
-    ("exec-created", "255", "125", REFUSED),
-    ("exec-paused", "255", "125", REFUSED),
-    ("exec-stopped", "255", "125", REFUSED),
-    ("rm-running", "2", "125", REFUSED),
-    ("absent-rm", "1", "125", REFUSED),
+const DIFFERENT: [(&str, &str, &str, &str); 10] = [
+    ("create-taken", "125", "1", DOCKERS),
+    ("exec-created", "255", "1", DOCKERS),
+    ("exec-paused", "255", "1", DOCKERS),
+    ("exec-stopped", "255", "1", DOCKERS),
+    ("kill-stopped", "125", "1", DOCKERS),
+    ("rm-running", "2", "1", DOCKERS),
+    ("absent-start", "125", "1", DOCKERS),
+    ("absent-stop", "125", "1", DOCKERS),
+    ("absent-wait", "125", "1", DOCKERS),
+    ("absent-exec", "125", "1", DOCKERS),
 ];
 
-const REFUSED: &str = "Whatever Hullbox refuses or fails at itself is 125, of every command: a script \
-    can tell it from the workload's own codes, of which 1, 2 and 255 are the commonest. (Docker \
-    says 1 to each of these.)";
+const DOCKERS: &str =
+    "Docker says 1 to whatever it refuses or cannot find, except to `run` and to its flags.";
 
 fn lives(before: &str, after: &str) -> (BTreeMap<String, String>, String) {
     let (mut cases, mut errors) = (BTreeMap::new(), String::new());

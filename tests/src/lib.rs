@@ -73,10 +73,19 @@ pub struct Done {
     pub stdout: Vec<u8>,
     /// Standard error, as text.
     pub stderr: String,
+    /// What the command exits with when it fails itself, as Docker's: 125 of `run`, else 1.
+    pub failure_code: i32,
+}
+
+/// Docker's exit code of a command that fails itself.
+fn failure_code(command: &Command) -> i32 {
+    let words = command.get_args().filter_map(OsStr::to_str);
+    let mut verbs = words.filter(|word| *word != "--debug" && *word != "container");
+    if verbs.next() == Some("run") { 125 } else { 1 }
 }
 
 impl Done {
-    fn from_output(output: Output) -> Self {
+    fn from_output(output: Output, failure_code: i32) -> Self {
         use std::os::unix::process::ExitStatusExt;
         let status = output.status;
         Self {
@@ -85,6 +94,7 @@ impl Done {
                 .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             stdout: output.stdout,
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            failure_code,
         }
     }
 
@@ -109,10 +119,24 @@ impl Done {
         self
     }
 
-    /// Fails the test unless the program failed of itself (125) with one clear line that holds `part`.
+    /// Fails the test unless the program failed of itself, with Docker's exit code for that and one
+    /// clear line that holds `part`.
     #[track_caller]
     pub fn fails_saying(self, part: &str) {
-        let done = self.exits(125);
+        let code = self.failure_code;
+        self.says(code, part);
+    }
+
+    /// Fails the test unless the program refused its flags: 125 of every command, and one clear line
+    /// that holds `part`.
+    #[track_caller]
+    pub fn refuses_flags_saying(self, part: &str) {
+        self.says(125, part);
+    }
+
+    #[track_caller]
+    fn says(self, code: i32, part: &str) {
+        let done = self.exits(code);
         let lines: Vec<_> = done
             .stderr
             .lines()
@@ -213,7 +237,8 @@ pub fn finish(mut command: Command, input: &[u8]) -> Done {
     let own = command
         .get_envs()
         .any(|(name, _)| name == "HULLBOX_RUNTIME");
-    if !own && done.code == 125 && done.stderr.contains("helper machine ended while") {
+    if !own && done.code == done.failure_code && done.stderr.contains("helper machine ended while")
+    {
         give_up(&format!("{command:?}: {}", done.stderr));
     }
     done
@@ -262,7 +287,8 @@ fn finish_within(
                 seen
             })
         });
-        let done = Done::from_output(child.wait_with_output().expect("the program ends"));
+        let output = child.wait_with_output().expect("the program ends");
+        let done = Done::from_output(output, failure_code(command));
         drop(ended);
         (done, watch.join().expect("the watch does not panic"))
     })

@@ -63,12 +63,12 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
-    /// The exit code that goes with it.
+    /// The exit code that goes with it, if it has one of its own.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub const fn exit_code(&self) -> Option<u8> {
         match self {
-            Self::Failed(failure) => failure.exit_code(),
-            _ => 125,
+            Self::Failed(failure) => Some(failure.exit_code()),
+            _ => None,
         }
     }
 }
