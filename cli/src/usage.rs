@@ -201,7 +201,7 @@ fn hint(error: &clap::Error, args: &[OsString]) -> String {
     ];
     let help = help(args);
     match alike.into_iter().find_map(|kind| text(error, kind)) {
-        Some(meant) => format!("did you mean {meant}? {help}"),
+        Some(meant) => format!("did you mean {}? {help}", meant.replace(", ", " or ")),
         None => help,
     }
 }
@@ -257,7 +257,7 @@ mod tests {
                 "see 'hullbox ps --help'",
             ),
             ("hullbox create -m lots busybox", RUN_FAILED, ""),
-            ("hullbox imags", FAILED, "did you mean images?"),
+            ("hullbox imags", FAILED, "did you mean image or images?"),
             ("hullbox image prun", FAILED, "did you mean prune?"),
             ("hullbox logs", FAILED, "see 'hullbox logs --help'"),
             ("hullbox ps extra", FAILED, ""),
