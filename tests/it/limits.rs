@@ -126,7 +126,7 @@ fn a_writable_layer_is_no_larger_than_was_asked_for() {
     }
     sized("size=1k", &["busybox"]).fails_saying("the least size is 1m");
     sized("size=20g", &["busybox"]).fails_saying("the most is 16g");
-    sized("inodes=5", &["busybox"]).fails_saying("expected size=SIZE");
+    sized("inodes=5", &["busybox"]).refuses_flags_saying("expected size=SIZE");
     sized("size=20m", &["--isolation=container", "busybox"]).fails_saying("--isolation=vm");
 }
 
