@@ -158,7 +158,6 @@ fn has_label<'a>(wanted: &str, have: &impl Fn(&str) -> Option<&'a str>) -> bool 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 
