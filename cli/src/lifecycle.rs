@@ -252,7 +252,7 @@ pub(crate) fn prune_containers(filters: &[String]) -> Result<Vec<String>, Failur
     let mut wanted = Vec::new();
     for text in filters {
         match output::filter(text)? {
-            ("until", value) => wanted.push((true, crate::when::parse(value)?.to_string())),
+            ("until", value) => wanted.push((true, hullbox_model::time::parse(value)?.to_string())),
             ("label", value) => wanted.push((false, value.to_owned())),
             (key, _) => {
                 return Err(Failure::new(format!("no filter is called {key:?}"))

@@ -3,8 +3,9 @@
 use crate::container_args::LogsArgs;
 use crate::failure::{Failure, output_failed};
 use crate::follow::{Watch, Woken};
-use crate::{system, when};
+use crate::system;
 use hullbox_engine::monitor::log;
+use hullbox_model::time as when;
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::fs::File;

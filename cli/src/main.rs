@@ -35,7 +35,6 @@ mod text;
 mod timing;
 mod usage;
 mod watch;
-mod when;
 
 fn main() -> std::process::ExitCode {
     entry::main()

@@ -3,6 +3,7 @@
 //! The field is Docker's and not the image specification's: `config.Healthcheck`, spans of time in
 //! nanoseconds, what is left out or 0 being the default.
 
+use hullbox_model::time::parse_span;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -181,43 +182,6 @@ pub(crate) fn instruction(
     }
 }
 
-/// A span of time as Go writes it: `1m30s`, `500ms`.
-#[must_use]
-pub fn parse_span(text: &str) -> Option<Duration> {
-    /// More than a Go span can hold, in seconds.
-    const MAX_S: f64 = 1e10;
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total_s = 0.0f64;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let scale = match &rest[..unit] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        rest = &rest[unit..];
-        total_s += value * scale;
-        if total_s > MAX_S {
-            return None;
-        }
-        if rest.is_empty() {
-            return Duration::try_from_secs_f64(total_s).ok();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,18 +246,6 @@ mod tests {
                 Some(Err(error)),
                 "{value}"
             );
-        }
-    }
-
-    #[test]
-    fn spans_of_time_are_gos() {
-        let ms = |text: &str| parse_span(text).map(|span| span.as_millis());
-        assert_eq!(ms("1m30s"), Some(90_000));
-        assert_eq!(ms("500ms"), Some(500));
-        assert_eq!(ms("1.5h"), Some(5_400_000));
-        assert_eq!(ms("0"), Some(0));
-        for bad in ["", "5", "s", "1x", "-1s", "1s2", "99999999999h", ".s"] {
-            assert_eq!(ms(bad), None, "{bad}");
         }
     }
 }

@@ -39,7 +39,7 @@ pub use compress::StreamError;
 pub use derive::{ConfigPatch, DeriveError, DeriveOptions};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use erofs::ErofsError;
-pub use health::{HealthCheck, HealthCheckError, HealthTest, parse_span};
+pub use health::{HealthCheck, HealthCheckError, HealthTest};
 pub use import::{ImportError, ImportOptions};
 pub use layer::{LayerError, Problem};
 pub use limits::Limits;

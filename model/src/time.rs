@@ -1,19 +1,24 @@
-//! Points in time as people type them.
+//! Points and spans of time as people type them: `--since`, `--until`, `--health-interval`.
 
-use crate::failure::Failure;
-use crate::life_args::Span;
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use std::time::Duration;
+
+/// A text that is no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a time such as 2026-11-21T12:00:00Z, 1795262400 or 10m")]
+pub struct TimeError(String);
 
 /// Nanoseconds since 1970 of a time stamp (RFC 3339, or without a zone, or only a date), of
 /// seconds since 1970, or of so long ago (`10m`), as Docker takes them.
-pub(crate) fn parse(text: &str) -> Result<i64, Failure> {
-    let invalid = || {
-        Failure::new(format!("{text:?} is not a time"))
-            .with_hint("write 2026-11-21T12:00:00Z, 1795262400 or 10m")
-    };
+///
+/// # Errors
+///
+/// The text is none of these, or beyond the years that 64 bits of nanoseconds hold.
+pub fn parse(text: &str) -> Result<i64, TimeError> {
+    let invalid = || TimeError(text.to_owned());
     let nanos = |time: DateTime<Utc>| time.timestamp_nanos_opt().ok_or_else(invalid);
-    if let Ok(span) = text.parse::<Span>() {
-        let nanos = i64::try_from(span.0.as_nanos()).map_err(|_| invalid())?;
+    if let Some(span) = parse_span(text) {
+        let nanos = i64::try_from(span.as_nanos()).map_err(|_| invalid())?;
         let now = Utc::now().timestamp_nanos_opt().ok_or_else(invalid)?;
         return Ok(now.saturating_sub(nanos));
     }
@@ -50,8 +55,46 @@ pub(crate) fn parse(text: &str) -> Result<i64, Failure> {
 }
 
 /// Nanoseconds since 1970 as RFC 3339 with all digits.
-pub(crate) fn rfc3339(ns: i64) -> String {
+#[must_use]
+pub fn rfc3339(ns: i64) -> String {
     DateTime::from_timestamp_nanos(ns).to_rfc3339_opts(chrono::SecondsFormat::Nanos, true)
+}
+
+/// A span of time as Go writes it: `1m30s`, `500ms`.
+#[must_use]
+pub fn parse_span(text: &str) -> Option<Duration> {
+    /// More than a Go span can hold, in seconds.
+    const MAX_S: f64 = 1e10;
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total_s = 0.0f64;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let value: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let scale = match &rest[..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        rest = &rest[unit..];
+        total_s += value * scale;
+        if total_s > MAX_S {
+            return None;
+        }
+        if rest.is_empty() {
+            return Duration::try_from_secs_f64(total_s).ok();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,5 +115,17 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(rfc3339(1), "1970-01-01T00:00:00.000000001Z");
+    }
+
+    #[test]
+    fn spans_of_time_are_gos() {
+        let ms = |text: &str| parse_span(text).map(|span| span.as_millis());
+        assert_eq!(ms("1m30s"), Some(90_000));
+        assert_eq!(ms("500ms"), Some(500));
+        assert_eq!(ms("1.5h"), Some(5_400_000));
+        assert_eq!(ms("0"), Some(0));
+        for bad in ["", "5", "s", "1x", "-1s", "1s2", "99999999999h", ".s"] {
+            assert_eq!(ms(bad), None, "{bad}");
+        }
     }
 }
