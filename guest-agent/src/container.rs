@@ -145,6 +145,7 @@ fn mount_devices() -> Result<(), Failure> {
 fn raise_limits() {
     let _ = sys::set_rlimit(libc::RLIMIT_NOFILE, 1024, 524_288);
     let _ = sys::set_rlimit(libc::RLIMIT_NPROC, u64::MAX, u64::MAX);
+    let _ = sys::set_rlimit(libc::RLIMIT_CORE, u64::MAX, u64::MAX);
 }
 
 /// Waits until the connection is made.

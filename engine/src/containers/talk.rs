@@ -342,7 +342,10 @@ fn unexpected(answer: Answer) -> ContainerError {
 fn exec_spec(workload: &ProcessSpec, order: ExecOrder) -> ProcessSpec {
     let mut spec = workload.clone();
     spec.argv = order.argv;
-    spec.env = environment::merge(workload.env.clone(), order.env);
+    let had_terminal = workload.terminal.is_some();
+    let env =
+        environment::for_terminal(workload.env.clone(), had_terminal, order.terminal.is_some());
+    spec.env = environment::merge(env, order.env);
     if let Some(cwd) = order.workdir {
         spec.cwd = cwd;
     }

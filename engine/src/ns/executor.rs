@@ -7,7 +7,7 @@
 //! `no_new_privileges` before capabilities are gone, limits before they cannot be raised.
 
 use super::network;
-use super::workload::Workload;
+use super::workload::{Workload, default_limits};
 use crate::sys::container::{self as sys, Forked};
 use hullbox_protocol::{Failure, FailureKind};
 use libcontainer::oci_spec::runtime::Spec;
@@ -212,12 +212,36 @@ impl Launch {
     }
 }
 
+/// Sets a limit, or as much of it as the hard limit of a monitor without CAP_SYS_RESOURCE allows.
+fn set_as_far_as_allowed(resource: rustix::process::Resource, wanted: rustix::process::Rlimit) {
+    use rustix::process::{Rlimit, getrlimit, setrlimit};
+    if setrlimit(resource, wanted).is_ok() {
+        return;
+    }
+    let most = getrlimit(resource).maximum;
+    let within = |value: Option<u64>| match (value, most) {
+        (Some(value), Some(most)) => Some(value.min(most)),
+        (value, most) => value.or(most),
+    };
+    // What is left is what the monitor has itself.
+    let _ = setrlimit(
+        resource,
+        Rlimit {
+            current: within(wanted.current),
+            maximum: within(wanted.maximum),
+        },
+    );
+}
+
 /// What is the same for the workload and for who joins it later.
 impl Workload {
     /// Limits, working directory, filter, user and capabilities: all that is left before
     /// `execve` and needs privileges.
     pub(super) fn confine(&self, make_directory: bool) -> Result<(), Failure> {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.umask & 0o777));
+        for (resource, limit) in default_limits() {
+            set_as_far_as_allowed(resource, limit);
+        }
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit).map_err(step("set a resource limit"))?;
         }

@@ -232,6 +232,34 @@ fn absolute(cwd: &str) -> Result<PathBuf, WorkloadError> {
     }
 }
 
+/// Limits that every process starts with unless `--ulimit` says otherwise, whatever the caller's
+/// shell has: those of a Docker daemon under systemd, and the guest agent's in a VM. Only
+/// `sigpending`, which kernels derive from their memory, is as it is.
+pub(super) fn default_limits() -> [(rustix::process::Resource, rustix::process::Rlimit); 15] {
+    use rustix::process::{Resource, Rlimit};
+    let limit = |current, maximum| Rlimit { current, maximum };
+    let all = limit(None, None);
+    let none = limit(Some(0), Some(0));
+    let same = |value| limit(Some(value), Some(value));
+    [
+        (Resource::Cpu, all),
+        (Resource::Fsize, all),
+        (Resource::Data, all),
+        (Resource::Stack, limit(Some(8 << 20), None)),
+        (Resource::Core, all),
+        (Resource::Rss, all),
+        (Resource::Nproc, all),
+        (Resource::Nofile, limit(Some(1024), Some(524_288))),
+        (Resource::Memlock, same(8 << 20)),
+        (Resource::As, all),
+        (Resource::Locks, all),
+        (Resource::Msgqueue, same(819_200)),
+        (Resource::Nice, none),
+        (Resource::Rtprio, none),
+        (Resource::Rttime, all),
+    ]
+}
+
 fn limit(
     wanted: &Rlimit,
 ) -> Result<(rustix::process::Resource, rustix::process::Rlimit), WorkloadError> {

@@ -156,6 +156,22 @@ pub fn merge(mut base: Vec<Entry>, changes: impl IntoIterator<Item = Entry>) -> 
     base
 }
 
+/// What a process beside the workload has for TERM: `xterm` if it has a terminal and nobody chose
+/// another, and none on account of a terminal that only the workload has.
+#[must_use]
+pub fn for_terminal(mut env: Vec<Entry>, had_terminal: bool, has_terminal: bool) -> Vec<Entry> {
+    let at = env.iter().position(|entry| name_of(entry) == b"TERM");
+    match at {
+        None if has_terminal => env.push(TERM.to_vec()),
+        Some(at) if had_terminal && !has_terminal && env[at] == TERM => drop(env.remove(at)),
+        _ => {}
+    }
+    env
+}
+
+/// What a process with a terminal is told of it, as Docker does.
+pub(super) const TERM: &[u8] = b"TERM=xterm";
+
 /// This process's own environment, as a lookup.
 #[must_use]
 pub fn own(name: &[u8]) -> Option<Vec<u8>> {
@@ -165,6 +181,20 @@ pub fn own(name: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_processes_with_a_terminal_hear_of_one() {
+        let env = |text: &str| vec![b"PATH=/bin".to_vec(), text.as_bytes().to_vec()];
+        let bare = vec![b"PATH=/bin".to_vec()];
+        assert_eq!(for_terminal(bare.clone(), false, true), env("TERM=xterm"));
+        assert_eq!(for_terminal(bare.clone(), false, false), bare);
+        assert_eq!(for_terminal(env("TERM=xterm"), true, false), bare);
+        for kept in ["TERM=linux", "TERM="] {
+            for (had, has) in [(true, true), (true, false), (false, true), (false, false)] {
+                assert_eq!(for_terminal(env(kept), had, has), env(kept));
+            }
+        }
+    }
 
     fn lookup(name: &[u8]) -> Option<Vec<u8>> {
         (name == b"KNOWN").then(|| b"from caller".to_vec())

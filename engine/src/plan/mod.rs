@@ -293,7 +293,7 @@ fn environment(request: &RunRequest, image: &ImageDefaults, hostname: &str) -> V
         format!("HOSTNAME={hostname}").into_bytes(),
     ];
     if request.tty {
-        base.push(b"TERM=xterm".to_vec());
+        base.push(environment::TERM.to_vec());
     }
     let image = image
         .env
