@@ -1,6 +1,7 @@
 //! Commands on containers.
 
 use crate::app::{PsArgs, RmArgs};
+use crate::container_filters::Wanted;
 use crate::failure::Failure;
 use crate::images::one_of;
 use crate::output::{self, Column, Format};
@@ -24,43 +25,20 @@ const COLUMNS: [Column; 7] = [
     ("NAMES", "Names"),
 ];
 
-/// Keys of `--filter`.
-const FILTERS: [&str; 8] = [
-    "id",
-    "name",
-    "status",
-    "ancestor",
-    "exited",
-    "isolation",
-    "label",
-    "health",
-];
-
 /// Characters of a command in the table.
 const COMMAND_LEN: usize = 20;
 
 pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let mut wanted = Vec::new();
-    for text in &args.filters {
-        let (key, value) = output::filter(text)?;
-        if !FILTERS.contains(&key) {
-            return Err(Failure::new(format!("no filter is called {key:?}"))
-                .with_hint(format!("filters are {}", FILTERS.join(", "))));
-        }
-        wanted.push((key, value));
-    }
+    let engine = system::engine()?;
+    let wanted = Wanted::parse(&engine, &args.filters)?;
     let limit = if args.latest { Some(1) } else { args.last };
     // Whoever asks for a status wants those that have it, running or not.
-    let all = args.all
-        || limit.is_some()
-        || wanted
-            .iter()
-            .any(|(key, _)| *key == "status" || *key == "exited");
+    let all = args.all || limit.is_some() || wanted.of_all();
     let mut rows = Vec::new();
-    for record in system::engine()?.state().list()? {
+    for record in engine.state().list()? {
         let shown = all || record.is_active();
-        if shown && fits(&record, &wanted) {
+        if shown && wanted.fits(&record) {
             rows.push(row(&record, args.no_trunc));
         }
         if limit.is_some_and(|limit| rows.len() >= limit) {
@@ -78,47 +56,7 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     output::rows(&rows, &COLUMNS, &format)
 }
 
-/// Filters with one key are alternatives, those with different keys add up, as in Docker.
-fn fits(record: &Record, wanted: &[(&str, &str)]) -> bool {
-    let mut keys: Vec<&str> = wanted.iter().map(|(key, _)| *key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    for key in keys {
-        let mut any = false;
-        for (_, value) in wanted.iter().filter(|(k, _)| *k == key) {
-            any |= fits_one(record, key, value);
-        }
-        if !any {
-            return false;
-        }
-    }
-    true
-}
-
-fn fits_one(record: &Record, key: &str, value: &str) -> bool {
-    match key {
-        "id" => record.id.starts_with(value),
-        "name" => record.name.contains(value),
-        "status" => state(record) == value,
-        "ancestor" => record.image_ref == value || record.image_id == value,
-        "exited" => record
-            .exit_code
-            .is_some_and(|code| code.to_string() == value),
-        "isolation" => isolation(record) == value,
-        "health" => match (&record.spec.life.health, &record.health) {
-            (None, _) => value == "none",
-            (Some(_), None) => value == "starting",
-            (Some(_), Some(report)) => report.status.as_str() == value,
-        },
-        "label" => match value.split_once('=') {
-            Some((key, value)) => record.spec.labels.get(key).is_some_and(|v| v == value),
-            None => record.spec.labels.contains_key(value),
-        },
-        _ => false,
-    }
-}
-
-fn isolation(record: &Record) -> &'static str {
+pub(crate) fn isolation(record: &Record) -> &'static str {
     match record.spec.isolation {
         Isolation::Vm => "vm",
         Isolation::Container => "container",
@@ -215,7 +153,10 @@ pub(crate) fn remove(args: &RmArgs) -> Result<(), Failure> {
     for name in &args.names {
         match engine.remove(name, args.force) {
             Ok(()) => output::print(&format!("{name}\n"))?,
-            Err(ContainerError::State(StateError::NotFound(_))) if args.force => {}
+            // Said, and no failure: as in Docker.
+            Err(error @ ContainerError::State(StateError::NotFound(_))) if args.force => {
+                crate::failure::report(&error.into());
+            }
             Err(error) => failures.push(error.into()),
         }
     }

@@ -6,12 +6,10 @@ use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::text::size;
 use crate::{image_store, lifecycle, system};
+use hullbox_engine::containers::disk_use;
 use hullbox_engine::{snapshots, templates};
-use hullbox_image::{CheckOptions, PruneOptions, Severity};
+use hullbox_image::{CheckOptions, Severity};
 use serde_json::json;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 const DF: [Column; 5] = [
     ("TYPE", "Type"),
@@ -83,24 +81,6 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
     output::rows(&rows, &DF, &format)
 }
 
-/// Space that a directory of ours takes, in bytes. What cannot be looked at counts nothing.
-fn disk_use(dir: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut todo = vec![dir.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            bytes += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    bytes
-}
-
 /// Exit code 1 if something is wrong and stays so.
 pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let engine = system::engine()?;
@@ -153,24 +133,29 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     if !args.force && !image_store::confirm(&warning)? {
         return Ok(());
     }
+    let filters = output::filters(&args.filters, lifecycle::PRUNE_FILTERS)?;
+    // Before anything is removed: a filter that cannot be read removes nothing.
+    let options = image_store::prune_options(args.all, &filters)?;
     let mut text = String::new();
-    let removed = lifecycle::prune_containers(&args.filters)?;
-    if !removed.is_empty() {
-        text.push_str(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")));
+    let removed = lifecycle::prune_containers(&filters)?;
+    if !removed.ids.is_empty() {
+        text.push_str(&format!(
+            "Deleted Containers:\n{}\n\n",
+            removed.ids.join("\n")
+        ));
     }
     let engine = system::engine()?;
-    let stale = templates::prune(false, &engine.roots().data)?;
-    if !stale.is_empty() {
-        let ids: String = stale.iter().map(|one| format!("{}\n", one.id)).collect();
-        text.push_str(&format!("Deleted Templates:\n{ids}\n"));
+    // Templates have no labels: whoever names some does not mean them.
+    if filters.is_empty() {
+        let stale = templates::prune(false, &engine.roots().data)?;
+        if !stale.is_empty() {
+            let ids: String = stale.iter().map(|one| format!("{}\n", one.id)).collect();
+            text.push_str(&format!("Deleted Templates:\n{ids}\n"));
+        }
     }
-    let options = PruneOptions {
-        all: args.all,
-        ..PruneOptions::default()
-    };
     let pruned = engine
         .images()?
         .prune(&options, &mut |id| engine.image_use(id))?;
-    text.push_str(&image_store::told(&pruned));
+    text.push_str(&image_store::told(&pruned, removed.reclaimed_bytes));
     output::print(&text)
 }

@@ -5,11 +5,11 @@ use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs, SaveFormat};
 use crate::output::{self, Column, Format};
 use crate::output_file::OutputFile;
 use crate::system;
-use crate::text::{ago, cut, now_s, size};
+use crate::text::{ago, cut, size};
 use hullbox_image::{
-    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError,
-    parse_rfc3339, rfc3339,
+    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError, rfc3339,
 };
+use hullbox_model::filter::Filters;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, Write};
@@ -91,12 +91,10 @@ fn plain(text: &str) -> String {
 }
 
 pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
-    let mut options = PruneOptions {
-        all: args.all,
-        ..PruneOptions::default()
-    };
-    for filter in &args.filters {
-        add_filter(&mut options, filter)?;
+    let filters = output::filters(&args.filters, PRUNE_FILTERS)?;
+    let mut options = prune_options(args.all, &filters)?;
+    if let Some(dangling) = filters.boolean("dangling")? {
+        options.all = !dangling;
     }
     let what = if args.all {
         "all images without at least one container associated to them"
@@ -109,11 +107,11 @@ pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
     let engine = system::engine()?;
     let mut store = engine.images()?;
     let pruned = store.prune(&options, &mut |id| engine.image_use(id))?;
-    output::print(&told(&pruned))
+    output::print(&told(&pruned, 0))
 }
 
-/// What was given up, as Docker tells it.
-pub(crate) fn told(pruned: &Pruned) -> String {
+/// What was given up, as Docker tells it; `more_bytes` of other things than images.
+pub(crate) fn told(pruned: &Pruned, more_bytes: u64) -> String {
     let mut text = String::new();
     if !pruned.removed.is_empty() {
         text.push_str("Deleted Images:\n");
@@ -127,7 +125,7 @@ pub(crate) fn told(pruned: &Pruned) -> String {
     }
     text.push_str(&format!(
         "Total reclaimed space: {}\n",
-        size(pruned.reclaimed_bytes)
+        size(pruned.reclaimed_bytes.saturating_add(more_bytes))
     ));
     text
 }
@@ -147,12 +145,14 @@ pub(crate) fn confirm(warning: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn add_filter(options: &mut PruneOptions, text: &str) -> Result<(), Failure> {
-    let (key, value) = output::filter(text)?;
-    let label = |is| {
-        let (key, value) = match value.split_once('=') {
+const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
+
+/// Which images filters mean.
+pub(crate) fn prune_options(all: bool, filters: &Filters) -> Result<PruneOptions, Failure> {
+    let label = |text: &String, is| {
+        let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
-            None => (value, None),
+            None => (text.as_str(), None),
         };
         LabelFilter {
             key: key.to_owned(),
@@ -160,55 +160,13 @@ fn add_filter(options: &mut PruneOptions, text: &str) -> Result<(), Failure> {
             is,
         }
     };
-    match key {
-        "label" => options.labels.push(label(true)),
-        "label!" => options.labels.push(label(false)),
-        "dangling" => options.all = value == "false" || value == "0",
-        "until" => {
-            let until = instant(value, now_s()).ok_or_else(|| {
-                Failure::new(format!("invalid time {value:?} for until=")).with_hint(
-                    "a time is 24h, 1h30m, 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970",
-                )
-            })?;
-            options.until = Some(until);
-        }
-        _ => {
-            return Err(Failure::new(format!("no filter is called {key:?}"))
-                .with_hint("filters are until=TIME, label=KEY and label!=KEY"));
-        }
-    }
-    Ok(())
-}
-
-/// A time, or how long before `now` it was.
-fn instant(text: &str, now: i64) -> Option<i64> {
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    duration(text)
-        .and_then(|past| now.checked_sub(past))
-        .or_else(|| parse_rfc3339(text))
-        .or_else(|| parse_rfc3339(&format!("{text}Z")))
-        .or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z")))
-}
-
-/// `1h30m` in seconds.
-fn duration(text: &str) -> Option<i64> {
-    let mut total = 0i64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: i64 = rest[..end].parse().ok()?;
-        let unit = match rest[end..].chars().next()? {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(unit)?)?;
-        rest = &rest[end + 1..];
-    }
-    (!text.is_empty()).then_some(total)
+    let with = filters.get("label").iter().map(|text| label(text, true));
+    let without = filters.get("label!").iter().map(|text| label(text, false));
+    Ok(PruneOptions {
+        all,
+        until: output::until(filters)?.map(crate::containers::seconds),
+        labels: with.chain(without).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -216,29 +174,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_docker_reads_them() {
-        for (text, expected) in [
-            ("1h30m", Some(1000 - 5400)),
-            ("10s", Some(990)),
-            ("77", Some(77)),
-            ("1970-01-02", Some(86_400)),
-            ("1970-01-01T01:00:00", Some(3600)),
-            ("1970-01-01T01:00:00+01:00", Some(0)),
-            ("yesterday", None),
-            ("5d", None),
-            ("99999999999999999h", None),
-            ("", None),
-        ] {
-            assert_eq!(instant(text, 1000), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn filters_choose_labels() {
-        let mut options = PruneOptions::default();
-        for text in ["label=a=b", "label!=c", "until=5"] {
-            add_filter(&mut options, text).unwrap();
-        }
+        let texts = ["label=a=b", "label!=c", "until=5"];
+        let filters = Filters::parse(&texts, PRUNE_FILTERS).unwrap();
+        let options = prune_options(true, &filters).unwrap();
         let label = |key: &str, value: Option<&str>, is| LabelFilter {
             key: key.to_owned(),
             value: value.map(str::to_owned),
@@ -249,6 +188,6 @@ mod tests {
             [label("a", Some("b"), true), label("c", None, false)]
         );
         assert_eq!(options.until, Some(5));
-        assert!(add_filter(&mut options, "size=1").is_err());
+        assert!(Filters::parse(&["size=1"], PRUNE_FILTERS).is_err());
     }
 }

@@ -11,6 +11,7 @@ use hullbox_engine::paths::Roots;
 use hullbox_image::{
     ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store, rfc3339,
 };
+use hullbox_model::filter::Filters;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -25,6 +26,8 @@ const COLUMNS: [Column; 5] = [
     ("CREATED", "CreatedSince"),
     ("SIZE", "Size"),
 ];
+
+const FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
 
 pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
     if args.input.is_none() && isatty(io::stdin().as_fd()) {
@@ -85,20 +88,32 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
 
 pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let mut wanted = Vec::new();
-    for text in &args.filters {
-        wanted.push(output::filter(text)?);
-    }
-    if let Some(name) = &args.name {
-        wanted.push(("reference", name));
-    }
+    let mut texts = args.filters.clone();
+    texts.extend(args.name.iter().map(|name| format!("reference={name}")));
+    let filters = output::filters(&texts, FILTERS)?;
+    let store = open()?;
+    let created = |key: &str| -> Result<Option<i64>, Failure> {
+        let name = filters.get(key).last();
+        let Some(name) = name else { return Ok(None) };
+        let id = store.resolve(name)?.id;
+        let images = store.list()?;
+        let image = images.iter().find(|image| image.id == id);
+        Ok(Some(
+            image.and_then(|image| image.created).unwrap_or(i64::MIN),
+        ))
+    };
+    let (before, since) = (created("before")?, created("since")?);
+    let until = output::until(&filters)?.map(crate::containers::seconds);
+    let dangling = filters.boolean("dangling")?;
     let mut rows = Vec::new();
-    for image in open()?.list()? {
-        let mut fits = true;
-        for (key, value) in &wanted {
-            fits &= matches(&image, key, value)?;
-        }
-        if fits {
+    for image in store.list()? {
+        let made = image.created.unwrap_or(i64::MIN);
+        let fits = dangling.is_none_or(|dangling| dangling == image.repository.is_none())
+            && filters.any("reference", |pattern| is_called(&image, pattern))
+            && before.is_none_or(|at| made < at)
+            && since.is_none_or(|at| made > at)
+            && until.is_none_or(|at| made < at);
+        if fits && (!filters.contains("label") || has_labels(&store, &image, &filters)?) {
             rows.push(row(&image, args.no_trunc));
         }
     }
@@ -115,20 +130,22 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     output::rows(&rows, &COLUMNS, &format)
 }
 
-fn matches(image: &ImageSummary, key: &str, value: &str) -> Result<bool, Failure> {
-    match key {
-        "dangling" => Ok((value == "true") == image.repository.is_none()),
-        "reference" => Ok(image.repository.as_deref().is_some_and(|repository| {
-            let (name, tag) = match value.rsplit_once(':') {
-                Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-                _ => (value, None),
-            };
-            glob(name, repository)
-                && tag.is_none_or(|tag| glob(tag, image.tag.as_deref().unwrap_or_default()))
-        })),
-        _ => Err(Failure::new(format!("no filter is called {key:?}"))
-            .with_hint("filters are reference=PATTERN and dangling=true|false")),
-    }
+fn is_called(image: &ImageSummary, pattern: &str) -> bool {
+    let (name, tag) = match pattern.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (pattern, None),
+    };
+    image
+        .repository
+        .as_deref()
+        .is_some_and(|repository| glob(name, repository))
+        && tag.is_none_or(|tag| glob(tag, image.tag.as_deref().unwrap_or_default()))
+}
+
+fn has_labels(store: &Store, image: &ImageSummary, filters: &Filters) -> Result<bool, Failure> {
+    let value = store.inspect(&image.id.to_string())?;
+    let labels = &value["Config"]["Labels"];
+    Ok(filters.labels("label", |name| labels.get(name).and_then(Value::as_str)))
 }
 
 /// Shell patterns with `*` and `?`.

@@ -7,13 +7,15 @@ use crate::failure::{FAILED, Failure};
 use crate::images::one_of;
 use crate::join::{check_terminal, join};
 use crate::run::MONITOR_DIED;
+use crate::text::size;
 use crate::{output, system};
-use hullbox_engine::containers::{ContainerError, Engine, Launch};
+use hullbox_engine::containers::{ContainerError, Engine, Launch, PrunedContainers};
 use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::Record;
 use hullbox_engine::timing::{Phase, Timing, Zero};
+use hullbox_model::filter::Filters;
 use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
 use hullbox_session::client::{AttachOptions, Outcome};
 
@@ -240,52 +242,29 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    let removed = prune_containers(&args.filters)?;
-    if !removed.is_empty() {
-        output::print(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")))?;
+    let filters = output::filters(&args.filters, PRUNE_FILTERS)?;
+    let pruned = prune_containers(&filters)?;
+    let mut text = String::new();
+    if !pruned.ids.is_empty() {
+        text = format!("Deleted Containers:\n{}\n\n", pruned.ids.join("\n"));
     }
-    Ok(())
+    text.push_str(&format!(
+        "Total reclaimed space: {}\n",
+        size(pruned.reclaimed_bytes)
+    ));
+    output::print(&text)
 }
 
-pub(crate) fn prune_containers(filters: &[String]) -> Result<Vec<String>, Failure> {
-    let engine = system::engine()?;
-    let mut wanted = Vec::new();
-    for text in filters {
-        match output::filter(text)? {
-            ("until", value) => wanted.push((true, hullbox_model::time::parse(value)?.to_string())),
-            ("label", value) => wanted.push((false, value.to_owned())),
-            (key, _) => {
-                return Err(Failure::new(format!("no filter is called {key:?}"))
-                    .with_hint("filters are until and label"));
-            }
-        }
-    }
+/// Keys of `--filter` of `container prune` and `system prune`.
+pub(crate) const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
+
+pub(crate) fn prune_containers(filters: &Filters) -> Result<PrunedContainers, Failure> {
+    let until_ns = output::until(filters)?;
     let fits = |record: &Record| {
-        wanted
-            .iter()
-            .all(|(until, value)| match (until, value.split_once('=')) {
-                (true, _) => value
-                    .parse::<i64>()
-                    .is_ok_and(|until| record.created_ns < until),
-                (false, Some((key, value))) => record
-                    .spec
-                    .labels
-                    .get(key)
-                    .is_some_and(|have| have == value),
-                (false, None) => record.spec.labels.contains_key(value),
-            })
+        let label = |name: &str| record.spec.labels.get(name).map(String::as_str);
+        until_ns.is_none_or(|until| record.created_ns < until)
+            && filters.labels("label", label)
+            && filters.not_labels("label!", label)
     };
-    let mut removed = Vec::new();
-    for record in engine.state().list()? {
-        if record.is_active() || !fits(&record) {
-            continue;
-        }
-        match engine.remove(&record.id, false) {
-            Ok(()) => removed.push(record.id),
-            // Somebody started or removed it meanwhile.
-            Err(ContainerError::Running(_) | ContainerError::State(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(removed)
+    Ok(system::engine()?.prune(fits)?)
 }

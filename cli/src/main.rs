@@ -6,6 +6,7 @@ mod bench;
 mod cidfile;
 mod completions;
 mod container_args;
+mod container_filters;
 mod containers;
 mod cp;
 mod entry;

@@ -1,8 +1,9 @@
 //! `--format`: a table, JSON, or a template, over rows that are JSON objects.
 
-use crate::failure::{Failure, output_failed};
+use crate::failure::{Failure, RUN_FAILED, output_failed};
 use crate::template::Template;
 use crate::text::table;
+use hullbox_model::filter::{FilterError, Filters};
 use serde_json::Value;
 use std::io::Write;
 
@@ -104,4 +105,25 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn filter(text: &str) -> Result<(&str, &str), Failure> {
     text.split_once('=')
         .ok_or_else(|| Failure::new(format!("invalid filter {text:?}: expected KEY=VALUE")))
+}
+
+/// The `--filter`s of a command that knows these keys.
+pub(crate) fn filters(
+    texts: &[String],
+    known: &'static [&'static str],
+) -> Result<Filters, Failure> {
+    Filters::parse(texts, known).map_err(|error| match error {
+        // As Docker: what is no filter at all is the flag's fault.
+        FilterError::NoValue(_) => Failure::from(error).with_code(RUN_FAILED),
+        _ => Failure::from(error),
+    })
+}
+
+/// What `until=` says, in nanoseconds since 1970: the earliest of several.
+pub(crate) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
+    let times = filters
+        .get("until")
+        .iter()
+        .map(|text| hullbox_model::time::parse(text));
+    Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().min())
 }

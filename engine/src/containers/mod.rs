@@ -3,12 +3,14 @@
 mod check;
 mod errand;
 mod launch;
+mod prune;
 mod snapshot;
 mod talk;
 
 pub use check::Finding;
 pub use errand::Errand;
 pub use launch::{Created, Launch};
+pub use prune::{PrunedContainers, disk_use};
 pub use talk::{ExecOrder, Held, Joined};
 
 use crate::bundle::Isolation;
