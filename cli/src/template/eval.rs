@@ -1,218 +1,215 @@
 //! Nodes over a value.
 
+use super::functions::{apply, text, truth};
 use super::{Call, Node, Operand, Pipeline, TemplateError};
 use serde_json::Value;
-use std::fmt::Write;
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
 pub(super) fn render(nodes: &[Node], value: &Value) -> Result<String> {
+    let mut scope = Scope {
+        root: value,
+        variables: Vec::new(),
+    };
     let mut out = String::new();
-    nodes_into(nodes, value, value, &mut out)?;
+    scope.nodes(nodes, value, &mut out)?;
     Ok(out)
 }
 
-fn nodes_into(nodes: &[Node], root: &Value, dot: &Value, out: &mut String) -> Result<()> {
-    for node in nodes {
-        match node {
-            Node::Text(text) => out.push_str(text),
-            Node::Print(pipeline) => out.push_str(&text(&run(pipeline, root, dot)?)),
-            Node::If(condition, then, otherwise) => {
-                let branch = if truth(&run(condition, root, dot)?) {
-                    then
-                } else {
-                    otherwise
-                };
-                nodes_into(branch, root, dot, out)?;
-            }
-            Node::With(condition, then, otherwise) => {
-                let value = run(condition, root, dot)?;
-                if truth(&value) {
-                    nodes_into(then, root, &value, out)?;
-                } else {
-                    nodes_into(otherwise, root, dot, out)?;
+struct Scope<'a> {
+    root: &'a Value,
+    /// The last one of a name counts.
+    variables: Vec<(String, Value)>,
+}
+
+impl Scope<'_> {
+    /// Nodes with variables of their own.
+    fn block(&mut self, nodes: &[Node], dot: &Value, out: &mut String) -> Result<()> {
+        let outer = self.variables.len();
+        let done = self.nodes(nodes, dot, out);
+        self.variables.truncate(outer);
+        done
+    }
+
+    fn nodes(&mut self, nodes: &[Node], dot: &Value, out: &mut String) -> Result<()> {
+        for node in nodes {
+            match node {
+                Node::Text(text) => out.push_str(text),
+                Node::Print(pipeline) => {
+                    let value = self.run(pipeline, dot)?;
+                    if pipeline.1.is_none() {
+                        out.push_str(&text(&value));
+                    }
                 }
-            }
-            Node::Range(over, body, otherwise) => {
-                let items = match run(over, root, dot)? {
-                    Value::Array(items) => items,
-                    Value::Object(map) => map.into_iter().map(|(_, value)| value).collect(),
-                    Value::Null => Vec::new(),
-                    _ => return Err(TemplateError::new("range needs a list")),
-                };
-                if items.is_empty() {
-                    nodes_into(otherwise, root, dot, out)?;
+                Node::If(condition, then, otherwise) => {
+                    let outer = self.variables.len();
+                    let value = self.run(condition, dot)?;
+                    let branch = if truth(&value) { then } else { otherwise };
+                    self.block(branch, dot, out)?;
+                    self.leave(outer, condition);
                 }
-                for item in &items {
-                    nodes_into(body, root, item, out)?;
+                Node::With(condition, then, otherwise) => {
+                    let outer = self.variables.len();
+                    let value = self.run(condition, dot)?;
+                    if truth(&value) {
+                        self.block(then, &value, out)?;
+                    } else {
+                        self.block(otherwise, dot, out)?;
+                    }
+                    self.leave(outer, condition);
+                }
+                Node::Range(over, body, otherwise) => {
+                    self.range(over, body, otherwise, dot, out)?
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn run(pipeline: &Pipeline, root: &Value, dot: &Value) -> Result<Value> {
-    let mut piped = None;
-    for call in &pipeline.0 {
-        piped = Some(call_one(call, piped, root, dot)?);
+    /// A variable that a condition declared ends with its block.
+    fn leave(&mut self, outer: usize, condition: &Pipeline) {
+        if condition.1.is_some() {
+            self.variables.truncate(outer);
+        }
     }
-    Ok(piped.unwrap_or(Value::Null))
-}
 
-fn call_one(call: &Call, piped: Option<Value>, root: &Value, dot: &Value) -> Result<Value> {
-    let Some((Operand::Function(name), arguments)) = call.0.split_first() else {
-        let operand = call.0.first();
-        return match (operand, piped) {
-            (Some(operand), None) => evaluate(operand, root, dot),
-            _ => Err(TemplateError::new("cannot pipe into a value")),
+    fn range(
+        &mut self,
+        over: &Pipeline,
+        body: &[Node],
+        otherwise: &[Node],
+        dot: &Value,
+        out: &mut String,
+    ) -> Result<()> {
+        let items: Vec<(Value, Value)> = match self.calls(over, dot)? {
+            Value::Array(items) => {
+                let numbered = items.into_iter().enumerate();
+                numbered.map(|(at, item)| (at.into(), item)).collect()
+            }
+            Value::Object(map) => map
+                .into_iter()
+                .map(|(key, value)| (key.into(), value))
+                .collect(),
+            Value::Null => Vec::new(),
+            _ => return Err(TemplateError::new("range needs a list")),
         };
-    };
-    let mut values = arguments
-        .iter()
-        .map(|operand| evaluate(operand, root, dot))
-        .collect::<Result<Vec<_>>>()?;
-    values.extend(piped);
-    apply(name, &values)
-}
-
-fn evaluate(operand: &Operand, root: &Value, dot: &Value) -> Result<Value> {
-    match operand {
-        Operand::Literal(value) => Ok(value.clone()),
-        Operand::Nested(pipeline) => run(pipeline, root, dot),
-        Operand::Function(name) => apply(name, &[]),
-        Operand::Field(from_root, path) => {
-            let mut value = if *from_root { root } else { dot };
-            for name in path {
-                value = field(value, name)?;
+        if items.is_empty() {
+            return self.block(otherwise, dot, out);
+        }
+        let outer = self.variables.len();
+        for (key, item) in items {
+            match over.1.as_ref().map(|assignment| &assignment.names[..]) {
+                Some([name]) => self.variables.push((name.clone(), item.clone())),
+                Some([first, second, ..]) => {
+                    self.variables.push((first.clone(), key));
+                    self.variables.push((second.clone(), item.clone()));
+                }
+                _ => {}
             }
-            Ok(value.clone())
+            self.block(body, &item, out)?;
+            self.variables.truncate(outer);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value> {
+        let value = self.calls(pipeline, dot)?;
+        let Some(assignment) = &pipeline.1 else {
+            return Ok(value);
+        };
+        let [name] = &assignment.names[..] else {
+            return Err(TemplateError::new("only range gives two variables"));
+        };
+        if assignment.declares {
+            self.variables.push((name.clone(), value.clone()));
+        } else {
+            let variables = self.variables.iter_mut().rev();
+            let mut known = variables.filter(|(known, _)| known == name);
+            known.next().ok_or_else(|| undefined(name))?.1 = value.clone();
+        }
+        Ok(value)
+    }
+
+    fn calls(&self, pipeline: &Pipeline, dot: &Value) -> Result<Value> {
+        let mut piped = None;
+        for call in &pipeline.0 {
+            piped = Some(self.call(call, piped, dot)?);
+        }
+        Ok(piped.unwrap_or(Value::Null))
+    }
+
+    fn call(&self, call: &Call, piped: Option<Value>, dot: &Value) -> Result<Value> {
+        let Some((Operand::Function(name), arguments)) = call.0.split_first() else {
+            return match (call.0.first(), piped) {
+                (Some(operand), None) => self.evaluate(operand, dot),
+                _ => Err(TemplateError::new("cannot pipe into a value")),
+            };
+        };
+        let mut values = arguments
+            .iter()
+            .map(|operand| self.evaluate(operand, dot))
+            .collect::<Result<Vec<_>>>()?;
+        values.extend(piped);
+        apply(name, &values)
+    }
+
+    fn evaluate(&self, operand: &Operand, dot: &Value) -> Result<Value> {
+        match operand {
+            Operand::Literal(value) => Ok(value.clone()),
+            Operand::Nested(pipeline) => self.calls(pipeline, dot),
+            Operand::Function(name) => apply(name, &[]),
+            Operand::Field(from_root, path) => {
+                fields(if *from_root { self.root } else { dot }, path).cloned()
+            }
+            Operand::FieldsOf(pipeline, path) => fields(&self.calls(pipeline, dot)?, path).cloned(),
+            Operand::Variable(name, path) => {
+                let mut variables = self.variables.iter().rev();
+                let found = variables.find(|(known, _)| known == name);
+                let (_, value) = found.ok_or_else(|| undefined(name))?;
+                fields(value, path).cloned()
+            }
         }
     }
 }
+
+fn undefined(name: &str) -> TemplateError {
+    TemplateError::new(format!("undefined variable: ${name}"))
+}
+
+/// Fields that are maps in Docker's structures: what they do not hold is nothing, not a slip.
+const MAPS: [&str; 8] = [
+    "ExposedPorts",
+    "Labels",
+    "Networks",
+    "PortBindings",
+    "Ports",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+];
 
 /// A field that is not there is an error in a structure, as in Docker: a slip in the name should
-/// not pass for emptiness. Null and maps without the key give null.
-fn field<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
-    match value {
-        Value::Object(map) => map
-            .get(name)
-            .ok_or_else(|| TemplateError::new(format!("there is no field {name:?}"))),
-        Value::Null => Ok(&Value::Null),
-        _ => Err(TemplateError::new(format!(
-            "{name:?} asked of what has no fields"
-        ))),
-    }
-}
-
-fn apply(name: &str, values: &[Value]) -> Result<Value> {
-    let wrong = || TemplateError::new(format!("wrong arguments for {name:?}"));
-    Ok(match (name, values) {
-        ("json", [value]) => value.to_string().into(),
-        ("upper", [value]) => text(value).to_uppercase().into(),
-        ("lower", [value]) => text(value).to_lowercase().into(),
-        ("title", [value]) => title(&text(value)).into(),
-        ("print", values) => values.iter().map(text).collect::<String>().into(),
-        ("println", values) => {
-            let words: Vec<_> = values.iter().map(text).collect();
-            format!("{}\n", words.join(" ")).into()
-        }
-        ("join", [Value::Array(items), separator]) => {
-            let items: Vec<_> = items.iter().map(text).collect();
-            items.join(&text(separator)).into()
-        }
-        ("join", [Value::Null, _]) => "".into(),
-        ("split", [value, separator]) => text(value)
-            .split(&text(separator))
-            .map(Value::from)
-            .collect(),
-        ("truncate", [value, Value::Number(len)]) => {
-            let len = len.as_u64().and_then(|len| usize::try_from(len).ok());
-            let len = len.ok_or_else(wrong)?;
-            text(value).chars().take(len).collect::<String>().into()
-        }
-        ("len", [value]) => length(value).ok_or_else(wrong)?.into(),
-        ("index", [value, keys @ ..]) => index(value, keys)?,
-        ("eq", [first, rest @ ..]) if !rest.is_empty() => rest.contains(first).into(),
-        ("ne", [a, b]) => (a != b).into(),
-        ("not", [value]) => (!truth(value)).into(),
-        ("and", [.., last]) => values.iter().find(|v| !truth(v)).unwrap_or(last).clone(),
-        ("or", [.., last]) => values.iter().find(|v| truth(v)).unwrap_or(last).clone(),
-        (
-            "json" | "upper" | "lower" | "title" | "join" | "split" | "truncate" | "len" | "index"
-            | "eq" | "ne" | "not" | "and" | "or",
-            _,
-        ) => return Err(wrong()),
-        _ => {
-            return Err(TemplateError::new(format!(
-                "no function is called {name:?}"
-            )));
-        }
-    })
-}
-
-fn index(value: &Value, keys: &[Value]) -> Result<Value> {
+/// not pass for emptiness.
+fn fields<'a>(value: &'a Value, path: &[String]) -> Result<&'a Value> {
     let mut value = value;
-    for key in keys {
-        value = match (value, key) {
-            (Value::Array(items), Value::Number(at)) => at
-                .as_u64()
-                .and_then(|at| items.get(usize::try_from(at).ok()?))
-                .ok_or_else(|| TemplateError::new(format!("index {at} is out of range")))?,
-            (Value::Object(map), Value::String(key)) => map.get(key).unwrap_or(&Value::Null),
-            _ => return Err(TemplateError::new("cannot index that")),
-        };
-    }
-    Ok(value.clone())
-}
-
-fn length(value: &Value) -> Option<usize> {
-    match value {
-        Value::String(text) => Some(text.len()),
-        Value::Array(items) => Some(items.len()),
-        Value::Object(map) => Some(map.len()),
-        Value::Null => Some(0),
-        _ => None,
-    }
-}
-
-fn title(text: &str) -> String {
-    let mut chars = text.chars();
-    chars
-        .next()
-        .map(|first| first.to_uppercase().chain(chars).collect())
-        .unwrap_or_default()
-}
-
-fn truth(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    }
-}
-
-/// As Go prints: lists as `[a b]`, maps as `map[k:v]`.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(text).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(map) => {
-            let mut out = String::from("map[");
-            for (at, (key, value)) in map.iter().enumerate() {
-                let gap = if at > 0 { " " } else { "" };
-                let _ = write!(out, "{gap}{key}:{}", text(value));
+    let mut above = "";
+    for name in path {
+        value = match value {
+            Value::Object(map) => match map.get(name) {
+                Some(found) => found,
+                None if MAPS.contains(&above) => &Value::Null,
+                None => {
+                    return Err(TemplateError::new(format!("there is no field {name:?}")));
+                }
+            },
+            Value::Null => &Value::Null,
+            _ => {
+                return Err(TemplateError::new(format!(
+                    "{name:?} asked of what has no fields"
+                )));
             }
-            out.push(']');
-            out
-        }
-        other => other.to_string(),
+        };
+        above = name;
     }
+    Ok(value)
 }

@@ -1,7 +1,8 @@
-//! The part of Go's text/template that people use in `--format`: fields, pipelines, `if`, `range`,
-//! `with`, and Docker's functions, over a JSON value.
+//! The part of Go's text/template that people use in `--format`: fields, variables, pipelines, `if`,
+//! `range`, `with`, and Docker's functions, over a JSON value.
 
 mod eval;
+mod functions;
 mod parse;
 
 use serde_json::Value;
@@ -82,8 +83,17 @@ fn heading_of(name: &str) -> String {
     }
 }
 
+/// Calls, each of which takes the result of the one before, and the variables that take the last.
 #[derive(Debug, Clone)]
-struct Pipeline(Vec<Call>);
+struct Pipeline(Vec<Call>, Option<Assignment>);
+
+#[derive(Debug, Clone)]
+struct Assignment {
+    /// Without their `$`; two only for `range`.
+    names: Vec<String>,
+    /// `:=`, not `=`.
+    declares: bool,
+}
 
 /// A function with arguments, or a lone operand.
 #[derive(Debug, Clone)]
@@ -92,7 +102,9 @@ struct Call(Vec<Operand>);
 impl Call {
     fn fields(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|operand| match operand {
-            Operand::Field(_, path) => path.last().map(String::as_str),
+            Operand::Field(_, path) | Operand::Variable(_, path) | Operand::FieldsOf(_, path) => {
+                path.last().map(String::as_str)
+            }
             _ => None,
         })
     }
@@ -102,9 +114,13 @@ impl Call {
 enum Operand {
     /// `.A.B`, or `$.A.B` where the flag is set; an empty path is the whole value.
     Field(bool, Vec<String>),
+    /// `$name.A.B`.
+    Variable(String, Vec<String>),
     Literal(Value),
     Function(String),
     Nested(Pipeline),
+    /// `(…).A.B`.
+    FieldsOf(Pipeline, Vec<String>),
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Text to nodes.
 
-use super::{Call, Node, Operand, Pipeline, TemplateError};
+use super::{Assignment, Call, Node, Operand, Pipeline, TemplateError};
 use serde_json::Value;
 
 /// How deep actions and parentheses may nest.
@@ -142,6 +142,43 @@ impl Blocks {
 }
 
 fn pipeline(text: &str) -> Result<Pipeline> {
+    let (assignment, text) = assignment(text)?;
+    let mut pipeline = plain_pipeline(text)?;
+    pipeline.1 = assignment;
+    Ok(pipeline)
+}
+
+/// `$a := …`, `$a = …` or `$a, $b := …`, and what is assigned.
+fn assignment(text: &str) -> Result<(Option<Assignment>, &str)> {
+    if !text.starts_with('$') {
+        return Ok((None, text));
+    }
+    let Some((before, after)) = text.split_once('=') else {
+        return Ok((None, text));
+    };
+    let (names, declares) = match before.strip_suffix(':') {
+        Some(names) => (names, true),
+        None => (before, false),
+    };
+    let names: Option<Vec<_>> = names
+        .split(',')
+        .map(|name| name.trim().strip_prefix('$').map(str::to_owned))
+        .collect();
+    match names {
+        Some(names) if names.len() <= 2 && names.iter().all(|name| is_name(name)) => {
+            Ok((Some(Assignment { names, declares }), after))
+        }
+        // The sign stands in a string.
+        _ if before.contains(['"', '`']) => Ok((None, text)),
+        _ => Err(TemplateError::new(format!("cannot assign to {before:?}"))),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
+
+fn plain_pipeline(text: &str) -> Result<Pipeline> {
     let tokens = tokens(text)?;
     let mut tokens = tokens.into_iter().peekable();
     let parsed = calls(&mut tokens, 0)?;
@@ -169,7 +206,16 @@ fn calls(tokens: &mut Tokens, depth: usize) -> Result<Pipeline> {
             Some(Token::Open) => {
                 tokens.next();
                 let nested = calls_in_parentheses(tokens, depth)?;
-                operands.push(Operand::Nested(nested));
+                operands.push(match tokens.peek() {
+                    Some(Token::Fields(_)) => match tokens.next() {
+                        Some(Token::Fields(path)) => Operand::FieldsOf(nested, path),
+                        _ => Operand::Nested(nested),
+                    },
+                    _ => Operand::Nested(nested),
+                });
+            }
+            Some(Token::Fields(_)) => {
+                return Err(TemplateError::new("a field of nothing"));
             }
             Some(Token::Operand(_)) => {
                 if let Some(Token::Operand(operand)) = tokens.next() {
@@ -179,7 +225,7 @@ fn calls(tokens: &mut Tokens, depth: usize) -> Result<Pipeline> {
         }
     }
     calls.push(finish(operands)?);
-    Ok(Pipeline(calls))
+    Ok(Pipeline(calls, None))
 }
 
 fn calls_in_parentheses(tokens: &mut Tokens, depth: usize) -> Result<Pipeline> {
@@ -204,6 +250,8 @@ enum Token {
     Open,
     Close,
     Pipe,
+    /// `.A.B` right behind a parenthesis.
+    Fields(Vec<String>),
     Operand(Operand),
 }
 
@@ -218,8 +266,16 @@ fn tokens(text: &str) -> Result<Vec<Token>> {
             '"' | '`' => string(rest)?,
             _ => word(rest)?,
         };
+        let closed = matches!(token, Token::Close);
         tokens.push(token);
-        rest = rest[len..].trim_start();
+        rest = &rest[len..];
+        if let (true, Some(path)) = (closed, rest.strip_prefix('.')) {
+            let end = path.find(|c: char| c.is_whitespace() || "()|\"`".contains(c));
+            let path = &path[..end.unwrap_or(path.len())];
+            tokens.push(Token::Fields(fields(path)?));
+            rest = &rest[path.len() + 1..];
+        }
+        rest = rest.trim_start();
     }
     Ok(tokens)
 }
@@ -260,6 +316,17 @@ fn word(text: &str) -> Result<(Token, usize)> {
         _ => {
             if let Some(path) = word.strip_prefix("$.") {
                 Operand::Field(true, fields(path)?)
+            } else if let Some(name) = word.strip_prefix('$') {
+                let (name, path) = name.split_once('.').unwrap_or((name, ""));
+                if !is_name(name) {
+                    return Err(TemplateError::new(format!("cannot read {word:?}")));
+                }
+                let path = if path.is_empty() {
+                    Vec::new()
+                } else {
+                    fields(path)?
+                };
+                Operand::Variable(name.to_owned(), path)
             } else if let Some(path) = word.strip_prefix('.') {
                 Operand::Field(false, fields(path)?)
             } else if let Ok(number) = word.parse::<i64>() {

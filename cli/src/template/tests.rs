@@ -7,6 +7,7 @@ fn sample() -> Value {
         "State": { "Status": "exited", "ExitCode": 7, "Running": false },
         "Env": ["A=1", "B=2"],
         "Labels": { "x": "y" },
+        "List": [{ "Name": "first" }],
         "None": null,
     })
 }
@@ -33,6 +34,47 @@ fn fields_and_functions() {
         ("{{(index .Env 0) | lower}}", "a=1"),
     ] {
         assert_eq!(render(template).unwrap(), expected, "{template}");
+    }
+}
+
+#[test]
+fn maps_variables_and_formats_are_gos() {
+    for (template, expected) in [
+        ("<{{index .Labels \"absent\"}}>", "<>"),
+        ("<{{index .None \"absent\"}}>", "<>"),
+        ("{{if index .Labels \"absent\"}}y{{else}}n{{end}}", "n"),
+        ("{{if .Labels.absent}}y{{else}}n{{end}}", "n"),
+        ("{{range $k, $v := .Labels}}{{$k}}={{$v}};{{end}}", "x=y;"),
+        (
+            "{{range $i, $e := .Env}}{{if $i}},{{end}}{{$e}}{{end}}",
+            "A=1,B=2",
+        ),
+        ("{{range $e := .Env}}{{$e}} {{end}}", "A=1 B=2 "),
+        ("{{$s := .State}}{{$s.Status}}", "exited"),
+        ("{{$n := 1}}{{if .ID}}{{$n = 2}}{{end}}{{$n}}", "2"),
+        ("{{with $s := .State}}{{$s.ExitCode}}{{end}}", "7"),
+        (
+            "{{printf \"%s-%05d|%-5s|%q|%.1f%%\" .ID 7 \"a\" \"b\" 2}}",
+            "abc-00007|a    |\"b\"|2.0%",
+        ),
+        ("{{printf \"%.2s %d\" .ID}}", "ab %!d(MISSING)"),
+        (
+            "{{if gt .State.ExitCode 3}}big{{end}}{{le 1 1}}{{lt \"a\" \"b\"}}",
+            "bigtruetrue",
+        ),
+        ("{{pad .ID 1 2}}|", " abc  |"),
+        ("{{(index .List 0).Name}}", "first"),
+    ] {
+        assert_eq!(render(template).unwrap(), expected, "{template}");
+    }
+    for template in [
+        "{{$x}}",
+        "{{$x = 1}}",
+        "{{$a, $b := .Env}}",
+        "{{lt .ID 1}}",
+        "{{range $a, $b, $c := .Env}}{{end}}",
+    ] {
+        assert!(render(template).is_err(), "{template}");
     }
 }
 
