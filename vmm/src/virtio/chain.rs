@@ -45,7 +45,11 @@ impl<'a, M: GuestMemoryBackend> Buffers<'a, M> {
     ) -> Result<(), BadChain> {
         self.readable.clear();
         self.writable.clear();
-        for descriptor in chain {
+        for (count, descriptor) in chain.enumerate() {
+            // Those without bytes have no pieces, and a table can have 65535.
+            if count == MAX_PIECES {
+                return Err(BadChain);
+            }
             let list = if descriptor.is_write_only() {
                 &mut self.writable
             } else if self.writable.list.is_empty() {

@@ -62,7 +62,9 @@ impl Backend for Rng {
                 Err(_) => 0,
             };
             if queue.add_used(ram, chain.head_index(), written).is_err() {
-                break;
+                active.interrupt.needs_reset();
+                self.active = None;
+                return false;
             }
             used = true;
         }
@@ -124,5 +126,32 @@ mod tests {
         ring.offer(0);
         assert!(!rng.notify());
         assert_eq!(ring.take(), None);
+    }
+
+    #[test]
+    fn a_pass_is_bounded_and_a_broken_queue_stops_the_device() {
+        let ram = ram();
+        let mut ring = Ring::new(&ram, 0, 16);
+        let (first, _) = activation(&ram, &[&ring]);
+        let mut rng = Rng::default();
+        rng.activate(first);
+        for head in 0..16 {
+            // Nothing to write to: no descriptor at all, or one that leads to itself.
+            ring.descriptor(head, (DATA, 0, WRITE | NEXT, head));
+            ring.offer(head);
+        }
+        assert!(!rng.notify());
+        for head in 0..16 {
+            assert_eq!(ring.take(), Some((head, 0)));
+        }
+        ring.offer(99);
+        assert!(!rng.notify());
+        assert!(rng.active.is_none());
+        let mut leaping = Ring::new(&ram, 0, 16);
+        let (again, _) = activation(&ram, &[&leaping]);
+        rng.activate(again);
+        leaping.leap(17);
+        assert!(!rng.notify());
+        assert!(rng.active.is_none());
     }
 }

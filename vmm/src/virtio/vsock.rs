@@ -58,17 +58,23 @@ impl Vsock {
         let Some(events) = active.queues.get_mut(2).filter(|queue| queue.ready()) else {
             return Ok(false);
         };
-        let Some(mut chain) = events.iter(&active.ram)?.next() else {
-            return Ok(false);
-        };
         let mut buffers = Buffers::new();
         let event = EVENT_TRANSPORT_RESET.to_le_bytes();
-        let told =
-            buffers.fill(&mut chain, &active.ram).is_ok() && buffers.writable.write(0, &event);
-        let written = if told { event.len() as u32 } else { 0 };
-        events.add_used(&active.ram, chain.head_index(), written)?;
-        active.interrupt.trigger();
-        Ok(told)
+        for _ in 0..events.size() {
+            let Some(mut chain) = events.iter(&active.ram)?.next() else {
+                break;
+            };
+            let told =
+                buffers.fill(&mut chain, &active.ram).is_ok() && buffers.writable.write(0, &event);
+            // One that is too short goes back empty.
+            let written = if told { event.len() as u32 } else { 0 };
+            events.add_used(&active.ram, chain.head_index(), written)?;
+            active.interrupt.trigger();
+            if told {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Move packets both ways. True: there are more.
@@ -159,17 +165,20 @@ mod tests {
         vsock.notify();
         assert_eq!(events.take(), None);
         events.put(u32::MAX, DATA);
-        events.descriptor(0, (DATA, 8, WRITE, 0));
-        events.descriptor(1, (DATA, 8, WRITE, 0));
-        events.offer(0);
-        events.offer(1);
+        for (head, bytes) in [(0, 0), (1, 3), (2, 8), (3, 8)] {
+            events.descriptor(head, (DATA, bytes, WRITE, 0));
+            events.offer(head);
+        }
         vsock.notify();
         vsock.notify();
-        assert_eq!(events.take(), Some((0, 4)));
+        // The first that is long enough.
+        assert_eq!(events.take(), Some((0, 0)));
+        assert_eq!(events.take(), Some((1, 0)));
+        assert_eq!(events.take(), Some((2, 4)));
         assert_eq!(events.get::<u32>(DATA), EVENT_TRANSPORT_RESET);
         assert_eq!(events.take(), None);
         // Queues are told as they stand.
         let queues = vsock.queues().unwrap();
-        assert_eq!((queues[2].next_avail, queues[2].next_used), (1, 1));
+        assert_eq!((queues[2].next_avail, queues[2].next_used), (3, 3));
     }
 }

@@ -382,21 +382,35 @@ impl VsockCore {
         Ok(progress)
     }
 
-    /// Put the next packet for the guest into a buffer; `None` if there turns out to be none.
+    /// Put the next packet for the guest into a buffer and tell its length; `None` if there turns
+    /// out to be none. Each stream is asked once: where none has anything that fits, the buffer
+    /// goes back empty.
     fn next_packet<M: GuestMemoryBackend>(&mut self, buffer: &Pieces<'_, M>) -> Option<u32> {
         if let Some(key) = self.resets.pop_front() {
             let header = self.header(key, Op::Rst, 0, 0, (0, 0));
             buffer.write(0, &header.bytes());
             return Some(HEADER_LEN as u32);
         }
-        while let Some(key) = self.ready.pop_front() {
+        let mut too_small = false;
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
             let Some(connection) = self.connections.get_mut(&key) else {
                 continue;
             };
             connection.queued = false;
-            let Some((op, flags, bytes)) = fill(connection, buffer) else {
-                self.settle(key, Ok(()));
-                continue;
+            let (op, flags, bytes) = match fill(connection, buffer) {
+                Fill::Packet(op, flags, bytes) => (op, flags, bytes),
+                Fill::Nothing => {
+                    self.settle(key, Ok(()));
+                    continue;
+                }
+                Fill::NoRoom => {
+                    too_small = true;
+                    self.settle(key, Ok(()));
+                    continue;
+                }
             };
             let credit = connection.give_credit();
             let header = self.header(key, op, flags, bytes as u32, credit);
@@ -404,7 +418,7 @@ impl VsockCore {
             self.settle(key, Ok(()));
             return Some((HEADER_LEN + bytes) as u32);
         }
-        None
+        too_small.then_some(0)
     }
 
     const fn header(
@@ -430,19 +444,26 @@ impl VsockCore {
     }
 }
 
-/// Put what a stream has to tell after the place for the header: operation, flags and number of
-/// bytes of data. `None`: nothing after all.
-fn fill<M: GuestMemoryBackend>(
-    connection: &mut Connection,
-    buffer: &Pieces<'_, M>,
-) -> Option<(Op, u32, usize)> {
+/// What [`fill`] put into a buffer.
+enum Fill {
+    /// Operation, flags and number of bytes of data.
+    Packet(Op, u32, usize),
+    /// The stream has nothing to tell after all.
+    Nothing,
+    /// The stream has data, and the buffer takes a header alone.
+    NoRoom,
+}
+
+/// Put what a stream has to tell after the place for the header.
+fn fill<M: GuestMemoryBackend>(connection: &mut Connection, buffer: &Pieces<'_, M>) -> Fill {
     loop {
-        let limit = match connection.next()? {
-            Next::Control(op, flags) => {
+        let limit = match connection.next() {
+            None => return Fill::Nothing,
+            Some(Next::Control(op, flags)) => {
                 connection.told(op, flags);
-                return Some((op, flags, 0));
+                return Fill::Packet(op, flags, 0);
             }
-            Next::Data(limit) => limit,
+            Some(Next::Data(limit)) => limit,
         };
         let room = (buffer.bytes() - HEADER_LEN).min(limit).min(MAX_DATA);
         let mut vecs = Iovecs::new();
@@ -450,13 +471,13 @@ fn fill<M: GuestMemoryBackend>(
             vecs.push(&piece);
         }
         if vecs.bytes() == 0 {
-            return None;
+            return Fill::NoRoom;
         }
         match recv(connection.stream.as_fd(), &vecs) {
             Ok(0) => connection.end(),
             Ok(bytes) => {
                 connection.sent(bytes);
-                return Some((Op::Rw, 0, bytes));
+                return Fill::Packet(Op::Rw, 0, bytes);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.readable = false,
             // A reset by the host program is an end, too.

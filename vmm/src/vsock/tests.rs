@@ -479,6 +479,39 @@ fn receive_buffers_without_room_are_given_back() {
     assert_eq!(ops, [Some(Op::Rst)]);
 }
 
+/// A stream's data waits, and the guest offers buffers that take a header and no data.
+#[test]
+fn receive_buffers_without_room_for_data_are_given_back_once() {
+    let mut driver = Driver::new();
+    driver.offer(1, 4096);
+    let mut host = driver.connect(1024);
+    host.write_all(b"hello").unwrap();
+    let before = driver.rx_ring.used_index();
+    driver.offer(1, HEADER_LEN as u32);
+    assert!(!driver.serve().more);
+    assert_eq!(driver.rx_ring.used_index(), before + 1);
+    assert!(driver.received().is_empty());
+    // All that the queue holds, and then one that has room.
+    driver.offer(QUEUE_LEN - 1, HEADER_LEN as u32);
+    driver.offer(1, HEADER_LEN as u32 + 2);
+    assert!(!driver.serve().more);
+    let data: Vec<_> = driver
+        .received()
+        .into_iter()
+        .map(|(_, data)| data)
+        .collect();
+    assert_eq!(data, [b"he".to_vec()]);
+    // What needs no room for data is told all the same, whoever waits before it.
+    driver.send(packet(9, Op::Request, 0), &[]);
+    driver.offer(1, HEADER_LEN as u32);
+    driver.serve();
+    let ops: Vec<_> = driver.received().iter().map(|(h, _)| op(h)).collect();
+    assert_eq!(ops, [Some(Op::Rst)]);
+    driver.offer(1, 4096);
+    driver.serve();
+    assert_eq!(driver.received()[0].1, b"llo");
+}
+
 #[test]
 fn callers_who_talk_nonsense_are_hung_up_on() {
     let mut driver = Driver::new();
