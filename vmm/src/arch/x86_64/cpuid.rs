@@ -16,12 +16,20 @@ const LEAF_XSTATE: u32 = 0xd;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
 const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
 const LEAF_EXT_FEATURES: u32 = 0x8000_0001;
+/// Shadow of `LEAF_PERFMON`: architectural extensions of Intel's performance monitoring.
+const LEAF_PERFMON_V2: u32 = 0x23;
+/// AMD's secure virtual machine: what a host of nested guests could use.
+const LEAF_SVM: u32 = 0x8000_000a;
+/// AMD's instruction-based sampling, and its performance monitoring, version 2.
+const LEAF_IBS: u32 = 0x8000_001b;
+const LEAF_AMD_PERFMON: u32 = 0x8000_0022;
 const LEAF_EXT_SIZES: u32 = 0x8000_0008;
 const LEAF_AMD_CACHES: u32 = 0x8000_001d;
 const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
 
 const ECX1_MWAIT: u32 = 1 << 3;
 const ECX1_VMX: u32 = 1 << 5;
+const ECX1_PDCM: u32 = 1 << 15;
 const ECX1_X2APIC: u32 = 1 << 21;
 const ECX1_TSC_DEADLINE: u32 = 1 << 24;
 const ECX1_XSAVE: u32 = 1 << 26;
@@ -31,6 +39,9 @@ const EDX1_HTT: u32 = 1 << 28;
 const EAX_KVM_ASYNC_PF: u32 = 1 << 4 | 1 << 10 | 1 << 14;
 const ECX_EXT_CMP_LEGACY: u32 = 1 << 1;
 const ECX_EXT_SVM: u32 = 1 << 2;
+/// IBS, and PerfCtrExtCore, PerfCtrExtNB, PerfTsc and PerfCtrExtLLC: performance counters, whose
+/// state is not saved (AMD64 Architecture Programmer's Manual volume 3, Fn8000_0001_ECX).
+const ECX_EXT_PERF: u32 = 1 << 10 | 1 << 23 | 1 << 24 | 1 << 27 | 1 << 28;
 
 const VENDOR_AMD_EBX: u32 = u32::from_le_bytes(*b"Auth");
 
@@ -68,7 +79,7 @@ impl CpuModel {
             match entry.function {
                 LEAF_FEATURES => {
                     // No nested virtualisation, and no MWAIT that would hold the host's CPU.
-                    entry.ecx &= !(ECX1_MWAIT | ECX1_VMX);
+                    entry.ecx &= !(ECX1_MWAIT | ECX1_VMX | ECX1_PDCM);
                     entry.ecx |= ECX1_X2APIC | ECX1_TSC_DEADLINE | ECX1_HYPERVISOR;
                 }
                 // A guest that hears of pages that are on their way waits to hear of their arrival. One
@@ -76,12 +87,13 @@ impl CpuModel {
                 // may wait for ever: Firecracker's issue 3020 is one that did.
                 LEAF_KVM_FEATURES => entry.eax &= !EAX_KVM_ASYNC_PF,
                 LEAF_EXT_FEATURES => {
-                    entry.ecx &= !ECX_EXT_SVM;
+                    entry.ecx &= !(ECX_EXT_SVM | ECX_EXT_PERF);
                     if amd && vcpus > 1 {
                         entry.ecx |= ECX_EXT_CMP_LEGACY;
                     }
                 }
-                LEAF_MWAIT | LEAF_PERFMON => {
+                LEAF_MWAIT | LEAF_PERFMON | LEAF_PERFMON_V2 | LEAF_SVM | LEAF_IBS
+                | LEAF_AMD_PERFMON => {
                     (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
                 }
                 _ => {}
@@ -243,6 +255,47 @@ mod tests {
         assert_eq!(find(&entries, LEAF_AMD_TOPOLOGY, 0).ebx, 5);
         assert_eq!(find(&entries, LEAF_EXT_FEATURES, 0).ecx, ECX_EXT_CMP_LEGACY);
         assert_eq!(entries.iter().filter(|e| e.function == 0xb).count(), 3);
+    }
+
+    /// What hosts of either vendor offer, with everything that a guest must not see.
+    fn generous(vendor: u32) -> Vec<kvm_cpuid_entry2> {
+        let all = |function| kvm_cpuid_entry2 {
+            function,
+            eax: u32::MAX,
+            ebx: u32::MAX,
+            ecx: u32::MAX,
+            edx: u32::MAX,
+            ..Default::default()
+        };
+        let mut entries: Vec<_> = (1..=0x23)
+            .chain(0x8000_0001..=0x8000_0022)
+            .map(all)
+            .collect();
+        let basic = kvm_cpuid_entry2 {
+            eax: 0x23,
+            ebx: vendor,
+            ..Default::default()
+        };
+        entries.push(basic);
+        entries
+    }
+
+    #[test]
+    fn nested_virtualisation_and_performance_counters_are_hidden_on_both_vendors() {
+        for vendor in [VENDOR_AMD_EBX, u32::from_le_bytes(*b"Genu")] {
+            let model = CpuModel::from_entries(&generous(vendor), 2);
+            let entries = model.entries_for(1);
+            let features = find(&entries, LEAF_FEATURES, 0).ecx;
+            assert_eq!(features & (1 << 3 | 1 << 5 | 1 << 15), 0, "{features:#x}");
+            let extended = find(&entries, LEAF_EXT_FEATURES, 0).ecx;
+            let hidden = 1 << 2 | 1 << 10 | 1 << 23 | 1 << 24 | 1 << 27 | 1 << 28;
+            assert_eq!(extended & hidden, 0, "{extended:#x}");
+            for leaf in [5, 0xa, 0x23, 0x8000_000a, 0x8000_001b, 0x8000_0022] {
+                let found = find(&entries, leaf, 0);
+                let registers = [found.eax, found.ebx, found.ecx, found.edx];
+                assert_eq!(registers, [0; 4], "leaf {leaf:#x}");
+            }
+        }
     }
 
     #[test]

@@ -133,6 +133,28 @@ impl VcpuState {
         tsc.map_or(0, |msr| msr.data)
     }
 
+    /// The MSRs of time, in the order in which they are written, if it is `tsc` now.
+    ///
+    /// KVM sets a deadline to zero when it raises the interrupt. Where it does so from its own timer
+    /// (posted interrupts), that may be between the reading of the local APIC, in which the
+    /// interrupt is not pending yet, and that of the MSRs: restored as they are, the interrupt is
+    /// lost and the timer disarmed, and a guest that sleeps until then sleeps for ever. So a zero
+    /// becomes the present: the interrupt comes at once. Linux copes with one too many, and KVM
+    /// ignores the MSR where the timer is in another mode.
+    fn msrs_of_time(&self, tsc: u64) -> Vec<kvm_msr_entry> {
+        let mut msrs = vec![entry(MSR_TSC, tsc)];
+        let deadline = self.msrs.iter().find(|msr| msr.index == MSR_TSC_DEADLINE);
+        if let Some(deadline) = deadline {
+            let due = if deadline.data == 0 {
+                tsc
+            } else {
+                deadline.data
+            };
+            msrs.push(entry(MSR_TSC_DEADLINE, due));
+        }
+        msrs
+    }
+
     /// A guest measures time with the frequency it found when it booted.
     fn check_tsc(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
         let (Some(then), Ok(now)) = (self.tsc_khz, vcpu.get_tsc_khz()) else {
@@ -215,13 +237,7 @@ pub(crate) fn restore_time<'a>(
         .map_err(VmError::kvm("KVM_SET_CLOCK"))?;
     let tsc = states.iter().map(VcpuState::tsc).max().unwrap_or(0);
     for (state, vcpu) in states.iter().zip(vcpus) {
-        let mut msrs = vec![entry(MSR_TSC, tsc)];
-        let deadline = state
-            .msrs
-            .iter()
-            .filter(|msr| msr.index == MSR_TSC_DEADLINE);
-        msrs.extend(deadline.copied());
-        write_msrs(vcpu, &msrs)?;
+        write_msrs(vcpu, &state.msrs_of_time(tsc))?;
         // The guest's watchdogs are told that it stood still. A guest without kvmclock has no use
         // for it, and KVM says so.
         let _ = vcpu.kvmclock_ctrl();
@@ -305,5 +321,26 @@ impl MachineState {
             chips: vec![kvm_irqchip::default(); 3],
             clock: kvm_clock_data::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_was_met_is_due_at_once_and_comes_after_the_tsc() {
+        let written = |deadline| {
+            let mut state = VcpuState::example();
+            state.msrs.extend(deadline);
+            let msrs = state.msrs_of_time(1000);
+            let pairs = msrs.iter().map(|msr| (msr.index, msr.data));
+            pairs.collect::<Vec<_>>()
+        };
+        assert_eq!(written(None), [(MSR_TSC, 1000)]);
+        let still_to_come = written(Some(entry(MSR_TSC_DEADLINE, 5000)));
+        assert_eq!(still_to_come, [(MSR_TSC, 1000), (MSR_TSC_DEADLINE, 5000)]);
+        let met = written(Some(entry(MSR_TSC_DEADLINE, 0)));
+        assert_eq!(met, [(MSR_TSC, 1000), (MSR_TSC_DEADLINE, 1000)]);
     }
 }
