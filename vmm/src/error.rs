@@ -49,6 +49,10 @@ pub enum VmError {
     /// It ended before it could be saved.
     #[error("the virtual machine has ended")]
     Ended,
+    /// A thread of it is in a system call that does not return: a disk's file system hangs, or KVM
+    /// does not let go of a virtual CPU.
+    #[error("{0} does not answer")]
+    Silent(&'static str),
     /// A snapshot does not fit its configuration.
     #[error("the snapshot does not fit: {0}")]
     Snapshot(&'static str),

@@ -45,6 +45,7 @@ mod outcome;
 pub mod probe;
 mod snapshot;
 mod stats;
+mod thread;
 #[expect(
     unsafe_code,
     reason = "shares a byte with KVM and signals a thread to leave the guest"

@@ -12,21 +12,26 @@ use crate::devices::Bus;
 use crate::error::VmError;
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
+use crate::thread::Thread;
 use crate::vm::Ending;
 use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, KVMIO, kvm_pre_fault_memory, kvm_xsave};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Instant;
 use vm_memory::GuestAddress;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
+
+/// Most calls of `KVM_PRE_FAULT_MEMORY` in a row that map nothing. The guest gets the page when it
+/// touches it.
+const MAX_IN_VAIN: u32 = 16;
 
 /// A virtual CPU that does not run yet.
 #[derive(Debug)]
@@ -68,26 +73,27 @@ impl Vcpu {
         ending.add_kick(Arc::clone(&kick));
         let own_kick = Arc::clone(&kick);
         let (orders, received) = channel();
-        let thread = std::thread::Builder::new()
+        let builder = std::thread::Builder::new()
             .name(format!("vcpu{}", self.index))
-            .stack_size(256 << 10)
-            .spawn(move || {
-                let _armed = own_kick.arm(&mut self.fd);
-                let context = Context {
-                    bus: &bus,
-                    vm: &vm,
-                    counters: &counters,
-                    ending: &ending,
-                    kick: &own_kick,
-                    orders: &received,
-                };
-                if ending.outcome().is_none()
-                    && let Some(outcome) = run(&mut self.fd, &context)
-                {
-                    ending.end(outcome);
-                }
-            })
-            .map_err(VmError::setup("a virtual CPU's thread"))?;
+            .stack_size(256 << 10);
+        let body = move || {
+            let _armed = own_kick.arm(&mut self.fd);
+            let context = Context {
+                bus: &bus,
+                vm: &vm,
+                counters: &counters,
+                ending: &ending,
+                kick: &own_kick,
+                orders: &received,
+            };
+            if ending.outcome().is_none()
+                && let Some(outcome) = run(&mut self.fd, &context)
+            {
+                ending.end(outcome);
+            }
+        };
+        let thread =
+            Thread::spawn(builder, body).map_err(VmError::setup("a virtual CPU's thread"))?;
         Ok(VcpuThread {
             kick,
             orders: Some(orders),
@@ -106,24 +112,44 @@ impl Mapper {
 
     /// Map whole pages as a read of the guest would: those that are its own to be written to, too.
     pub(crate) fn map(&self, start: GuestAddress, bytes: u64) -> io::Result<()> {
-        let mut left = kvm_pre_fault_memory {
+        let range = kvm_pre_fault_memory {
             gpa: start.0,
             size: bytes,
             ..Default::default()
         };
-        while left.size > 0 {
+        map_all(range, |left| {
             // SAFETY: KVM reads and writes this structure alone, and it is one of its own; the
             // guest's memory does not change.
-            let result = unsafe { ioctl_with_mut_ref(&self.0, KVM_PRE_FAULT_MEMORY(), &mut left) };
-            let error = io::Error::last_os_error();
-            // What is left then is up to date.
-            let again = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN));
-            if result != 0 && !again {
-                return Err(error);
+            match unsafe { ioctl_with_mut_ref(&self.0, KVM_PRE_FAULT_MEMORY(), left) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             }
-        }
-        Ok(())
+        })
     }
+}
+
+/// Have KVM map a range, in as many calls as that takes. KVM says EINTR or EAGAIN where it was
+/// disturbed, and what is left is up to date then; it may say so of the same page for ever.
+fn map_all(
+    mut left: kvm_pre_fault_memory,
+    mut call: impl FnMut(&mut kvm_pre_fault_memory) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut in_vain = 0;
+    while left.size > 0 {
+        let before = left.size;
+        let result = call(&mut left);
+        in_vain = if left.size < before { 0 } else { in_vain + 1 };
+        match result {
+            Err(error) if in_vain == MAX_IN_VAIN => return Err(error),
+            Ok(()) if in_vain == MAX_IN_VAIN => return Err(io::ErrorKind::WouldBlock.into()),
+            Ok(()) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN) => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
 }
 
 /// What a virtual CPU that is paused is told.
@@ -140,7 +166,7 @@ enum Order {
 pub(crate) struct VcpuThread {
     kick: Arc<Kick>,
     orders: Option<Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 impl VcpuThread {
@@ -155,12 +181,23 @@ impl VcpuThread {
         self.kick.kick();
     }
 
-    /// The state of a paused virtual CPU. Waits until the thread has left the guest.
-    pub(crate) fn save(&self, msrs: &Arc<[u32]>) -> Result<arch::VcpuState, VmError> {
+    /// The state of a paused virtual CPU. Waits until the thread has left the guest, but not beyond
+    /// the deadline.
+    pub(crate) fn save(
+        &self,
+        msrs: &Arc<[u32]>,
+        deadline: Instant,
+    ) -> Result<arch::VcpuState, VmError> {
         let (sender, answer) = sync_channel(1);
         self.order(Order::Save(Arc::clone(msrs), sender));
-        // Its thread ended, and with it the VM.
-        answer.recv().unwrap_or(Err(VmError::Ended))
+        let left = deadline.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => VmError::Silent("a virtual CPU"),
+                // Its thread ended, and with it the VM.
+                RecvTimeoutError::Disconnected => VmError::Ended,
+            })
+        })
     }
 
     /// Let the thread go on.
@@ -175,14 +212,14 @@ impl VcpuThread {
         }
     }
 
-    /// Wait for the thread's end.
-    pub(crate) fn join(&mut self) {
+    /// Wait for the thread's end. False: it does not come out of KVM before the deadline, and is
+    /// left to itself.
+    pub(crate) fn join_until(&mut self, deadline: Instant) -> bool {
         // A paused thread waits for orders.
         self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic was reported by the panic hook; there is nothing to add.
-            let _ = thread.join();
-        }
+        self.thread
+            .take()
+            .is_none_or(|thread| thread.join_until(deadline))
     }
 }
 
@@ -398,4 +435,50 @@ fn install_kick_handler() -> io::Result<()> {
         result = register_signal_handler(SIGRTMIN(), on_kick).map_err(io::Error::from);
     });
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: kvm_pre_fault_memory = kvm_pre_fault_memory {
+        gpa: 0x1000,
+        size: 0x4000,
+        flags: 0,
+        padding: [0; 5],
+    };
+
+    #[test]
+    fn mapping_goes_on_while_it_gets_on_and_no_longer() {
+        let again = || Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let mut calls = 0;
+        // A page at a time, each after many disturbances.
+        let mapped = map_all(RANGE, |left| {
+            calls += 1;
+            if calls % (MAX_IN_VAIN - 1) == 0 {
+                (left.gpa, left.size) = (left.gpa + 0x1000, left.size - 0x1000);
+            }
+            again()
+        });
+        assert!(mapped.is_ok());
+        assert_eq!(calls, 4 * (MAX_IN_VAIN - 1));
+        for errno in [libc::EAGAIN, libc::EINTR] {
+            let mut calls = 0;
+            let stuck = map_all(RANGE, |_| {
+                calls += 1;
+                Err(io::Error::from_raw_os_error(errno))
+            });
+            assert_eq!(stuck.unwrap_err().raw_os_error(), Some(errno));
+            assert_eq!(calls, MAX_IN_VAIN);
+        }
+        // A kernel that says it did and did not.
+        assert!(map_all(RANGE, |_| Ok(())).is_err());
+        let mut calls = 0;
+        let refused = map_all(RANGE, |_| {
+            calls += 1;
+            Err(io::Error::from_raw_os_error(libc::EFAULT))
+        });
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        assert_eq!(calls, 1);
+    }
 }

@@ -1,12 +1,13 @@
 //! Threads that do the devices' work: one epoll loop each, for one or more devices.
 
 use crate::stats::Counters;
-use crate::virtio::{Activation, Backend, SavedQueue};
+use crate::thread::Thread;
+use crate::virtio::{Activation, Backend, SavedQueue, Stopping};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::time::Instant;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -88,6 +89,7 @@ pub(crate) struct Worker {
     slots: Vec<Slot>,
     mailbox: Mailbox,
     commands: Receiver<Command>,
+    stopping: Stopping,
 }
 
 impl Worker {
@@ -98,6 +100,7 @@ impl Worker {
             slots: Vec::new(),
             mailbox: Mailbox { sender, wake },
             commands,
+            stopping: Stopping::default(),
         })
     }
 
@@ -107,7 +110,8 @@ impl Worker {
     }
 
     /// Give the worker a device.
-    pub(crate) fn add(&mut self, backend: Box<dyn Backend>) -> io::Result<DeviceLink> {
+    pub(crate) fn add(&mut self, mut backend: Box<dyn Backend>) -> io::Result<DeviceLink> {
+        backend.watch(self.stopping.clone());
         let notify = Arc::new(crate::virtio::event()?);
         let link = DeviceLink {
             device: self.slots.len(),
@@ -130,18 +134,20 @@ impl Worker {
         failed: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<WorkerThread> {
         let mailbox = self.mailbox.clone();
+        let stopping = self.stopping.clone();
         let epoll = self.epoll()?;
-        let thread = std::thread::Builder::new()
+        let builder = std::thread::Builder::new()
             .name(name.to_owned())
             // The loop's deepest call needs a few KiB.
-            .stack_size(256 << 10)
-            .spawn(move || {
-                if let Err(error) = self.run(&epoll, &counters) {
-                    failed(error);
-                }
-            })?;
+            .stack_size(256 << 10);
+        let thread = Thread::spawn(builder, move || {
+            if let Err(error) = self.run(&epoll, &counters) {
+                failed(error);
+            }
+        })?;
         Ok(WorkerThread {
             mailbox,
+            stopping,
             thread: Some(thread),
         })
     }
@@ -250,15 +256,18 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct WorkerThread {
     mailbox: Mailbox,
-    thread: Option<JoinHandle<()>>,
+    stopping: Stopping,
+    thread: Option<Thread>,
 }
 
 impl WorkerThread {
-    /// Have the devices finish what they are at and keep still. `None` if the thread has ended.
-    pub(crate) fn pause(&self) -> Option<PausedQueues> {
+    /// Have the devices finish what they are at and keep still. `None` if the thread has ended, or
+    /// does not answer before the deadline.
+    pub(crate) fn pause(&self, deadline: Instant) -> Option<PausedQueues> {
         let (sender, answer) = sync_channel(1);
         self.mailbox.send(Command::Pause(sender));
-        answer.recv().ok()
+        let left = deadline.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).ok()
     }
 
     /// Let them go on.
@@ -266,18 +275,114 @@ impl WorkerThread {
         self.mailbox.send(Command::Resume);
     }
 
-    /// End the thread and wait for it.
-    pub(crate) fn stop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            self.mailbox.send(Command::Stop);
-            // A panic was reported by the panic hook; there is nothing to add.
-            let _ = thread.join();
-        }
+    /// Have the devices give up what they are at, and the thread end.
+    pub(crate) fn stop(&self) {
+        self.stopping.set();
+        self.mailbox.send(Command::Stop);
+    }
+
+    /// Stop the thread and wait for its end. False: a device is in a system call that does not
+    /// return, and its thread is left to itself.
+    pub(crate) fn join_until(&mut self, deadline: Instant) -> bool {
+        self.stop();
+        self.thread
+            .take()
+            .is_none_or(|thread| thread.join_until(deadline))
     }
 }
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
-        self.stop();
+        self.join_until(Instant::now() + crate::vm::STOP_LIMIT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// A device whose file system does not answer.
+    #[derive(Debug)]
+    struct Hung {
+        entered: Sender<()>,
+        release: Receiver<()>,
+    }
+
+    impl Backend for Hung {
+        fn activate(&mut self, _: Activation) {}
+
+        fn notify(&mut self) -> bool {
+            let _ = self.entered.send(());
+            let _ = self.release.recv();
+            false
+        }
+
+        fn queues(&self) -> Option<Vec<SavedQueue>> {
+            None
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    #[test]
+    fn a_device_that_hangs_holds_nobody_up() {
+        let ram = crate::virtio::testing::ram();
+        let (activation, _) = crate::virtio::testing::activation(&ram, &[]);
+        let (entered, inside) = channel();
+        let (release, wait) = channel();
+        let mut worker = Worker::new().unwrap();
+        let hung = Hung {
+            entered,
+            release: wait,
+        };
+        let link = worker.add(Box::new(hung)).unwrap();
+        let counters = Arc::new(Counters::default());
+        let mut running = worker.start("test", counters, |_| ()).unwrap();
+        link.activate(activation);
+        inside.recv().unwrap();
+        let now = Instant::now();
+        assert!(running.pause(now).is_none());
+        running.resume();
+        assert!(!running.join_until(now));
+        drop(release);
+    }
+
+    /// It asks for another turn each time, for as long as it runs.
+    #[derive(Debug)]
+    struct Busy(Stopping);
+
+    impl Backend for Busy {
+        fn watch(&mut self, stopping: Stopping) {
+            self.0 = stopping;
+        }
+
+        fn activate(&mut self, _: Activation) {}
+
+        fn notify(&mut self) -> bool {
+            true
+        }
+
+        fn queues(&self) -> Option<Vec<SavedQueue>> {
+            None
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    #[test]
+    fn a_device_that_never_rests_is_paused_and_stopped() {
+        let ram = crate::virtio::testing::ram();
+        let (activation, _) = crate::virtio::testing::activation(&ram, &[]);
+        let mut worker = Worker::new().unwrap();
+        let link = worker.add(Box::new(Busy(Stopping::default()))).unwrap();
+        let counters = Arc::new(Counters::default());
+        let mut running = worker.start("test", counters, |_| ()).unwrap();
+        link.activate(activation);
+        let deadline = Instant::now() + Duration::from_secs(600);
+        assert!(running.pause(deadline).is_some());
+        running.resume();
+        assert!(running.join_until(deadline));
     }
 }

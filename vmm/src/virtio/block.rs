@@ -1,7 +1,7 @@
 //! The block device (virtio 1.2, section 5.2): synchronous I/O between files and guest memory.
 
 use super::chain::{Buffers, Pieces};
-use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
+use super::{Activation, Backend, Identity, SavedQueue, Stopping, saved_queues};
 use crate::config::{DISK_FILE_ALIGN, DiskConfig};
 use crate::memory::{Iovecs, pread, pwrite};
 use std::fs::{File, OpenOptions};
@@ -19,13 +19,23 @@ const HEADER_LEN: usize = 16;
 const ID_LEN: usize = 20;
 /// A request of `SEG_MAX` data pieces fits the queue with its header and status.
 const SEG_MAX: u32 = 126;
-/// Most requests for one notification, and most segments of one discard.
+/// Most bytes of a piece of data. Linux makes no request longer than 4 MiB unless its
+/// administrator asks for it (`queue/max_sectors_kb`).
+const SIZE_MAX: u32 = 64 << 10;
+/// Most bytes of a request: what a driver may ask for that keeps to both. A longer one fails.
+const MAX_BYTES: usize = SEG_MAX as usize * SIZE_MAX as usize;
+/// Bytes between two looks at whether the VM ends.
+const CHUNK: usize = 1 << 20;
+/// A pass over the queue ends after this many bytes or requests.
+const MAX_PASS_BYTES: usize = MAX_BYTES;
 const MAX_REQUESTS: usize = 256;
+/// Most segments of one discard.
 const MAX_RANGES: u32 = 16;
 const RANGE_LEN: usize = 16;
 /// Most sectors of one discarded or zeroed range (1 GiB).
 const MAX_RANGE_SECTORS: u32 = 1 << 21;
 
+const F_SIZE_MAX: u64 = 1 << 1;
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
 const F_BLK_SIZE: u64 = 1 << 6;
@@ -75,6 +85,7 @@ pub(crate) struct Disk {
     extents: Vec<Extent>,
     bytes: u64,
     read_only: bool,
+    stopping: Stopping,
 }
 
 impl Disk {
@@ -84,6 +95,7 @@ impl Disk {
             extents: Vec::with_capacity(config.files.len()),
             bytes: 0,
             read_only: config.read_only,
+            stopping: Stopping::default(),
         };
         for path in &config.files {
             disk.append(path).map_err(|error| (path.clone(), error))?;
@@ -132,7 +144,7 @@ impl Disk {
 
     /// What the driver sees.
     pub(crate) fn identity(&self) -> Identity {
-        let mut features = F_SEG_MAX | F_BLK_SIZE;
+        let mut features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE;
         if self.read_only {
             features |= F_RO;
         } else {
@@ -142,6 +154,7 @@ impl Disk {
         let mut config = vec![0u8; 60];
         let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &(self.bytes / SECTOR).to_le_bytes());
+        put(8, &SIZE_MAX.to_le_bytes());
         put(12, &SEG_MAX.to_le_bytes());
         put(20, &(SECTOR as u32).to_le_bytes());
         if !self.read_only {
@@ -160,7 +173,23 @@ impl Disk {
         }
     }
 
-    /// Check a request against the disk's end and return its offset in bytes.
+    /// Whether to go on with a request: its guest may be gone before it is done.
+    fn go_on(&self) -> Result<(), Status> {
+        if self.stopping.is_set() {
+            return Err(Status::IoError);
+        }
+        Ok(())
+    }
+
+    /// Check a request for data and return its offset in bytes.
+    fn data_at(&self, sector: u64, bytes: usize) -> Result<u64, Status> {
+        if bytes > MAX_BYTES {
+            return Err(Status::IoError);
+        }
+        self.offset_of(sector, bytes as u64)
+    }
+
+    /// Check a range against the disk's end and return its offset in bytes.
     fn offset_of(&self, sector: u64, bytes: u64) -> Result<u64, Status> {
         if !bytes.is_multiple_of(SECTOR) {
             return Err(Status::IoError);
@@ -198,10 +227,11 @@ impl Disk {
     ) -> Result<(), Status> {
         let mut done = 0;
         while done < bytes {
+            self.go_on()?;
             let at = offset + done as u64;
             let extent = self.extent_at(at).ok_or(Status::IoError)?;
             let inside = at - extent.start;
-            let left = bytes - done;
+            let left = (bytes - done).min(CHUNK);
             if inside < extent.len {
                 let mut vecs = Iovecs::new();
                 for piece in data.range(done, clamp(extent.len - inside, left)) {
@@ -248,6 +278,7 @@ impl Disk {
             return Err(Status::IoError);
         }
         for at in (0..bytes).step_by(RANGE_LEN) {
+            self.go_on()?;
             let mut range = [0u8; RANGE_LEN];
             if !data.read(HEADER_LEN + at, &mut range) {
                 return Err(Status::IoError);
@@ -280,6 +311,22 @@ impl Disk {
         Ok(())
     }
 
+    /// What a request counts for in a pass, in bytes. One that waits for the disk, or gives blocks
+    /// back, is a pass of its own.
+    fn cost_of<M: GuestMemoryBackend>(&self, buffers: &Buffers<'_, M>) -> usize {
+        let mut kind = [0u8; 4];
+        if !buffers.readable.read(0, &mut kind) {
+            return 0;
+        }
+        match u32::from_le_bytes(kind) {
+            TYPE_IN => buffers.writable.bytes().min(MAX_BYTES),
+            TYPE_OUT => buffers.readable.bytes().min(MAX_BYTES),
+            TYPE_FLUSH if self.read_only => 0,
+            TYPE_FLUSH | TYPE_DISCARD | TYPE_WRITE_ZEROES => MAX_PASS_BYTES,
+            _ => 0,
+        }
+    }
+
     /// Carry out a request; what is returned is the number of bytes written to guest memory,
     /// without the status byte.
     fn execute<M: GuestMemoryBackend>(&self, buffers: &Buffers<'_, M>) -> Result<usize, Status> {
@@ -292,12 +339,12 @@ impl Disk {
         let room = buffers.writable.bytes() - 1;
         match le_u32(&header, 0) {
             TYPE_IN => {
-                let offset = self.offset_of(sector, room as u64)?;
+                let offset = self.data_at(sector, room)?;
                 self.read(&buffers.writable, room, offset)?;
                 Ok(room)
             }
             TYPE_OUT => {
-                let offset = self.offset_of(sector, out as u64)?;
+                let offset = self.data_at(sector, out)?;
                 self.write(&buffers.readable, out, offset)?;
                 Ok(0)
             }
@@ -328,8 +375,9 @@ impl Disk {
         let file = self.writable_file()?;
         let mut done = 0;
         while done < bytes {
+            self.go_on()?;
             let mut vecs = Iovecs::new();
-            for piece in data.range(HEADER_LEN + done, bytes - done) {
+            for piece in data.range(HEADER_LEN + done, (bytes - done).min(CHUNK)) {
                 vecs.push(&piece);
             }
             match pwrite(file.as_fd(), &vecs, offset + done as u64)? {
@@ -377,7 +425,11 @@ impl Block {
         let ram = &active.ram;
         let mut buffers = Buffers::new();
         let mut unreported = 0;
+        let mut cost = 0;
         for _ in 0..MAX_REQUESTS {
+            if cost >= MAX_PASS_BYTES || disk.stopping.is_set() {
+                break;
+            }
             let Some(mut chain) = queue.iter(ram)?.next() else {
                 if unreported > 0 {
                     unreported = 0;
@@ -391,9 +443,13 @@ impl Block {
             if unreported == 0 {
                 active.interrupt.config_seen();
             }
+            cost += 1;
             let written = match buffers.fill(&mut chain, ram) {
                 // Without a place for the status there is nothing to say.
-                Ok(()) if buffers.writable.bytes() > 0 => answer(disk, &buffers),
+                Ok(()) if buffers.writable.bytes() > 0 => {
+                    cost += disk.cost_of(&buffers);
+                    answer(disk, &buffers)
+                }
                 _ => 0,
             };
             queue.add_used(ram, chain.head_index(), written)?;
@@ -415,6 +471,10 @@ fn answer<M: GuestMemoryBackend>(disk: &Disk, buffers: &Buffers<'_, M>) -> u32 {
 }
 
 impl Backend for Block {
+    fn watch(&mut self, stopping: Stopping) {
+        self.disk.stopping = stopping;
+    }
+
     fn activate(&mut self, activation: Activation) {
         self.active = Some(activation);
     }

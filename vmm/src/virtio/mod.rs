@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -94,6 +95,10 @@ pub(crate) fn saved_queues(activation: &Activation) -> Vec<SavedQueue> {
 /// Calls come in this order: `activate`, any number of `notify` and `ready`, `reset`, and again.
 /// NOTE: `ready` may come at any time, also before `activate`.
 pub(crate) trait Backend: Send + std::fmt::Debug {
+    /// Once, before all else: where the device sees that its VM ends. One whose requests may take
+    /// long looks there, and gives up.
+    fn watch(&mut self, _stopping: Stopping) {}
+
     /// The driver is ready. The device starts by looking at its queues once.
     fn activate(&mut self, activation: Activation);
 
@@ -116,6 +121,20 @@ pub(crate) trait Backend: Send + std::fmt::Debug {
 
     /// The driver is gone. When this returns, the device no longer touches guest memory.
     fn reset(&mut self);
+}
+
+/// Whether a device is to give up what it is at, because its VM ends.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// How a device reaches its driver.
@@ -164,9 +183,9 @@ impl Interrupt {
         let changed = mmio::INTERRUPT_CONFIG.to_le();
         let pending = self.registers.register(self.page + mmio::INTERRUPT_STATUS);
         if let Some(pending) = pending
-            && pending.load(std::sync::atomic::Ordering::Relaxed) & changed != 0
+            && pending.load(Ordering::Relaxed) & changed != 0
         {
-            pending.fetch_and(!changed, std::sync::atomic::Ordering::AcqRel);
+            pending.fetch_and(!changed, Ordering::AcqRel);
         }
     }
 
@@ -174,16 +193,10 @@ impl Interrupt {
     /// 2.1.2). What a driver does to get here is its own fault.
     pub(crate) fn needs_reset(&self) {
         if let Some(status) = self.registers.register(self.page + mmio::STATUS) {
-            status.fetch_or(
-                mmio::status::NEEDS_RESET.to_le(),
-                std::sync::atomic::Ordering::AcqRel,
-            );
+            status.fetch_or(mmio::status::NEEDS_RESET.to_le(), Ordering::AcqRel);
         }
         if let Some(pending) = self.registers.register(self.page + mmio::INTERRUPT_STATUS) {
-            pending.fetch_or(
-                mmio::INTERRUPT_CONFIG.to_le(),
-                std::sync::atomic::Ordering::AcqRel,
-            );
+            pending.fetch_or(mmio::INTERRUPT_CONFIG.to_le(), Ordering::AcqRel);
         }
         self.trigger();
     }

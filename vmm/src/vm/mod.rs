@@ -17,6 +17,7 @@ use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
 use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
+use crate::thread::Thread;
 use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::{PausedQueues, WorkerThread};
 use foundation::{Contents, Parts};
@@ -24,8 +25,11 @@ use kvm_ioctls::VmFd;
 use premapping::Premapping;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
+
+/// How long the threads of a VM that ends have to come out of what they are at.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A VM that is built and has not run an instruction yet.
 #[derive(Debug)]
@@ -140,7 +144,7 @@ impl Vm {
             held: self.template,
             paused: None,
             vm: self.vm,
-            _registers: registers,
+            registers,
             memory: self.memory,
             counters: self.counters,
             ending,
@@ -175,17 +179,18 @@ pub struct RunningVm {
     /// The queues of all devices, while it is paused.
     paused: Option<PausedQueues>,
     vm: Arc<VmFd>,
-    _registers: Arc<crate::memory::RegisterPages>,
+    registers: Arc<crate::memory::RegisterPages>,
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
     lesson: Option<Arc<Lesson>>,
     /// Ends by itself, soon after the start.
-    populating: Option<JoinHandle<()>>,
+    populating: Option<Thread>,
 }
 
 impl RunningVm {
-    /// Wait for the end, join all threads and give everything back.
+    /// Wait for the end, join all threads and give everything back. A thread that the host's kernel
+    /// does not let go of is left to itself after a few seconds, with the memory that it uses.
     #[must_use]
     pub fn wait(mut self) -> Outcome {
         let outcome = self.ending.wait();
@@ -231,7 +236,7 @@ impl RunningVm {
     }
 
     /// Commit memory ahead of the guest, as far as there is a processor for it.
-    fn populate(&self, ranges: Vec<(u64, u64)>) -> Option<JoinHandle<()>> {
+    fn populate(&self, ranges: Vec<(u64, u64)>) -> Option<Thread> {
         let memory = self.memory.clone();
         let ending = Arc::clone(&self.ending);
         let populate = move || {
@@ -241,27 +246,37 @@ impl RunningVm {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
+        let builder = std::thread::Builder::new()
             .name("populate".into())
             .stack_size(64 << 10);
         // Without it the guest starts as well, only later.
-        thread.spawn(populate).ok()
+        Thread::spawn(builder, populate).ok()
     }
 
     fn take_down(&mut self) {
         self.ending.end(Outcome::Stopped);
+        // A virtual CPU may be waiting for a device.
+        for worker in &self.workers {
+            worker.stop();
+        }
         for vcpu in &self.vcpus {
             vcpu.kick();
         }
+        let deadline = Instant::now() + STOP_LIMIT;
+        let mut all = true;
         for vcpu in &mut self.vcpus {
-            vcpu.join();
+            all &= vcpu.join_until(deadline);
         }
         for worker in &mut self.workers {
-            worker.stop();
+            all &= worker.join_until(deadline);
         }
         if let Some(thread) = self.populating.take() {
-            // A panic was reported by the panic hook; there is nothing to add.
-            let _ = thread.join();
+            all &= thread.join_until(deadline);
+        }
+        if !all {
+            // KVM knows the guest's memory by its addresses in this process: they stay taken, so
+            // that a guest that goes on finds nothing else there.
+            std::mem::forget((self.memory.clone(), Arc::clone(&self.registers)));
         }
     }
 }

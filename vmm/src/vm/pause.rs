@@ -4,6 +4,7 @@ use super::RunningVm;
 use crate::arch::{self, VcpuState};
 use crate::error::VmError;
 use crate::snapshot::{self, Origin, SnapshotError, SnapshotKey, VmState};
+use crate::worker::PausedQueues;
 use kvm_ioctls::Kvm;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at whether a guest has come to rest.
 const REST: Duration = Duration::from_millis(2);
+
+/// How long virtual CPUs and devices have to come out of what they are at.
+const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a VM could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +45,8 @@ impl RunningVm {
     /// that is paused already.
     ///
     /// # Errors
-    /// [`VmError::Ended`].
+    /// [`VmError::Ended`], or [`VmError::Silent`] if something does not stop within a few seconds;
+    /// all goes on then.
     pub fn pause(&mut self) -> Result<(), VmError> {
         if self.paused.is_some() {
             return Ok(());
@@ -49,21 +54,42 @@ impl RunningVm {
         for vcpu in &self.vcpus {
             vcpu.pause();
         }
+        match self.pause_devices() {
+            Ok(queues) => {
+                self.paused = Some(queues);
+                Ok(())
+            }
+            Err(error) => {
+                self.let_go_on();
+                Err(error)
+            }
+        }
+    }
+
+    /// Stop the devices, once all virtual CPUs have stopped.
+    fn pause_devices(&self) -> Result<PausedQueues, VmError> {
+        let deadline = Instant::now() + PAUSE_LIMIT;
         // An answer means that the thread is out of the guest.
-        self.vcpu_states(&no_msrs())?;
+        self.vcpu_states(&no_msrs(), deadline)?;
         let mut queues = Vec::new();
         for worker in &self.workers {
-            queues.extend(worker.pause().ok_or(VmError::Ended)?);
+            let paused = worker.pause(deadline);
+            queues.extend(paused.ok_or_else(|| match self.outcome() {
+                Some(_) => VmError::Ended,
+                None => VmError::Silent("a device"),
+            })?);
         }
-        self.paused = Some(queues);
-        Ok(())
+        Ok(queues)
     }
 
     /// Let everything go on. The guest's clocks have gone on all the while.
     pub fn resume(&mut self) {
-        if self.paused.take().is_none() {
-            return;
+        if self.paused.take().is_some() {
+            self.let_go_on();
         }
+    }
+
+    fn let_go_on(&self) {
         for worker in &self.workers {
             worker.resume();
         }
@@ -80,7 +106,9 @@ impl RunningVm {
         let deadline = Instant::now() + limit;
         loop {
             self.pause().map_err(SaveError::State)?;
-            let states = self.vcpu_states(&no_msrs()).map_err(SaveError::State)?;
+            let states = self
+                .vcpu_states(&no_msrs(), Instant::now() + PAUSE_LIMIT)
+                .map_err(SaveError::State)?;
             if states.iter().all(VcpuState::is_idle) {
                 return Ok(());
             }
@@ -111,14 +139,15 @@ impl RunningVm {
         Ok(VmState {
             memory_mib: u32::try_from(self.memory.bytes() >> 20).unwrap_or(u32::MAX),
             // Before the interrupt controllers: asking settles what is pending.
-            vcpus: self.vcpu_states(&msrs)?,
+            vcpus: self.vcpu_states(&msrs, Instant::now() + PAUSE_LIMIT)?,
             machine: arch::save_machine(&self.vm)?,
             devices: self.bus.save(queues, self.held),
         })
     }
 
-    fn vcpu_states(&self, msrs: &Arc<[u32]>) -> Result<Vec<VcpuState>, VmError> {
-        self.vcpus.iter().map(|vcpu| vcpu.save(msrs)).collect()
+    fn vcpu_states(&self, msrs: &Arc<[u32]>, deadline: Instant) -> Result<Vec<VcpuState>, VmError> {
+        let states = self.vcpus.iter().map(|vcpu| vcpu.save(msrs, deadline));
+        states.collect()
     }
 }
 

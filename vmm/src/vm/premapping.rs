@@ -7,16 +7,20 @@
 
 use crate::memory::{GuestMemory, Touched};
 use crate::snapshot::Extent;
+use crate::thread::Thread;
 use crate::vcpu::{Mapper, Vcpu};
 use kvm_ioctls::Kvm;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// The work. Dropping it waits for its end.
+/// How long a guest waits for its memory to be made ready. Without it, it leaves for each page.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The work. Dropping it waits for its end, for a while.
 #[derive(Debug)]
 pub(super) struct Premapping {
     mapper: Option<SyncSender<Mapper>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 impl Premapping {
@@ -29,11 +33,11 @@ impl Premapping {
     ) -> Option<Self> {
         let (memory, saved) = (memory.clone(), saved.to_vec());
         let (sender, mapper) = sync_channel(1);
-        let thread = std::thread::Builder::new()
+        let builder = std::thread::Builder::new()
             .name("premap".into())
-            .stack_size(64 << 10)
-            .spawn(move || carry_out(&memory, &saved, &touched, &mapper))
-            .ok()?;
+            .stack_size(64 << 10);
+        let body = move || carry_out(&memory, &saved, &touched, &mapper);
+        let thread = Thread::spawn(builder, body).ok()?;
         let able = kvm.check_extension_raw(Mapper::CAPABILITY) > 0;
         Some(Self {
             mapper: Some(sender).filter(|_| able),
@@ -55,8 +59,8 @@ impl Drop for Premapping {
     fn drop(&mut self) {
         self.mapper = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was reported by the panic hook; there is nothing to add.
-            let _ = thread.join();
+            // If it runs on, KVM has it and the virtual CPU take turns.
+            thread.join_until(Instant::now() + LIMIT);
         }
     }
 }

@@ -352,3 +352,104 @@ fn a_file_that_shrank_is_an_error_not_a_hang() {
     file.as_file().set_len(100).unwrap();
     assert_eq!(rig.read(0, 4096).0, IOERR);
 }
+
+/// Lays out a request with this many pieces of `SIZE_MAX` bytes, which may all be the same memory.
+fn long_request(rig: &Rig, kind: u32, pieces: u16) {
+    rig.header(kind, 0);
+    let flags = if kind == TYPE_IN { WRITE | NEXT } else { NEXT };
+    let table = DATA + 0x10_0000;
+    rig.ring.descriptor_at(table, 0, (HEADER, 16, NEXT, 1));
+    for index in 1..=pieces {
+        let piece = (BUFFER, SIZE_MAX, flags, index + 1);
+        rig.ring.descriptor_at(table, index, piece);
+    }
+    let status = (STATUS_AT, 1, WRITE, 0);
+    rig.ring.descriptor_at(table, pieces + 1, status);
+    let len = (u32::from(pieces) + 2) * 16;
+    rig.ring.descriptor(0, (table, len, INDIRECT, 0));
+}
+
+fn sparse(bytes: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_request_is_as_long_as_the_driver_was_told_and_no_longer() {
+    let file = sparse(1 << 30);
+    let mut rig = rig(open(&[&file], false));
+    let config = rig.block.disk.identity().config;
+    assert_eq!((le_u32(&config, 8), le_u32(&config, 12)), (SIZE_MAX, 126));
+    for kind in [TYPE_IN, TYPE_OUT] {
+        for (pieces, status) in [(126, OK), (127, IOERR), (290, IOERR)] {
+            long_request(&rig, kind, pieces);
+            rig.ring.offer(0);
+            rig.block.notify();
+            assert!(rig.ring.take().is_some());
+            assert_eq!(rig.ring.get::<u8>(STATUS_AT), status, "{kind} {pieces}");
+        }
+    }
+}
+
+#[test]
+fn a_pass_ends_after_its_bytes_and_the_next_goes_on() {
+    let file = sparse(1 << 30);
+    let mut rig = rig(open(&[&file], false));
+    long_request(&rig, TYPE_IN, 126);
+    for _ in 0..4 {
+        rig.ring.offer(0);
+    }
+    for served in 1..=4 {
+        assert!(rig.block.notify());
+        assert_eq!(rig.ring.used_index(), served);
+    }
+    assert!(!rig.block.notify());
+    // One that waits for the disk is a pass of its own.
+    rig.header(TYPE_FLUSH, 0);
+    rig.ring.descriptor(0, (HEADER, 16, NEXT, 1));
+    rig.ring.descriptor(1, (STATUS_AT, 1, WRITE, 0));
+    for _ in 0..2 {
+        rig.ring.offer(0);
+    }
+    for served in 5..=6 {
+        assert!(rig.block.notify());
+        assert_eq!(rig.ring.used_index(), served);
+    }
+    assert!(!rig.block.notify());
+}
+
+#[test]
+fn a_disk_whose_vm_ends_begins_nothing() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    let stopping = Stopping::default();
+    rig.block.watch(stopping.clone());
+    assert_eq!(rig.read(0, 512).0, OK);
+    stopping.set();
+    assert_eq!(rig.block.disk.go_on(), Err(Status::IoError));
+    rig.ring.offer(0);
+    rig.block.notify();
+    assert_eq!(rig.ring.take(), None);
+}
+
+#[test]
+fn a_table_of_descriptors_without_bytes_is_read_no_further_than_sensible() {
+    let file = file_of(&[7; 8192]);
+    let mut rig = rig(open(&[&file], true));
+    let table = DATA + 0x10_0000;
+    for index in 0..65_535u16 {
+        let entry = (BUFFER, 0, NEXT, index.wrapping_add(1));
+        rig.ring.descriptor_at(table, index, entry);
+    }
+    rig.header(TYPE_IN, 0);
+    rig.ring.descriptor_at(table, 0, (HEADER, 16, NEXT, 1));
+    rig.ring
+        .descriptor_at(table, 65_534, (STATUS_AT, 1, WRITE, 0));
+    rig.ring.descriptor(0, (table, 65_535 * 16, INDIRECT, 0));
+    rig.ring.offer(0);
+    rig.block.notify();
+    // Refused before its end: the status was not reached.
+    assert_eq!(rig.ring.take(), Some((0, 0)));
+    assert_eq!(rig.ring.get::<u8>(STATUS_AT), 0xff);
+}
