@@ -53,6 +53,21 @@ pub const DEFAULT: u64 = 0xa804_25fb;
 /// Every capability this program knows.
 pub const ALL: u64 = (1 << NAMES.len()) - 1;
 
+/// What was added to [`DEFAULT`] and what dropped, by Docker's names, to make this mask.
+#[must_use]
+pub fn differences(mask: u64) -> (Vec<String>, Vec<String>) {
+    let names = |mask: u64| -> Vec<String> {
+        let numbered = NAMES.iter().enumerate();
+        let named = numbered.filter(|(bit, _)| mask & (1 << bit) != 0);
+        named.map(|(_, name)| format!("CAP_{name}")).collect()
+    };
+    match mask {
+        ALL => (vec!["ALL".to_owned()], Vec::new()),
+        0 => (Vec::new(), vec!["ALL".to_owned()]),
+        _ => (names(mask & !DEFAULT), names(DEFAULT & !mask)),
+    }
+}
+
 fn mask_of(name: &str) -> Result<u64, ValueError> {
     let upper = name.to_ascii_uppercase();
     if upper == "ALL" {

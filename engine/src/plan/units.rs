@@ -144,6 +144,21 @@ const SIGNALS: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+impl fmt::Display for Signal {
+    /// As Docker shows it: `SIGTERM`, `SIGRTMIN+3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = usize::from(self.0)
+            .checked_sub(1)
+            .and_then(|at| SIGNALS.get(at));
+        match (name, self.0.checked_sub(RTMIN)) {
+            (Some(name), _) => write!(f, "SIG{name}"),
+            (None, Some(0)) => f.write_str("SIGRTMIN"),
+            (None, Some(more)) => write!(f, "SIGRTMIN+{more}"),
+            (None, None) => write!(f, "{}", self.0),
+        }
+    }
+}
+
 /// As glibc has them for programs.
 const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
@@ -225,6 +240,12 @@ const RLIMITS: [&str; 16] = [
     "rtprio",
     "rttime",
 ];
+
+/// The word of `--ulimit` for an `RLIMIT_*` number.
+#[must_use]
+pub fn rlimit_name(resource: u32) -> Option<&'static str> {
+    RLIMITS.get(usize::try_from(resource).ok()?).copied()
+}
 
 impl FromStr for Ulimit {
     type Err = ValueError;
@@ -420,6 +441,11 @@ mod tests {
     fn signals_have_names_and_numbers() {
         let signal = |text: &str| text.parse::<Signal>().ok().map(|signal| signal.0);
         assert_eq!(signal("SIGTERM"), Some(15));
+        let shown = |number| Signal(number).to_string();
+        assert_eq!(
+            [shown(15), shown(34), shown(37)],
+            ["SIGTERM", "SIGRTMIN", "SIGRTMIN+3"]
+        );
         assert_eq!(signal("kill"), Some(9));
         assert_eq!(signal("64"), Some(64));
         assert_eq!(signal("SIGSYS"), Some(31));
