@@ -298,7 +298,8 @@ impl Agent {
             setup.is_some_and(|setup| !name(setup).is_empty())
         };
         Hygiene {
-            boot_id_replaced: named(|setup| &setup.boot_id),
+            // A template's kernel makes one when it is first read, which is after the reseeding.
+            boot_id_replaced: program && self.setup.as_deref().is_some_and(|setup| setup.resumed),
             hostname_set: named(|setup| &setup.hostname),
             machine_id_replaced: named(|setup| &setup.machine_id),
             ..self.hygiene

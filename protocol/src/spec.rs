@@ -240,7 +240,8 @@ pub struct Hygiene {
     pub generator_reseeded: bool,
     /// The wall clock was set to [`Setup::wall_clock_ns`].
     pub clock_set: bool,
-    /// The workload sees [`Setup::boot_id`].
+    /// This guest is a copy, and the workload sees a boot id that no other copy has:
+    /// [`Setup::boot_id`], or one that its kernel makes from the generator that was reseeded.
     pub boot_id_replaced: bool,
     /// The host name is [`Setup::hostname`].
     pub hostname_set: bool,

@@ -173,7 +173,7 @@ pub(super) fn launch(
         let name = revived.dir.file_name().unwrap_or_default();
         let config = spare.with_disks(revived.both_disks);
         return Ok(Launched {
-            running: resume(setup, revived.foundation, config, timing)?,
+            running: resume_copy(setup, revived.foundation, config, timing)?,
             warning,
             begun: BegunFrom::Snapshot(name.to_string_lossy().into_owned()),
             both_disks: revived.both_disks,
@@ -225,15 +225,30 @@ fn resume(
     config: VmConfig,
     timing: &Timing,
 ) -> Result<RunningVm, GuestError> {
-    let boot_id = boot_id(random()?);
     let vm = Vm::on(foundation, config)?;
     timing.mark(Phase::Devices);
     let now = wall_clock_ns();
     let running = vm.start()?;
     timing.mark(Phase::Resume);
-    setup.boot_id = boot_id;
     setup.resumed = true;
     setup.wall_clock_ns = now;
+    Ok(running)
+}
+
+/// The same for a copy of a container that ran. Its kernel's boot id may have been read, and is then
+/// that of all copies. A template's guest needs no such id: Linux makes one when it is first read
+/// (drivers/char/random.c, `proc_do_uuid`), which is after the generator was reseeded. So nothing
+/// has to be mounted in /proc, which would forbid user namespaces in there a /proc of their own
+/// (fs/namespace.c, `mount_too_revealing`).
+fn resume_copy(
+    setup: &mut Setup,
+    foundation: Foundation,
+    config: VmConfig,
+    timing: &Timing,
+) -> Result<RunningVm, GuestError> {
+    let boot_id = boot_id(random()?);
+    let running = resume(setup, foundation, config, timing)?;
+    setup.boot_id = boot_id;
     Ok(running)
 }
 

@@ -64,14 +64,17 @@ const TABLE: [Line; 6] = [
     ),
 ];
 
-/// Character devices: name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] = [
+/// Character devices: name, major, minor. Beyond Docker's there are those that a VM has for itself:
+/// FUSE filesystems and TUN interfaces of the guest's kernel.
+const DEVICES: [(&str, u32, u32); 8] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
     ("random", 1, 8),
     ("urandom", 1, 9),
     ("tty", 5, 0),
+    ("fuse", 10, 229),
+    ("net/tun", 10, 200),
 ];
 
 const LINKS: [(&str, &str); 6] = [
@@ -206,6 +209,8 @@ fn make_mount_point(path: &'static str) -> Result<(), Failure> {
 
 fn fill_dev() -> Result<(), Failure> {
     let all = Mode::from_raw_mode(0o666);
+    rustix::fs::mkdir("/dev/net", Mode::from_raw_mode(0o755))
+        .map_err(failed("cannot make /dev/net"))?;
     for (name, major, minor) in DEVICES {
         let path = format!("/dev/{name}");
         let number = makedev(major, minor);
