@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel bench bench-start bench-exec lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec lint clean
 
 ARTIFACTS := build/artifacts
 # One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
@@ -35,18 +35,26 @@ demo:
 	scripts/demo
 
 test:
+	@$(MAKE) --no-print-directory test-targets test-unit test-integration test-intel
+
+# Each of these stands alone: it installs what it needs and builds what it tests.
+test-unit:
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory test-unit test-integration test-intel
-
-test-unit:
 	cargo test --locked --workspace
 
 test-integration:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
 	scripts/test-integration
 
 test-intel:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
 	tests/intel/run
+
+test-targets:
+	tests/targets
 
 bench:
 	@scripts/install-deps test
@@ -54,12 +62,18 @@ bench:
 	scripts/bench
 
 bench-start:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
 	scripts/bench-start
 
 bench-exec:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
 	scripts/bench-exec
 
 lint:
+	@scripts/install-deps build
+	@$(MAKE) --no-print-directory artifacts
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
