@@ -294,7 +294,7 @@ fn a_guest_goes_on_where_it_was_saved() {
     let key = SnapshotKey::new([7; 32]);
     let saved = dir.path().join("saved");
     std::fs::create_dir(&saved).unwrap();
-    running.save(&saved, &key, [0; 32]).unwrap();
+    running.save(&saved, &key, [0; 32], &[]).unwrap();
     // The original goes on, too.
     running.resume();
     assert_eq!(running.wait(), Outcome::Shutdown);
@@ -312,7 +312,7 @@ fn a_guest_goes_on_where_it_was_saved() {
             let text = hints.map(u32::to_le_bytes).concat();
             std::fs::write(saved.join("touched"), text).unwrap();
         }
-        let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+        let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();
         let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
         assert!(foundation.is_restored());
         let vm = Vm::on(foundation, config).unwrap();
@@ -331,7 +331,7 @@ fn a_guest_goes_on_where_it_was_saved() {
     // Other devices are not those that were saved.
     let mut config = with_log("other");
     config.rng = false;
-    let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+    let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();
     let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
     assert!(matches!(
         Vm::on(foundation, config),
@@ -339,7 +339,7 @@ fn a_guest_goes_on_where_it_was_saved() {
     ));
     let mut shape = with_log("other").shape;
     shape.vcpus = VcpuCount::new(2).unwrap();
-    let snapshot = Snapshot::open(&saved, &key, &[0; 32]).unwrap();
+    let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();
     assert!(matches!(
         Foundation::restore(shape, snapshot),
         Err(VmError::Snapshot(_))

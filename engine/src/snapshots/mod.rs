@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The state is sealed with the secret of the data directory and names the other files by their
-//! times of change: who edits any of them makes a snapshot that is refused.
+//! times of change and contents: who edits any of them makes a snapshot that is refused. A copy, or
+//! one that came back from a backup, is as good as the original.
 
 mod save;
 
@@ -309,38 +310,20 @@ pub(crate) fn restore(
     };
     let shape = vm::shape(size, data).map_err(|error| SnapshotsError::Guest(Box::new(error)))?;
     let key = templates::secret(data)?;
-    let origin = origin(dir, &text)?;
-    let snapshot = Snapshot::open(dir, &key, &origin).map_err(SnapshotsError::Refused)?;
+    let origin = origin(&text);
+    let snapshot =
+        Snapshot::open(dir, &key, &origin, &[DISK_FILE]).map_err(SnapshotsError::Refused)?;
     timing.mark(Phase::Template);
     let foundation = Foundation::restore(shape, snapshot).map_err(SnapshotsError::Restore)?;
     Ok((about, foundation))
 }
 
-/// The files beside the guest's state and memory, digested: the description as it is, the disk by
-/// what tells it from any other file and from itself after a change.
-fn origin(dir: &Path, about: &[u8]) -> Result<Origin, SnapshotsError> {
+/// The description as it is, digested.
+fn origin(about: &[u8]) -> Origin {
     let mut hash = Sha256::new();
-    hash.update(b"hullbox snapshot 1");
-    hash.update(about.len().to_le_bytes());
+    hash.update(b"hullbox snapshot 2");
     hash.update(about);
-    let path = dir.join(DISK_FILE);
-    match fs::symlink_metadata(&path) {
-        Ok(disk) => {
-            hash.update(disk.ino().to_le_bytes());
-            hash.update(disk.len().to_le_bytes());
-            for number in [
-                disk.mtime(),
-                disk.mtime_nsec(),
-                disk.ctime(),
-                disk.ctime_nsec(),
-            ] {
-                hash.update(number.to_le_bytes());
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(file_error(&path)(error)),
-    }
-    Ok(hash.finalize().into())
+    hash.finalize().into()
 }
 
 #[cfg(test)]

@@ -47,9 +47,9 @@ impl Work {
         let about = serde_json::to_vec(&self.about).map_err(SnapshotsError::About)?;
         write_file(&self.dir.join(ABOUT), &about)?;
         let key = templates::secret(&self.data)?;
-        let origin = origin(&self.dir, &about)?;
+        let origin = origin(&about);
         running
-            .save(&self.dir, &key, origin)
+            .save(&self.dir, &key, origin, &[DISK_FILE])
             .map_err(SnapshotsError::Save)
     }
 }

@@ -127,7 +127,7 @@ fn build_or_replace(
         return Ok(Built::Busy);
     };
     let key = key::read_or_make(data)?;
-    if !replace && Snapshot::open(&dir, &key, &origin).is_ok() {
+    if !replace && Snapshot::open(&dir, &key, &origin, &[]).is_ok() {
         return Ok(Built::Present);
     }
     // What is there cannot be used, or is what a killed builder left.
@@ -144,8 +144,10 @@ fn build_or_replace(
         .mode(0o700)
         .create(&staged)
         .map_err(file_error(&staged))?;
-    let made = make(size, data, &staged, |vm| vm.save(&staged, &key, origin))
-        .and_then(|()| put_in_place(&staged, &dir));
+    let made = make(size, data, &staged, |vm| {
+        vm.save(&staged, &key, origin, &[])
+    })
+    .and_then(|()| put_in_place(&staged, &dir));
     if made.is_err() {
         // The first error is the one to tell.
         let _ = fs::remove_dir_all(&staged);

@@ -199,7 +199,7 @@ pub(crate) fn restore(
         return Ok(None);
     }
     let key = key::read(data)?;
-    let snapshot = Snapshot::open(&dir, &key, &origin).map_err(TemplateError::Snapshot)?;
+    let snapshot = Snapshot::open(&dir, &key, &origin, &[]).map_err(TemplateError::Snapshot)?;
     timing.mark(Phase::Template);
     let id = dir.file_name().unwrap_or_default().to_string_lossy();
     Foundation::restore(shape, snapshot)

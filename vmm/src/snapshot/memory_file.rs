@@ -27,6 +27,11 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// Length of the file.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self {

@@ -2,12 +2,15 @@
 //!
 //! `memory` is the guest's memory, sparse, each byte at its place; `state` is everything else in
 //! an envelope (see [`seal`]) that is authenticated with the data directory's key. The state
-//! names the memory file by inode, size and times of change: who writes to it, by whatever means,
-//! makes the snapshot one that is refused. Both files are readable by their owner alone.
+//! names the memory file, and those that the caller keeps beside it, by inode, size, times of
+//! change and a digest of their contents: who writes to them, by whatever means, makes the snapshot
+//! one that is refused. A copy is digested once and named anew. The files are readable by their
+//! owner alone.
 //!
 //! A snapshot is refused on another kernel, another kind of processor and by another version of
 //! this program; [`Origin`] is for what else the caller wants to be the same.
 
+mod contents;
 mod host;
 mod memory_file;
 mod seal;
@@ -23,7 +26,7 @@ use crate::arch::{MachineState, VcpuState};
 use crate::config::{ConfigError, MemorySize, VcpuCount};
 use crate::devices::DevicesState;
 use crate::memory::{GuestMemory, Touched};
-use memory_file::Stamp;
+use contents::{Contents, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -63,9 +66,9 @@ pub enum SnapshotError {
     /// It was made from something else.
     #[error("it was made from something else")]
     OtherOrigin,
-    /// The memory file is not the one that was saved.
-    #[error("the memory file was changed since it was saved")]
-    MemoryChanged,
+    /// A file is not what was saved.
+    #[error("{} was changed since it was saved", .0.display())]
+    Changed(PathBuf),
     /// The numbers in it are no VM's.
     #[error("it is of an impossible virtual machine")]
     Shape(#[source] ConfigError),
@@ -84,7 +87,9 @@ pub(crate) struct VmState {
 struct Body {
     host: String,
     origin: Origin,
-    memory: Stamp,
+    memory: Contents,
+    /// Files beside it that the caller named, if they were there.
+    beside: Vec<(String, Option<Contents>)>,
     extents: Vec<Extent>,
     state: VmState,
 }
@@ -114,26 +119,95 @@ pub(crate) fn write(
     memory: &GuestMemory,
     key: &SnapshotKey,
     origin: Origin,
+    beside: &[&str],
 ) -> Result<(), SnapshotError> {
     let path = dir.join(MEMORY);
     let file = create(&path)?;
     let extents = memory_file::write(&file, memory).map_err(file_error(&path))?;
     file.sync_all().map_err(file_error(&path))?;
-    let memory = Stamp::of(&file).map_err(file_error(&path))?;
+    let memory = Contents::of(&file).map_err(file_error(&path))?;
+    let beside = beside.iter().map(|name| {
+        let path = dir.join(name);
+        let contents = match open_private(&path) {
+            Ok(file) => Some(Contents::of(&file).map_err(file_error(&path))?),
+            Err(error) if error.is_absence() => None,
+            Err(error) => return Err(error),
+        };
+        Ok(((*name).to_owned(), contents))
+    });
+    let beside = beside.collect::<Result<_, _>>()?;
     let path = dir.join(STATE);
     let host = host_identity().map_err(file_error(&path))?.to_owned();
     let body = Body {
         host,
         origin,
         memory,
+        beside,
         extents,
         state,
     };
-    let body = postcard::to_allocvec(&body).map_err(SnapshotError::Body)?;
+    write_state(&path, &body, key)
+}
+
+fn write_state(path: &Path, body: &Body, key: &SnapshotKey) -> Result<(), SnapshotError> {
+    let body = postcard::to_allocvec(body).map_err(SnapshotError::Body)?;
     let sealed = seal::seal(&body, key).map_err(SnapshotError::Seal)?;
-    let mut file = create(&path)?;
-    file.write_all(&sealed).map_err(file_error(&path))?;
-    file.sync_all().map_err(file_error(&path))
+    let mut file = create(path)?;
+    file.write_all(&sealed).map_err(file_error(path))?;
+    file.sync_all().map_err(file_error(path))
+}
+
+/// Name the files as they are now. Others may be at the same.
+fn restate(dir: &Path, body: &Body, key: &SnapshotKey) -> Result<(), SnapshotError> {
+    let staged = dir.join(format!("{STATE}.{}", std::process::id()));
+    let written = write_state(&staged, body, key).and_then(|()| {
+        let path = dir.join(STATE);
+        std::fs::rename(&staged, &path).map_err(file_error(&path))
+    });
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&staged);
+    }
+    written
+}
+
+impl Body {
+    /// Compare the files with what was saved; whether any of them is to be named anew.
+    fn check(&mut self, dir: &Path, memory: &File, names: &[&str]) -> Result<bool, SnapshotError> {
+        let path = dir.join(MEMORY);
+        let mut anew = check(&mut self.memory, memory, &path)?;
+        let known = self.beside.iter().map(|(name, _)| name.as_str());
+        if !known.eq(names.iter().copied()) {
+            return Err(SnapshotError::OtherOrigin);
+        }
+        for (name, contents) in &mut self.beside {
+            let path = dir.join(&*name);
+            match (open_private(&path), contents) {
+                (Ok(file), Some(contents)) => anew |= check(contents, &file, &path)?,
+                (Err(error), None) if error.is_absence() => {}
+                (Ok(_), None) => return Err(SnapshotError::Changed(path)),
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(anew)
+    }
+}
+
+fn check(contents: &mut Contents, file: &File, path: &Path) -> Result<bool, SnapshotError> {
+    match contents.compare(file).map_err(file_error(path))? {
+        Verdict::Same => Ok(false),
+        Verdict::Equal(now) => {
+            *contents = now;
+            Ok(true)
+        }
+        Verdict::Changed => Err(SnapshotError::Changed(path.to_owned())),
+    }
+}
+
+impl SnapshotError {
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// A snapshot that was opened and found to be whole, ours and of this host.
@@ -150,11 +224,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Open the snapshot in a directory.
+    /// Open the snapshot in a directory, with the files beside it that were named when it was
+    /// saved.
     ///
     /// # Errors
     /// [`SnapshotError`]: it is not used then.
-    pub fn open(dir: &Path, key: &SnapshotKey, origin: &Origin) -> Result<Self, SnapshotError> {
+    pub fn open(
+        dir: &Path,
+        key: &SnapshotKey,
+        origin: &Origin,
+        beside: &[&str],
+    ) -> Result<Self, SnapshotError> {
         let path = dir.join(STATE);
         let mut file = open_private(&path)?;
         let mut sealed = Vec::new();
@@ -164,7 +244,7 @@ impl Snapshot {
             .read_to_end(&mut sealed)
             .map_err(file_error(&path))?;
         let body = seal::unseal(&sealed, key).map_err(SnapshotError::Seal)?;
-        let body: Body = postcard::from_bytes(body).map_err(SnapshotError::Body)?;
+        let mut body: Body = postcard::from_bytes(body).map_err(SnapshotError::Body)?;
         if body.host != host_identity().map_err(file_error(&path))? {
             return Err(SnapshotError::OtherHost);
         }
@@ -177,8 +257,9 @@ impl Snapshot {
             MemorySize::from_mib(body.state.memory_mib).map_err(SnapshotError::Shape)?;
         let path = dir.join(MEMORY);
         let memory = open_private(&path)?;
-        if Stamp::of(&memory).map_err(file_error(&path))? != body.memory {
-            return Err(SnapshotError::MemoryChanged);
+        if body.check(dir, &memory, beside)? {
+            // Where it cannot be written, the next one digests once more.
+            let _ = restate(dir, &body, key);
         }
         Ok(Self {
             vcpus,

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 8] = *b"HULLVMS\0";
 /// Raised with every change of the body.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_LEN: usize = 16;
 const DIGEST_LEN: usize = 32;
 /// Longest state file: 32 virtual CPUs take half a MiB.

@@ -6,6 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 const KEY: SnapshotKey = SnapshotKey::new([1; 32]);
 const ORIGIN: Origin = [2; 32];
+const BESIDE: [&str; 2] = ["disk", "absent"];
 
 fn memory() -> GuestMemory {
     let memory = GuestMemory::new(&[(0, 6 << 20), (1 << 32, 4 << 20)], HugePages::Never).unwrap();
@@ -27,12 +28,14 @@ fn state(bus: &crate::devices::Bus) -> VmState {
 fn saved() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let bus = crate::devices::Bus::without_devices();
-    write(dir.path(), state(&bus), &memory(), &KEY, ORIGIN).unwrap();
+    let mut disk = create(&dir.path().join("disk")).unwrap();
+    disk.write_all(&[5; 5000]).unwrap();
+    write(dir.path(), state(&bus), &memory(), &KEY, ORIGIN, &BESIDE).unwrap();
     dir
 }
 
 fn open(dir: &tempfile::TempDir) -> Result<Snapshot, SnapshotError> {
-    Snapshot::open(dir.path(), &KEY, &ORIGIN)
+    Snapshot::open(dir.path(), &KEY, &ORIGIN, &BESIDE)
 }
 
 #[test]
@@ -131,32 +134,38 @@ fn other_memory_other_keys_and_other_eyes_are_refused() {
         assert!(wanted(&error), "{error:?}");
     };
     let other = SnapshotKey::new([9; 32]);
-    assert!(Snapshot::open(dir.path(), &other, &ORIGIN).is_err());
-    let error = Snapshot::open(dir.path(), &KEY, &[3; 32]).unwrap_err();
+    assert!(Snapshot::open(dir.path(), &other, &ORIGIN, &BESIDE).is_err());
+    let error = Snapshot::open(dir.path(), &KEY, &[3; 32], &BESIDE).unwrap_err();
     assert!(matches!(error, SnapshotError::OtherOrigin));
 
-    // Readable by others: and even back again the file was touched.
+    // Readable by others, until it is not.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     refused(|error| matches!(error, SnapshotError::NotPrivate(_)));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    refused(|error| matches!(error, SnapshotError::MemoryChanged));
+    assert!(open(&dir).is_ok());
 }
 
 #[test]
-fn a_memory_file_that_was_touched_is_refused() {
-    let touches: [fn(&Path); 4] = [
+fn a_file_that_was_edited_is_refused() {
+    let edits: [fn(&Path); 5] = [
         |path| {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            file.write_all_at(&[7], 0x1000).unwrap();
+            file.write_all_at(&[77], 0x1000).unwrap();
         },
         |path| {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            file.set_len(1 << 20).unwrap();
+            file.set_len(100).unwrap();
         },
         |path| {
-            let copy = path.with_extension("copy");
-            std::fs::copy(path, &copy).unwrap();
-            std::fs::rename(copy, path).unwrap();
+            // A zero more at its end.
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+        },
+        |path| {
+            let other = path.with_extension("other");
+            std::fs::write(&other, vec![3; 5000]).unwrap();
+            std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
+            std::fs::rename(other, path).unwrap();
         },
         |path| {
             // The time of modification can be put back; that of the change cannot.
@@ -166,12 +175,49 @@ fn a_memory_file_that_was_touched_is_refused() {
             file.set_modified(before).unwrap();
         },
     ];
-    for touch in touches {
-        let dir = saved();
-        assert!(open(&dir).is_ok());
-        // Times are as fine as the kernel's tick.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        touch(&dir.path().join(MEMORY));
-        assert!(matches!(open(&dir), Err(SnapshotError::MemoryChanged)));
+    for edit in edits {
+        for name in [MEMORY, "disk"] {
+            let dir = saved();
+            assert!(open(&dir).is_ok());
+            // Times are as fine as the kernel's tick.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let path = dir.path().join(name);
+            edit(&path);
+            let error = open(&dir).unwrap_err();
+            assert!(matches!(&error, SnapshotError::Changed(which) if *which == path));
+        }
     }
+    let dir = saved();
+    drop(create(&dir.path().join("absent")).unwrap());
+    assert!(matches!(open(&dir), Err(SnapshotError::Changed(_))));
+    let dir = saved();
+    std::fs::remove_file(dir.path().join("disk")).unwrap();
+    assert!(matches!(open(&dir), Err(SnapshotError::File { .. })));
+}
+
+#[test]
+fn a_copy_is_as_good_and_named_anew() {
+    let dir = saved();
+    let copy = tempfile::tempdir().unwrap();
+    for name in [STATE, MEMORY, "disk"] {
+        // All zeroes written, as some tools do.
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let state = copy.path().join(STATE);
+    let before = std::fs::read(&state).unwrap();
+    let snapshot = open(&copy).unwrap();
+    assert_eq!((snapshot.vcpus().get(), snapshot.memory().mib()), (2, 64));
+    let after = std::fs::read(&state).unwrap();
+    assert_ne!(before, after);
+    // From now on it is told by its stamp.
+    assert!(open(&copy).is_ok());
+    assert_eq!(std::fs::read(&state).unwrap(), after);
+    assert_eq!(std::fs::read_dir(copy.path()).unwrap().count(), 3);
+    assert_eq!(std::fs::metadata(&state).unwrap().mode() & 0o777, 0o600);
+    // And an edit of it is seen.
+    let memory = OpenOptions::new()
+        .write(true)
+        .open(copy.path().join(MEMORY));
+    memory.unwrap().write_all_at(&[1], 0x5000).unwrap();
+    assert!(matches!(open(&copy), Err(SnapshotError::Changed(_))));
 }

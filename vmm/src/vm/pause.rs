@@ -122,14 +122,21 @@ impl RunningVm {
 
     /// Write a snapshot into an empty directory. The VM is paused for it, and stays so.
     ///
-    /// What is behind its disks is not in it.
+    /// What is behind its disks is not in it. Files of the directory that are named belong to it:
+    /// they have to be unchanged when it is opened.
     ///
     /// # Errors
     /// [`SaveError`]; what was written by then is of no use.
-    pub fn save(&mut self, dir: &Path, key: &SnapshotKey, origin: Origin) -> Result<(), SaveError> {
+    pub fn save(
+        &mut self,
+        dir: &Path,
+        key: &SnapshotKey,
+        origin: Origin,
+        beside: &[&str],
+    ) -> Result<(), SaveError> {
         self.pause().map_err(SaveError::State)?;
         let state = self.state().map_err(SaveError::State)?;
-        snapshot::write(dir, state, &self.memory, key, origin).map_err(SaveError::Write)
+        snapshot::write(dir, state, &self.memory, key, origin, beside).map_err(SaveError::Write)
     }
 
     fn state(&self) -> Result<VmState, VmError> {
