@@ -13,15 +13,18 @@ use std::time::Duration;
 /// `--log-driver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogDriver {
+    #[value(alias = "local")]
     JsonFile,
     None,
 }
 
 /// `--log-opt`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogOpt {
     MaxSize(u64),
     MaxFile(u32),
+    /// Says what is so anyway.
+    Same,
 }
 
 impl FromStr for LogOpt {
@@ -30,17 +33,36 @@ impl FromStr for LogOpt {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some(("max-size", size)) => {
-                let Bytes(bytes) = size.parse().map_err(|error| format!("{error}"))?;
-                if bytes < 4096 {
-                    return Err("max-size must be at least 4k".to_owned());
+                // As Docker has it.
+                if size == "-1" {
+                    return Ok(Self::MaxSize(u64::MAX));
+                }
+                let Bytes(bytes) = size.parse().map_err(|error| format!("max-size: {error}"))?;
+                if bytes == 0 {
+                    return Err("max-size must be more than 0, or -1 for no limit".to_owned());
                 }
                 Ok(Self::MaxSize(bytes))
             }
             Some(("max-file", count)) => match count.parse() {
                 Ok(count @ 1..=1000) => Ok(Self::MaxFile(count)),
-                _ => Err(format!("{count:?} is not a number from 1 to 1000")),
+                _ => Err(format!(
+                    "max-file: {count:?} is not a number from 1 to 1000"
+                )),
             },
-            _ => Err("expected max-size=SIZE or max-file=N".to_owned()),
+            // The log never holds a workload back, and no buffer is needed for that.
+            Some(("mode", "blocking" | "non-blocking")) => Ok(Self::Same),
+            Some(("mode", _)) => Err("mode is blocking or non-blocking".to_owned()),
+            Some(("max-buffer-size", size)) => match size.parse::<Bytes>() {
+                Ok(_) => Ok(Self::Same),
+                Err(error) => Err(format!("max-buffer-size: {error}")),
+            },
+            Some(("compress", "false")) => Ok(Self::Same),
+            Some(("compress", _)) => Err("log files are not compressed".to_owned()),
+            Some((name @ ("labels" | "labels-regex" | "env" | "env-regex" | "tag"), _)) => Err(
+                format!("{name} is not supported: lines carry no attributes"),
+            ),
+            Some((name, _)) => Err(format!("there is no log option {name:?}")),
+            None => Err("expected max-size=SIZE or max-file=N".to_owned()),
         }
     }
 }
@@ -157,6 +179,29 @@ impl DetachKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_options_are_dockers_or_refused_with_a_reason() {
+        let option = |text: &str| text.parse::<LogOpt>();
+        assert_eq!(option("max-size=1k"), Ok(LogOpt::MaxSize(1024)));
+        assert_eq!(option("max-size=-1"), Ok(LogOpt::MaxSize(u64::MAX)));
+        assert_eq!(option("max-file=1"), Ok(LogOpt::MaxFile(1)));
+        for same in ["mode=non-blocking", "max-buffer-size=4m", "compress=false"] {
+            assert_eq!(option(same), Ok(LogOpt::Same), "{same}");
+        }
+        for (bad, why) in [
+            ("max-size=0", "more than 0"),
+            ("max-size=x", "max-size"),
+            ("max-file=0", "max-file"),
+            ("tag=x", "not supported"),
+            ("compress=true", "not compressed"),
+            ("frob=1", "frob"),
+            ("max-size", "expected"),
+        ] {
+            let error = option(bad).unwrap_err();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn keys_are_letters_or_controls() {

@@ -399,6 +399,7 @@ impl RunArgs {
             match *option {
                 LogOpt::MaxSize(bytes) => log.max_size_bytes = bytes,
                 LogOpt::MaxFile(count) => log.max_files = count,
+                LogOpt::Same => {}
             }
         }
         Ok(Life {

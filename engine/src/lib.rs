@@ -6,6 +6,7 @@ pub mod config;
 pub mod containers;
 pub mod doctor;
 pub mod events;
+pub mod logs;
 pub mod machine;
 pub mod monitor;
 pub mod ns;

@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod filter;
+pub mod log;
 pub mod time;

@@ -371,7 +371,8 @@ impl<'a> Hub<'a> {
         let health = self.health.as_ref().filter(|_| checks);
         let health = health.and_then(Checker::due);
         let deadline = self.deadline.map(|(at, _)| at);
-        [deadline, self.kill_at, self.settled_at, health]
+        let log = self.log.as_ref().and_then(Log::due);
+        [deadline, self.kill_at, self.settled_at, health, log]
             .into_iter()
             .flatten()
             .min()
@@ -412,6 +413,9 @@ impl<'a> Hub<'a> {
         if self.settled_at.take_if(|at| now >= *at).is_some() {
             // Not doing so costs memory and nothing else.
             let _ = crate::sys::program::forget_code();
+        }
+        if let Some(log) = &mut self.log {
+            log.write_begun(now);
         }
         self.check_health(now);
         let (_, what) = self.deadline.filter(|(at, _)| now >= *at)?;

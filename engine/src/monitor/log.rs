@@ -1,35 +1,30 @@
-//! The workload's output on disk: one JSON object a line, as Docker's `json-file` driver writes
-//! it, in a bounded number of files of bounded size.
-//!
-//! ```text
-//! {"log":"hello\n","stream":"stdout","time":"2026-11-21T12:00:00.123456789Z"}
-//! ```
-//!
-//! The newest file is `container.log`; `container.log.1` and so on are older. A line of output that
-//! is longer than 16 KiB is cut into several objects, of which only the last one's `log` ends with
-//! a newline.
+//! Writes the workload's output to its log: see [`crate::logs`] for the form.
 
 use super::streams::{OUTPUTS, index};
+use crate::logs::{encode, older, path};
 use crate::plan::life::LogOptions;
+use hullbox_model::log::LogStream;
 use hullbox_protocol::Stream;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Longest piece of a line in one object, in bytes.
 const MAX_LINE: usize = 16 * 1024;
 
-/// The newest log file of a container.
-#[must_use]
-pub fn path(container_dir: &Path) -> PathBuf {
-    container_dir.join("container.log")
-}
+/// How long the beginning of a line waits for its end: a prompt is seen, and a program that
+/// writes letter by letter does not fill the log with objects.
+const PATIENCE: Duration = Duration::from_millis(100);
 
-/// An older one: 1 is the last before the newest.
-#[must_use]
-pub fn older(container_dir: &Path, number: u32) -> PathBuf {
-    container_dir.join(format!("container.log.{number}"))
+/// What a stream has begun.
+#[derive(Debug, Default)]
+struct Begun {
+    /// Not written yet.
+    bytes: Vec<u8>,
+    /// Its line's beginning was written.
+    continues: bool,
 }
 
 /// Writes it.
@@ -39,10 +34,13 @@ pub(super) struct Log {
     options: LogOptions,
     /// Opened with the first line.
     file: Option<File>,
+    /// Of the file, with what is in `buffer`.
     size: u64,
-    /// A beginning of a line, of each stream.
-    partial: [Vec<u8>; 2],
-    scratch: Vec<u8>,
+    begun: [Begun; 2],
+    /// When beginnings of lines are written without their ends.
+    due: Option<Instant>,
+    /// Whole objects that go to the file next.
+    buffer: Vec<u8>,
 }
 
 impl Log {
@@ -52,135 +50,190 @@ impl Log {
             options,
             file: None,
             size: 0,
-            partial: [Vec::new(), Vec::new()],
-            scratch: Vec::new(),
+            begun: Default::default(),
+            due: None,
+            buffer: Vec::new(),
         }
     }
 
     /// Adds output. A log that cannot be written is no reason to disturb the workload: what does
     /// not fit is lost.
-    pub(super) fn add(&mut self, stream: Stream, mut bytes: &[u8]) {
+    pub(super) fn add(&mut self, stream: Stream, bytes: &[u8]) {
         let Some(at) = index(stream) else { return };
         let time = now();
-        let mut lines = std::mem::take(&mut self.scratch);
-        lines.clear();
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            let (line, rest) = bytes.split_at(end + 1);
-            bytes = rest;
-            let whole = self.joined(at, line);
-            write_line(&mut lines, &whole, stream, &time);
-        }
-        if !bytes.is_empty() {
-            self.partial[at].extend_from_slice(bytes);
-            while self.partial[at].len() >= MAX_LINE {
-                let rest = self.partial[at].split_off(MAX_LINE);
-                let piece = std::mem::replace(&mut self.partial[at], rest);
-                write_line(&mut lines, &piece, stream, &time);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun[at].bytes.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.begun[at].bytes.len() >= MAX_LINE {
+                self.put_begun(stream, at, false, &time);
             }
         }
-        self.write(&lines);
-        self.scratch = lines;
+        self.flush();
+        let waiting = self.begun.iter().any(|begun| !begun.bytes.is_empty());
+        let due = || Instant::now() + PATIENCE;
+        self.due = waiting.then(|| self.due.unwrap_or_else(due));
+    }
+
+    /// When [`Self::write_begun`] is to be called.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes beginnings of lines, without the beginning of a character at their ends.
+    pub(super) fn write_begun(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| now >= due) {
+            self.put_all(false);
+        }
     }
 
     /// Writes what has no newline, at the workload's end.
     pub(super) fn finish(&mut self) {
+        self.put_all(true);
+        for begun in &mut self.begun {
+            begun.continues = false;
+        }
+    }
+
+    fn put_all(&mut self, last: bool) {
+        self.due = None;
         let time = now();
-        let mut lines = Vec::new();
         for stream in OUTPUTS {
-            let Some(at) = index(stream) else { continue };
-            let rest = std::mem::take(&mut self.partial[at]);
-            if !rest.is_empty() {
-                write_line(&mut lines, &rest, stream, &time);
+            if let Some(at) = index(stream) {
+                self.put_begun(stream, at, true, &time);
+                if last && !self.begun[at].bytes.is_empty() {
+                    let rest = std::mem::take(&mut self.begun[at].bytes);
+                    self.put(&rest, stream, at, &time);
+                }
             }
         }
-        self.write(&lines);
+        self.flush();
     }
 
-    fn joined<'a>(&mut self, at: usize, line: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
-        if self.partial[at].is_empty() {
-            return line.into();
+    /// Makes objects of what a stream has begun: of whole pieces, and if `all` of a short one too.
+    fn put_begun(&mut self, stream: Stream, at: usize, all: bool, time: &str) {
+        let mut bytes = std::mem::take(&mut self.begun[at].bytes);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let whole = rest.len() <= MAX_LINE && rest.ends_with(b"\n");
+            let take = match (whole, rest.len() >= MAX_LINE || all) {
+                (true, _) => rest.len(),
+                (false, true) => characters(&rest[..rest.len().min(MAX_LINE)]),
+                (false, false) => break,
+            };
+            if take == 0 {
+                break;
+            }
+            let (piece, after) = rest.split_at(take);
+            self.put(piece, stream, at, time);
+            rest = after;
         }
-        let mut whole = std::mem::take(&mut self.partial[at]);
-        whole.extend_from_slice(line);
-        whole.into()
+        let done = bytes.len() - rest.len();
+        drop(bytes.drain(..done));
+        self.begun[at].bytes = bytes;
     }
 
-    fn write(&mut self, lines: &[u8]) {
-        if lines.is_empty() {
+    /// Makes an object, which begins a new file where it does not fit into this one.
+    fn put(&mut self, piece: &[u8], stream: Stream, at: usize, time: &str) {
+        let ends = piece.ends_with(b"\n");
+        let continues = std::mem::replace(&mut self.begun[at].continues, !ends);
+        let stream = match stream {
+            Stream::Stderr => LogStream::Stderr,
+            _ => LogStream::Stdout,
+        };
+        if self.open().is_err() {
+            // Nobody to tell; the next piece tries again.
             return;
         }
-        // Nobody to tell; the next piece tries again.
-        let _ = self.try_write(lines);
+        let before = self.buffer.len();
+        encode(&mut self.buffer, piece, stream, continues, time);
+        let len = (self.buffer.len() - before) as u64;
+        if self.size > 0 && self.size.saturating_add(len) > self.options.max_size_bytes {
+            let object = self.buffer.split_off(before);
+            self.flush();
+            if self.rotate().is_err() {
+                return;
+            }
+            self.buffer = object;
+        }
+        self.size += len;
     }
 
-    fn try_write(&mut self, lines: &[u8]) -> io::Result<()> {
-        let len = lines.len() as u64;
-        if self.file.is_none() {
-            let path = path(&self.dir);
-            let file = File::options()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(path)?;
-            self.size = file.metadata()?.len();
-            self.file = Some(file);
+    fn open(&mut self) -> io::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
         }
-        if self.size > 0 && self.size + len > self.options.max_size_bytes {
-            self.rotate()?;
+        let file = File::options()
+            .append(true)
+            .read(true)
+            .create(true)
+            .mode(0o600)
+            .open(path(&self.dir))?;
+        self.size = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if self.size > 0 {
+            file.read_exact_at(&mut last, self.size - 1)?;
         }
-        if let Some(file) = &mut self.file {
-            file.write_all(lines)?;
-            self.size += len;
+        if last != [b'\n'] {
+            // A monitor was killed while it wrote.
+            (&file).write_all(b"\n")?;
+            self.size += 1;
         }
+        self.file = Some(file);
         Ok(())
     }
 
+    fn flush(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let before = self.size - self.buffer.len() as u64;
+        if let Some(file) = &mut self.file
+            && file.write_all(&self.buffer).is_err()
+        {
+            // Half an object would spoil the next one.
+            let _ = file.set_len(before);
+            self.size = before;
+        }
+        self.buffer.clear();
+    }
+
+    /// Begins a new file. What was written stays as it is under another name or none, so that
+    /// whoever reads it can read it to its end.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         let newest = path(&self.dir);
-        if self.options.max_files <= 1 {
-            // A reader that follows sees the file shrink.
-            self.file = Some(File::options().append(true).open(&newest)?);
-            self.size = 0;
-            return fs::OpenOptions::new()
-                .write(true)
-                .truncate(true)
-                .open(newest)
-                .map(drop);
-        }
-        for number in (1..self.options.max_files - 1).rev() {
+        for number in (1..self.options.max_files.saturating_sub(1)).rev() {
             match fs::rename(older(&self.dir, number), older(&self.dir, number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        fs::rename(&newest, older(&self.dir, 1))?;
-        let file = File::options()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(newest)?;
-        self.size = 0;
-        self.file = Some(file);
-        Ok(())
+        if self.options.max_files <= 1 {
+            fs::remove_file(&newest)?;
+        } else {
+            fs::rename(&newest, older(&self.dir, 1))?;
+        }
+        self.open()
     }
 }
 
-fn write_line(to: &mut Vec<u8>, mut line: &[u8], stream: Stream, time: &str) {
-    let name = match stream {
-        Stream::Stderr => "stderr",
-        _ => "stdout",
-    };
-    // A line that came in one piece may be long too.
-    while !line.is_empty() {
-        let (piece, rest) = line.split_at(line.len().min(MAX_LINE));
-        line = rest;
-        let text = String::from_utf8_lossy(piece);
-        to.extend_from_slice(b"{\"log\":");
-        // Writing a string to a vector cannot fail.
-        let _ = serde_json::to_writer(&mut *to, &text);
-        to.extend_from_slice(format!(",\"stream\":\"{name}\",\"time\":\"{time}\"}}\n").as_bytes());
+/// How much of this is whole characters; all of it if it is no UTF-8 anyway.
+fn characters(bytes: &[u8]) -> usize {
+    let end = &bytes[bytes.len().saturating_sub(3)..];
+    for (at, byte) in end.iter().enumerate() {
+        let len = match byte {
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        let continued = end[at + 1..]
+            .iter()
+            .all(|byte| (0x80..=0xbf).contains(byte));
+        if len > end.len() - at && continued {
+            return bytes.len() - end.len() + at;
+        }
     }
+    bytes.len()
 }
 
 fn now() -> String {
@@ -264,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_cut_and_one_file_is_truncated() {
+    fn a_line_without_end_is_cut_and_one_file_is_replaced() {
         let dir = scratch("cut");
         let options = LogOptions {
             keep: true,
@@ -283,5 +336,38 @@ mod tests {
         );
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn beginnings_of_lines_are_written_after_a_while_and_characters_are_whole() {
+        let dir = scratch("begun");
+        let mut log = Log::new(&dir, LogOptions::default());
+        log.add(Stream::Stdout, "name? é".as_bytes());
+        log.add(Stream::Stdout, &"é".as_bytes()[..1]);
+        let due = log.due().unwrap();
+        log.write_begun(due - Duration::from_nanos(1));
+        assert!(!path(&dir).exists());
+        log.write_begun(due);
+        assert_eq!(lines(&path(&dir))[0].1, "name? é");
+        assert_eq!(log.due(), None);
+        log.add(Stream::Stdout, &"é".as_bytes()[1..]);
+        log.add(Stream::Stdout, b"!\n");
+        let long = "x".to_owned() + &"é".repeat(20_000) + "\n";
+        log.add(Stream::Stdout, long.as_bytes());
+        let read: Vec<_> = lines(&path(&dir)).into_iter().map(|line| line.1).collect();
+        assert_eq!(read.concat(), format!("name? éé!\n{long}"));
+        assert!(read.iter().all(|line| line.len() <= MAX_LINE));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn characters_are_not_cut() {
+        assert_eq!(characters("aé".as_bytes()), 3);
+        assert_eq!(characters(b"a\xc3"), 1);
+        assert_eq!(characters(b"a\xe2\x82"), 1);
+        assert_eq!(characters(b"a\xf0\x9f\x98"), 1);
+        assert_eq!(characters(b"\xff\xff"), 2);
+        assert_eq!(characters(b"\x80\x80\x80\x80"), 4);
+        assert_eq!(characters(b""), 0);
     }
 }

@@ -22,7 +22,7 @@ mod container;
 pub mod control;
 pub mod health;
 mod hub;
-pub mod log;
+mod log;
 mod record;
 mod rules;
 mod serve;
