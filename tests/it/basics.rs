@@ -237,3 +237,18 @@ fn bad_input_gets_one_clear_line() {
         hullbox(&args).fails_saying(part);
     }
 }
+
+both_modes! {
+    fn the_root_is_one_filesystem_to_stat(mode) {
+        let script = "mkdir /n; touch /n/x; stat -c %d / /etc /etc/passwd /n /n/x | sort -u | wc -l";
+        assert_eq!(run(mode, ["busybox", "sh", "-c", script]).exits(0).text(), "1");
+    }
+}
+
+both_modes! {
+    fn limits_do_not_come_from_the_callers_shell(mode) {
+        let script = "ulimit -n; ulimit -c; ulimit -f; ulimit -s";
+        let text = run(mode, ["busybox", "sh", "-c", script]).exits(0).text();
+        assert_eq!(text, "1024\nunlimited\nunlimited\n8192");
+    }
+}

@@ -392,3 +392,38 @@ fn everything_that_is_kept_is_sound() {
         "{table}"
     );
 }
+
+both_modes! {
+    fn logs_have_what_was_written_before_its_newline_and_as_it_was(mode) {
+        let box_ = Kept::new("prompts", mode);
+        let script = "printf '\\377\\n'; echo one; printf 'name? '; until [ -e /go ]; do sleep 0.1; done; echo me";
+        let made = box_.make(
+            &["run", "-d", "--log-opt", "max-size=1k", "--log-opt", "max-file=5"],
+            &["busybox", "sh", "-c", script],
+        );
+        let _ = made.exits(0);
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"name? ") {
+            shown = hullbox(["logs", &box_.name]).exits(0).stdout;
+        }
+        assert_eq!(shown, b"\xff\none\nname? ");
+        // Ends by itself, whatever the container does.
+        let until = hullbox(["logs", "-f", "--until", "0s", "-n", "1", &box_.name]).exits(0);
+        assert_eq!(until.stdout, b"name? ");
+        let _ = box_.exec(&["touch", "/go"]).exits(0);
+        let all = hullbox(["logs", "-f", "-n", "2", &box_.name]).exits(0);
+        assert!(all.stdout.ends_with(b"name? me\n"), "{all:?}");
+        let stamped = hullbox(["logs", "-t", "-n", "1", &box_.name]).exits(0).text();
+        assert!(stamped.starts_with("20") && stamped.ends_with("Z name? me"), "{stamped}");
+    }
+}
+
+both_modes! {
+    fn a_terminal_of_exec_is_named_and_only_that(mode) {
+        let box_ = Kept::new("termed", mode);
+        let _ = box_.run(&["busybox", "sleep", "1000"]);
+        let with = hullbox(["exec", "-t", &box_.name, "sh", "-c", "echo =$TERM="]).exits(0);
+        assert_eq!(with.text(), "=xterm=");
+        assert_eq!(box_.exec(&["sh", "-c", "echo =$TERM="]).exits(0).text(), "==");
+    }
+}

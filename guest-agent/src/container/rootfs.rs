@@ -115,7 +115,7 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
     let volatile = if setup.persist { "" } else { ",volatile" };
     let options = format!(
         "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=off,\
-         xino=auto{volatile}",
+         xino=on{volatile}",
         lower.join(":")
     );
     let options = CString::new(options).map_err(|_| setup_failure("overlay options"))?;
