@@ -112,7 +112,7 @@ fn list_or_null(list: &[Vec<u8>]) -> Option<Vec<String>> {
 
 fn container(record: &Record, roots: &Roots, image: &Value) -> Value {
     let spec = &record.spec;
-    let log = monitor::log::path(&roots.container_dir(&record.id));
+    let log = hullbox_engine::logs::path(&roots.container_dir(&record.id));
     let argv = strings(&spec.process.argv);
     json!({
         "Id": record.id,
