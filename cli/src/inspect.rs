@@ -9,7 +9,6 @@ use crate::template::Template;
 use clap::ValueEnum;
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::Engine;
-use hullbox_engine::monitor;
 use hullbox_engine::paths::Roots;
 use hullbox_engine::plan::{caps, units};
 use hullbox_engine::state::{Beginning, BegunFrom, Phase, Record, StateError};
