@@ -393,13 +393,19 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
     let parent = store.resolve(&record.image_id)?.id;
     let pauses = args.pause && record.phase == Phase::Running;
     let held = pauses.then(|| engine.hold(&record)).transpose()?;
+    let (comment, tag) = (args.message.clone(), name.as_ref().map(Reference::familiar));
     let committed = commit_layer(&mut engine, &mut store, &record, &parent, name, args);
     if held.is_some() {
         // Answered when it is done, which letting go of it is not.
         engine.pause(&record, false)?;
     }
     let id = committed?.to_string();
-    crate::images::emit("commit", &id, Some(record.name));
+    engine.note_commit(
+        &record,
+        &id,
+        tag.as_deref(),
+        comment.as_deref().unwrap_or_default(),
+    );
     output::print(&format!("{id}\n"))
 }
 

@@ -156,6 +156,7 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     let pruned = engine
         .images()?
         .prune(&options, &mut |id| engine.image_use(id))?;
+    image_store::tell_pruned(&engine, &pruned);
     text.push_str(&image_store::told(&pruned, removed.reclaimed_bytes));
     output::print(&text)
 }

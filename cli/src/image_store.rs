@@ -6,9 +6,12 @@ use crate::output::{self, Column, Format};
 use crate::output_file::OutputFile;
 use crate::system;
 use crate::text::{ago, cut, size};
+use hullbox_engine::containers::Engine;
 use hullbox_image::{
-    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError, rfc3339,
+    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError, Store,
+    rfc3339,
 };
+use hullbox_model::event::{Kind, Verb};
 use hullbox_model::filter::Filters;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
@@ -25,7 +28,9 @@ pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
                     .with_hint("name a directory with -o")
             })?;
             let store = system::engine()?.images()?;
-            return Ok(store.save_layout(&args.images, dir)?);
+            store.save_layout(&args.images, dir)?;
+            tell_saved(&store, &args.images);
+            return Ok(());
         }
     };
     let store = system::engine()?.images()?;
@@ -34,7 +39,18 @@ pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
         Err(SaveError::Write(error)) => Err(crate::failure::output_failed(&error)),
         other => Ok(other?),
     }?;
-    output.keep()
+    output.keep()?;
+    tell_saved(&store, &args.images);
+    Ok(())
+}
+
+/// Notes what was saved.
+fn tell_saved(store: &Store, names: &[String]) {
+    for name in names {
+        if let Ok(image) = store.resolve(name) {
+            crate::images::emit(Verb::Save, &image.id.to_string(), Some(name.clone()));
+        }
+    }
 }
 
 const HISTORY: [Column; 5] = [
@@ -107,7 +123,14 @@ pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
     let engine = system::engine()?;
     let mut store = engine.images()?;
     let pruned = store.prune(&options, &mut |id| engine.image_use(id))?;
+    tell_pruned(&engine, &pruned);
     output::print(&told(&pruned, 0))
+}
+
+/// Notes what was given up.
+pub(crate) fn tell_pruned(engine: &Engine, pruned: &Pruned) {
+    crate::images::tell_removed(&pruned.removed, None);
+    engine.note_prune(Kind::Image, pruned.reclaimed_bytes);
 }
 
 /// What was given up, as Docker tells it; `more_bytes` of other things than images.

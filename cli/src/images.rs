@@ -11,6 +11,7 @@ use hullbox_engine::paths::Roots;
 use hullbox_image::{
     ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store, rfc3339,
 };
+use hullbox_model::event::{Kind, Verb, attribute};
 use hullbox_model::filter::Filters;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
             text.push_str(&format!("Loaded image: {}\n", name.familiar()));
         }
         let name = image.names.first().map(Reference::familiar);
-        emit("load", &image.id.to_string(), name);
+        emit(Verb::Load, &image.id.to_string(), name);
     }
     output::print(&text)
 }
@@ -82,7 +83,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
     meter.clear();
     let id = imported
         .map_err(|error| Failure::of(format!("cannot import {}", args.source.display()), &error))?;
-    emit("import", &id.to_string(), args.name.clone());
+    emit(Verb::Import, &id.to_string(), args.name.clone());
     output::print(&format!("{id}\n"))
 }
 
@@ -212,15 +213,14 @@ fn remove_one(
     text: &str,
     force: bool,
 ) -> Result<String, Failure> {
+    let id = store.resolve(text).map(|image| image.id.to_string());
     let removed = store.remove(text, force, &mut |id| engine.image_use(id))?;
+    tell_removed(&removed, id.ok().as_deref());
     Ok(removed
         .iter()
         .map(|step| match step {
             Removed::Untagged(name) => format!("Untagged: {name}\n"),
-            Removed::Deleted(id) => {
-                emit("delete", &id.to_string(), None);
-                format!("Deleted: {id}\n")
-            }
+            Removed::Deleted(id) => format!("Deleted: {id}\n"),
         })
         .collect())
 }
@@ -246,15 +246,34 @@ pub(crate) fn tag(args: &TagArgs) -> Result<(), Failure> {
         )));
     }
     let id = open()?.tag(&args.source, &target)?;
-    emit("tag", &id.to_string(), Some(target.familiar()));
+    emit(Verb::Tag, &id.to_string(), Some(target.familiar()));
     Ok(())
 }
 
 /// Notes that something happened to an image.
-pub(crate) fn emit(action: &str, id: &str, name: Option<String>) {
+pub(crate) fn emit(action: Verb, id: &str, name: Option<String>) {
     let Ok(roots) = Roots::from_env() else { return };
-    let about = name.map(|name| ("name".to_owned(), name));
-    events::emit(&roots, "image", action, id, about.into_iter().collect());
+    let about = name.map(|name| (attribute::NAME.to_owned(), name));
+    events::emit(&roots, Kind::Image, action, id, about.into_iter().collect());
+}
+
+/// Notes what was removed. An image that lost a name is the one that is deleted next, or `id`.
+pub(crate) fn tell_removed(removed: &[Removed], id: Option<&str>) {
+    for (at, step) in removed.iter().enumerate() {
+        match step {
+            Removed::Deleted(id) => emit(Verb::Delete, &id.to_string(), None),
+            Removed::Untagged(name) => {
+                let deleted = removed[at..].iter().find_map(|step| match step {
+                    Removed::Deleted(id) => Some(id.to_string()),
+                    Removed::Untagged(_) => None,
+                });
+                let id = deleted
+                    .or_else(|| id.map(str::to_owned))
+                    .unwrap_or_default();
+                emit(Verb::Untag, &id, Some(name.to_string()));
+            }
+        }
+    }
 }
 
 fn reference(text: &str) -> Result<Reference, Failure> {

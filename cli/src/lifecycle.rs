@@ -15,6 +15,7 @@ use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::Record;
 use hullbox_engine::timing::{Phase, Timing, Zero};
+use hullbox_model::event::Verb;
 use hullbox_model::filter::Filters;
 use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
 use hullbox_session::client::{AttachOptions, Outcome};
@@ -161,7 +162,11 @@ pub(crate) fn restart(args: &StopArgs, debug: bool) -> Result<(), Failure> {
         stop_one(engine, name, args)?;
         engine.recover()?;
         match start_detached(engine, name, debug) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let record = engine.find(name)?;
+                engine.note(&record, Verb::Restart);
+                Ok(())
+            }
             Err(StartError::Engine(error)) => Err(error.into()),
             Err(StartError::Said(failure)) => Err(failure),
         }

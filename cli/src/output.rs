@@ -101,12 +101,6 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| output_failed(&error))
 }
 
-/// A `--filter KEY=VALUE`.
-pub(crate) fn filter(text: &str) -> Result<(&str, &str), Failure> {
-    text.split_once('=')
-        .ok_or_else(|| Failure::new(format!("invalid filter {text:?}: expected KEY=VALUE")))
-}
-
 /// The `--filter`s of a command that knows these keys.
 pub(crate) fn filters(
     texts: &[String],

@@ -1,23 +1,21 @@
 //! `top`, `stats` and `events`: what containers do.
 
 use crate::container_args::{EventsArgs, StatsArgs, TopArgs};
-use crate::failure::{Failure, output_failed};
-use crate::follow::{Watch, Woken};
+use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{size, table};
 use hullbox_engine::containers::Engine;
-use hullbox_engine::events::{self, Event};
+use hullbox_engine::events::Query;
 use hullbox_engine::monitor::control::VmUsage;
 use hullbox_engine::paths::short_id;
 use hullbox_engine::state::{Phase, Record};
-use hullbox_model::time as when;
+use hullbox_model::event::{self, Event, EventFilter};
+use hullbox_model::time;
 use hullbox_protocol::{ProcessInfo, Usage};
-use rustix::event::Timespec;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -218,163 +216,47 @@ fn stats_row(
     row
 }
 
-/// Keys of `events --filter`.
-const EVENT_FILTERS: [&str; 5] = ["container", "event", "type", "image", "label"];
-
 pub(crate) fn events(args: &EventsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let since = args.since.as_deref().map(when::parse).transpose()?;
-    let until = args.until.as_deref().map(when::parse).transpose()?;
-    let mut wanted = Vec::new();
-    for text in &args.filters {
-        let (key, value) = output::filter(text)?;
-        if !EVENT_FILTERS.contains(&key) {
-            return Err(Failure::new(format!("no filter is called {key:?}"))
-                .with_hint(format!("filters are {}", EVENT_FILTERS.join(", "))));
-        }
-        wanted.push((key, value));
-    }
-    let roots = hullbox_engine::paths::Roots::from_env()?;
-    roots.create()?;
-    let [newest, older] = events::paths(&roots);
-    let watch = Watch::new(&roots.data)?;
-    let show = |line: &[u8], from: Option<i64>| -> Result<bool, Failure> {
-        let Ok(event) = serde_json::from_slice::<Event>(line) else {
-            return Ok(true);
-        };
-        if until.is_some_and(|until| event.time_ns >= until) {
-            return Ok(false);
-        }
-        if from.is_none_or(|from| event.time_ns >= from) && fits(&event, &wanted) {
-            print_event(&event, &format)?;
-        }
-        Ok(true)
+    let query = Query {
+        since_ns: args.since.as_deref().map(time::parse).transpose()?,
+        until_ns: args.until.as_deref().map(time::parse).transpose()?,
+        filter: EventFilter::new(output::filters(&args.filters, event::KEYS)?),
     };
-    let now = chrono::Utc::now().timestamp_nanos_opt();
-    let from = since.or(now);
-    let mut tail = Tail::open(&newest);
-    if since.is_some() {
-        Tail::open(&older).each(|line| show(line, from))?;
+    let engine = system::engine()?;
+    let mut events = engine.events(query)?;
+    while let Some(event) = events.next_event()? {
+        print_event(&event, &format)?;
     }
-    loop {
-        if !tail.each(|line| show(line, from))? {
-            return Ok(());
-        }
-        if tail.is_replaced(&newest) {
-            tail = Tail::open(&newest);
-            continue;
-        }
-        let left = until.zip(chrono::Utc::now().timestamp_nanos_opt());
-        let left = left.map(|(until, now)| Timespec {
-            tv_sec: (until - now).max(0) / 1_000_000_000,
-            tv_nsec: (until - now).max(0) % 1_000_000_000,
-        });
-        if watch.wait(None, left.as_ref())? == Woken::Timeout {
-            tail.each(|line| show(line, from))?;
-            return Ok(());
-        }
-    }
-}
-
-fn fits(event: &Event, wanted: &[(&str, &str)]) -> bool {
-    let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
-    EVENT_FILTERS.iter().all(|key| {
-        let mut values = wanted.iter().filter(|(k, _)| k == key).peekable();
-        values.peek().is_none()
-            || values.any(|(key, value)| match *key {
-                "container" => {
-                    event.actor.id.starts_with(value) || attribute("name") == Some(value)
-                }
-                "event" => event.action == *value,
-                "type" => event.kind == *value,
-                "image" => attribute("image") == Some(value),
-                _ => match value.split_once('=') {
-                    Some((key, value)) => attribute(key) == Some(value),
-                    None => attribute(value).is_some(),
-                },
-            })
-    })
+    Ok(())
 }
 
 fn print_event(event: &Event, format: &Format) -> Result<(), Failure> {
     match format {
-        Format::Table => {
-            let attributes: Vec<_> = event
-                .actor
-                .attributes
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
-            let line = format!(
-                "{} {} {} {} ({})",
-                when::rfc3339(event.time_ns),
-                event.kind,
-                event.action,
-                event.actor.id,
-                attributes.join(", ")
-            );
-            let line: String = line
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect();
-            output::print(&format!("{line}\n"))?;
-        }
-        _ => output::rows(&[serde_json::to_value(event)?], &[], format)?,
+        Format::Table => output::print(&event_line(event)),
+        Format::Json => output::print(&format!("{}\n", event.to_api())),
+        _ => output::rows(&[event.to_template()], &[], format),
     }
-    io::stdout()
-        .lock()
-        .flush()
-        .map_err(|error| output_failed(&error))
 }
 
-/// A file of lines that grows.
-struct Tail {
-    file: Option<BufReader<File>>,
-    partial: Vec<u8>,
-}
-
-impl Tail {
-    fn open(path: &std::path::Path) -> Self {
-        Self {
-            file: File::open(path).ok().map(BufReader::new),
-            partial: Vec::new(),
-        }
+/// As Docker's client prints it.
+fn event_line(event: &Event) -> String {
+    let attributes: Vec<_> = event
+        .actor
+        .attributes
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mut line = format!(
+        "{} {} {} {}",
+        time::rfc3339(event.time_ns),
+        event.kind.as_str(),
+        event.action,
+        event.actor.id,
+    );
+    if !attributes.is_empty() {
+        line.push_str(&format!(" ({})", attributes.join(", ")));
     }
-
-    /// Gives each line that is new, until it is told to stop; false if it was.
-    fn each(
-        &mut self,
-        mut take: impl FnMut(&[u8]) -> Result<bool, Failure>,
-    ) -> Result<bool, Failure> {
-        let Some(file) = &mut self.file else {
-            return Ok(true);
-        };
-        loop {
-            let read = file
-                .read_until(b'\n', &mut self.partial)
-                .map_err(|error| Failure::of("cannot read the events", &error))?;
-            if !self.partial.ends_with(b"\n") {
-                if read == 0 {
-                    return Ok(true);
-                }
-                continue;
-            }
-            if !take(&self.partial)? {
-                return Ok(false);
-            }
-            self.partial.clear();
-        }
-    }
-
-    /// Whether another file has this name now.
-    fn is_replaced(&self, path: &std::path::Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let now = std::fs::metadata(path).ok().map(|now| now.ino());
-        let ours = self
-            .file
-            .as_ref()
-            .and_then(|file| file.get_ref().metadata().ok())
-            .map(|ours| ours.ino());
-        now.is_some() && now != ours
-    }
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    line.chars().map(clean).chain(['\n']).collect()
 }

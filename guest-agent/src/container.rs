@@ -12,6 +12,7 @@
 mod cgroup;
 mod copies;
 mod mounts;
+mod oom;
 mod requests;
 mod reserve;
 mod rootfs;
@@ -29,6 +30,7 @@ use hullbox_protocol::{
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
+use oom::OomWatch;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -116,6 +118,7 @@ fn converse(
         hierarchy,
         container: None,
         copies: Copies::default(),
+        oom: None,
         finishing: false,
         ending: None,
         open: Vec::new(),
@@ -191,6 +194,8 @@ struct Agent {
     hierarchy: Result<(), Failure>,
     container: Option<Container>,
     copies: Copies,
+    /// Since there is a workload.
+    oom: Option<OomWatch>,
     /// The workload is over, and its `Exited` still on its way.
     finishing: bool,
     /// How it ended, to be told once the ends of all others are.
@@ -208,11 +213,12 @@ impl Agent {
             uptime_us: uptime_us(),
         }))?;
         loop {
-            self.tell_end();
+            self.tell_end()?;
             let timeout = self
                 .stop
                 .map(|due| due.saturating_duration_since(Instant::now()));
             let mut watched = vec![self.signals.as_fd()];
+            watched.extend(self.oom.as_ref().map(OomWatch::fd));
             watched.extend(self.sessions.descriptors());
             let event = self.pump.wait(&watched, timeout)?;
             match event {
@@ -224,6 +230,7 @@ impl Agent {
                 // Between `Exec` and the opening of the terminal: the client repeats it.
                 Event::Resize { .. } => {}
                 Event::Ready(_) => {
+                    self.take_oom()?;
                     self.take_reports()?;
                     self.reap()?;
                 }
@@ -319,6 +326,8 @@ impl Agent {
         let cgroup = Cgroup::create(setup.limits)?;
         let first = First { setup };
         let spawned = process::spawn(spec, &first, Namespaces::Own, Some(cgroup.fd()))?;
+        // While it sets itself up.
+        self.oom = OomWatch::begin();
         self.container = Some(Container {
             cgroup,
             writable,
@@ -414,12 +423,22 @@ impl Agent {
     }
 
     /// Tells the workload's end when nothing else is left to be told.
-    fn tell_end(&mut self) {
+    fn tell_end(&mut self) -> Result<(), ConnectionError> {
         let last = self.sessions.is_empty() && self.open.is_empty();
         if let Some(status) = self.ending.take_if(|_| last) {
+            self.take_oom()?;
             self.settle();
             // Everything else in its namespace ended before it was reported.
             self.pump.finish(WORKLOAD, status, Drain::ToEnd);
+        }
+        Ok(())
+    }
+
+    /// Tells if the out-of-memory killer was at work.
+    fn take_oom(&mut self) -> Result<(), ConnectionError> {
+        match self.oom.as_mut().is_some_and(OomWatch::take) {
+            true => self.pump.send(&Frame::Oom),
+            false => Ok(()),
         }
     }
 

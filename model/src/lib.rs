@@ -2,6 +2,8 @@
 //! Docker's API, for every front end. The engine fills it; a front end prints it. No I/O here.
 #![forbid(unsafe_code)]
 
+pub mod event;
+pub mod exec;
 pub mod filter;
 pub mod log;
 pub mod time;

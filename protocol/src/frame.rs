@@ -87,6 +87,8 @@ pub enum Kind {
     Reply = 15,
     /// See [`Frame::Local`].
     Local = 16,
+    /// See [`Frame::Oom`].
+    Oom = 17,
 }
 
 impl Kind {
@@ -108,6 +110,7 @@ impl Kind {
             14 => Self::Request,
             15 => Self::Reply,
             16 => Self::Local,
+            17 => Self::Oom,
             _ => return None,
         })
     }
@@ -117,7 +120,7 @@ impl Kind {
         match self {
             Self::Data => MAX_DATA,
             Self::Setup | Self::Exec => MAX_PAYLOAD,
-            Self::Eof | Self::Shutdown => 0,
+            Self::Eof | Self::Shutdown | Self::Oom => 0,
             Self::Credit | Self::Signal => 4,
             Self::Resize => 8,
             Self::Hello | Self::Started | Self::Failed | Self::Exited | Self::Log => 8 * 1024,
@@ -222,6 +225,8 @@ pub enum Frame {
     /// A message between Hullbox's own processes on the host, opaque here. No guest sends or
     /// takes one.
     Local(Vec<u8>),
+    /// The out-of-memory killer was at work in the container, for the first time or again.
+    Oom,
 }
 
 /// Why a peer's bytes are not a frame. The connection is of no use afterwards.
@@ -301,6 +306,7 @@ pub fn encode_into(frame: &Frame, out: &mut Vec<u8>) -> Result<(), DecodeError> 
             put(Kind::Log, 0, 0, &text.as_bytes()[..end], out)
         }
         Frame::Shutdown => put(Kind::Shutdown, 0, 0, &[], out),
+        Frame::Oom => put(Kind::Oom, 0, 0, &[], out),
         Frame::Request { number, request } => structured(Kind::Request, *number, request, out),
         Frame::Reply { number, reply } => structured(Kind::Reply, *number, reply, out),
         Frame::Local(bytes) => put(Kind::Local, 0, 0, bytes, out),
@@ -579,6 +585,7 @@ fn parse(kind: Kind, stream: u8, session: u32, payload: &[u8]) -> Result<Frame, 
         }
         Kind::Log => Frame::Log(String::from_utf8_lossy(payload).into_owned()),
         Kind::Shutdown => Frame::Shutdown,
+        Kind::Oom => Frame::Oom,
         Kind::Request => Frame::Request {
             number: session,
             request: from_postcard(kind, payload)?,
@@ -671,6 +678,7 @@ mod tests {
             },
             Frame::Log("hällo".into()),
             Frame::Shutdown,
+            Frame::Oom,
             Frame::Local(vec![1, 2, 3]),
             Frame::Request {
                 number: 5,

@@ -116,6 +116,23 @@ pub struct CgroupLimits {
     pub cpu_quota_us: u64,
 }
 
+impl CgroupLimits {
+    /// These in the place of others: 0 leaves one as it is, and the highest number takes it away.
+    #[must_use]
+    pub fn over(self, kept: Self) -> Self {
+        let one = |new, old| match new {
+            0 => old,
+            u64::MAX => 0,
+            new => new,
+        };
+        Self {
+            memory_bytes: one(self.memory_bytes, kept.memory_bytes),
+            pids: one(self.pids, kept.pids),
+            cpu_quota_us: one(self.cpu_quota_us, kept.cpu_quota_us),
+        }
+    }
+}
+
 /// A process to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {

@@ -511,6 +511,7 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
         | Frame::Exited { .. }
         | Frame::Reply { .. }
         | Frame::Local(_)
+        | Frame::Oom
         | Frame::Log(_) => {
             return Err(ConnectionError::Violation("a frame of the other direction"));
         }

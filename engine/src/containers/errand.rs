@@ -42,6 +42,9 @@ impl Engine {
             privileged: true,
             ..ProcessSpec::default()
         };
+        if let Some(builtin) = &spec.builtin {
+            self.note_errand(record, builtin);
+        }
         match self.exec_spec(record, Box::new(spec.clone()), false, &Timing::default()) {
             Err(ContainerError::NotRunning(_)) => self.errand_alone(record, spec),
             joined => Ok(Errand {

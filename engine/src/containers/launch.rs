@@ -9,6 +9,7 @@ use crate::snapshots;
 use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
+use hullbox_model::event::Verb;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -181,7 +182,7 @@ impl Engine {
             spec,
         };
         let record = self.state.create(&new, starter)?;
-        self.emit(&record, "create");
+        self.note(&record, Verb::Create);
         Ok((record, layers))
     }
 

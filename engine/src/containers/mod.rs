@@ -2,20 +2,23 @@
 
 mod check;
 mod errand;
+mod execs;
 mod launch;
+mod note;
 mod prune;
 mod snapshot;
 mod talk;
+mod wait;
 
 pub use check::Finding;
 pub use errand::Errand;
 pub use launch::{Created, Launch};
 pub use prune::{PrunedContainers, disk_use};
 pub use talk::{ExecOrder, Held, Joined};
+pub use wait::{Armed, Condition};
 
 use crate::bundle::Isolation;
-use crate::events;
-use crate::monitor::SpawnError;
+use crate::monitor::{KILL_NOW, SpawnError};
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::units::ValueError;
@@ -23,6 +26,7 @@ use crate::plan::{ImageDefaults, PlanError, PullPolicy, RunRequest};
 use crate::snapshots;
 use crate::state::{Record, State, StateError};
 use hullbox_image::{Image, ImageId, ImageUse, Reference, ReferenceError, ResolveError, Store};
+use hullbox_model::event::Verb;
 use std::io;
 
 /// Why a container was not made, found or removed.
@@ -89,6 +93,12 @@ pub enum ContainerError {
     /// It does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// No container has such an exec.
+    #[error("No such exec instance: {0}")]
+    NoExec(String),
+    /// The log of events.
+    #[error(transparent)]
+    Events(#[from] crate::events::EventsError),
     /// The monitor said no.
     #[error("{0}")]
     Refused(String),
@@ -146,12 +156,13 @@ impl Engine {
     pub fn open(roots: Roots) -> Result<Self, ContainerError> {
         roots.create()?;
         let state = State::open(&roots)?;
-        let recovered = state.recover(&|record| release(record, &roots));
-        Ok(Self {
+        let mut engine = Self {
             roots,
             state,
-            unfinished: recovered.err(),
-        })
+            unfinished: None,
+        };
+        engine.unfinished = engine.tidy().err();
+        Ok(engine)
     }
 
     /// Why the remains of a killed container could not be cleaned up. One such container is no
@@ -186,8 +197,17 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::State`].
     pub fn recover(&self) -> Result<(), ContainerError> {
-        self.state.recover(&|record| release(record, &self.roots))?;
-        Ok(())
+        Ok(self.tidy()?)
+    }
+
+    fn tidy(&self) -> Result<(), StateError> {
+        let mut dead = Vec::new();
+        let release = |record: &Record| release(record, &self.roots);
+        let recovered = self
+            .state
+            .recover(&release, &mut |record| dead.push(record));
+        self.note_deaths(&dead);
+        recovered
     }
 
     /// Finds a container by name, id, or the beginning of an id.
@@ -221,32 +241,14 @@ impl Engine {
             other => Ok(other?),
         };
         if removed.is_ok() {
-            self.emit(&record, "destroy");
+            self.note(&record, Verb::Destroy);
         }
         removed
     }
 
-    /// Gives a container another name.
-    ///
-    /// # Errors
-    /// [`ContainerError`].
-    pub fn rename(&mut self, text: &str, name: &str) -> Result<(), ContainerError> {
-        check_name(name)?;
-        let record = self.find(text)?;
-        self.state.rename(&record.id, name)?;
-        self.emit(&record, "rename");
-        Ok(())
-    }
-
-    /// Notes that something happened to a container.
-    fn emit(&self, record: &Record, action: &str) {
-        let about = launch::about(record);
-        events::emit(&self.roots, "container", action, &record.id, about);
-    }
-
-    /// Tells the monitor to end and waits until it has.
+    /// Has the monitor kill the container, and waits until it has.
     fn kill(&self, record: &Record) -> io::Result<()> {
-        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
         let pid = record
             .monitor_pid
             .and_then(|pid| i32::try_from(pid).ok())
@@ -257,7 +259,7 @@ impl Engine {
             if let Ok(monitor) = monitor
                 && self.state.is_alive(record).map_err(io::Error::other)?
             {
-                pidfd_send_signal(monitor, Signal::TERM)?;
+                pidfd_send_signal(monitor, KILL_NOW)?;
             }
         }
         self.state.wait_for_end(record).map_err(io::Error::other)

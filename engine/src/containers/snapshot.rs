@@ -4,6 +4,7 @@ use super::{ContainerError, Engine};
 use crate::monitor::control::Command;
 use crate::snapshots::{About, Draft, SnapshotsError};
 use crate::state::Record;
+use hullbox_model::event::Verb;
 
 impl Engine {
     /// Saves a running container under a name. It stands still meanwhile and then goes on.
@@ -26,7 +27,7 @@ impl Engine {
         let dir = draft.dir().to_owned();
         self.done(record, &Command::Save { dir, about })?;
         draft.finish()?;
-        self.emit(record, "checkpoint");
+        self.note(record, Verb::Checkpoint);
         Ok(())
     }
 }

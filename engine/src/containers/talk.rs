@@ -7,6 +7,7 @@ use crate::plan::environment;
 use crate::plan::life::Restart;
 use crate::state::{Phase, Record};
 use crate::timing::Timing;
+use hullbox_model::event::Verb;
 use hullbox_protocol::{
     CgroupLimits, ProcessInfo, ProcessSpec, Request, TerminalSize, Usage, UserSpec,
 };
@@ -99,9 +100,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn signal(&self, record: &Record, signal: u8) -> Result<(), ContainerError> {
-        self.done(record, &Command::Signal(signal))?;
-        self.emit(record, "kill");
-        Ok(())
+        self.done(record, &Command::Signal(signal))
     }
 
     /// Stops a container: its stop signal, and SIGKILL after a while (`None`: never). One that does
@@ -119,13 +118,10 @@ impl Engine {
         match self.ask(record, &Command::Stop { signal, timeout_ms }) {
             Ok(Answer::Failed(why)) => return Err(ContainerError::Refused(why)),
             // It ended while it was asked.
-            Ok(_) | Err(ContainerError::Talk { .. }) => {}
-            Err(ContainerError::NotRunning(_)) => return Ok(self.state.wait_for_end(record)?),
+            Ok(_) | Err(ContainerError::Talk { .. } | ContainerError::NotRunning(_)) => {}
             Err(error) => return Err(error),
         }
-        self.state.wait_for_end(record)?;
-        self.emit(record, "stop");
-        Ok(())
+        Ok(self.state.wait_for_end(record)?)
     }
 
     /// Freezes a container, or lets it go on.
@@ -171,22 +167,15 @@ impl Engine {
             )));
         }
         match self.done(record, &Command::Ask(Request::Limit(limits))) {
-            Ok(()) | Err(ContainerError::NotRunning(_)) => {}
+            // Its monitor has written it down.
+            Ok(()) => return Ok(()),
+            Err(ContainerError::NotRunning(_)) => {}
             Err(error) => return Err(error),
         }
         self.state.change_spec(&record.id, |spec| {
-            let kept = &mut spec.setup.limits;
-            for (new, old) in [
-                (limits.memory_bytes, &mut kept.memory_bytes),
-                (limits.pids, &mut kept.pids),
-                (limits.cpu_quota_us, &mut kept.cpu_quota_us),
-            ] {
-                if new > 0 {
-                    *old = new;
-                }
-            }
+            spec.setup.limits = limits.over(spec.setup.limits);
         })?;
-        self.emit(record, "update");
+        self.note(record, Verb::Update);
         Ok(())
     }
 
@@ -198,7 +187,9 @@ impl Engine {
         match self.done(record, &Command::SetRestart(restart)) {
             Err(ContainerError::NotRunning(_)) => {
                 let change = |spec: &mut crate::plan::ContainerSpec| spec.life.restart = restart;
-                Ok(self.state.change_spec(&record.id, change)?)
+                self.state.change_spec(&record.id, change)?;
+                self.note(record, Verb::Update);
+                Ok(())
             }
             other => other,
         }
@@ -221,23 +212,12 @@ impl Engine {
     /// [`ContainerError`].
     pub fn processes(&self, record: &Record) -> Result<Vec<ProcessInfo>, ContainerError> {
         match self.ask(record, &Command::Ask(Request::Processes))? {
-            Answer::Processes(processes) => Ok(processes),
+            Answer::Processes(processes) => {
+                self.note(record, Verb::Top);
+                Ok(processes)
+            }
             other => Err(unexpected(other)),
         }
-    }
-
-    /// Waits for a container's end: its exit code.
-    ///
-    /// # Errors
-    /// [`ContainerError`].
-    pub fn wait(&self, record: &Record) -> Result<u8, ContainerError> {
-        if let Ok(Answer::Ended(code)) = self.ask(record, &Command::Watch) {
-            return Ok(code);
-        }
-        // It does not run, or its monitor was killed.
-        self.state.wait_for_end(record)?;
-        self.recover()?;
-        Ok(self.state.get(&record.id)?.exit_code.unwrap_or(0))
     }
 
     /// Waits while somebody else is starting the container.
@@ -263,6 +243,12 @@ impl Engine {
         Ok(self.say(record, &Command::Watch)?.into())
     }
 
+    /// Tells the monitor, if there is one, what the container is called now.
+    pub(super) fn tell_name(&self, record: &Record, name: &str) {
+        // Where it cannot be told, its events say the name before.
+        let _ = self.done(record, &Command::SetName(name.to_owned()));
+    }
+
     pub(super) fn done(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
         match self.ask(record, command)? {
             Answer::Done => Ok(()),
@@ -271,7 +257,11 @@ impl Engine {
     }
 
     /// Connects and says what is wanted.
-    fn say(&self, record: &Record, command: &Command) -> Result<UnixStream, ContainerError> {
+    pub(super) fn say(
+        &self,
+        record: &Record,
+        command: &Command,
+    ) -> Result<UnixStream, ContainerError> {
         let talk = |source: io::Error| ContainerError::Talk {
             id: short_id(&record.id).to_owned(),
             source,
@@ -298,7 +288,7 @@ impl Engine {
     }
 
     /// Says what is wanted and waits for the answer.
-    fn ask(&self, record: &Record, command: &Command) -> Result<Answer, ContainerError> {
+    pub(super) fn ask(&self, record: &Record, command: &Command) -> Result<Answer, ContainerError> {
         let stream = self.say(record, command)?;
         let answer = hear(stream.into()).map_err(|source| ContainerError::Talk {
             id: short_id(&record.id).to_owned(),
@@ -331,7 +321,7 @@ fn hear(connection: OwnedFd) -> io::Result<Answer> {
     }
 }
 
-fn unexpected(answer: Answer) -> ContainerError {
+pub(super) fn unexpected(answer: Answer) -> ContainerError {
     ContainerError::Refused(match answer {
         Answer::Failed(why) => why,
         _ => "the monitor answered something else".to_owned(),
@@ -339,7 +329,7 @@ fn unexpected(answer: Answer) -> ContainerError {
 }
 
 /// The workload's surroundings with what was asked for in their place, as Docker does.
-fn exec_spec(workload: &ProcessSpec, order: ExecOrder) -> ProcessSpec {
+pub(super) fn exec_spec(workload: &ProcessSpec, order: ExecOrder) -> ProcessSpec {
     let mut spec = workload.clone();
     spec.argv = order.argv;
     let had_terminal = workload.terminal.is_some();

@@ -33,6 +33,22 @@ pub enum Command {
         /// Collects what takes how long, to be answered before the end.
         timing: Timing,
     },
+    /// Make a process beside the workload that is not started yet: [`Answer::Made`].
+    ExecCreate {
+        /// What.
+        spec: Box<ProcessSpec>,
+    },
+    /// Start one that was made; goes on as `Exec` does.
+    ExecStart {
+        /// Its id.
+        id: String,
+        /// Close the connection as soon as it runs.
+        detach: bool,
+        /// Collects what takes how long, to be answered before the end.
+        timing: Timing,
+    },
+    /// What is known of processes beside the workload: [`Answer::Execs`].
+    Execs,
     /// Only after `Attach` or as the one who started the container: leave, and let it run on.
     Detach,
     /// Send a signal to the workload.
@@ -57,6 +73,8 @@ pub enum Command {
     },
     /// Replace the restart policy.
     SetRestart(Restart),
+    /// It has another name now.
+    SetName(String),
     /// Nothing: answered when the container has ended.
     Watch,
 }
@@ -72,6 +90,10 @@ pub enum Answer {
     Usage(Box<Usage>, Option<VmUsage>),
     /// To [`Request::Processes`].
     Processes(Vec<ProcessInfo>),
+    /// To [`Command::ExecCreate`]: the id.
+    Made(String),
+    /// To [`Command::Execs`]: a list of [`hullbox_model::exec::ExecInspect`], as JSON.
+    Execs(String),
     /// To [`Command::Watch`]: the exit code.
     Ended(u8),
     /// What took how long, for who asked with the command; the answer itself follows.

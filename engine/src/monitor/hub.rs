@@ -19,10 +19,12 @@ use super::client::{Client, Role};
 use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
+use super::signals::{Signals, Told};
 use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
-use hullbox_protocol::{ExitStatus, Frame, Request, Started};
+use hullbox_model::exec::ExecInspect;
+use hullbox_protocol::{CgroupLimits, ExitStatus, Frame, ProcessSpec, Request, Started};
 use hullbox_session::connection::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sessions::{Exec, Pending, Workload};
@@ -42,6 +44,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(3);
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long after its workload's start a monitor lets go of the code that it needed for it.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Signals that come within this time are one: a host that shuts down sends several.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// Clients at a time.
 pub(super) const MAX_CLIENTS: usize = 256;
 
@@ -71,8 +75,46 @@ pub(super) trait Observer {
     fn health(&mut self, report: &HealthReport);
     /// There is another restart policy.
     fn restart(&mut self, restart: Restart);
-    /// A process was started beside the workload, or ended.
-    fn exec(&mut self, what: &'static str, code: Option<u8>);
+    /// The restart policy now.
+    fn policy(&self) -> Restart {
+        Restart::No
+    }
+    /// There are other limits.
+    fn limited(&mut self, _limits: &CgroupLimits) {}
+    /// The container has another name.
+    fn renamed(&mut self, _name: String) {}
+    /// A client was attached.
+    fn attached(&mut self) {}
+    /// A client left by its detach keys.
+    fn detached(&mut self) {}
+    /// The workload is sent a signal.
+    fn signalled(&mut self, _signal: u8) {}
+    /// The out-of-memory killer was at work in the container.
+    fn oom(&mut self) {}
+    /// A process beside the workload is asked for: its id.
+    fn exec_created(&mut self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
+    /// One that was asked for is being started.
+    fn exec_starts(&mut self, _id: &str, _spec: &ProcessSpec) {}
+    /// One is asked for and started at once: its id.
+    fn exec_begins(&mut self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
+    /// It runs.
+    fn exec_runs(&mut self, _id: &str, _pid: u32) {}
+    /// It ended, or did not run at all.
+    fn exec_ended(&mut self, _id: &str, _code: u8, _ran: bool) {}
+    /// Its client left by its detach keys.
+    fn exec_left(&mut self, _id: &str) {}
+    /// What is to be run, of one that was asked for and not started yet.
+    fn exec_spec(&mut self, _id: &str) -> Result<Box<ProcessSpec>, &'static str> {
+        Err("no such exec")
+    }
+    /// All of them that are remembered.
+    fn execs(&self) -> Vec<ExecInspect> {
+        Vec::new()
+    }
 }
 
 /// The loop and what it knows.
@@ -82,7 +124,7 @@ pub(super) struct Hub<'a> {
     clients: Vec<Client>,
     next_client: u64,
     control: Option<BorrowedFd<'a>>,
-    signals: BorrowedFd<'a>,
+    signals: &'a Signals,
     timing: &'a Timing,
     debug: bool,
     /// To be said to the workload's side, once it is there.
@@ -98,10 +140,16 @@ pub(super) struct Hub<'a> {
     health: Option<Checker>,
     stdin_once: bool,
     stop_signal: u8,
+    /// How long a stop may take; `None` is for ever.
+    stop_timeout: Option<Duration>,
+    /// When this process was first told to end.
+    told_at: Option<Instant>,
     /// The signal that ended everything before there was a workload to send it to.
     interrupted: Option<u8>,
     /// Somebody wants it to end: no restart.
     manual: bool,
+    /// By `stop`, or as `stop` does it.
+    stopped: bool,
     paused: bool,
     stopping: bool,
     deadline: Option<(Instant, Deadline)>,
@@ -120,8 +168,8 @@ pub(super) struct Parts<'a> {
     pub clients: Vec<Client>,
     /// Where more clients connect.
     pub control: Option<BorrowedFd<'a>>,
-    /// Readable when this process is told to end.
-    pub signals: BorrowedFd<'a>,
+    /// What this process is told.
+    pub signals: &'a Signals,
     pub opening: Vec<Frame>,
     pub timing: &'a Timing,
     /// Show the agent's diagnostics.
@@ -132,6 +180,8 @@ pub(super) struct Parts<'a> {
     /// The first client writes the workload's input.
     pub writes: bool,
     pub stop_signal: u8,
+    /// How long a stop may take before the workload is killed; `None` is for ever.
+    pub stop_timeout: Option<Duration>,
     pub observer: &'a mut dyn Observer,
 }
 
@@ -142,6 +192,8 @@ pub(super) struct Outcome {
     pub clients: Vec<Client>,
     /// It was told to end: a restart policy does not apply.
     pub manual: bool,
+    /// It was told so by `stop`, or by a signal to its monitor.
+    pub stopped: bool,
 }
 
 impl<'a> Hub<'a> {
@@ -165,8 +217,11 @@ impl<'a> Hub<'a> {
             health: parts.health,
             stdin_once: parts.stdin_once,
             stop_signal: parts.stop_signal,
+            stop_timeout: parts.stop_timeout,
+            told_at: None,
             interrupted: None,
             manual: false,
+            stopped: false,
             paused: false,
             stopping: false,
             deadline: None,
@@ -231,6 +286,7 @@ impl<'a> Hub<'a> {
             ending,
             clients: self.clients,
             manual: self.manual,
+            stopped: self.stopped,
         }
     }
 
@@ -318,7 +374,7 @@ impl<'a> Hub<'a> {
 
     fn wait(&self) -> io::Result<Ready> {
         let mut fds = Vec::with_capacity(4 + self.clients.len());
-        fds.push(PollFd::from_borrowed_fd(self.signals, PollFlags::IN));
+        fds.push(PollFd::new(self.signals, PollFlags::IN));
         let ended = self.backend.ended();
         // Once known, the end would only wake us again and again while the rest is read.
         fds.push(PollFd::from_borrowed_fd(ended, interest(!self.over, false)));
@@ -380,10 +436,7 @@ impl<'a> Hub<'a> {
 
     fn step(&mut self, ready: &Ready) -> Option<Ending> {
         if ready.signals {
-            // Drained so that it does not wake us again; how often it came does not matter.
-            let _ = rustix::io::read(self.signals, &mut [0u8; 64]);
-            self.manual = true;
-            self.stop();
+            self.obey_signal();
         }
         if let Some(ending) = self.serve_guest(ready.guest) {
             return Some(ending);
@@ -403,6 +456,23 @@ impl<'a> Hub<'a> {
         let ending = self.keep_time();
         self.flush();
         ending
+    }
+
+    /// Stops the container as `stop` does, or kills it where that was said; told once more, it has
+    /// no time left.
+    fn obey_signal(&mut self) {
+        let Some(told) = self.signals.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let first = *self.told_at.get_or_insert(now);
+        let again = now.duration_since(first) >= SAME_SIGNAL;
+        if told == Told::Kill || again {
+            self.manual = true;
+            self.stop();
+        } else if first == now {
+            self.begin_stop(self.stop_signal, self.stop_timeout);
+        }
     }
 
     fn keep_time(&mut self) -> Option<Ending> {
@@ -442,6 +512,7 @@ impl<'a> Hub<'a> {
         let now = Instant::now();
         if self.work.started && matches!(self.guest, Guest::Connected(_)) {
             self.signal(9);
+            self.observer.signalled(9);
             self.thaw();
             // A connection that takes no frames is dealt with by the deadline.
             self.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
@@ -465,6 +536,7 @@ impl<'a> Hub<'a> {
                 pauses: Some(false),
                 holds: false,
                 save: None,
+                limits: None,
             });
             let request = Request::Thaw;
             self.say(Frame::Request { number, request });

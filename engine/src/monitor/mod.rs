@@ -20,12 +20,14 @@ mod client;
 mod config;
 mod container;
 pub mod control;
+pub(crate) mod execs;
 pub mod health;
 mod hub;
 mod log;
 mod record;
 mod rules;
 mod serve;
+mod signals;
 mod spawn;
 mod streams;
 mod waiting;
@@ -36,6 +38,7 @@ pub(crate) use serve::chain;
 
 pub use config::{Config, Mode, Prospect};
 pub use serve::main;
+pub use signals::KILL_NOW;
 pub use spawn::{Monitor, SpawnError, Waiting, spawn};
 
 /// The hidden argument that makes the program a monitor.

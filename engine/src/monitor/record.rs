@@ -1,14 +1,49 @@
 //! What is kept of a container's life while it lives: its record, its health, events.
 
 use super::Config;
+use super::config::Mode;
+use super::execs::Execs;
 use super::health::HealthReport;
 use super::hub::Observer;
 use crate::events;
 use crate::paths::Roots;
 use crate::plan::life::Restart;
 use crate::state::{Beginning, BegunFrom, End, State};
-use hullbox_protocol::Started;
-use std::cell::Cell;
+use hullbox_model::event::{Action, Event, Kind, Verb, attribute};
+use hullbox_model::exec::ExecInspect;
+use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often the out-of-memory killer's work is told: a workload may die of it again and again.
+const OOM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What outlasts one run of the workload, and may change while it runs.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    /// The policy now.
+    pub(super) restart: Restart,
+    /// The limits of the next run.
+    pub(super) limits: CgroupLimits,
+    /// What events say about the container.
+    about: BTreeMap<String, String>,
+    /// A client is attached before the workload starts.
+    attached_first: bool,
+    /// Processes beside the workload.
+    execs: Execs,
+}
+
+impl Lasting {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            restart: config.life.restart,
+            limits: config.bundle.setup.limits,
+            about: config.about.clone(),
+            attached_first: matches!(config.mode, Mode::Foreground | Mode::Attached { .. }),
+            execs: Execs::new(&config.bundle.id),
+        }
+    }
+}
 
 /// Writes it all down. Where that fails the container runs on: who asks meanwhile sees an older
 /// truth, and its end is recorded with an error all the same.
@@ -16,70 +51,204 @@ pub(super) struct Recorder<'a> {
     pub(super) state: &'a mut State,
     pub(super) roots: Roots,
     pub(super) config: &'a Config,
-    /// The policy now.
-    pub(super) restart: &'a Cell<Restart>,
+    pub(super) lasting: &'a mut Lasting,
+    /// When the workload started.
+    pub(super) started: Option<Instant>,
+    /// When the out-of-memory killer's work was last told, if it was at work in this run.
+    pub(super) oom: Option<Instant>,
 }
 
 impl Recorder<'_> {
-    fn emit(&self, action: &str, more: &[(&str, String)]) {
-        let mut attributes = self.config.about.clone();
-        for (key, value) in more {
-            attributes.insert((*key).to_owned(), value.clone());
-        }
+    fn event(&self, action: impl Into<Action>) -> Event {
         let id = &self.config.bundle.id;
-        events::emit(&self.roots, "container", action, id, attributes);
+        events::event(Kind::Container, action, id, self.lasting.about.clone())
     }
 
-    /// The workload ended.
-    pub(super) fn died(&self, end: &End) {
-        if end.oom {
-            self.emit("oom", &[]);
+    fn emit(&self, action: impl Into<Action>) {
+        events::emit_all(&self.roots, &[self.event(action)]);
+    }
+
+    /// The workload ended; `stopped` by `stop`.
+    pub(super) fn died(&mut self, end: &mut End, stopped: bool) {
+        let mut all = Vec::new();
+        if end.oom && self.oom.is_none() {
+            all.push(self.event(Verb::Oom));
         }
-        self.emit("die", &[("exitCode", end.exit_code.to_string())]);
+        end.oom |= self.oom.is_some();
+        let ran = self.started.map_or(0, |at| at.elapsed().as_secs());
+        all.push(
+            self.event(Verb::Die)
+                .with(attribute::EXIT_CODE, end.exit_code.to_string())
+                .with(attribute::EXEC_DURATION, ran.to_string()),
+        );
+        if stopped {
+            all.push(self.event(Verb::Stop));
+        }
+        events::emit_all(&self.roots, &all);
+        self.lasting.execs.container_ended();
+    }
+
+    /// It was stopped between two runs.
+    pub(super) fn stopped(&self) {
+        self.emit(Verb::Stop);
     }
 
     /// The container is gone with its workload.
     pub(super) fn destroyed(&self) {
-        self.emit("destroy", &[]);
+        self.emit(Verb::Destroy);
+    }
+
+    /// Leaves what is known of processes beside the workload for when there is no monitor.
+    pub(super) fn keep_execs(&self) {
+        self.lasting.execs.keep(&self.config.bundle.dir);
     }
 }
 
 impl Observer for Recorder<'_> {
     fn started(&mut self, started: &Started, begun: Option<BegunFrom>) {
+        self.started = Some(Instant::now());
         let beginning = begun.map(|from| Beginning {
             from,
             hygiene: started.hygiene,
         });
         let id = &self.config.bundle.id;
         let _ = self.state.set_running(id, beginning.as_ref());
-        self.emit("start", &[]);
+        let mut all = Vec::new();
+        if std::mem::take(&mut self.lasting.attached_first) {
+            all.push(self.event(Verb::Attach));
+        }
+        all.push(self.event(Verb::Start));
+        events::emit_all(&self.roots, &all);
     }
 
     fn paused(&mut self, paused: bool) {
         let _ = self.state.set_paused(&self.config.bundle.id, paused);
-        self.emit(if paused { "pause" } else { "unpause" }, &[]);
+        self.emit(if paused { Verb::Pause } else { Verb::Unpause });
     }
 
     fn health(&mut self, report: &HealthReport) {
         let _ = self.state.set_health(&self.config.bundle.id, report);
         if report.changed {
-            self.emit(&format!("health_status: {}", report.status.as_str()), &[]);
+            self.emit(Action::with(Verb::HealthStatus, report.status.as_str()));
         }
     }
 
     fn restart(&mut self, restart: Restart) {
-        self.restart.set(restart);
+        self.lasting.restart = restart;
         let _ = self
             .state
             .change_spec(&self.config.bundle.id, |spec| spec.life.restart = restart);
-        self.emit("update", &[]);
+        self.emit(Verb::Update);
     }
 
-    fn exec(&mut self, what: &'static str, code: Option<u8>) {
-        let code = code.map(|code| ("exitCode", code.to_string()));
-        let more: Vec<_> = code.into_iter().collect();
-        self.emit(what, &more);
+    fn policy(&self) -> Restart {
+        self.lasting.restart
     }
+
+    fn limited(&mut self, limits: &CgroupLimits) {
+        self.lasting.limits = limits.over(self.lasting.limits);
+        let _ = self.state.change_spec(&self.config.bundle.id, |spec| {
+            spec.setup.limits = limits.over(spec.setup.limits);
+        });
+        self.emit(Verb::Update);
+    }
+
+    fn renamed(&mut self, name: String) {
+        self.lasting.about.insert(attribute::NAME.to_owned(), name);
+    }
+
+    fn attached(&mut self) {
+        self.emit(Verb::Attach);
+    }
+
+    fn detached(&mut self) {
+        self.emit(Verb::Detach);
+    }
+
+    fn signalled(&mut self, signal: u8) {
+        let event = self.event(Verb::Kill);
+        events::emit_all(
+            &self.roots,
+            &[event.with(attribute::SIGNAL, signal.to_string())],
+        );
+    }
+
+    fn oom(&mut self) {
+        if self.oom.is_some_and(|at| at.elapsed() < OOM_INTERVAL) {
+            return;
+        }
+        self.oom = Some(Instant::now());
+        let _ = self.state.set_oom(&self.config.bundle.id);
+        self.emit(Verb::Oom);
+    }
+
+    fn exec_created(&mut self, spec: &ProcessSpec) -> Option<String> {
+        let id = self.lasting.execs.create(spec)?;
+        let action = Action::with(Verb::ExecCreate, command_line(spec));
+        let event = self.event(action).with(attribute::EXEC_ID, id.as_str());
+        events::emit_all(&self.roots, &[event]);
+        Some(id)
+    }
+
+    fn exec_starts(&mut self, id: &str, spec: &ProcessSpec) {
+        self.lasting.execs.starts(id);
+        let action = Action::with(Verb::ExecStart, command_line(spec));
+        let event = self.event(action).with(attribute::EXEC_ID, id);
+        events::emit_all(&self.roots, &[event]);
+    }
+
+    fn exec_begins(&mut self, spec: &ProcessSpec) -> Option<String> {
+        let id = self.lasting.execs.create(spec)?;
+        self.lasting.execs.starts(&id);
+        let command = command_line(spec);
+        let all = [Verb::ExecCreate, Verb::ExecStart].map(|verb| {
+            self.event(Action::with(verb, command.as_str()))
+                .with(attribute::EXEC_ID, id.as_str())
+        });
+        events::emit_all(&self.roots, &all);
+        Some(id)
+    }
+
+    fn exec_runs(&mut self, id: &str, pid: u32) {
+        self.lasting.execs.runs(id, pid);
+    }
+
+    fn exec_ended(&mut self, id: &str, code: u8, ran: bool) {
+        self.lasting.execs.ended(id, code);
+        if ran {
+            let event = self
+                .event(Verb::ExecDie)
+                .with(attribute::EXEC_ID, id)
+                .with(attribute::EXIT_CODE, code.to_string());
+            events::emit_all(&self.roots, &[event]);
+        }
+    }
+
+    fn exec_left(&mut self, id: &str) {
+        let event = self.event(Verb::ExecDetach).with(attribute::EXEC_ID, id);
+        events::emit_all(&self.roots, &[event]);
+    }
+
+    fn exec_spec(&mut self, id: &str) -> Result<Box<ProcessSpec>, &'static str> {
+        self.lasting.execs.take_spec(id)
+    }
+
+    fn execs(&self) -> Vec<ExecInspect> {
+        self.lasting.execs.list()
+    }
+}
+
+/// Longest command in an event, in characters.
+const MAX_COMMAND: usize = 4096;
+
+/// As Docker has it behind `exec_create`.
+fn command_line(spec: &ProcessSpec) -> String {
+    let words: Vec<_> = spec
+        .argv
+        .iter()
+        .map(|word| String::from_utf8_lossy(word))
+        .collect();
+    words.join(" ").chars().take(MAX_COMMAND).collect()
 }
 
 /// Of an errand nothing is recorded.
@@ -90,5 +259,4 @@ impl Observer for Nothing {
     fn paused(&mut self, _: bool) {}
     fn health(&mut self, _: &HealthReport) {}
     fn restart(&mut self, _: Restart) {}
-    fn exec(&mut self, _: &'static str, _: Option<u8>) {}
 }

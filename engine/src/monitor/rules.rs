@@ -59,6 +59,8 @@ pub(super) enum Meaning {
     Forward,
     Keep,
     Credit(u32),
+    /// The out-of-memory killer was at work.
+    Oom,
     Started(Started),
     End(Ending),
 }
@@ -71,6 +73,7 @@ pub(super) fn check_workload(frame: &Frame, started: bool) -> Result<Meaning, Gu
             ));
         }
         Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
+        Frame::Oom => Meaning::Oom,
         Frame::Started { started: who, .. } if !started => Meaning::Started(who.clone()),
         Frame::Failed { failure, .. } if !started => Meaning::End(Ending::Failed(clean(failure))),
         Frame::Exited { status, .. } if started => Meaning::End(Ending::Exited(*status)),

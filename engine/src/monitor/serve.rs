@@ -8,12 +8,14 @@ use super::control::{self, Answer};
 use super::health::Checker;
 use super::hub::{Hub, Observer, Outcome, Parts};
 use super::log::Log;
-use super::record::{Nothing, Recorder};
+use super::record::{Lasting, Nothing, Recorder};
 use super::rules::Ending;
-use super::waiting::{self, GOOD_RUN};
+use super::signals::Signals;
+use super::waiting::{self, GOOD_RUN, Waited};
 use crate::bundle::{Bundle, Isolation};
 use crate::machine;
 use crate::plan::GuestSize;
+use crate::plan::life::{Restart, STOP_TIMEOUT_S};
 use crate::state::{End, State};
 use crate::sys::{self, StandardFd};
 use crate::templates::{self, Policy};
@@ -45,7 +47,7 @@ pub fn main() -> io::Result<()> {
     // A session of its own: the terminal's signals go to the command line, which passes them on.
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let signals = catch_signals()?;
+    let signals = Signals::catch()?;
     let orders = UnixStream::from(client.try_clone()?);
     let Some(prospect) = receive::<Prospect>(&orders)? else {
         return Ok(());
@@ -119,7 +121,7 @@ fn listen(config: &Config) -> io::Result<Option<UnixListener>> {
 struct Life<'a> {
     config: Config,
     control: Option<UnixListener>,
-    signals: OwnedFd,
+    signals: Signals,
     lock: OwnedFd,
     templates: Policy,
     timing: Timing,
@@ -133,6 +135,7 @@ struct Ran {
     cause: String,
     clients: Vec<Client>,
     manual: bool,
+    stopped: bool,
 }
 
 impl Life<'_> {
@@ -142,12 +145,15 @@ impl Life<'_> {
         let config = &self.config;
         let timing = &self.timing;
         let id = config.bundle.id.as_str();
-        let restart = Cell::new(config.life.restart);
+        let mut lasting = Lasting::new(config);
         let (mut restarts, mut short_runs) = (0u32, 0u32);
         let mut state = None;
         loop {
             let begun = Instant::now();
-            let started = self.start(&config.bundle, ahead.take());
+            let mut bundle = config.bundle.clone();
+            // What was changed meanwhile holds from now on.
+            bundle.setup.limits = lasting.limits;
+            let started = self.start(bundle, ahead.take());
             // While a guest boots there is time for this.
             let state = match &mut state {
                 Some(state) => state,
@@ -157,17 +163,19 @@ impl Life<'_> {
                 state,
                 roots: config.roots(),
                 config,
-                restart: &restart,
+                lasting: &mut lasting,
+                started: None,
+                oom: None,
             };
-            let ran = self.run(started, clients, &mut recorder, &restart)?;
+            let ran = self.run(started, clients, &mut recorder)?;
             let mut end = end_of(&ran.ending, &ran.cause);
             end.stopped = ran.manual;
-            recorder.died(&end);
+            recorder.died(&mut end, ran.stopped);
             clients = ran.clients;
             let again = !ran.manual
                 && !config.auto_remove
                 && matches!(ran.ending, Ending::Exited(_) | Ending::Died(_))
-                && restart.get().applies(end.exit_code, restarts);
+                && recorder.lasting.restart.applies(end.exit_code, restarts);
             if again {
                 restarts = restarts.saturating_add(1);
                 short_runs = if begun.elapsed() < GOOD_RUN {
@@ -184,12 +192,18 @@ impl Life<'_> {
                     .partition(|client| matches!(client.role, Role::Watcher));
                 clients = waiting;
                 tell(told, &frame, end.exit_code, timing);
-                if self.pause(waiting::pause(short_runs), &mut clients) {
-                    continue;
+                match self.pause(waiting::pause(short_runs), &mut clients, &mut recorder) {
+                    // Another policy may have come meanwhile.
+                    Waited::Over if recorder.lasting.restart != Restart::No => continue,
+                    Waited::Stopped => recorder.stopped(),
+                    _ => {}
                 }
                 end.stopped = true;
             }
             // On record before clients hear of it: their next command must find things as told.
+            if !config.auto_remove {
+                recorder.keep_execs();
+            }
             let recorded = recorder.state.finish(id, &end);
             if config.auto_remove {
                 recorder.destroyed();
@@ -212,9 +226,8 @@ impl Life<'_> {
 
     /// Runs something else in the container's place, of which nothing is recorded.
     fn errand(self, clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
-        let started = self.start(&self.config.bundle, Some(ahead));
-        let restart = Cell::default();
-        let ran = self.run(started, clients, &mut Nothing, &restart)?;
+        let started = self.start(self.config.bundle.clone(), Some(ahead));
+        let ran = self.run(started, clients, &mut Nothing)?;
         let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
         let recorded = state.end_errand(&self.config.bundle.id);
         drop(self.lock);
@@ -228,23 +241,41 @@ impl Life<'_> {
         recorded.map_err(io::Error::other)
     }
 
-    /// Waits before a restart; false if there is to be none.
-    fn pause(&self, pause: Duration, clients: &mut Vec<Client>) -> bool {
-        self.control.as_ref().is_some_and(|control| {
-            waiting::wait(pause, control.as_fd(), self.signals.as_fd(), clients)
-        })
+    /// Waits before a restart.
+    fn pause(
+        &self,
+        pause: Duration,
+        clients: &mut Vec<Client>,
+        observer: &mut dyn Observer,
+    ) -> Waited {
+        match &self.control {
+            Some(control) => {
+                waiting::wait(pause, control.as_fd(), &self.signals, clients, observer)
+            }
+            None => Waited::Unwanted,
+        }
+    }
+
+    /// How long a stop may take that nobody gave a time for: as `stop` has it.
+    fn stop_timeout(&self) -> Option<Duration> {
+        // What we do ourselves has nothing to bring to an end.
+        if self.config.mode == Mode::Errand {
+            return Some(Duration::ZERO);
+        }
+        let seconds = self.config.life.stop_timeout_s;
+        let seconds = seconds.unwrap_or_else(|| STOP_TIMEOUT_S.into());
+        u64::try_from(seconds).ok().map(Duration::from_secs)
     }
 
     fn start(
         &self,
-        bundle: &Bundle,
+        mut bundle: Bundle,
         ahead: Option<Ahead>,
     ) -> Result<(Box<dyn Backend>, Bundle), Failure> {
         let failure = |error: &dyn Error| Failure {
             kind: FailureKind::Setup,
             message: chain(error),
         };
-        let mut bundle = bundle.clone();
         bundle.setup.wall_clock_ns = vm::wall_clock_ns();
         bundle.setup.timed = self.timing.is_on();
         let backend: Box<dyn Backend> = match bundle.isolation {
@@ -274,7 +305,6 @@ impl Life<'_> {
         started: Result<(Box<dyn Backend>, Bundle), Failure>,
         mut clients: Vec<Client>,
         observer: &mut dyn Observer,
-        restart: &Cell<crate::plan::life::Restart>,
     ) -> io::Result<Ran> {
         let (mut backend, bundle) = match started {
             Ok(started) => started,
@@ -284,6 +314,7 @@ impl Life<'_> {
                     cause: String::new(),
                     clients,
                     manual: false,
+                    stopped: false,
                 });
             }
         };
@@ -303,7 +334,7 @@ impl Life<'_> {
             backend: backend.as_mut(),
             clients,
             control: self.control.as_ref().map(AsFd::as_fd),
-            signals: self.signals.as_fd(),
+            signals: &self.signals,
             opening: opening(&bundle),
             timing: &self.timing,
             debug: config.debug,
@@ -312,12 +343,14 @@ impl Life<'_> {
             stdin_once: life.stdin_once || config.mode == Mode::Errand,
             writes: config.mode != Mode::Attached { stdin: false },
             stop_signal: config.stop_signal,
+            stop_timeout: self.stop_timeout(),
             observer,
         })?;
         let Outcome {
             ending,
             clients,
             manual,
+            stopped,
         } = hub.run();
         self.timing.mark(Phase::Exit);
         if backend.found_useless_template() {
@@ -325,7 +358,7 @@ impl Life<'_> {
         }
         let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
         // What may be started again must be down first.
-        let last = manual || config.auto_remove || restart.get() == Default::default();
+        let last = manual || config.auto_remove || observer.policy() == Restart::No;
         let cause = backend.release(orderly && last);
         self.timing.mark(Phase::Cleanup);
         Ok(Ran {
@@ -333,6 +366,7 @@ impl Life<'_> {
             cause,
             clients,
             manual,
+            stopped,
         })
     }
 }
@@ -440,20 +474,6 @@ fn take_standard_fds() -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok((client, lock))
-}
-
-/// Being told to end is something to read from a descriptor.
-fn catch_signals() -> io::Result<OwnedFd> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGHUP,
-    ] {
-        signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
-    }
-    Ok(ours.into())
 }
 
 /// An error with its causes, in one line.

@@ -110,11 +110,12 @@ fn run(
     opening: Vec<Frame>,
 ) -> Outcome {
     let (_keep, signals) = UnixStream::pair().unwrap();
+    let signals = super::signals::Signals::read_from(signals).unwrap();
     let mut outcome = Hub::new(Parts {
         backend: &mut backend,
         clients: vec![Client::new(0, client, Role::attached(true)).unwrap()],
         control: control.map(AsFd::as_fd),
-        signals: signals.as_fd(),
+        signals: &signals,
         opening,
         timing: &Timing::default(),
         debug: false,
@@ -123,6 +124,7 @@ fn run(
         stdin_once: true,
         writes: true,
         stop_signal: 15,
+        stop_timeout: None,
         observer: &mut Nothing,
     })
     .unwrap()

@@ -2,8 +2,9 @@
 
 use super::client::{Client, Role};
 use super::control::{Answer, Command};
-use super::hub::MAX_CLIENTS;
-use hullbox_protocol::Incoming;
+use super::hub::{MAX_CLIENTS, Observer};
+use super::signals::Signals;
+use hullbox_protocol::{Incoming, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,23 +21,34 @@ pub(super) fn pause(short_runs: u32) -> Duration {
     FIRST.saturating_mul(1 << short_runs.min(16)).min(LONGEST)
 }
 
-/// Waits, and answers meanwhile. False if somebody wants the container to stay ended; who asked for
-/// that is among the clients.
+/// Why the waiting is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// The time is.
+    Over,
+    /// Somebody wants the container to stay ended; who asked for that is among the clients.
+    Unwanted,
+    /// The same, by `stop` or by a signal to its monitor.
+    Stopped,
+}
+
+/// Waits, and answers meanwhile.
 pub(super) fn wait(
     pause: Duration,
     control: BorrowedFd<'_>,
-    signals: BorrowedFd<'_>,
+    signals: &Signals,
     clients: &mut Vec<Client>,
-) -> bool {
+    observer: &mut dyn Observer,
+) -> Waited {
     let due = Instant::now() + pause;
     let mut next_id = clients.iter().map(|c| c.id + 1).max().unwrap_or(0);
     loop {
         let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return true;
+            return Waited::Over;
         }
         let mut fds = vec![
-            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
             PollFd::from_borrowed_fd(control, PollFlags::IN),
         ];
         fds.extend(clients.iter().map(|client| {
@@ -50,21 +62,24 @@ pub(super) fn wait(
         }
         let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
         drop(fds);
-        if !ready[0].is_empty() {
-            return false;
+        if !ready[0].is_empty() && signals.take().is_some() {
+            return Waited::Stopped;
         }
-        let mut stop = false;
+        let mut unwanted = None;
         let mut events = ready[2..].iter();
         clients.retain_mut(|client| {
             if events.next().is_none_or(|events| events.is_empty()) {
                 return true;
             }
-            let served = serve(client);
-            stop |= served == Some(true);
-            served.is_some() && !client.is_done()
+            match serve(client, observer) {
+                Some(Waited::Over) => {}
+                Some(why) => unwanted = Some(why),
+                None => return false,
+            }
+            !client.is_done()
         });
-        if stop {
-            return false;
+        if let Some(why) = unwanted {
+            return why;
         }
         if !ready[1].is_empty() {
             while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -81,12 +96,12 @@ pub(super) fn wait(
 }
 
 /// Reads from a client and answers: whether the container is to stay ended. `None`: it is gone.
-fn serve(client: &mut Client) -> Option<bool> {
+fn serve(client: &mut Client, observer: &mut dyn Observer) -> Option<Waited> {
     client.connection.flush().ok()?;
     if !client.connection.fill().ok()? {
         return None;
     }
-    let mut stop = false;
+    let mut waited = Waited::Over;
     while let Ok(Some(Incoming::Frame(frame))) = client.connection.next_incoming() {
         if !matches!(client.role, Role::Asking) {
             continue;
@@ -94,11 +109,28 @@ fn serve(client: &mut Client) -> Option<bool> {
         match Client::command(&frame) {
             Some(Command::Stop { .. }) => {
                 client.role = Role::Stopper;
-                stop = true;
+                waited = Waited::Stopped;
             }
             Some(Command::Signal(_)) => {
                 client.answer(&Answer::Done);
-                stop = true;
+                waited = Waited::Unwanted;
+            }
+            // For the next run.
+            Some(Command::SetRestart(restart)) => {
+                observer.restart(restart);
+                client.answer(&Answer::Done);
+            }
+            Some(Command::Ask(Request::Limit(limits))) => {
+                observer.limited(&limits);
+                client.answer(&Answer::Done);
+            }
+            Some(Command::SetName(name)) => {
+                observer.renamed(name);
+                client.answer(&Answer::Done);
+            }
+            Some(Command::Execs) => {
+                let all = serde_json::to_string(&observer.execs()).unwrap_or_default();
+                client.answer(&Answer::Execs(all));
             }
             Some(Command::Watch) => client.role = Role::Watcher,
             _ => client.answer(&Answer::Failed(
@@ -107,7 +139,7 @@ fn serve(client: &mut Client) -> Option<bool> {
         }
     }
     client.connection.flush().ok()?;
-    Some(stop)
+    Some(waited)
 }
 
 #[cfg(test)]

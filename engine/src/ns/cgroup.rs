@@ -215,8 +215,19 @@ impl Cgroup {
 
     /// Whether the out-of-memory killer has been at work in it.
     pub(super) fn had_oom_kill(&self) -> bool {
+        self.oom_kills() > 0
+    }
+
+    /// How many processes of it the out-of-memory killer has killed.
+    pub(super) fn oom_kills(&self) -> u64 {
         let events = read(&self.dir, "memory.events").unwrap_or_default();
-        counts_oom_kill(&events) || self.legacy.iter().any(Legacy::had_oom_kill)
+        let legacy = self.legacy.iter().map(Legacy::oom_kills);
+        oom_kills(&events) + legacy.sum::<u64>()
+    }
+
+    /// Has a counter notified by cgroup v1; false where it does not have the controller.
+    pub(super) fn notify_oom(&self, counter: BorrowedFd<'_>) -> bool {
+        self.legacy.iter().any(|legacy| legacy.notify_oom(counter))
     }
 
     /// Kills whatever is in it.
@@ -272,12 +283,9 @@ impl Cgroup {
     }
 }
 
-/// Whether a file of `name count` lines has a count of out-of-memory kills.
-pub(super) fn counts_oom_kill(text: &str) -> bool {
-    let mut counts = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("oom_kill "));
-    counts.any(|count| count != "0")
+/// Out-of-memory kills by a file of `name count` lines.
+pub(super) fn oom_kills(text: &str) -> u64 {
+    cgroup::named(text, "oom_kill").unwrap_or(0)
 }
 
 /// Removes what a killed container left in v1 hierarchies.

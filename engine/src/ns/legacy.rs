@@ -6,7 +6,7 @@
 //! could be seen.
 
 use super::cgroup::{self, CgroupError, control, make_dir, open_dir, read, write};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -117,10 +117,23 @@ impl Legacy {
             .map_err(|e| control("open", "cgroup.procs", e))
     }
 
-    /// Whether the out-of-memory killer has been at work in it.
-    pub(super) fn had_oom_kill(&self) -> bool {
+    /// How many processes of it the out-of-memory killer has killed.
+    pub(super) fn oom_kills(&self) -> u64 {
         let text = read(&self.dir, "memory.oom_control").unwrap_or_default();
-        cgroup::counts_oom_kill(&text)
+        cgroup::oom_kills(&text)
+    }
+
+    /// Has a counter notified when the group runs out of memory, if it is memory's.
+    pub(super) fn notify_oom(&self, counter: BorrowedFd<'_>) -> bool {
+        if self.controller != "memory" {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let control = rustix::fs::openat(&self.dir, "memory.oom_control", flags, Mode::empty());
+        control.is_ok_and(|control| {
+            let order = format!("{} {}", counter.as_raw_fd(), control.as_raw_fd());
+            write(&self.dir, "cgroup.event_control", &order).is_ok()
+        })
     }
 
     /// Removes it, once its processes are gone.

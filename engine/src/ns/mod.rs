@@ -26,6 +26,7 @@ mod join;
 mod launch;
 mod legacy;
 mod network;
+mod oom;
 mod others;
 mod requests;
 mod rootfs;

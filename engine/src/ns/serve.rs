@@ -2,6 +2,7 @@
 
 use super::executor::decode;
 use super::launch::{Running, Surroundings};
+use super::oom::OomWatch;
 use super::others::Others;
 use super::{NsError, builtin, io, join, requests};
 use crate::bundle::Bundle;
@@ -86,6 +87,7 @@ struct Conversation<'a> {
     bundle: &'a Bundle,
     running: Running,
     others: Others,
+    oom: OomWatch,
     stdio: Option<Stdio>,
     /// The peer asked for the workload: its session may be opened.
     asked: bool,
@@ -111,6 +113,7 @@ impl<'a> Conversation<'a> {
             bundle,
             running,
             others: Others::new(),
+            oom: OomWatch::default(),
             stdio: Some(stdio),
             asked: false,
             executed: false,
@@ -134,9 +137,14 @@ impl<'a> Conversation<'a> {
             };
             let own_count = own.len();
             let mut all = own.to_vec();
+            all.extend(self.oom.descriptors());
+            let first_other = all.len();
             all.extend(self.others.descriptors());
             match pump.wait(&all, None)? {
-                Event::Ready(index) if index >= own_count => {
+                Event::Ready(index) if (own_count..first_other).contains(&index) => {
+                    self.tell_oom(pump, around)?;
+                }
+                Event::Ready(index) if index >= first_other => {
                     self.others.attend(pump, &around.cgroup)?;
                 }
                 // The report may not have had its turn yet.
@@ -147,6 +155,7 @@ impl<'a> Conversation<'a> {
                 }
                 Event::Ready(_) => {
                     self.over = true;
+                    self.tell_oom(pump, around)?;
                     self.ending = Some(self.exit_status(around)?);
                     // Programs die with their PID namespace; this is about builtins.
                     self.others.kill();
@@ -156,6 +165,8 @@ impl<'a> Conversation<'a> {
                 } => {
                     self.asked = true;
                     self.open_when_both(pump)?;
+                    // Its start is on its way by then.
+                    self.oom.watch(&around.cgroup);
                 }
                 Event::Exec { session, spec } => match self.start(around, &spec) {
                     Ok(spawned) => self.others.add(pump, session, spawned)?,
@@ -177,6 +188,10 @@ impl<'a> Conversation<'a> {
                 Event::Request { number, request } => {
                     let reply = self.answer(around, &request);
                     pump.send(&Frame::Reply { number, reply })?;
+                    if matches!(request, Request::Limit(_)) {
+                        // There may be a controller now that there was not before.
+                        self.oom.watch(&around.cgroup);
+                    }
                 }
                 Event::Finished { session: WORKLOAD } | Event::Closed(None) => {
                     self.others.kill();
@@ -192,6 +207,14 @@ impl<'a> Conversation<'a> {
                 Event::Setup(_) | Event::Resize { .. } | Event::Timeout => {}
             }
         }
+    }
+
+    /// Tells if the out-of-memory killer was at work.
+    fn tell_oom(&mut self, pump: &mut Pump, around: &Surroundings) -> Result<(), NsError> {
+        if self.oom.take(&around.cgroup) {
+            pump.send(&Frame::Oom)?;
+        }
+        Ok(())
     }
 
     /// Ends what stands in the workload's place, which is in no cgroup of the container's.

@@ -95,6 +95,16 @@ impl State {
         Ok(())
     }
 
+    /// Notes that the out-of-memory killer was at work in a container that runs.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_oom(&self, id: &str) -> Result<(), StateError> {
+        self.database
+            .execute("UPDATE containers SET oom = 1 WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
     /// Notes what a health check found.
     ///
     /// # Errors

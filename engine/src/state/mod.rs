@@ -14,6 +14,7 @@ mod recover;
 mod schema;
 
 pub use record::{Beginning, BegunFrom, Filter, NewContainer, Phase, Record, Resolved};
+pub use recover::KILLED;
 
 use crate::paths::{DISK_FILE, Roots, short_id};
 use crate::plan::names;

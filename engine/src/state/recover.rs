@@ -1,18 +1,18 @@
 //! Cleaning up after the dead.
 
 use super::{End, LockKind, Record, State, StateError, record};
-use crate::paths::short_id;
 use crate::sys;
 
 /// What a container is recorded to have died of when its monitor was killed: SIGKILL's code.
-const KILLED: u8 = 137;
+pub const KILLED: u8 = 137;
 
 impl State {
     /// Finishes what somebody was killed over: a container whose row says that it starts or runs
     /// and whose lock nobody holds. `release` frees what outlives a monitor (control groups,
     /// mounts, processes of a namespace container) and must cope with finding nothing.
     ///
-    /// Costs one query when there is nothing to do. Returns the short ids of what was found.
+    /// Costs one query when there is nothing to do. Each of what was found is given to `dead`, once,
+    /// by whoever was the first to find it.
     ///
     /// # Errors
     /// The database or the directories fail; the rest is tried all the same and the first error
@@ -20,7 +20,8 @@ impl State {
     pub fn recover(
         &self,
         release: &dyn Fn(&Record) -> std::io::Result<()>,
-    ) -> Result<Vec<String>, StateError> {
+        dead: &mut dyn FnMut(Record),
+    ) -> Result<(), StateError> {
         let alive = {
             let mut statement = self.database.prepare_cached(&format!(
                 "SELECT {} FROM containers WHERE phase IN ('starting', 'running', 'paused', 'restarting')",
@@ -30,45 +31,44 @@ impl State {
             rows.map(|row| row?)
                 .collect::<Result<Vec<_>, StateError>>()?
         };
-        let mut found = Vec::new();
         let mut first_error = None;
         for record in &alive {
             match self.recover_one(record, release) {
-                Ok(true) => found.push(short_id(&record.id).to_owned()),
-                Ok(false) => {}
+                Ok(Some(record)) => dead(record),
+                Ok(None) => {}
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        first_error.map_or(Ok(found), Err)
+        first_error.map_or(Ok(()), Err)
     }
 
     fn recover_one(
         &self,
         seen: &Record,
         release: &dyn Fn(&Record) -> std::io::Result<()>,
-    ) -> Result<bool, StateError> {
+    ) -> Result<Option<Record>, StateError> {
         let file = self.open_lock_file()?;
         let failed = || StateError::io("lock", &self.lock_file);
         // Looked at first: taken for nothing, the lock would be in others' way.
         if sys::is_byte_locked(&file, seen.row).map_err(failed())? {
-            return Ok(false);
+            return Ok(None);
         }
         match self.get(&seen.id) {
-            Err(StateError::NotFound(_)) => return Ok(false),
-            Ok(record) if !record.is_active() => return Ok(false),
+            Err(StateError::NotFound(_)) => return Ok(None),
+            Ok(record) if !record.is_active() => return Ok(None),
             other => drop(other?),
         }
         let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row).map_err(failed())?;
         if !dead {
-            return Ok(false);
+            return Ok(None);
         }
         // Under the lock, look again: it may have ended in good order since.
         let record = match self.get(&seen.id) {
-            Err(StateError::NotFound(_)) => return Ok(false),
+            Err(StateError::NotFound(_)) => return Ok(None),
             other => other?,
         };
         if !record.is_active() {
-            return Ok(false);
+            return Ok(None);
         }
         release(&record).map_err(StateError::io(
             "clean up",
@@ -80,6 +80,6 @@ impl State {
             ..End::default()
         };
         self.finish(&record.id, &end)?;
-        Ok(true)
+        Ok(Some(record))
     }
 }

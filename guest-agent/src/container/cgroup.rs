@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const HIERARCHY: &str = "/cg";
 const GROUP: &str = "/cg/workload";
+/// Under which name kernel and controller count what the out-of-memory killer did.
+pub(super) const OOM_KILLS: &str = "oom_kill";
 /// `cpu.max` period, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -83,10 +85,10 @@ impl Cgroup {
     /// Whether the out-of-memory killer was at work: in the group, or in the whole guest.
     pub(super) fn saw_oom_kill(&self) -> bool {
         let events = format!("{GROUP}/memory.events");
-        if counts(&events, "oom_kill ") {
+        if count(&events, OOM_KILLS) > 0 {
             return true;
         }
-        mount_proc().is_ok() && counts("/proc/vmstat", "oom_kill ")
+        mount_proc().is_ok() && count("/proc/vmstat", OOM_KILLS) > 0
     }
 }
 
@@ -99,11 +101,10 @@ pub(super) fn mount_proc() -> Result<(), Errno> {
     }
 }
 
-/// Whether a file of `name value` lines has a count above zero.
-fn counts(path: &str, name: &str) -> bool {
+/// The count behind a name in a file of `name value` lines; 0 where there is none.
+pub(super) fn count(path: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.is_some_and(|value| value.trim() != "0")
+    hullbox_session::cgroup::named(&text, name).unwrap_or(0)
 }
 
 fn make(path: &str) -> Result<(), Errno> {

@@ -136,6 +136,10 @@ impl Hub<'_> {
                 None => Err(ConnectionError::Violation("not a command")),
             },
             Role::Attached { .. } => self.attached_said(at, frame),
+            Role::Exec { session } if matches!(Client::command(&frame), Some(Command::Detach)) => {
+                self.let_exec_go(at, session);
+                Ok(())
+            }
             Role::Exec { session } if client_may_say(&frame) => {
                 self.exec_said(session, frame);
                 Ok(())
@@ -149,6 +153,7 @@ impl Hub<'_> {
     fn attached_said(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
         if matches!(Client::command(&frame), Some(Command::Detach)) {
             self.let_go(at);
+            self.observer.detached();
             return Ok(());
         }
         if !client_may_say(&frame) {
@@ -173,8 +178,9 @@ impl Hub<'_> {
             Frame::Eof { stream, .. } => match index(*stream) {
                 Some(at) => {
                     muted[at] = true;
-                    // Whoever started it in the foreground is its reader, as with a pipe.
-                    if *owner && self.log.is_none() {
+                    // Whoever started it in the foreground is its reader, as with a pipe: the
+                    // workload's next write fails, log or no log.
+                    if *owner {
                         self.say(frame);
                     }
                 }
@@ -233,12 +239,31 @@ impl Hub<'_> {
                 };
                 // One that cannot be told is lost soon.
                 let _ = self.clients[at].connection.send(&frame);
+                self.observer.attached();
             }
             Command::Exec {
                 spec,
                 detach,
                 timing,
-            } => self.start_exec(at, spec, detach, timing),
+            } => self.start_exec(at, None, spec, (detach, timing)),
+            Command::ExecCreate { spec } => {
+                let answer = match self.refuses_exec(&spec) {
+                    Some(why) => Answer::Failed(why.to_owned()),
+                    None => match self.observer.exec_created(&spec) {
+                        Some(id) => Answer::Made(id),
+                        None => Answer::Failed("no exec can be made here".to_owned()),
+                    },
+                };
+                self.clients[at].answer(&answer);
+            }
+            Command::ExecStart { id, detach, timing } => match self.observer.exec_spec(&id) {
+                Ok(spec) => self.start_exec(at, Some(id), spec, (detach, timing)),
+                Err(why) => self.clients[at].answer(&Answer::Failed(why.to_owned())),
+            },
+            Command::Execs => {
+                let all = serde_json::to_string(&self.observer.execs()).unwrap_or_default();
+                self.clients[at].answer(&Answer::Execs(all));
+            }
             Command::Detach => self.clients[at].role = Role::Leaving,
             Command::Signal(signal) => {
                 let answer = if self.work.started {
@@ -256,7 +281,7 @@ impl Hub<'_> {
             }
             Command::Stop { signal, timeout_ms } => {
                 self.clients[at].role = Role::Stopper;
-                self.begin_stop(signal, timeout_ms);
+                self.begin_stop(signal, timeout_ms.map(Duration::from_millis));
             }
             Command::Ask(Request::Suspend | Request::Resume) => {
                 let answer = Answer::Failed("only a snapshot needs this".to_owned());
@@ -272,21 +297,39 @@ impl Hub<'_> {
                 self.observer.restart(restart);
                 self.clients[at].answer(&Answer::Done);
             }
+            Command::SetName(name) => {
+                self.observer.renamed(name);
+                self.clients[at].answer(&Answer::Done);
+            }
             Command::Watch => self.clients[at].role = Role::Watcher,
         }
     }
 
-    fn start_exec(&mut self, at: usize, spec: Box<ProcessSpec>, detach: bool, timing: Timing) {
-        let client = &mut self.clients[at];
-        let refused = match (self.work.started, self.paused) {
+    fn refuses_exec(&self, spec: &ProcessSpec) -> Option<&'static str> {
+        match (self.work.started, self.paused) {
             (false, _) => Some(NOT_RUNNING),
             // What the agent does itself is not frozen.
             (true, true) if spec.builtin.is_none() => {
                 Some("the container is paused: unpause it first")
             }
             _ => None,
-        };
+        }
+    }
+
+    /// Starts a process beside the workload: one that was made before, under its id, or a new one.
+    fn start_exec(
+        &mut self,
+        at: usize,
+        made: Option<String>,
+        spec: Box<ProcessSpec>,
+        (detach, timing): (bool, Timing),
+    ) {
+        let refused = self.refuses_exec(&spec);
+        let client = &mut self.clients[at];
         if let Some(why) = refused {
+            if let Some(id) = &made {
+                self.observer.exec_ended(id, 126, false);
+            }
             client.answer(&Answer::Failed(why.to_owned()));
             return;
         }
@@ -302,7 +345,21 @@ impl Hub<'_> {
             ..Exec::new(session, owner)
         });
         self.clients[at].role = Role::Exec { session };
+        // What we do ourselves is no exec to anybody.
+        let program = spec.builtin.is_none().then(|| spec.clone());
         self.say(Frame::Exec { session, spec });
+        // While it starts there is time to write that down.
+        self.drain();
+        let id = program.and_then(|spec| match made {
+            Some(id) => {
+                self.observer.exec_starts(&id, &spec);
+                Some(id)
+            }
+            None => self.observer.exec_begins(&spec),
+        });
+        if let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) {
+            exec.id = id;
+        }
     }
 
     fn ask(&mut self, at: usize, request: Request, holds: bool, save: Option<Save>) {
@@ -328,6 +385,10 @@ impl Hub<'_> {
             },
             holds,
             save,
+            limits: match request {
+                Request::Limit(limits) => Some(limits),
+                _ => None,
+            },
         });
         client.role = Role::Asked;
         self.say(Frame::Request { number, request });
@@ -336,6 +397,7 @@ impl Hub<'_> {
     /// A signal for the workload. Those that are meant to end it rule a restart out.
     fn send_signal(&mut self, signal: u8) {
         self.signal(signal);
+        self.observer.signalled(signal);
         if signal == 9 || signal == self.stop_signal {
             self.manual = true;
         }
@@ -344,16 +406,19 @@ impl Hub<'_> {
         }
     }
 
-    fn begin_stop(&mut self, signal: u8, timeout_ms: Option<u64>) {
+    /// Sends the first signal of a stop; SIGKILL follows after so long (`None`: never).
+    pub(super) fn begin_stop(&mut self, signal: u8, timeout: Option<Duration>) {
         self.manual = true;
+        self.stopped = true;
         if !self.work.started {
             self.interrupted = Some(signal);
             self.stop();
             return;
         }
         self.signal(signal);
+        self.observer.signalled(signal);
         self.thaw();
-        let due = timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // Two who stop it: the more impatient one counts.
         self.kill_at = [self.kill_at, due].into_iter().flatten().min();
     }
@@ -363,6 +428,17 @@ impl Hub<'_> {
         let id = self.clients[at].id;
         self.work.input.release(id);
         self.clients[at].role = Role::Leaving;
+    }
+
+    /// The client of a process beside the workload leaves that to itself.
+    fn let_exec_go(&mut self, at: usize, session: u32) {
+        self.clients[at].role = Role::Leaving;
+        if let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) {
+            exec.owner = Owner::Nobody;
+            if let Some(id) = &exec.id {
+                self.observer.exec_left(id);
+            }
+        }
     }
 
     /// A client's connection is of no use any more.

@@ -198,6 +198,10 @@ impl Hub<'_> {
                     self.work.input.closed = true;
                 }
             }
+            Meaning::Oom => {
+                self.observer.oom();
+                return Ok(None);
+            }
             Meaning::End(ending) => return Ok(Some(ending)),
         }
         for client in &mut self.clients {
@@ -229,14 +233,21 @@ impl Hub<'_> {
             Frame::Started { .. } => {
                 self.execs[at].started = true;
                 mark_started(&self.execs[at].timing, self.execs[at].spoke);
-                if self.execs[at].owner != Owner::Health {
-                    self.observer.exec("exec_start", None);
+                if let (Some(id), Frame::Started { started, .. }) = (&self.execs[at].id, &frame) {
+                    self.observer.exec_runs(id, started.pid);
                 }
             }
-            Frame::Exited { status, .. } if self.execs[at].owner != Owner::Health => {
-                self.observer.exec("exec_die", Some(status.exit_code()));
+            Frame::Exited { status, .. } => {
+                if let Some(id) = &self.execs[at].id {
+                    self.observer.exec_ended(id, status.exit_code(), true);
+                }
             }
-            Frame::Failed { failure, .. } => *failure = clean(failure),
+            Frame::Failed { failure, .. } => {
+                *failure = clean(failure);
+                if let Some(id) = &self.execs[at].id {
+                    self.observer.exec_ended(id, failure.exit_code(), false);
+                }
+            }
             _ => {}
         }
         let owner = self.execs[at].owner;
@@ -282,6 +293,9 @@ impl Hub<'_> {
             self.paused = paused;
             self.observer.paused(paused);
         }
+        if let (Some(limits), Reply::Done) = (&pending.limits, &reply) {
+            self.observer.limited(limits);
+        }
         let Some(client) = self
             .clients
             .iter_mut()
@@ -321,6 +335,7 @@ impl Hub<'_> {
             pauses: None,
             holds: false,
             save: None,
+            limits: None,
         });
         let request = Request::Resume;
         self.say(Frame::Request { number, request });

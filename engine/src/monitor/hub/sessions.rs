@@ -3,6 +3,7 @@
 use crate::monitor::streams::{Input, Shared};
 use crate::snapshots::About;
 use crate::timing::Timing;
+use hullbox_protocol::CgroupLimits;
 use std::path::PathBuf;
 
 /// The workload.
@@ -31,6 +32,8 @@ pub(super) enum Owner {
 #[derive(Debug)]
 pub(super) struct Exec {
     pub(super) session: u32,
+    /// Under which it is remembered, if it is.
+    pub(super) id: Option<String>,
     pub(super) owner: Owner,
     pub(super) started: bool,
     pub(super) spoke: bool,
@@ -44,6 +47,7 @@ impl Exec {
     pub(super) fn new(session: u32, owner: Owner) -> Self {
         Self {
             session,
+            id: None,
             owner,
             started: false,
             spoke: false,
@@ -62,6 +66,8 @@ pub(super) struct Pending {
     pub(super) pauses: Option<bool>,
     /// It stays so only while the client is there.
     pub(super) holds: bool,
+    /// When it succeeds, these are the limits.
+    pub(super) limits: Option<CgroupLimits>,
     /// What is to be done once the workload's side is at rest.
     pub(super) save: Option<Save>,
 }

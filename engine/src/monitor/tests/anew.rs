@@ -128,6 +128,7 @@ fn between(
     let dir = backend.dir.clone();
     let (client_peer, client_fd) = Peer::pair();
     let (_keep, signals) = UnixStream::pair().unwrap();
+    let signals = crate::monitor::signals::Signals::read_from(signals).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| guests(dir));
         scope.spawn(|| client(client_peer));
@@ -135,7 +136,7 @@ fn between(
             backend: &mut backend,
             clients: vec![Client::new(0, client_fd, Role::attached(true)).unwrap()],
             control: None,
-            signals: signals.as_fd(),
+            signals: &signals,
             opening: opening(true),
             timing: &Timing::default(),
             debug: false,
@@ -144,6 +145,7 @@ fn between(
             stdin_once: true,
             writes: true,
             stop_signal: 15,
+            stop_timeout: None,
             observer: &mut Nothing,
         })
         .unwrap()

@@ -1,0 +1,77 @@
+//! Processes beside the workload in two steps, and what is known of them.
+
+use super::talk::{exec_spec, unexpected};
+use super::{ContainerError, Engine, ExecOrder, Joined};
+use crate::monitor::control::{Answer, Command};
+use crate::monitor::execs;
+use crate::state::Record;
+use crate::timing::Timing;
+use hullbox_model::exec::ExecInspect;
+
+impl Engine {
+    /// Makes a process beside the workload that is not started yet: its id.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn create_exec(&self, record: &Record, order: ExecOrder) -> Result<String, ContainerError> {
+        let spec = Box::new(exec_spec(&record.spec.process, order));
+        match self.ask(record, &Command::ExecCreate { spec })? {
+            Answer::Made(id) => Ok(id),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Starts a process that was made. What refuses it shows as a failed session.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`] among others.
+    pub fn start_exec(
+        &self,
+        record: &Record,
+        id: &str,
+        detach: bool,
+        timing: &Timing,
+    ) -> Result<Joined, ContainerError> {
+        let command = Command::ExecStart {
+            id: id.to_owned(),
+            detach,
+            timing: timing.clone(),
+        };
+        let connection = self.say(record, &command)?.into();
+        Ok(Joined { connection })
+    }
+
+    /// The processes that were run beside a container's workload, the oldest first: those that run,
+    /// and the newest ones of those that ended.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn execs(&self, record: &Record) -> Result<Vec<ExecInspect>, ContainerError> {
+        let mut all = execs::kept(&self.roots.container_dir(&record.id));
+        match self.ask(record, &Command::Execs) {
+            Ok(Answer::Execs(text)) => {
+                all.extend(serde_json::from_str::<Vec<_>>(&text).unwrap_or_default());
+                Ok(all)
+            }
+            Ok(other) => Err(unexpected(other)),
+            // It does not run, or ended just now.
+            Err(ContainerError::NotRunning(_) | ContainerError::Talk { .. }) => Ok(all),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is known of such a process, by its id or the beginning of that, whose container ever it
+    /// belongs to.
+    ///
+    /// # Errors
+    /// [`ContainerError::NoExec`] among others.
+    pub fn inspect_exec(&self, id: &str) -> Result<ExecInspect, ContainerError> {
+        for record in self.state.list()? {
+            let all = self.execs(&record)?;
+            if let Some(exec) = all.into_iter().find(|exec| exec.id.starts_with(id)) {
+                return Ok(exec);
+            }
+        }
+        Err(ContainerError::NoExec(id.to_owned()))
+    }
+}

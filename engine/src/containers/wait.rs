@@ -1,0 +1,122 @@
+//! Waiting for what becomes of a container.
+
+use super::{ContainerError, Engine};
+use crate::events::{Query, Subscription};
+use crate::monitor::control::{Answer, Command};
+use crate::state::{Record, StateError};
+use hullbox_model::event::{EventFilter, Verb};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What is waited for, in the words of Docker's API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// It does not run, and is not about to be started again by its restart policy.
+    #[default]
+    NotRunning,
+    /// Its workload ends, of the next run if it does not run now.
+    NextExit,
+    /// It is removed.
+    Removed,
+}
+
+/// A wait that misses nothing from the moment it was made.
+#[derive(Debug)]
+pub struct Armed {
+    condition: Condition,
+    record: Record,
+    events: Subscription,
+    /// Ends with the monitor: where that is killed nobody else tells.
+    monitor: Option<OwnedFd>,
+}
+
+impl Engine {
+    /// Prepares to wait: what happens from now on counts, whenever [`Self::wait_armed`] is called.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn arm(&self, record: &Record, condition: Condition) -> Result<Armed, ContainerError> {
+        let filter = EventFilter::of_container(&record.id);
+        let events = self.events(Query {
+            filter,
+            ..Query::default()
+        })?;
+        Ok(Armed {
+            condition,
+            record: record.clone(),
+            events,
+            monitor: self.watch(record).ok(),
+        })
+    }
+
+    /// Waits until the condition holds: the exit code.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; [`StateError::NotFound`] if the container was removed before it ended
+    /// once more.
+    pub fn wait_armed(&self, mut armed: Armed) -> Result<u8, ContainerError> {
+        let record = armed.record.clone();
+        if armed.condition == Condition::NotRunning {
+            return self.wait_for_rest(&record, &mut armed.events);
+        }
+        let mut code = record.exit_code.unwrap_or(0);
+        let mut monitor_ended = false;
+        loop {
+            while let Some(event) = armed.events.try_next()? {
+                match (&event.action.verb, armed.condition) {
+                    (Verb::Die, Condition::NextExit) => return Ok(event.exit_code().unwrap_or(0)),
+                    (Verb::Die, _) => code = event.exit_code().unwrap_or(0),
+                    (Verb::Destroy, Condition::Removed) => return Ok(code),
+                    (Verb::Destroy, _) => return Err(StateError::NotFound(record.id).into()),
+                    (Verb::Start, _) => armed.monitor = self.watch(&record).ok(),
+                    _ => {}
+                }
+            }
+            if std::mem::take(&mut monitor_ended) {
+                // If it was killed, nobody has noted its container's end yet.
+                self.state.wait_for_end(&record)?;
+                self.recover()?;
+                continue;
+            }
+            let monitor = armed.monitor.as_ref().map(AsFd::as_fd);
+            let woken = armed.events.wait(monitor, None)?;
+            if woken == crate::events::Woken::Other {
+                (armed.monitor, monitor_ended) = (None, true);
+            }
+        }
+    }
+
+    /// Waits for a container's end: its exit code.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn wait(&self, record: &Record) -> Result<u8, ContainerError> {
+        self.wait_armed(self.arm(record, Condition::NotRunning)?)
+    }
+
+    fn wait_for_rest(
+        &self,
+        record: &Record,
+        events: &mut Subscription,
+    ) -> Result<u8, ContainerError> {
+        if let Ok(Answer::Ended(code)) = self.ask(record, &Command::Watch) {
+            return Ok(code);
+        }
+        // It does not run, or its monitor was killed.
+        self.state.wait_for_end(record)?;
+        self.recover()?;
+        match self.state.get(&record.id) {
+            Ok(record) => Ok(record.exit_code.unwrap_or(0)),
+            Err(error) => {
+                // Removed with its end, which the log tells.
+                let mut code = None;
+                while let Some(event) = events.try_next()? {
+                    code = event
+                        .exit_code()
+                        .filter(|_| event.action.verb == Verb::Die)
+                        .or(code);
+                }
+                code.ok_or_else(|| error.into())
+            }
+        }
+    }
+}
