@@ -261,7 +261,7 @@ both_modes! {
         let _ = hullbox(["rm", "-f", &box_.name]).exits(0);
         let events = hullbox(["events", "--since", "10m", "--until", "0", "--filter", &format!("container={}", box_.name), "--format", "{{.Action}}"]).exits(0).text();
         let happened: Vec<_> = events.lines().filter(|line| !line.starts_with("exec")).collect();
-        assert_eq!(happened, ["create", "start", "health_status: unhealthy", "health_status: healthy", "die", "destroy"]);
+        assert_eq!(happened, ["create", "start", "health_status: unhealthy", "health_status: healthy", "kill", "die", "destroy"]);
     }
 }
 

@@ -11,6 +11,7 @@ mod archives;
 mod basics;
 mod bench;
 mod crowd;
+mod events;
 mod hostile;
 mod images;
 mod killed;

@@ -98,7 +98,7 @@ fn an_ordinary_user_may_mount_proc_however_the_guest_began() {
 fn a_guest_has_the_devices_of_fuse_and_tun() {
     let script = "stat -c '%t:%T %a' /dev/fuse /dev/net/tun && : <>/dev/fuse && : <>/dev/net/tun";
     let done = run_with(&["-u", "1000:1000"], &["sh", "-c", script]).exits(0);
-    assert_eq!(done.text(), "a:e5 666\na:c8 666\n");
+    assert_eq!(done.text(), "a:e5 666\na:c8 666");
 }
 
 #[test]
