@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A container that is removed with its test.
-struct Kept {
-    name: String,
+pub(crate) struct Kept {
+    pub(crate) name: String,
     mode: Mode,
 }
 
 impl Kept {
-    fn new(test: &str, mode: Mode) -> Self {
+    pub(crate) fn new(test: &str, mode: Mode) -> Self {
         let name = format!("{test}-{}", if mode == Mode::Vm { "vm" } else { "ns" });
         let kept = Self { name, mode };
         kept.gone();
@@ -31,7 +31,7 @@ impl Kept {
     }
 
     /// Runs it in the background; its id.
-    fn run(&self, args: &[&str]) -> String {
+    pub(crate) fn run(&self, args: &[&str]) -> String {
         let id = self.make(&["run", "-d"], args).exits(0).text();
         assert_eq!(id.len(), 64, "{id}");
         id
