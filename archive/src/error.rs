@@ -1,6 +1,6 @@
 //! What goes wrong once an archive is on its way.
 
-use crate::reader::TarError;
+use hullbox_tar::TarError;
 use rustix::io::Errno;
 use std::io;
 

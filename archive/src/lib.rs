@@ -15,17 +15,15 @@
 mod attributes;
 mod changes;
 mod error;
-mod format;
 mod pack;
-mod reader;
 mod root;
+mod sparse;
 mod stat;
 mod unpack;
-mod writer;
 
 pub use changes::Layers;
 pub use error::Error;
-pub use reader::TarError;
+pub use sparse::{Receiving, map as sparse_map, receive as receive_file};
 
 use hullbox_protocol::{Builtin, Failure, FailureKind};
 use pack::Packer;

@@ -2,9 +2,9 @@
 
 use crate::attributes;
 use crate::error::{Error, at};
-use crate::format::{Entry, Kind};
 use crate::root::{self, Place};
-use crate::writer::TarWriter;
+use crate::sparse;
+use hullbox_tar::{Entry, Kind, TarWriter};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -153,19 +153,36 @@ impl<W: Write> Packer<W> {
         }
         let mut entry = entry_of(&stat, Kind::File, path.to_vec());
         entry.xattrs = attributes::read(&file).map_err(at(path))?;
+        entry.sparse = sparse::map(&file, entry.size);
         self.tar.entry(&entry).map_err(Error::Write)?;
-        let mut owed = entry.size;
-        while owed > 0 {
-            let read =
-                rustix::io::retry_on_intr(|| rustix::io::read(&file, self.buffer.as_mut_slice()));
-            let read = read.map_err(at(path))?;
-            if read == 0 {
+        let whole = [(0, entry.size)];
+        for &(offset, len) in entry.sparse.as_deref().unwrap_or(&whole) {
+            if !self.segment(&file, offset, len).map_err(|e| e.of(path))? {
                 let _ = self.short.get_or_insert_with(|| path.to_vec());
                 break;
             }
-            owed = self.tar.data(&self.buffer[..read]).map_err(Error::Write)?;
         }
-        Ok(())
+        self.tar.fill_up().map_err(Error::Write)
+    }
+
+    /// Packs a part of a file. `false` if the file ends within.
+    fn segment(&mut self, file: &OwnedFd, mut offset: u64, len: u64) -> Result<bool, Copying> {
+        let end = offset + len;
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let piece = left.min(self.buffer.len());
+            let buffer = &mut self.buffer[..piece];
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, offset));
+            let read = read.map_err(Copying::Read)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            self.tar
+                .write_all(&self.buffer[..read])
+                .map_err(Copying::Write)?;
+            offset += read as u64;
+        }
+        Ok(true)
     }
 
     /// A file that something is mounted over: what is beneath is not to be seen.
@@ -178,26 +195,35 @@ impl<W: Write> Packer<W> {
     /// Packs an empty file with a meaning: a whiteout.
     pub(crate) fn marker(&mut self, path: Vec<u8>) -> Result<(), Error> {
         let entry = Entry {
-            kind: Kind::File,
             path,
-            link: Vec::new(),
             mode: 0o600,
-            uid: 0,
-            gid: 0,
-            mtime: (0, 0),
-            size: 0,
-            device: (0, 0),
-            xattrs: Vec::new(),
+            ..Entry::of(Kind::File)
         };
         self.tar.entry(&entry).map_err(Error::Write)
     }
 
     /// The end of the archive; an error if a file changed while it was read.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        self.tar.finish().map_err(Error::Write)?;
+        let mut out = self.tar.finish().map_err(Error::Write)?;
+        out.flush().map_err(Error::Write)?;
         match self.short {
             Some(path) => Err(Error::Shrank(String::from_utf8_lossy(&path).into_owned())),
             None => Ok(()),
+        }
+    }
+}
+
+/// Which side of a copy failed.
+enum Copying {
+    Read(Errno),
+    Write(std::io::Error),
+}
+
+impl Copying {
+    fn of(self, path: &[u8]) -> Error {
+        match self {
+            Self::Read(errno) => at(path)(errno),
+            Self::Write(error) => Error::Write(error),
         }
     }
 }
@@ -231,10 +257,8 @@ fn entry_of(stat: &Stat, kind: Kind, path: Vec<u8>) -> Entry {
         _ => (0, 0),
     };
     Entry {
-        kind,
         path,
-        link: Vec::new(),
-        mode: stat.st_mode & 0o7777,
+        mode: (stat.st_mode & 0o7777) as u16,
         uid: stat.st_uid,
         gid: stat.st_gid,
         mtime: (
@@ -246,6 +270,6 @@ fn entry_of(stat: &Stat, kind: Kind, path: Vec<u8>) -> Entry {
             _ => 0,
         },
         device,
-        xattrs: Vec::new(),
+        ..Entry::of(kind)
     }
 }

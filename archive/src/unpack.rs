@@ -5,13 +5,13 @@
 
 use crate::attributes;
 use crate::error::{Error, at};
-use crate::format::{Entry, Kind};
-use crate::reader::TarReader;
 use crate::root::{self, components};
+use crate::sparse::{self, Receiving};
+use hullbox_tar::{Entry, Kind, MAX_HEADER_BYTES, TarReader};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 
 const CHUNK: usize = 128 * 1024;
 /// Directories whose times are still to be set. More than this many keep those of the unpacking.
@@ -26,7 +26,6 @@ pub(crate) struct Unpacker<'a> {
     keep_owner: bool,
     /// Set at the end, because what is made in a directory changes its time.
     directories: Vec<(Vec<u8>, (i64, u32))>,
-    buffer: Vec<u8>,
 }
 
 impl<'a> Unpacker<'a> {
@@ -36,13 +35,13 @@ impl<'a> Unpacker<'a> {
             base,
             keep_owner,
             directories: Vec::new(),
-            buffer: vec![0; CHUNK],
         }
     }
 
     /// Takes the whole archive.
     pub(crate) fn unpack(mut self, input: impl Read) -> Result<(), Error> {
-        let mut tar = TarReader::new(input);
+        let input = BufReader::with_capacity(CHUNK, input);
+        let mut tar = TarReader::new(input, MAX_HEADER_BYTES);
         while let Some(entry) = tar.next_entry()? {
             self.take(&entry, &mut tar)?;
         }
@@ -56,7 +55,7 @@ impl<'a> Unpacker<'a> {
         Ok(tar.drain()?)
     }
 
-    fn take(&mut self, entry: &Entry, tar: &mut TarReader<impl Read>) -> Result<(), Error> {
+    fn take(&mut self, entry: &Entry, tar: &mut TarReader<impl BufRead>) -> Result<(), Error> {
         let path = inside(&entry.path)?;
         if path.is_empty() {
             // The directory itself, which stays as it is.
@@ -127,14 +126,14 @@ impl<'a> Unpacker<'a> {
         name: &[u8],
         entry: &Entry,
         path: &[u8],
-        tar: &mut TarReader<impl Read>,
+        tar: &mut TarReader<impl BufRead>,
     ) -> Result<(), Error> {
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         let node = |kind, device| {
             rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
         };
         match entry.kind {
-            Kind::File => return self.file(parent, name, path, tar),
+            Kind::File => return file(parent, name, path, entry, tar),
             Kind::Dir => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)),
             Kind::Symlink => rustix::fs::symlinkat(entry.link.as_slice(), parent, name),
             Kind::HardLink => {
@@ -149,34 +148,6 @@ impl<'a> Unpacker<'a> {
             Kind::Fifo => node(FileType::Fifo, 0),
         }
         .map_err(at(path))
-    }
-
-    fn file(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        tar: &mut TarReader<impl Read>,
-    ) -> Result<(), Error> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(parent, name, flags, mode).map_err(at(path))?;
-        loop {
-            let read = tar.data(&mut self.buffer)?;
-            if read == 0 {
-                return Ok(());
-            }
-            let mut rest = &self.buffer[..read];
-            while !rest.is_empty() {
-                let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest));
-                rest = &rest[written.map_err(at(path))?..];
-            }
-        }
     }
 
     /// Owner, attributes, mode and time, in the order in which one does not undo another.
@@ -194,10 +165,10 @@ impl<'a> Unpacker<'a> {
                 _ => root::open_file(parent, name)?,
             };
             attributes::write(&opened, &entry.xattrs)?;
-            rustix::fs::fchmod(&opened, Mode::from_raw_mode(entry.mode))?;
+            rustix::fs::fchmod(&opened, Mode::from_raw_mode(entry.mode.into()))?;
         } else if entry.kind != Kind::Symlink {
             // Whoever puts a link there in this moment can change modes in the container anyway.
-            let mode = Mode::from_raw_mode(entry.mode);
+            let mode = Mode::from_raw_mode(entry.mode.into());
             rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
         }
         match entry.kind {
@@ -205,6 +176,27 @@ impl<'a> Unpacker<'a> {
             _ => set_time(parent, name, entry.mtime),
         }
     }
+}
+
+fn file(
+    parent: &OwnedFd,
+    name: &[u8],
+    path: &[u8],
+    entry: &Entry,
+    tar: &mut TarReader<impl BufRead>,
+) -> Result<(), Error> {
+    let flags = OFlags::WRONLY
+        | OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::NOFOLLOW
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let file = rustix::fs::openat(parent, name, flags, mode).map_err(at(path))?;
+    sparse::receive(&file, entry, tar).map_err(|error| match error {
+        Receiving::Tar(error) => error.into(),
+        Receiving::Write(errno) => at(path)(errno),
+    })
 }
 
 fn set_time(parent: &OwnedFd, name: &[u8], (seconds, nanos): (i64, u32)) -> Result<(), Errno> {

@@ -4,7 +4,8 @@
 
 use crate::contender::{MEMORY_MIB, PROBE};
 use crate::error::BenchError;
-use hullbox_image::{ImportOptions, NewTarEntry, Reference, Source, Store, TarKind, TarWriter};
+use hullbox_image::{ImportOptions, Reference, Source, Store};
+use hullbox_tar::{Entry, Kind, TarWriter};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File};
@@ -228,18 +229,18 @@ fn files(probe: &[u8]) -> [(&'static str, &[u8], u16); 3] {
 fn rootfs_tar(probe: &[u8]) -> io::Result<Vec<u8>> {
     let mut tar = TarWriter::new(Vec::new());
     for dir in ["dev", "etc", "proc", "sys", "tmp"] {
-        tar.entry(&NewTarEntry {
-            path: dir.as_bytes(),
+        tar.entry(&Entry {
+            path: dir.into(),
             mode: 0o755,
-            ..NewTarEntry::of(TarKind::Dir)
+            ..Entry::of(Kind::Dir)
         })?;
     }
     for (name, bytes, mode) in files(probe) {
-        tar.entry(&NewTarEntry {
-            path: name.as_bytes(),
+        tar.entry(&Entry {
+            path: name.into(),
             mode,
             size: bytes.len() as u64,
-            ..NewTarEntry::of(TarKind::File)
+            ..Entry::of(Kind::File)
         })?;
         tar.write_all(bytes)?;
     }

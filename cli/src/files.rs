@@ -1,15 +1,15 @@
 //! `cp`, `diff`, `export` and `commit`: the files of a container, from inside its walls.
 
 use crate::container_args::{CommitArgs, CpArgs, ExportArgs, NameArgs};
-use crate::cp::pack::{PackOptions, kind_of, pack};
-use crate::cp::rules::{self, Kind};
-use crate::cp::unpack::{UnpackOptions, unpack};
-use crate::cp::{CpError, Direction, Place};
 use crate::failure::{FAILED, Failure};
 use crate::join::{Joint, join};
 use crate::output_file::OutputFile;
 use crate::{output, system};
 use hullbox_engine::containers::{Engine, Errand};
+use hullbox_engine::cp::rules::{self, Kind};
+use hullbox_engine::cp::{
+    CpError, Direction, PackOptions, Place, UnpackOptions, kind_of, pack, unpack,
+};
 use hullbox_engine::state::{Phase, Record};
 use hullbox_image::{ConfigPatch, DeriveError, DeriveOptions, Reference};
 use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat};

@@ -8,7 +8,6 @@ mod completions;
 mod container_args;
 mod container_filters;
 mod containers;
-mod cp;
 mod entry;
 mod exec;
 mod failure;

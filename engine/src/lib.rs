@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod bundle;
 pub mod config;
 pub mod containers;
+pub mod cp;
 pub mod doctor;
 pub mod events;
 pub mod logs;

@@ -29,7 +29,6 @@ mod recipe;
 mod reference;
 mod save;
 mod store;
-mod tar;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -51,9 +50,6 @@ pub use store::{
     CheckOptions, CheckReport, ConfigError, Finding, HistoryEntry, Image, ImageSummary, ImageUse,
     LabelFilter, LayerFile, Lease, PruneOptions, Pruned, RemoveError, Removed, ResolveError,
     Severity, Store, StoreError, Usage,
-};
-pub use tar::{
-    Entry as TarEntry, Kind as TarKind, NewEntry as NewTarEntry, TarError, TarReader, TarWriter,
 };
 pub use time::{parse_rfc3339, rfc3339};
 

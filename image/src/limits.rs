@@ -31,6 +31,8 @@ pub struct Limits {
     pub max_layer_xattr_bytes: u32,
     /// Logical size of one file, holes included, in bytes.
     pub max_file_bytes: u64,
+    /// Bytes that hard links of one archive or container bring from layers below into their own.
+    pub max_linked_bytes: u64,
     /// Extended header (PAX or GNU) of one entry, in bytes.
     pub max_header_bytes: u32,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             max_layer_name_bytes: 24 * 1024 * 1024,
             max_layer_xattr_bytes: 8 * 1024 * 1024,
             max_file_bytes: 1024 * 1024 * MIB,
+            max_linked_bytes: 16 * 1024 * MIB,
             max_header_bytes: 1024 * 1024,
         }
     }

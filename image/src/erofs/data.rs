@@ -136,7 +136,7 @@ fn run(bytes: &[u8], zero: bool) -> usize {
         .sum()
 }
 
-/// Short pieces of data and link targets, by position, until they find their inode.
+/// Short pieces of data, link targets and lists of chunks, by position, until they find their inode.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: File,
@@ -162,11 +162,12 @@ impl Spool {
         self.offset + self.buffer.len() as u64
     }
 
-    /// Keeps a piece and the block its file's other data begins at; answers where.
-    pub(crate) fn put(&mut self, first_block: u32, piece: &[u8]) -> io::Result<u32> {
+    /// Keeps a piece and what its inode has for an address (the block the file's other data begins
+    /// at, or the form of its chunks); answers where.
+    pub(crate) fn put(&mut self, address: u32, piece: &[u8]) -> io::Result<u32> {
         let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
         let position = u32::try_from(self.position() / UNIT).map_err(too_large)?;
-        self.buffer.extend_from_slice(&first_block.to_le_bytes());
+        self.buffer.extend_from_slice(&address.to_le_bytes());
         self.buffer.extend_from_slice(piece);
         let padded = self.buffer.len().next_multiple_of(UNIT as usize);
         self.buffer.resize(padded, 0);
@@ -176,20 +177,16 @@ impl Spool {
         Ok(position)
     }
 
-    /// A piece and the block its file's other data begins at.
+    /// A piece, and the address that was kept with it.
     pub(crate) fn get(&mut self, position: u32, piece: &mut [u8]) -> io::Result<u32> {
         let at = u64::from(position) * UNIT;
         if at + UNIT + piece.len() as u64 > self.offset {
             self.flush()?;
         }
-        let mut both = [0; UNIT as usize + BLOCK_SIZE];
-        let both = both
-            .get_mut(..UNIT as usize + piece.len())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.file.read_exact_at(both, at)?;
-        let (block, data) = both.split_at(UNIT as usize);
-        piece.copy_from_slice(data);
-        Ok(u32::from_le_bytes([block[0], block[1], block[2], block[3]]))
+        let mut block = [0; UNIT as usize];
+        self.file.read_exact_at(&mut block, at)?;
+        self.file.read_exact_at(piece, at + UNIT)?;
+        Ok(u32::from_le_bytes(block))
     }
 
     /// Brings everything into the file.

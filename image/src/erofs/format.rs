@@ -14,6 +14,8 @@ pub(super) const MAGIC: u32 = 0xE0F5_E1E2;
 pub(super) const COMPAT_CHECKSUM: u32 = 1;
 /// `EROFS_FEATURE_COMPAT_MTIME`.
 pub(super) const COMPAT_MTIME: u32 = 2;
+/// `EROFS_FEATURE_INCOMPAT_CHUNKED_FILE`: some files are chunk-based, which kernels know since 5.15.
+pub(super) const INCOMPAT_CHUNKED: u32 = 4;
 /// Inode numbers count slots of this many bytes.
 pub(super) const SLOT: usize = 32;
 /// `sizeof(struct erofs_inode_compact)`.
@@ -28,8 +30,15 @@ pub(super) const DIRENT: usize = 12;
 pub(super) const FLAT_PLAIN: u16 = 0;
 /// The last, partial block stands behind the inode.
 pub(super) const FLAT_INLINE: u16 = 2;
+/// The file is made of chunks, whose first blocks are listed behind the inode; those that are
+/// [`NO_BLOCK`] (`EROFS_NULL_ADDR`) are holes.
+pub(super) const CHUNK_BASED: u16 = 4;
+/// `EROFS_BLOCK_MAP_ENTRY_SIZE`: bytes of a chunk's entry in that list.
+pub(crate) const CHUNK_ENTRY: usize = 4;
+/// Largest log2 of a chunk's blocks that is written here: with it no file is too long.
+pub(crate) const MAX_CHUNK_BITS: u8 = 28;
 /// A block address that means none.
-pub(super) const NO_BLOCK: u32 = u32::MAX;
+pub(crate) const NO_BLOCK: u32 = u32::MAX;
 
 /// Longest piece of data kept behind its inode, in bytes. A piece may not cross a block, so long
 /// ones leave gaps; those over half a block get a block of their own.

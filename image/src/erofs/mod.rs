@@ -1,7 +1,8 @@
 //! EROFS, uncompressed: the writer that makes layers, and a reader for looking into them.
 //!
 //! The on-disk format is the kernel's (Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h),
-//! without compression, chunks, fragments or several devices, so any kernel since 5.4 mounts it.
+//! without compression, fragments or several devices, so any kernel since 5.4 mounts it; one with
+//! sparse files, which are made of chunks, any since 5.15.
 //!
 //! ```text
 //! block 0        superblock at byte 1024
@@ -20,7 +21,9 @@ mod write;
 mod xattr;
 
 pub(crate) use data::{DataWriter, Spool};
-pub(crate) use format::{BLOCK_SIZE, MAX_INLINE_TAIL, encode_device};
+pub(crate) use format::{
+    BLOCK_SIZE, CHUNK_ENTRY, MAX_CHUNK_BITS, MAX_INLINE_TAIL, NO_BLOCK, encode_device,
+};
 pub use reader::ErofsError;
 pub(crate) use reader::{Node, Reader};
 pub(crate) use seal::{Seal, check_superblock};

@@ -1,10 +1,12 @@
 //! Looking into images this crate wrote: what a layer below holds under a name, and its bytes.
 
 use super::format::{
-    BLOCK_BITS, BLOCK_SIZE, COMPACT, DIRENT, EXTENDED, FLAT_INLINE, FLAT_PLAIN, MAGIC, SLOT,
-    SUPER_OFFSET, XATTR_HEADER,
+    BLOCK_BITS, BLOCK_SIZE, CHUNK_BASED, CHUNK_ENTRY, COMPACT, DIRENT, EXTENDED, FLAT_INLINE,
+    FLAT_PLAIN, MAGIC, MAX_CHUNK_BITS, NO_BLOCK, SLOT, SUPER_OFFSET, XATTR_HEADER,
 };
 use super::xattr::XattrSet;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
@@ -41,10 +43,28 @@ pub(crate) struct Node {
     pub size: u64,
     /// Device number of a device; first block of data.
     pub address: u32,
-    inline: bool,
+    data: DataForm,
     /// Where the attributes' header stands; tells inodes of one image apart.
     pub xattr_start: u64,
     xattr_len: usize,
+}
+
+/// How an inode's data lie in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DataForm {
+    Plain,
+    /// The last, partial block stands behind the inode.
+    Inline,
+    /// In chunks of this many bytes, listed behind the inode.
+    Chunks(u64),
+}
+
+/// A piece of a file that lies in one piece in the image, or is a hole.
+struct Extent {
+    /// Where in the image it begins; nothing for a hole.
+    place: Option<u64>,
+    /// Where in the file it ends.
+    end: u64,
 }
 
 impl Reader {
@@ -79,10 +99,15 @@ impl Reader {
         if extended {
             self.read_exact(&mut raw, start)?;
         }
-        let layout = format >> 1;
-        if layout != FLAT_PLAIN && layout != FLAT_INLINE {
-            return Err(ErofsError::Damaged("bad data layout"));
-        }
+        let address = le32(&raw, 16);
+        let data = match format >> 1 {
+            FLAT_PLAIN => DataForm::Plain,
+            FLAT_INLINE => DataForm::Inline,
+            CHUNK_BASED if address <= MAX_CHUNK_BITS.into() => {
+                DataForm::Chunks((BLOCK_SIZE as u64) << address)
+            }
+            _ => return Err(ErofsError::Damaged("bad data layout")),
+        };
         let head = if extended { EXTENDED } else { COMPACT };
         let xattr_len = match usize::from(le16(&raw, 2)) {
             0 => 0,
@@ -94,8 +119,8 @@ impl Reader {
             gid: le16(&raw, 26).into(),
             mtime: self.epoch,
             size: le32(&raw, 8).into(),
-            address: le32(&raw, 16),
-            inline: layout == FLAT_INLINE,
+            address,
+            data,
             xattr_start: start + head as u64,
             xattr_len,
         };
@@ -139,26 +164,86 @@ impl Reader {
     pub(crate) fn read_data(
         &self,
         node: &Node,
-        offset: u64,
-        bytes: &mut [u8],
+        mut offset: u64,
+        mut bytes: &mut [u8],
     ) -> Result<(), ErofsError> {
-        let block = BLOCK_SIZE as u64;
-        let tail_start = if node.inline {
-            node.size - node.size % block
-        } else {
-            u64::MAX
-        };
-        let before_tail = tail_start.saturating_sub(offset);
-        let split = usize::try_from(before_tail).map_or(bytes.len(), |n| n.min(bytes.len()));
-        let (plain, tail) = bytes.split_at_mut(split);
-        if !plain.is_empty() {
-            self.read_exact(plain, u64::from(node.address) * block + offset)?;
-        }
-        if !tail.is_empty() {
-            let from = (offset + split as u64) - tail_start;
-            self.read_exact(tail, node.xattr_start + node.xattr_len as u64 + from)?;
+        while !bytes.is_empty() {
+            let extent = self.extent(node, offset)?;
+            let len = usize::try_from(extent.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at_mut(len.min(bytes.len()));
+            if now.is_empty() {
+                return Err(ErofsError::Damaged("data past the end of a file"));
+            }
+            match extent.place {
+                Some(place) => self.read_exact(now, place)?,
+                None => now.fill(0),
+            }
+            offset += now.len() as u64;
+            bytes = later;
         }
         Ok(())
+    }
+
+    /// Start and end of the next data of a file from an offset on; holes of the file, and those
+    /// that the image itself has, are passed over.
+    pub(crate) fn next_data(
+        &self,
+        node: &Node,
+        mut from: u64,
+    ) -> Result<Option<(u64, u64)>, ErofsError> {
+        let failed = |errno: Errno| ErofsError::Read(errno.into());
+        while from < node.size {
+            let extent = self.extent(node, from)?;
+            let Some(place) = extent.place else {
+                from = extent.end;
+                continue;
+            };
+            let stop = place + (extent.end - from);
+            match rustix::fs::seek(&self.file, SeekFrom::Data(place)) {
+                Ok(data) if data < stop => {
+                    let hole = rustix::fs::seek(&self.file, SeekFrom::Hole(data));
+                    let hole = hole.map_err(failed)?.clamp(data + 1, stop);
+                    return Ok(Some((from + (data - place), from + (hole - place))));
+                }
+                Ok(_) | Err(Errno::NXIO) => from = extent.end,
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is at an offset of a file.
+    fn extent(&self, node: &Node, offset: u64) -> Result<Extent, ErofsError> {
+        let block = BLOCK_SIZE as u64;
+        let behind_inode = node.xattr_start + node.xattr_len as u64;
+        let plain = Extent {
+            place: Some(u64::from(node.address) * block + offset),
+            end: node.size,
+        };
+        let tail_start = node.size - node.size % block;
+        Ok(match node.data {
+            DataForm::Plain => plain,
+            DataForm::Inline if offset < tail_start => Extent {
+                end: tail_start,
+                ..plain
+            },
+            DataForm::Inline => Extent {
+                place: Some(behind_inode + (offset - tail_start)),
+                end: node.size,
+            },
+            DataForm::Chunks(bytes) => {
+                let mut raw = [0; CHUNK_ENTRY];
+                let entry = offset / bytes * CHUNK_ENTRY as u64;
+                self.read_exact(&mut raw, behind_inode + entry)?;
+                let first = u32::from_le_bytes(raw);
+                Extent {
+                    place: (first != NO_BLOCK).then(|| u64::from(first) * block + offset % bytes),
+                    end: (offset - offset % bytes)
+                        .saturating_add(bytes)
+                        .min(node.size),
+                }
+            }
+        })
     }
 
     /// Target of a symbolic link.

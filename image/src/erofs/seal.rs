@@ -3,13 +3,17 @@
 use super::format::{BLOCK_BITS, BLOCK_SIZE, MAGIC, SUPER_OFFSET, crc32c};
 use super::reader::ErofsError;
 use crate::digest::Digest;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes read at a time.
-const BUFFER: usize = 256 * 1024;
+/// Bytes read at a time: whole blocks.
+const BUFFER: usize = 64 * BLOCK_SIZE;
+/// The kind of seal, hashed first.
+const VERSION: &[u8] = b"seal without zeros\n";
 
 /// Digest over what a layer's own tar does not vouch for: the superblock, and everything behind
 /// the data of its files, to the end of the image.
@@ -21,8 +25,55 @@ pub(crate) struct Seal {
 }
 
 impl Seal {
-    /// Seals an image of this length.
+    /// Seals an image of this length. Blocks of zeros are passed over, so that the holes of sparse
+    /// files that hard links brought from layers below cost nothing.
     pub(crate) fn of(file: &File, from: u64, file_bytes: u64) -> io::Result<Self> {
+        const BLOCK: u64 = BLOCK_SIZE as u64;
+        let mut hasher = Sha256::new();
+        // What no image begins with: a seal of the older kind is never one of this.
+        hasher.update(VERSION);
+        let mut buffer = vec![0; BUFFER];
+        let block = &mut buffer[..BLOCK_SIZE];
+        file.read_exact_at(block, 0)?;
+        hasher.update(&*block);
+        hasher.update(from.to_le_bytes());
+        hasher.update(file_bytes.to_le_bytes());
+        let mut at = from;
+        while at < file_bytes {
+            // Where the data begin does not matter, only that nothing but zeros is left out.
+            at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+                Ok(data) => at.max(data - data % BLOCK),
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL) => at,
+                Err(errno) => return Err(errno.into()),
+            };
+            let left = usize::try_from(file_bytes.saturating_sub(at)).unwrap_or(BUFFER);
+            let bytes = &mut buffer[..left.min(BUFFER)];
+            file.read_exact_at(bytes, at)?;
+            for block in bytes.chunks(BLOCK_SIZE) {
+                if block.iter().any(|&byte| byte != 0) {
+                    hasher.update(at.to_le_bytes());
+                    hasher.update(block);
+                }
+                at += block.len() as u64;
+            }
+        }
+        Ok(Self {
+            from,
+            digest: Digest::from_hasher(hasher),
+        })
+    }
+
+    /// Whether an image of this length is the one that was sealed.
+    pub(crate) fn holds(&self, file: &File, file_bytes: u64) -> io::Result<bool> {
+        if Self::of(file, self.from, file_bytes)? == *self {
+            return Ok(true);
+        }
+        Ok(Self::older(file, self.from, file_bytes)? == *self)
+    }
+
+    /// As seals were before there were sparse files: over every byte.
+    fn older(file: &File, from: u64, file_bytes: u64) -> io::Result<Self> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; BUFFER];
         let block = &mut buffer[..BLOCK_SIZE];

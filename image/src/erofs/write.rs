@@ -3,8 +3,9 @@
 use super::data::{DataWriter, Spool};
 use super::dir;
 use super::format::{
-    BLOCK_BITS, BLOCK_SIZE, COMPACT, COMPAT_CHECKSUM, COMPAT_MTIME, EXTENDED, FLAT_INLINE,
-    FLAT_PLAIN, MAGIC, MAX_INLINE_TAIL, NO_BLOCK, SLOT, SUPER_OFFSET, XATTR_HEADER, crc32c,
+    BLOCK_BITS, BLOCK_SIZE, CHUNK_BASED, COMPACT, COMPAT_CHECKSUM, COMPAT_MTIME, EXTENDED,
+    FLAT_INLINE, FLAT_PLAIN, INCOMPAT_CHUNKED, MAGIC, MAX_INLINE_TAIL, NO_BLOCK, SLOT,
+    SUPER_OFFSET, XATTR_HEADER, crc32c,
 };
 use super::seal::Seal;
 use crate::layer::LayerError;
@@ -80,6 +81,8 @@ struct Layout {
     votes: u64,
     inodes: u64,
     content_bytes: u64,
+    /// Whether there are sparse files.
+    chunked: bool,
     next_dir_block: u32,
     /// Blocks of the inode area so far.
     meta_blocks: usize,
@@ -146,6 +149,7 @@ impl Layout {
         self.inodes += 1;
         if inode.kind() == S_IFREG {
             self.content_bytes = self.content_bytes.saturating_add(inode.size);
+            self.chunked |= inode.chunk_bits().is_some();
         }
         let time = (inode.mtime, inode.mtime_ns);
         if self.epoch == time {
@@ -226,6 +230,8 @@ struct Shape {
     xattrs: usize,
     /// Bytes of data kept behind the inode.
     tail: u16,
+    /// Bytes of the list of chunks, which stands there instead.
+    chunks: usize,
 }
 
 impl Shape {
@@ -251,9 +257,10 @@ impl Shape {
                 XATTR_HEADER + entries
             },
             tail: 0,
+            chunks: node.chunk_list_len(),
         };
         let last = (size % BLOCK_SIZE as u64) as u16;
-        let spooled = node.has(flag::SPOOLED);
+        let spooled = node.has(flag::SPOOLED) && shape.chunks == 0;
         let fits =
             usize::from(last) <= MAX_INLINE_TAIL && shape.total() + usize::from(last) <= BLOCK_SIZE;
         if spooled || (node.is_dir() && fits) {
@@ -267,7 +274,7 @@ impl Shape {
     }
 
     fn total(&self) -> usize {
-        self.head() + self.xattrs + usize::from(self.tail)
+        self.head() + self.xattrs + usize::from(self.tail) + self.chunks
     }
 }
 
@@ -351,7 +358,7 @@ impl Writer<'_> {
     fn inode(&mut self, inode: u32, serial: u32, parents: &[(u32, u32)]) -> Result<(), LayerError> {
         let node = self.tree.inode(inode);
         let shape = Shape::of(self.tree, inode, self.layout);
-        let mut tail = vec![0; shape.tail.into()];
+        let mut tail = vec![0; usize::from(shape.tail) + shape.chunks];
         let address = if node.is_dir() {
             if shape.tail > 0 {
                 let parent = parents.binary_search_by_key(&inode, |&(dir, _)| dir);
@@ -385,10 +392,10 @@ impl Writer<'_> {
 impl Shape {
     /// `struct erofs_inode_compact` or `struct erofs_inode_extended`.
     fn encode_inode(&self, node: &Inode, serial: u32, address: u32, out: &mut Vec<u8>) {
-        let layout = if self.tail > 0 {
-            FLAT_INLINE
-        } else {
-            FLAT_PLAIN
+        let layout = match (self.chunks, self.tail) {
+            (1.., _) => CHUNK_BASED,
+            (0, 1..) => FLAT_INLINE,
+            (0, 0) => FLAT_PLAIN,
         };
         // The count of 4-byte words behind the header, and one for the header itself.
         let xattr_words = match self.xattrs {
@@ -445,6 +452,9 @@ fn superblock(tree: &Tree, layout: &Layout, meta_block: u32, blocks: u32) -> Vec
     put(32, &layout.epoch.1.to_le_bytes());
     put(36, &blocks.to_le_bytes());
     put(40, &meta_block.to_le_bytes());
+    if layout.chunked {
+        put(80, &INCOMPAT_CHUNKED.to_le_bytes());
+    }
     let checksum = crc32c(&block[SUPER_OFFSET..]);
     block[SUPER_OFFSET + 4..][..4].copy_from_slice(&checksum.to_le_bytes());
     block

@@ -1,5 +1,6 @@
 //! From tar entries to a tree, with data going to disk as it streams by.
 
+use super::file::FileSink;
 use super::path::{self, MAX_SYMLINKS, Meaning};
 use super::tree::{
     Inode, NONE, ROOT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, Tree, flag,
@@ -10,7 +11,7 @@ use crate::erofs::{
     write_metadata,
 };
 use crate::limits::Limits;
-use crate::tar::{Entry, Kind, TarReader, TarSource};
+use hullbox_tar::{Entry, Kind, TarReader, TarSource};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -256,46 +257,21 @@ impl Converter<'_> {
         if entry.size == 0 {
             return Ok(());
         }
-        let tail = inline_len(&self.tree, inode);
-        let first_block = self.data.next_block().map_err(LayerError::Write)?;
-        let mut sink = FileSink {
-            data: &mut self.data,
-            whole: entry.size - tail as u64,
-            tail: Vec::with_capacity(tail),
-        };
-        let whole_segment = [(0, entry.size)];
-        let segments = entry.sparse.as_deref().unwrap_or(&whole_segment);
-        let mut position = 0;
-        for &(offset, len) in segments {
-            sink.zeros(offset - position)?;
-            let mut left = len;
-            while left > 0 {
+        let whole = [(0, entry.size)];
+        let pieces = entry.sparse.as_deref().unwrap_or(&whole);
+        let mut sink = FileSink::new(&self.tree, &mut self.data, inode, pieces)?;
+        for &(offset, len) in pieces {
+            let (mut at, end) = (offset, offset + len);
+            while at < end {
                 let chunk = tar.fill_data()?;
-                let len = usize::try_from(left).map_or(chunk.len(), |n| n.min(chunk.len()));
-                let (kept, offset) = sink.write(&chunk[..len])?;
-                tar.consume_kept(kept, offset);
-                tar.consume_data(len - kept);
-                left -= len as u64;
+                let len = usize::try_from(end - at).map_or(chunk.len(), |n| n.min(chunk.len()));
+                let taken = sink.write(at, &chunk[..len])?;
+                tar.consume_kept(taken.kept, taken.offset);
+                tar.consume_data(taken.len - taken.kept);
+                at += taken.len as u64;
             }
-            position = offset + len;
         }
-        sink.zeros(entry.size - position)?;
-        let tail_bytes = sink.tail;
-        if tail == 0 {
-            inode.data = first_block;
-            return Ok(());
-        }
-        let first_block = if entry.size == tail as u64 {
-            NONE
-        } else {
-            first_block
-        };
-        inode.flags |= flag::SPOOLED;
-        inode.data = self
-            .spool
-            .put(first_block, &tail_bytes)
-            .map_err(LayerError::Write)?;
-        Ok(())
+        sink.finish(&mut self.spool, inode)
     }
 
     fn hard_link(&mut self, entry: &Entry, dir: u32, name: &[u8]) -> Result<(), LayerError> {
@@ -480,37 +456,6 @@ pub(super) fn inline_len(tree: &Tree, inode: &Inode) -> usize {
         tail
     } else {
         0
-    }
-}
-
-/// Splits a file's bytes into whole blocks and a tail.
-struct FileSink<'a> {
-    data: &'a mut DataWriter,
-    /// Bytes still to go to blocks.
-    whole: u64,
-    tail: Vec<u8>,
-}
-
-impl FileSink<'_> {
-    /// Answers how many of the bytes went to blocks, and where those stand in the image.
-    fn write(&mut self, bytes: &[u8]) -> Result<(usize, u64), LayerError> {
-        let len = usize::try_from(self.whole).map_or(bytes.len(), |n| n.min(bytes.len()));
-        let (whole, tail) = bytes.split_at(len);
-        let offset = self.data.position();
-        self.data.write(whole).map_err(LayerError::Write)?;
-        self.whole -= len as u64;
-        self.tail.extend_from_slice(tail);
-        Ok((len, offset))
-    }
-
-    fn zeros(&mut self, count: u64) -> Result<(), LayerError> {
-        let whole = count.min(self.whole);
-        self.data.zeros(whole).map_err(LayerError::Write)?;
-        self.whole -= whole;
-        // What is left is part of the tail, so at most half a block.
-        let tail = usize::try_from(count - whole).unwrap_or(0);
-        self.tail.resize(self.tail.len() + tail, 0);
-        Ok(())
     }
 }
 

@@ -27,15 +27,16 @@
 
 mod below;
 mod convert;
+mod file;
 mod path;
 mod resolve;
 pub(crate) mod tree;
 
 pub(crate) use convert::{Converted, Draft, Workspace, convert};
-pub(crate) use resolve::finish;
+pub(crate) use resolve::{CopyBudget, finish};
 
 use crate::erofs::ErofsError;
-use crate::tar::TarError;
+use hullbox_tar::TarError;
 use std::io;
 
 /// Why a tar is no layer.

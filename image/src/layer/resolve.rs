@@ -1,12 +1,14 @@
 //! Finishing a dependent layer on top of the layers below it.
 
 use super::below::{Below, Chain, Child};
-use super::convert::{Draft, PendingLink, inline_len, read_target};
+use super::convert::{Draft, PendingLink, read_target};
+use super::file::FileSink;
 use super::path::{self, MAX_SYMLINKS};
 use super::tree::{Inode, NONE, ROOT, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Tree, flag};
 use super::{LayerError, Problem, WalkError, shown};
 use crate::erofs::{BLOCK_SIZE, DataWriter, Node, Spool, Written, write_metadata};
 use crate::limits::Limits;
+use hullbox_tar::MAX_SEGMENTS;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::BufReader;
@@ -16,6 +18,7 @@ pub(crate) fn finish(
     draft: Draft,
     chain: &Chain,
     limits: &Limits,
+    budget: &mut CopyBudget,
 ) -> Result<(File, Written), LayerError> {
     let mut input = BufReader::new(File::open(&draft.tree).map_err(LayerError::Write)?);
     let tree = Tree::restore(&mut input, limits).map_err(LayerError::Write)?;
@@ -25,6 +28,7 @@ pub(crate) fn finish(
         data: DataWriter::new(draft.data, draft.blocks),
         spool: Spool::new(draft.spool, draft.spool_len),
         chain,
+        budget,
     };
     resolver.settle_until_quiet()?;
     resolver.links(&draft.links)?;
@@ -42,6 +46,7 @@ struct Resolver<'a> {
     data: DataWriter,
     spool: Spool,
     chain: &'a Chain,
+    budget: &'a mut CopyBudget,
 }
 
 /// A directory on the way down, and what of it is below.
@@ -386,31 +391,64 @@ impl Resolver<'_> {
         if node.size == 0 {
             return Ok(inode);
         }
-        let tail = inline_len(&self.tree, &inode);
-        let whole = node.size - tail as u64;
-        let first_block = self.data.next_block().map_err(LayerError::Write)?;
+        let pieces = self.pieces(layer, node)?;
+        let mut sink = FileSink::new(&self.tree, &mut self.data, &inode, &pieces)?;
         let mut buffer = vec![0; 16 * BLOCK_SIZE];
-        let mut offset = 0;
-        while offset < whole {
-            let left = usize::try_from(whole - offset).unwrap_or(usize::MAX);
-            let piece = left.min(buffer.len());
-            let chunk = &mut buffer[..piece];
-            self.chain[layer].read_data(node, offset, chunk)?;
-            self.data.write(chunk).map_err(LayerError::Write)?;
-            offset += chunk.len() as u64;
+        for (offset, len) in pieces {
+            let (mut at, end) = (offset, offset + len);
+            while at < end {
+                let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+                let piece = left.min(buffer.len());
+                let chunk = &mut buffer[..piece];
+                self.chain[layer].read_data(node, at, chunk)?;
+                at += sink.write(at, chunk)?.len as u64;
+            }
         }
-        inode.data = first_block;
-        if tail > 0 {
-            let piece = &mut buffer[..tail];
-            self.chain[layer].read_data(node, whole, piece)?;
-            let first_block = if whole == 0 { NONE } else { first_block };
-            inode.flags |= flag::SPOOLED;
-            inode.data = self
-                .spool
-                .put(first_block, piece)
-                .map_err(LayerError::Write)?;
-        }
+        sink.finish(&mut self.spool, &mut inode)?;
         Ok(inode)
+    }
+
+    /// Where a file below has its data, all of which the budget must have room for.
+    fn pieces(&mut self, layer: usize, node: &Node) -> Result<Vec<(u64, u64)>, LayerError> {
+        let mut pieces: Vec<(u64, u64)> = Vec::new();
+        let mut from = 0;
+        while let Some((start, end)) = self.chain[layer].next_data(node, from)? {
+            self.budget.take(end - start)?;
+            let full = pieces.len() >= MAX_SEGMENTS;
+            match pieces.last_mut() {
+                // A file with more holes than a tar may have keeps its first.
+                Some((offset, len)) if full => {
+                    self.budget.take(start - (*offset + *len))?;
+                    *len = end - *offset;
+                }
+                _ => pieces.push((start, end - start)),
+            }
+            from = end;
+        }
+        Ok(pieces)
+    }
+}
+
+/// Bytes that hard links may still bring from the layers below, for one image: each costs its
+/// author a line and the host a copy.
+#[derive(Debug)]
+pub(crate) struct CopyBudget {
+    left: u64,
+    limit: u64,
+}
+
+impl CopyBudget {
+    pub(crate) const fn new(limits: &Limits) -> Self {
+        let limit = limits.max_linked_bytes;
+        Self { left: limit, limit }
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<(), LayerError> {
+        self.left = self.left.checked_sub(bytes).ok_or(LayerError::TooMany {
+            what: "bytes that hard links bring from layers below",
+            limit: self.limit,
+        })?;
+        Ok(())
     }
 }
 

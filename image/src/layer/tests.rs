@@ -4,8 +4,8 @@ use super::tree::{S_IFCHR, S_IFMT};
 use super::*;
 use crate::erofs::{Node, Reader};
 use crate::limits::Limits;
-use crate::tar::TarReader;
 use crate::testing::TarBuilder;
+use hullbox_tar::TarReader;
 use std::fs::File;
 
 /// Converts and, where needed, finishes a stack of layers.
@@ -27,10 +27,12 @@ fn layer_file(tar: &[u8], chain: &[Reader], limits: &Limits) -> Result<File, Lay
         spool: tempfile::tempfile().unwrap(),
         tree: (File::create(&tree_path).unwrap(), tree_path),
     };
-    let mut reader = TarReader::new(tar, limits);
+    let mut reader = TarReader::new(tar, limits.max_header_bytes);
     Ok(match convert(&mut reader, space, limits)? {
         Converted::Independent { file, .. } => file,
-        Converted::Dependent(draft) => finish(draft, chain, limits)?.0,
+        Converted::Dependent(draft) => {
+            finish(draft, chain, limits, &mut CopyBudget::new(limits))?.0
+        }
     })
 }
 

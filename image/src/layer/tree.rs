@@ -5,7 +5,7 @@
 //! letting go: what no name leads to any more is not written.
 
 use super::LayerError;
-use crate::erofs::{XattrSet, XattrTable};
+use crate::erofs::{BLOCK_SIZE, CHUNK_ENTRY, XattrSet, XattrTable};
 use crate::limits::Limits;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +26,8 @@ pub(crate) const S_IFLNK: u16 = 0o120_000;
 
 /// Flags of an inode.
 pub(crate) mod flag {
-    /// `data` is a position in the spool: the tail, and where the blocks before it begin.
+    /// `data` is a position in the spool: the tail, and where the blocks before it begin; or the
+    /// list of chunks.
     pub(crate) const SPOOLED: u16 = 1;
     /// A directory that no entry describes: only that something is beneath it is known.
     pub(crate) const IMPLIED: u16 = 2;
@@ -34,6 +35,10 @@ pub(crate) mod flag {
     pub(crate) const OPAQUE: u16 = 4;
     /// A hard link to something that is not in this layer: `data` is its number.
     pub(crate) const PENDING: u16 = 8;
+    /// A sparse file, made of chunks.
+    pub(super) const CHUNKED: u16 = 16;
+    /// Where the log2 of a chunk's blocks stands in the flags.
+    pub(super) const CHUNK_SHIFT: u32 = 8;
 }
 
 /// An inode.
@@ -69,6 +74,26 @@ impl Inode {
 
     pub(crate) const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// log2 of the blocks of a chunk, if the file is made of chunks.
+    pub(crate) const fn chunk_bits(&self) -> Option<u8> {
+        match self.has(flag::CHUNKED) {
+            true => Some((self.flags >> flag::CHUNK_SHIFT) as u8),
+            false => None,
+        }
+    }
+
+    pub(crate) fn set_chunk_bits(&mut self, bits: u8) {
+        self.flags |= flag::CHUNKED | u16::from(bits) << flag::CHUNK_SHIFT;
+    }
+
+    /// Bytes of the list of its chunks.
+    pub(crate) fn chunk_list_len(&self) -> usize {
+        self.chunk_bits().map_or(0, |bits| {
+            let chunks = self.size.div_ceil((BLOCK_SIZE as u64) << bits);
+            usize::try_from(chunks).unwrap_or(usize::MAX) * CHUNK_ENTRY
+        })
     }
 
     /// A laid-out directory's first block and its size in bytes.

@@ -5,7 +5,7 @@ use super::session::{Session, is_fatal};
 use super::{LoadError, LoadOptions};
 use crate::compress::{Compression, Stream};
 use crate::limits::Limits;
-use crate::tar::{BLOCK, Entry, Kind, TarError, TarReader, looks_like_tar};
+use hullbox_tar::{BLOCK, Entry, Kind, TarError, TarReader, looks_like_tar};
 use std::collections::HashMap;
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -34,7 +34,7 @@ pub(super) fn read(
     let limits = session.limits();
     let stream = Stream::new(source, false, limits.max_total_layer_bytes, limits)
         .map_err(|error| LoadError::from_read("the archive", error))?;
-    let mut tar = TarReader::new(stream, limits);
+    let mut tar = TarReader::new(stream, limits.max_header_bytes);
     let mut archive = Archive::new(limits);
     while let Some(entry) = next_entry(&mut tar, archive.entries == 0)? {
         archive.take(session, &mut tar, &entry)?;

@@ -278,11 +278,8 @@ impl Finisher {
 }
 
 /// A draft with its data in a file of its own: a layer may be finished on several chains.
-fn duplicate(draft: &Draft, mut into: File) -> std::io::Result<Draft> {
-    use std::io::{Seek, SeekFrom};
-    let mut from = draft.data.try_clone()?;
-    from.seek(SeekFrom::Start(0))?;
-    std::io::copy(&mut from, &mut into)?;
+fn duplicate(draft: &Draft, into: File) -> std::io::Result<Draft> {
+    copy_data(&draft.data, &into)?;
     Ok(Draft {
         data: into,
         blocks: draft.blocks,
@@ -291,6 +288,32 @@ fn duplicate(draft: &Draft, mut into: File) -> std::io::Result<Draft> {
         tree: draft.tree.clone(),
         links: draft.links.clone(),
     })
+}
+
+/// Copies a file without its holes.
+fn copy_data(from: &File, into: &File) -> std::io::Result<()> {
+    use rustix::fs::SeekFrom;
+    use std::os::unix::fs::FileExt;
+    let size = from.metadata()?.len();
+    into.set_len(size)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < size {
+        at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(size);
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let piece = left.min(buffer.len());
+            from.read_exact_at(&mut buffer[..piece], at)?;
+            into.write_all_at(&buffer[..piece], at)?;
+            at += piece as u64;
+        }
+    }
+    Ok(())
 }
 
 fn complete(
@@ -306,7 +329,8 @@ fn complete(
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         chain.push(Reader::open(file).map_err(|error| fail(error.into()))?);
     }
-    let (file, written) = finish(draft, &chain, session.limits()).map_err(fail)?;
+    let (file, written) =
+        finish(draft, &chain, session.limits(), &mut session.copies).map_err(fail)?;
     session.sync(path.to_owned(), file);
     Ok(written)
 }

@@ -22,7 +22,7 @@ use crate::digest::{Digest, ImageId};
 use crate::layer::LayerError;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Store, StoreError};
-use crate::tar::TarError;
+use hullbox_tar::TarError;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;

@@ -3,11 +3,11 @@
 use super::{LoadError, Progress, stream_error};
 use crate::compress::{Digests, Stream, StreamError};
 use crate::erofs::Written;
-use crate::layer::{Converted, Draft, LayerError, Workspace, convert};
+use crate::layer::{Converted, CopyBudget, Draft, LayerError, Workspace, convert};
 use crate::limits::Limits;
 use crate::recipe::{RecipeWriter, Recorder};
 use crate::store::{Staging, Store, StoreError};
-use crate::tar::{TarError, TarReader};
+use hullbox_tar::{TarError, TarReader};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,6 +46,7 @@ pub(crate) struct Session<'a> {
     pub layers: Vec<StagedLayer>,
     /// Decompressed bytes that may still come.
     budget: u64,
+    pub copies: CopyBudget,
     layer_count: Rc<Cell<usize>>,
     syncing: Vec<(PathBuf, JoinHandle<io::Result<()>>)>,
 }
@@ -57,6 +58,7 @@ impl<'a> Session<'a> {
             staging: store.stage()?,
             layers: Vec::new(),
             budget: store.limits().max_total_layer_bytes,
+            copies: CopyBudget::new(store.limits()),
             layer_count: Rc::default(),
             syncing: Vec::new(),
         })
@@ -102,7 +104,7 @@ impl<'a> Session<'a> {
             .map_err(|error| LoadError::from_read(name, error))?;
         let (recipe_file, recipe) = self.staging.create_file()?;
         let writer = RecipeWriter::new(recipe_file).map_err(StoreError::io("write", &recipe))?;
-        let mut tar = TarReader::new(Recorder::new(stream, writer), limits);
+        let mut tar = TarReader::new(Recorder::new(stream, writer), limits.max_header_bytes);
         let space = Workspace { image, spool, tree };
         let converted = convert(&mut tar, space, limits).map_err(|e| unmask(name, e))?;
         tar.drain().map_err(|error| unmask(name, error.into()))?;

@@ -62,7 +62,7 @@ mod tests {
         let writer = RecipeWriter::new(tempfile::tempfile().unwrap()).unwrap();
         let mut recorder = Recorder::new(&tar[..], writer);
         recorder.read_exact(&mut [0; 512]).unwrap();
-        use crate::tar::TarSource;
+        use hullbox_tar::TarSource;
         recorder.consume_kept(3000, 4096);
         recorder.consume_kept(2000, 7096);
         recorder.consume(1000);

@@ -1,7 +1,7 @@
 //! Writing a recipe while a layer's tar streams by.
 
 use super::{END, KEPT, LITERAL, MAGIC, MAX_LITERAL, expected};
-use crate::tar::TarSource;
+use hullbox_tar::TarSource;
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Write};
 

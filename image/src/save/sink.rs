@@ -1,7 +1,7 @@
 //! Where the files of an archive or a layout go.
 
 use super::SaveError;
-use crate::tar::{Kind, NewEntry, TarWriter};
+use hullbox_tar::{Entry, Kind, TarWriter};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -42,11 +42,11 @@ impl<'a> ArchiveSink<'a> {
 
 impl Sink for ArchiveSink<'_> {
     fn file(&mut self, name: &str, bytes: u64, fill: &mut Fill<'_>) -> Result<(), SaveError> {
-        let entry = NewEntry {
-            path: name.as_bytes(),
+        let entry = Entry {
+            path: name.as_bytes().to_vec(),
             mode: 0o644,
             size: bytes,
-            ..NewEntry::of(Kind::File)
+            ..Entry::of(Kind::File)
         };
         self.tar.entry(&entry).map_err(SaveError::Write)?;
         fill(&mut self.tar)

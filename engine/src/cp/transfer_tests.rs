@@ -3,10 +3,8 @@
 #[path = "../../../image/src/testing.rs"]
 mod testing;
 
-use super::CpError;
-use super::pack::{PackOptions, Packed, pack};
 use super::rules::Plan;
-use super::unpack::{UnpackOptions, Unpacked, unpack};
+use super::{CpError, PackOptions, Packed, UnpackOptions, Unpacked, pack, unpack};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -180,9 +178,9 @@ fn streams_that_clash() -> Vec<(&'static str, Vec<u8>)> {
             tar(&|t| t.file("t/pipe", b"!")),
         ),
         (
-            "a sparse file",
+            "a sparse file with data that belongs nowhere",
             tar(&|t| {
-                t.entry(b'S', "t/huge", b"").raw(257, b"ustar  \0");
+                t.entry(b'S', "t/huge", b"data").raw(257, b"ustar  \0");
                 t.raw(483, b"77777777777\0").done()
             }),
         ),
@@ -310,4 +308,37 @@ fn sources_may_be_links() {
     assert_eq!(fs::read(out.join("copy")).unwrap(), b"content");
     let missing = pack(&dir.path().join("missing"), b"x", follow, &mut Vec::new());
     assert!(matches!(missing, Err(CpError::Local { .. })));
+}
+
+#[test]
+fn holes_stay_holes_both_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    let file = fs::File::create(&from).unwrap();
+    file.set_len(4 << 30).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"here", 1 << 31).unwrap();
+    let (tar, done) = packed(&from, "file");
+    assert_eq!(done.bytes, 4 << 30);
+    assert!(tar.len() < 64 * 1024, "{}", tar.len());
+    let report = unpacked(&tar, dir.path(), Some("to")).unwrap();
+    assert_eq!((report.entries, report.bytes), (1, 4 << 30));
+    let to = fs::File::open(dir.path().join("to")).unwrap();
+    let metadata = to.metadata().unwrap();
+    assert_eq!(metadata.len(), 4 << 30);
+    assert!(metadata.blocks() < 128, "{} blocks", metadata.blocks());
+    let mut here = [0; 4];
+    std::os::unix::fs::FileExt::read_exact_at(&to, &mut here, 1 << 31).unwrap();
+    assert_eq!(&here, b"here");
+    // GNU tar reads it too.
+    let archive = dir.path().join("archive");
+    fs::write(&archive, &tar).unwrap();
+    let gnu = std::process::Command::new("tar")
+        .args(["-C", dir.path().to_str().unwrap(), "-xf"])
+        .arg(&archive)
+        .status();
+    if gnu.is_ok() {
+        let gnu = dir.path().join("file").metadata().unwrap();
+        assert_eq!(gnu.len(), 4 << 30);
+        assert!(gnu.blocks() < 128, "{} blocks", gnu.blocks());
+    }
 }

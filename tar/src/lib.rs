@@ -2,22 +2,27 @@
 //!
 //! It reads as Go's `archive/tar` does, because that is what made the DiffIDs of the world and
 //! what other container tools read with: two readings of one layer would be two images.
-//! No byte is trusted, and memory is bounded by [`Limits`].
+//! No byte is trusted, and memory is bounded.
+//!
+//! The writer writes ustar with PAX headers, and sparse files as GNU tar's format 1.0, which GNU
+//! tar, libarchive, Go and Python read.
+#![forbid(unsafe_code)]
 
 mod header;
 mod pax;
 mod sparse;
 mod write;
 
-use crate::limits::Limits;
-pub(crate) use header::BLOCK;
+pub use header::BLOCK;
 use header::Header;
 use pax::Pax;
 use std::io::{self, BufRead};
-pub use write::{NewEntry, TarWriter};
+pub use write::TarWriter;
 
 /// Most sparse segments of one file: 4 MiB of memory.
-const MAX_SEGMENTS: usize = 256 * 1024;
+pub const MAX_SEGMENTS: usize = 256 * 1024;
+/// Longest extended header (PAX or GNU) of one entry that is read by default, in bytes.
+pub const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 
 /// Why a stream is not a tar.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +35,7 @@ pub enum TarError {
     #[error("the tar is cut off")]
     Truncated,
     /// A header's checksum is wrong.
-    #[error("a tar header is damaged (wrong checksum)")]
+    #[error("this is not a tar archive, or it is damaged (wrong checksum)")]
     Checksum,
     /// A field that is no number, or one out of range.
     #[error("a tar header has a bad {0}")]
@@ -66,7 +71,7 @@ pub enum Kind {
 }
 
 /// One entry's metadata, extended headers applied.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// What it is.
     pub kind: Kind,
@@ -92,6 +97,36 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Entry {
+    /// An entry of root's without a name, from 1970.
+    #[must_use]
+    pub const fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            path: Vec::new(),
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            size: 0,
+            sparse: None,
+            device: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+
+    /// How many bytes an archive stores of the file.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        match (&self.sparse, self.kind) {
+            (Some(map), Kind::File) => map.iter().map(|&(_, len)| len).sum(),
+            (None, Kind::File) => self.size,
+            _ => 0,
+        }
+    }
+}
+
 /// What a layer is read from: a source that can be told what becomes of its bytes.
 pub trait TarSource: BufRead {
     /// Consumes bytes that the image being written keeps at `offset`.
@@ -106,6 +141,7 @@ impl TarSource for &[u8] {
 }
 
 /// Reads entry after entry of a hostile archive.
+#[derive(Debug)]
 pub struct TarReader<R> {
     input: R,
     /// Entries so far.
@@ -120,7 +156,7 @@ pub struct TarReader<R> {
 }
 
 /// What precedes an entry's own header.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Extensions {
     pax: Option<Pax>,
     gnu_path: Option<Vec<u8>>,
@@ -128,15 +164,15 @@ struct Extensions {
 }
 
 impl<R: BufRead> TarReader<R> {
-    /// Reads from `input`, within the limits on headers.
-    pub fn new(input: R, limits: &Limits) -> Self {
+    /// Reads from `input`; no extended header may have more bytes than `max_header_bytes`.
+    pub fn new(input: R, max_header_bytes: u32) -> Self {
         Self {
             input,
             entries: 0,
             ended: false,
             data: 0,
             padding: 0,
-            max_header_bytes: limits.max_header_bytes.into(),
+            max_header_bytes: max_header_bytes.into(),
         }
     }
 
@@ -181,15 +217,28 @@ impl<R: BufRead> TarReader<R> {
     /// # Errors
     /// [`TarError`].
     pub fn fill_data(&mut self) -> Result<&[u8], TarError> {
-        if self.data == 0 {
+        let left = self.data;
+        if left == 0 {
             return Ok(&[]);
         }
-        let buffer = self.input.fill_buf().map_err(TarError::Read)?;
+        let buffer = self.fill()?;
         if buffer.is_empty() {
             return Err(TarError::Truncated);
         }
-        let len = usize::try_from(self.data).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let len = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         Ok(&buffer[..len])
+    }
+
+    /// Reads the current entry's data as they are stored. Zero at its end.
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
+        let shown = self.fill_data()?;
+        let len = shown.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&shown[..len]);
+        self.consume_data(len);
+        Ok(len)
     }
 
     /// Marks bytes that [`Self::fill_data`] showed as read.
@@ -204,7 +253,7 @@ impl<R: BufRead> TarReader<R> {
     /// [`TarError`].
     pub fn drain(&mut self) -> Result<(), TarError> {
         loop {
-            let len = self.input.fill_buf().map_err(TarError::Read)?.len();
+            let len = self.fill()?.len();
             if len == 0 {
                 return Ok(());
             }
@@ -213,7 +262,8 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// How many entries there were so far.
-    pub(crate) const fn entries(&self) -> u64 {
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
         self.entries
     }
 
@@ -226,6 +276,16 @@ impl<R: BufRead> TarReader<R> {
     /// What it reads from.
     pub fn into_inner(self) -> R {
         self.input
+    }
+
+    /// What the input has next; interruptions are not its end.
+    fn fill(&mut self) -> Result<&[u8], TarError> {
+        while let Err(error) = self.input.fill_buf() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(TarError::Read(error));
+            }
+        }
+        self.input.fill_buf().map_err(TarError::Read)
     }
 
     fn begin_data(&mut self, size: u64) {
@@ -247,7 +307,7 @@ impl<R: BufRead> TarReader<R> {
     /// Reads past this many bytes; answers how many were missing.
     fn discard(&mut self, mut left: u64) -> Result<u64, TarError> {
         while left > 0 {
-            let available = self.input.fill_buf().map_err(TarError::Read)?.len();
+            let available = self.fill()?.len();
             if available == 0 {
                 break;
             }
@@ -261,7 +321,7 @@ impl<R: BufRead> TarReader<R> {
     /// The next header; `None` at a block of zeros or a clean end of the stream, neither of
     /// which may follow an extended header.
     fn header_block(&mut self, extended: bool) -> Result<Option<[u8; BLOCK]>, TarError> {
-        let at_end = self.input.fill_buf().map_err(TarError::Read)?.is_empty();
+        let at_end = self.fill()?.is_empty();
         if at_end && !extended {
             return Ok(None);
         }
@@ -373,7 +433,7 @@ impl<R: BufRead> TarReader<R> {
 
 impl<R: TarSource> TarReader<R> {
     /// Like [`Self::consume_data`], of bytes that the image being written keeps at `offset`.
-    pub(crate) fn consume_kept(&mut self, len: usize, offset: u64) {
+    pub fn consume_kept(&mut self, len: usize, offset: u64) {
         if len > 0 {
             self.input.consume_kept(len, offset);
             self.data -= len as u64;
@@ -410,7 +470,8 @@ fn id(number: i64, what: &'static str) -> Result<u32, TarError> {
 }
 
 /// Whether this is how a tar begins: a sound header, or the zeros of an empty archive.
-pub(crate) fn looks_like_tar(start: &[u8]) -> bool {
+#[must_use]
+pub fn looks_like_tar(start: &[u8]) -> bool {
     start.first_chunk::<BLOCK>().is_some_and(|block| {
         let header = Header(block);
         header.is_zero() || header.checksum_holds()

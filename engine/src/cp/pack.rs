@@ -5,38 +5,44 @@
 //! and not another archive.
 
 use super::CpError;
-use hullbox_image::{NewTarEntry, TarKind, TarWriter};
+use hullbox_tar::{Entry, Kind as TarKind, TarWriter};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How to pack.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct PackOptions {
+pub struct PackOptions {
     /// `-L`: what the source is a link to, and not the link.
-    pub(crate) follow_link: bool,
+    pub follow_link: bool,
     /// `-a`: owners as they are, else root's.
-    pub(crate) archive: bool,
+    pub archive: bool,
 }
 
 /// What was packed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Packed {
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
+pub struct Packed {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Sizes of the files together.
+    pub bytes: u64,
     /// Sockets, which no tar can hold, and devices and pipes, which are not copied.
-    pub(crate) skipped: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 /// Most names kept of what was skipped.
 const MAX_SKIPPED: usize = 20;
 
 /// Packs the file or tree at `source` with `name` for its top.
-pub(crate) fn pack(
+///
+/// # Errors
+/// [`CpError`].
+pub fn pack(
     source: &Path,
     name: &[u8],
     options: PackOptions,
@@ -112,35 +118,35 @@ impl Packer<'_> {
     ) -> Result<(), CpError> {
         let full = join(self.source, path);
         let entry_path = join(name, path);
-        let mut entry = NewTarEntry {
-            path: &entry_path,
+        let mut entry = Entry {
+            path: entry_path,
             mode: (stat.st_mode & 0o7777) as u16,
-            mtime: stat.st_mtime,
-            ..NewTarEntry::of(TarKind::Dir)
+            mtime: (
+                stat.st_mtime,
+                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+            ..Entry::of(TarKind::Dir)
         };
         if self.options.archive {
             (entry.uid, entry.gid) = (stat.st_uid, stat.st_gid);
         }
-        let target;
-        let first;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {}
             FileType::Symlink => {
-                target = rustix::fs::readlinkat(node, "", Vec::new())
+                let target = rustix::fs::readlinkat(node, "", Vec::new())
                     .map_err(|error| CpError::local("read", &full, error))?;
                 entry.kind = TarKind::Symlink;
-                entry.link = target.as_bytes();
+                entry.link = target.into_bytes();
             }
             FileType::RegularFile => {
                 #[allow(clippy::unnecessary_cast, reason = "narrower on other platforms")]
                 let identity = (stat.st_dev as u64, stat.st_ino as u64);
-                if stat.st_nlink > 1 && self.seen.contains_key(&identity) {
-                    first = self.seen[&identity].clone();
+                if let (2.., Some(first)) = (stat.st_nlink, self.seen.get(&identity)) {
                     entry.kind = TarKind::HardLink;
-                    entry.link = &first;
+                    entry.link.clone_from(first);
                 } else {
                     if stat.st_nlink > 1 {
-                        self.seen.insert(identity, entry_path.clone());
+                        self.seen.insert(identity, entry.path.clone());
                     }
                     entry.kind = TarKind::File;
                     return self.file(top, node, path, &mut entry);
@@ -162,7 +168,7 @@ impl Packer<'_> {
         top: &OwnedFd,
         node: &OwnedFd,
         path: &[u8],
-        entry: &mut NewTarEntry<'_>,
+        entry: &mut Entry,
     ) -> Result<(), CpError> {
         let full = join(self.source, path);
         let fail = |error: std::io::Error| CpError::local("read", &full, error);
@@ -180,17 +186,25 @@ impl Packer<'_> {
             return Err(fail(std::io::Error::other("it was replaced meanwhile")));
         }
         entry.size = metadata.len();
+        entry.sparse = hullbox_archive::sparse_map(&file, entry.size);
         self.tar.entry(entry).map_err(CpError::Send)?;
-        let mut left = entry.size;
-        let mut input = file.take(entry.size);
+        let whole = [(0, entry.size)];
         let mut buffer = vec![0; 128 * 1024];
-        while left > 0 {
-            let len = input.read(&mut buffer).map_err(fail)?;
-            if len == 0 {
-                return Err(fail(std::io::Error::other("it became shorter meanwhile")));
+        for &(offset, len) in entry.sparse.as_deref().unwrap_or(&whole) {
+            let (mut at, end) = (offset, offset + len);
+            while at < end {
+                let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+                let piece = left.min(buffer.len());
+                let len = match file.read_at(&mut buffer[..piece], at) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    result => result.map_err(fail)?,
+                };
+                if len == 0 {
+                    return Err(fail(std::io::Error::other("it became shorter meanwhile")));
+                }
+                self.tar.write_all(&buffer[..len]).map_err(CpError::Send)?;
+                at += len as u64;
             }
-            self.tar.write_all(&buffer[..len]).map_err(CpError::Send)?;
-            left -= len as u64;
         }
         self.packed.entries += 1;
         self.packed.bytes += entry.size;
@@ -232,7 +246,10 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// What a local path leads to, for the rules: a link at its end is followed for a destination,
 /// and for a source if asked to.
-pub(crate) fn kind_of(path: &Path, follow: bool) -> Result<super::rules::Kind, CpError> {
+///
+/// # Errors
+/// [`CpError::Local`].
+pub fn kind_of(path: &Path, follow: bool) -> Result<super::rules::Kind, CpError> {
     use super::rules::Kind;
     let flags = if follow {
         AtFlags::empty()

@@ -3,7 +3,7 @@
 use super::TarError;
 
 /// Everything in a tar comes in blocks of this size.
-pub(crate) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// One header block.
 pub(super) struct Header<'a>(pub &'a [u8; BLOCK]);

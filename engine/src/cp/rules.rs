@@ -19,8 +19,10 @@
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Nothing.
     Missing,
+    /// A directory.
     Dir,
     /// Anything else.
     File,
@@ -28,16 +30,17 @@ pub(crate) enum Kind {
 
 /// Where the top of a stream goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// A directory, which has to exist.
-    pub(crate) directory: Vec<u8>,
+    pub directory: Vec<u8>,
     /// What the top is called there; without a name its contents go straight in.
-    pub(crate) name: Option<Vec<u8>>,
+    pub name: Option<Vec<u8>>,
 }
 
 /// Why a copy cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RuleError {
+#[allow(missing_docs, reason = "their texts say it")]
+pub enum RuleError {
     #[error("the source does not exist")]
     NoSource,
     #[error("the source is not a directory")]
@@ -51,7 +54,10 @@ pub(crate) enum RuleError {
 }
 
 /// What becomes of a copy from `source` to `destination`, both as typed.
-pub(crate) fn plan(
+///
+/// # Errors
+/// [`RuleError`].
+pub fn plan(
     (source, source_kind): (&[u8], Kind),
     (destination, kind): (&[u8], Kind),
 ) -> Result<Plan, RuleError> {
@@ -82,12 +88,14 @@ pub(crate) fn plan(
 }
 
 /// Whether a path says that it is a directory's.
-pub(crate) fn asserts_dir(path: &[u8]) -> bool {
+#[must_use]
+pub fn asserts_dir(path: &[u8]) -> bool {
     matches!(last(path), b"" | b"." | b"..")
 }
 
 /// The name of what a path leads to; nothing for `dir/.`, `..` and `/`, whose contents are meant.
-pub(crate) fn name_of(path: &[u8]) -> Option<&[u8]> {
+#[must_use]
+pub fn name_of(path: &[u8]) -> Option<&[u8]> {
     let path = trim(path);
     match last(path) {
         b"" | b"." | b".." => None,

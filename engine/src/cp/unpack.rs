@@ -7,17 +7,19 @@
 //! * `..` and absolute names are refused, and names outside the stream's one top.
 //! * What stands in a file's way is unlinked if it is a file or a link, so that nothing is written
 //!   through; anything else in the way is an error.
-//! * Devices and pipes are not made. Sparse files are refused: their size costs the sender nothing.
+//! * Devices and pipes are not made. Of a sparse file only what the sender has sent is written; the
+//!   rest stays a hole, which costs nothing here either.
 //! * Set-id bits and owners are kept only with `-a`, and only for root, who alone can give a file
 //!   to its owner.
 
 use super::CpError;
 use super::rules::Plan;
-use hullbox_image::{Limits, TarEntry, TarKind, TarReader};
+use hullbox_archive::Receiving;
+use hullbox_tar::{Entry as TarEntry, Kind as TarKind, MAX_HEADER_BYTES, TarReader};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::os::fd::OwnedFd;
 
 /// Bytes of directories' names that wait for their permissions.
@@ -27,23 +29,29 @@ const MAX_SKIPPED: usize = 20;
 
 /// How to unpack.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct UnpackOptions {
+pub struct UnpackOptions {
     /// `-a`: owners and set-id bits as they are, as far as root does it.
-    pub(crate) archive: bool,
+    pub archive: bool,
 }
 
 /// What was unpacked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Unpacked {
-    pub(crate) entries: u64,
-    pub(crate) bytes: u64,
+pub struct Unpacked {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Sizes of the files together.
+    pub bytes: u64,
     /// Names of devices and pipes that were left out, the first few.
-    pub(crate) skipped: Vec<String>,
-    pub(crate) skipped_count: u64,
+    pub skipped: Vec<String>,
+    /// How many those are together.
+    pub skipped_count: u64,
 }
 
 /// Unpacks `input` to where `plan` says. What was written before an error stays.
-pub(crate) fn unpack(
+///
+/// # Errors
+/// [`CpError`].
+pub fn unpack(
     input: impl BufRead,
     plan: &Plan,
     options: UnpackOptions,
@@ -60,8 +68,7 @@ pub(crate) fn unpack(
         pending_bytes: 0,
         done: Unpacked::default(),
     };
-    let limits = Limits::default();
-    let mut tar = TarReader::new(input, &limits);
+    let mut tar = TarReader::new(input, MAX_HEADER_BYTES);
     while let Some(entry) = tar.next_entry()? {
         unpacker.entry(&mut tar, &entry)?;
     }
@@ -257,26 +264,17 @@ impl Unpacker<'_> {
         path: &[u8],
         entry: &TarEntry,
     ) -> Result<(), CpError> {
-        if entry.sparse.is_some() {
-            return Err(CpError::refused(&entry.path, "is a sparse file"));
-        }
         self.clear(parent, name, path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o600);
         let file = rustix::fs::openat(parent, name, flags | OFlags::CLOEXEC, mode)
             .map_err(self.fail("create", path))?;
-        let mut file = File::from(file);
-        loop {
-            let chunk = tar.fill_data()?;
-            if chunk.is_empty() {
-                break;
-            }
-            let len = chunk.len();
-            file.write_all(chunk)
-                .map_err(|error| CpError::local("write", &self.at(path), error))?;
-            tar.consume_data(len);
-            self.done.bytes += len as u64;
-        }
+        let file = File::from(file);
+        hullbox_archive::receive_file(&file, entry, tar).map_err(|error| match error {
+            Receiving::Tar(error) => error.into(),
+            Receiving::Write(error) => CpError::local("write", &self.at(path), error),
+        })?;
+        self.done.bytes += entry.size;
         self.describe(&file, entry.mode, (entry.uid, entry.gid), entry.mtime)
             .map_err(self.fail("describe", path))
     }

@@ -3,16 +3,19 @@
 //!
 //! A stream has one top: the thing that is copied, under whatever name its sender gave it (`.`
 //! too), and all else beneath it. [`rules::plan`] says what the receiver makes of the top.
-//! [`pack::pack`] makes such a stream of local files, which are the operator's; and
-//! [`unpack::unpack`] takes one that comes from inside a container, and so is hostile.
+//! [`pack()`] makes such a stream of local files, which are the operator's; and
+//! [`unpack()`] takes one that comes from inside a container, and so is hostile.
 
-pub(crate) mod pack;
-pub(crate) mod rules;
+mod pack;
+pub mod rules;
 #[cfg(test)]
 mod transfer_tests;
-pub(crate) mod unpack;
+mod unpack;
 
-use hullbox_image::TarError;
+use hullbox_tar::TarError;
+pub use pack::{PackOptions, Packed, kind_of, pack};
+pub use unpack::{UnpackOptions, Unpacked, unpack};
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +23,9 @@ use std::path::PathBuf;
 
 /// Why nothing, or not everything, was copied.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CpError {
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields say it themselves")]
+pub enum CpError {
     /// What was typed.
     #[error("{0}")]
     Usage(&'static str),
@@ -83,20 +88,23 @@ fn shown(path: &[u8]) -> String {
 
 /// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// `-`: a tar on standard input or output.
     Stdio,
+    /// A file here.
     Local(PathBuf),
-    Container {
-        name: String,
-        path: Vec<u8>,
-    },
+    /// `CONTAINER:PATH`.
+    #[allow(missing_docs, reason = "as it is typed")]
+    Container { name: String, path: Vec<u8> },
 }
 
 impl Place {
     /// Reads an argument as Docker does: what is absolute or begins with a dot is local, and so
     /// is what has no colon.
-    pub(crate) fn parse(argument: &OsStr) -> Result<Self, CpError> {
+    ///
+    /// # Errors
+    /// [`CpError::Malformed`].
+    pub fn parse(argument: &OsStr) -> Result<Self, CpError> {
         let bytes = argument.as_bytes();
         if bytes == b"-" {
             return Ok(Self::Stdio);
@@ -123,7 +131,8 @@ impl Place {
 
 /// Which way a copy goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Direction {
+#[allow(missing_docs, reason = "the fields say it themselves")]
+pub enum Direction {
     /// Out of a container; without a destination as a tar to standard output.
     Out {
         container: String,
@@ -139,7 +148,11 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    pub(crate) fn of(from: Place, to: Place) -> Result<Self, CpError> {
+    /// From the first place to the second.
+    ///
+    /// # Errors
+    /// [`CpError::Usage`]: not just one of them is in a container.
+    pub fn of(from: Place, to: Place) -> Result<Self, CpError> {
         match (from, to) {
             (Place::Container { .. }, Place::Container { .. }) => Err(CpError::Usage(
                 "copying between containers is not supported",
