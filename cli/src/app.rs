@@ -5,7 +5,7 @@ use crate::completions::{CompletionArgs, ManArgs};
 use crate::container_args::{
     AttachArgs, CheckArgs, CommitArgs, CpArgs, EventsArgs, ExecArgs, ExportArgs, KillArgs,
     LogsArgs, NameArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
-    UpdateArgs,
+    UpdateArgs, WaitArgs,
 };
 use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs};
 use crate::inspect::Kind;
@@ -112,7 +112,7 @@ pub(crate) enum LifeCommand {
     /// Let frozen containers go on
     Unpause(NamesArgs),
     /// Wait for containers' ends, and print their exit codes
-    Wait(NamesArgs),
+    Wait(WaitArgs),
     /// Give a container another name
     Rename(RenameArgs),
     /// Change limits and the restart policy of containers
@@ -382,6 +382,9 @@ pub(crate) struct InspectArgs {
     /// Look for one kind of thing only
     #[arg(long = "type", value_name = "KIND")]
     pub(crate) kind: Option<Kind>,
+    /// Show what containers take on the disk, too
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// Names or ids
     #[arg(value_name = "NAME|ID", required = true)]
     pub(crate) names: Vec<String>,
@@ -395,6 +398,9 @@ pub(crate) struct PsArgs {
     /// Show only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Show what they take on the disk, too
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// Show whole ids and commands
     #[arg(long)]
     pub(crate) no_trunc: bool,

@@ -2,7 +2,7 @@
 
 use crate::life_args::DetachKeys;
 use crate::timing::TimingArgs;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hullbox_engine::plan::life::Restart;
 use hullbox_engine::plan::units::{Bytes, NanoCpus, Signal};
 use std::ffi::OsString;
@@ -50,6 +50,30 @@ pub(crate) struct KillArgs {
     /// Which signal
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: Signal,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// What `wait` waits for, in the words of Docker's API.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ConditionArg {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// What to wait for: not-running, next-exit (also of a run to come), removed
+    #[arg(
+        long,
+        value_enum,
+        default_value = "not-running",
+        hide_possible_values = true,
+        value_name = "CONDITION"
+    )]
+    pub(crate) condition: ConditionArg,
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) names: Vec<String>,

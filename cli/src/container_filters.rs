@@ -1,9 +1,10 @@
 //! `ps --filter`, with Docker's meaning.
 
-use crate::containers::{isolation, state};
 use crate::failure::Failure;
 use crate::output;
+use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::Engine;
+use hullbox_engine::monitor::health::HealthStatus;
 use hullbox_engine::state::{Phase, Record};
 use hullbox_image::Store;
 use hullbox_model::filter::{FilterError, Filters};
@@ -83,18 +84,18 @@ impl Wanted {
 
     pub(crate) fn fits(&self, record: &Record) -> bool {
         let filters = &self.filters;
-        let health = match (&record.spec.life.health, &record.health) {
-            (None, _) => "none",
-            (Some(_), None) => "starting",
-            (Some(_), Some(report)) => report.status.as_str(),
+        let health = record.health_status().map_or("none", HealthStatus::as_str);
+        let isolation = match record.spec.isolation {
+            Isolation::Vm => "vm",
+            Isolation::Container => "container",
         };
         let ended = record.phase == Phase::Exited;
         let code = record.exit_code.filter(|_| ended);
         filters.prefix("id", &record.id)
             && name_fits(filters, &record.name)
-            && filters.exact("status", state(record))
+            && filters.exact("status", record.phase.word())
             && filters.exact("health", health)
-            && filters.exact("isolation", isolation(record))
+            && filters.exact("isolation", isolation)
             && filters.any("exited", |value| {
                 code.is_some_and(|code| value.parse() == Ok(i64::from(code)))
             })

@@ -6,13 +6,13 @@ use crate::failure::Failure;
 use crate::images::one_of;
 use crate::output::{self, Column, Format};
 use crate::system;
-use crate::text::{ago, cut, duration, now_s};
-use hullbox_engine::bundle::Isolation;
+use crate::text::{ago, cut, size};
 use hullbox_engine::containers::ContainerError;
-use hullbox_engine::monitor::health::HealthStatus;
+pub(crate) use hullbox_engine::containers::command_line;
 use hullbox_engine::paths::short_id;
-use hullbox_engine::state::{Phase, Record, StateError};
+use hullbox_engine::state::StateError;
 use hullbox_image::rfc3339;
+use hullbox_model::container::Summary;
 use serde_json::{Value, json};
 
 const COLUMNS: [Column; 7] = [
@@ -35,11 +35,14 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let limit = if args.latest { Some(1) } else { args.last };
     // Whoever asks for a status wants those that have it, running or not.
     let all = args.all || limit.is_some() || wanted.of_all();
+    // As Docker: a template that shows sizes asks for them.
+    let text = args.format.as_deref().unwrap_or_default();
+    let sized = args.size || text.contains(".Size");
     let mut rows = Vec::new();
     for record in engine.state().list()? {
         let shown = all || record.is_active();
         if shown && wanted.fits(&record) {
-            rows.push(row(&record, args.no_trunc));
+            rows.push(row(&engine.summary(&record, sized)?, args.no_trunc));
         }
         if limit.is_some_and(|limit| rows.len() >= limit) {
             break;
@@ -53,97 +56,54 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
             .collect();
         return output::print(&ids);
     }
-    output::rows(&rows, &COLUMNS, &format)
-}
-
-pub(crate) fn isolation(record: &Record) -> &'static str {
-    match record.spec.isolation {
-        Isolation::Vm => "vm",
-        Isolation::Container => "container",
+    let mut columns = COLUMNS.to_vec();
+    if args.size {
+        columns.push(("SIZE", "Size"));
     }
-}
-
-pub(crate) const fn state(record: &Record) -> &'static str {
-    match record.phase {
-        // It is being made at this moment.
-        Phase::Created | Phase::Starting => "created",
-        other => other.as_str(),
-    }
+    output::rows(&rows, &columns, &format)
 }
 
 pub(crate) const fn seconds(ns: i64) -> i64 {
     ns.div_euclid(1_000_000_000)
 }
 
-fn status(record: &Record) -> String {
-    let past = |ns: Option<i64>| {
-        let then = ns.map_or(0, seconds);
-        duration(u64::try_from(now_s().saturating_sub(then)).unwrap_or(0))
-    };
-    match record.phase {
-        Phase::Created | Phase::Starting => "Created".to_owned(),
-        Phase::Running => {
-            let health = record.health.as_ref().map(|report| report.status);
-            let health = match (health, &record.spec.life.health) {
-                (_, None) => String::new(),
-                (None | Some(HealthStatus::Starting), _) => " (health: starting)".to_owned(),
-                (Some(status), _) => format!(" ({})", status.as_str()),
-            };
-            format!("Up {}{health}", past(record.started_ns))
-        }
-        Phase::Paused => format!("Up {} (Paused)", past(record.started_ns)),
-        Phase::Restarting => format!(
-            "Restarting ({}) {} ago",
-            record.exit_code.unwrap_or(0),
-            past(record.finished_ns)
-        ),
-        Phase::Exited => format!(
-            "Exited ({}) {} ago",
-            record.exit_code.unwrap_or(0),
-            past(record.finished_ns)
-        ),
-    }
-}
-
-/// The command as one line, fit for a terminal.
-pub(crate) fn command_line(record: &Record) -> String {
-    let words: Vec<_> = record
-        .spec
-        .process
-        .argv
-        .iter()
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect();
-    words
-        .join(" ")
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-fn row(record: &Record, whole: bool) -> Value {
-    let command = command_line(record);
-    let created = seconds(record.created_ns);
-    let labels: Vec<_> = record
-        .spec
+fn row(summary: &Summary, whole: bool) -> Value {
+    let command = &summary.command;
+    let labels: Vec<_> = summary
         .labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
+    let names: Vec<_> = summary
+        .names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .collect();
+    let size_of = |bytes: Option<u64>| size(bytes.unwrap_or(0));
+    let sizes = match summary.size_root_fs {
+        Some(_) => format!(
+            "{} (virtual {})",
+            size_of(summary.size_rw),
+            size_of(summary.size_root_fs)
+        ),
+        None => size_of(None),
+    };
     json!({
-        "ID": if whole { &record.id } else { short_id(&record.id) },
-        "Image": record.image_ref,
-        "Command": format!("\"{}\"", if whole { command } else { cut(&command, COMMAND_LEN) }),
-        "CreatedAt": rfc3339(created, 0),
-        "RunningFor": ago(Some(created)),
-        "State": state(record),
-        "Status": status(record),
-        "Isolation": isolation(record),
-        "Names": record.name,
+        "ID": if whole { &summary.id } else { short_id(&summary.id) },
+        "Image": summary.image,
+        "Command": format!("\"{}\"", if whole { command.clone() } else { cut(command, COMMAND_LEN) }),
+        "CreatedAt": rfc3339(summary.created, 0),
+        "RunningFor": ago(Some(summary.created)),
+        "State": summary.state,
+        "Status": summary.status,
+        "Size": sizes,
+        "Isolation": summary.isolation,
+        "Names": names.join(","),
         "Labels": labels.join(","),
+        "LocalVolumes": "0",
         "Ports": "",
         "Mounts": "",
-        "Networks": "",
+        "Networks": summary.host_config.network_mode,
     })
 }
 

@@ -6,8 +6,7 @@ use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::text::size;
 use crate::{image_store, lifecycle, system};
-use hullbox_engine::containers::disk_use;
-use hullbox_engine::{snapshots, templates};
+use hullbox_engine::templates;
 use hullbox_image::{CheckOptions, Severity};
 use serde_json::json;
 
@@ -21,63 +20,30 @@ const DF: [Column; 5] = [
 
 pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let engine = system::engine()?;
-    let usage = engine.images()?.usage(&mut |id| engine.image_use(id))?;
-    let (mut total, mut active, mut bytes, mut free) = (0u64, 0u64, 0u64, 0u64);
-    for record in engine.state().list()? {
-        let own = disk_use(&engine.roots().container_dir(&record.id));
-        total += 1;
-        bytes += own;
-        if record.is_active() {
-            active += 1;
-        } else {
-            free += own;
-        }
-    }
+    let usage = system::engine()?.disk_usage()?;
     let share = |part: u64, whole: u64| match whole {
         0 => size(part),
-        _ => format!("{} ({}%)", size(part), part * 100 / whole),
+        _ => {
+            let percent = u128::from(part) * 100 / u128::from(whole);
+            format!("{} ({percent}%)", size(part))
+        }
     };
-    let templates = templates::list(&engine.roots().data)?;
-    let taken: u64 = templates.iter().map(|one| one.disk_bytes).sum();
-    let current = templates.iter().filter(|one| one.current);
-    let kept: u64 = current.clone().map(|one| one.disk_bytes).sum();
-    let snapshots = snapshots::list(&engine.roots().data)?;
-    let saved: u64 = snapshots.iter().map(|one| one.disk_bytes).sum();
     let rows = [
+        ("Images", usage.image_usage),
+        ("Containers", usage.container_usage),
+        ("Templates", usage.template_usage),
+        ("Snapshots", usage.snapshot_usage),
+    ]
+    .map(|(kind, usage)| {
         json!({
-            "Type": "Images",
-            "TotalCount": usage.images.to_string(),
-            "Active": usage.active.to_string(),
-            "Size": size(usage.size_bytes),
-            "Reclaimable": share(usage.reclaimable_bytes, usage.size_bytes),
-            "DiskUse": size(usage.disk_bytes),
-        }),
-        json!({
-            "Type": "Containers",
-            "TotalCount": total.to_string(),
-            "Active": active.to_string(),
-            "Size": size(bytes),
-            "Reclaimable": share(free, bytes),
-            "DiskUse": size(bytes),
-        }),
-        json!({
-            "Type": "Templates",
-            "TotalCount": templates.len().to_string(),
-            "Active": current.count().to_string(),
-            "Size": size(taken),
-            "Reclaimable": share(taken - kept, taken),
-            "DiskUse": size(taken),
-        }),
-        json!({
-            "Type": "Snapshots",
-            "TotalCount": snapshots.len().to_string(),
-            "Active": snapshots.len().to_string(),
-            "Size": size(saved),
-            "Reclaimable": size(0),
-            "DiskUse": size(saved),
-        }),
-    ];
+            "Type": kind,
+            "TotalCount": usage.total_count.to_string(),
+            "Active": usage.active_count.to_string(),
+            "Size": size(usage.total_size),
+            "Reclaimable": share(usage.reclaimable, usage.total_size),
+            "DiskUse": size(usage.disk_size),
+        })
+    });
     output::rows(&rows, &DF, &format)
 }
 

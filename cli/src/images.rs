@@ -144,9 +144,9 @@ fn is_called(image: &ImageSummary, pattern: &str) -> bool {
 }
 
 fn has_labels(store: &Store, image: &ImageSummary, filters: &Filters) -> Result<bool, Failure> {
-    let value = store.inspect(&image.id.to_string())?;
-    let labels = &value["Config"]["Labels"];
-    Ok(filters.labels("label", |name| labels.get(name).and_then(Value::as_str)))
+    let labels = store.inspect(&image.id.to_string())?.config.labels;
+    let labels = labels.unwrap_or_default();
+    Ok(filters.labels("label", |name| labels.get(name).map(String::as_str)))
 }
 
 /// Shell patterns with `*` and `?`.

@@ -1,7 +1,8 @@
 //! `start`, `stop` and whatever else moves a container through its life.
 
 use crate::container_args::{
-    KillArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StopArgs, UpdateArgs,
+    ConditionArg, KillArgs, NamesArgs, PruneArgs, RenameArgs, StartArgs, StopArgs, UpdateArgs,
+    WaitArgs,
 };
 use crate::failure::{FAILED, Failure};
 use crate::images::one_of;
@@ -9,7 +10,7 @@ use crate::join::{check_terminal, join};
 use crate::run::MONITOR_DIED;
 use crate::text::size;
 use crate::{output, system};
-use hullbox_engine::containers::{ContainerError, Engine, Launch, PrunedContainers};
+use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch, PrunedContainers};
 use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
@@ -192,17 +193,21 @@ pub(crate) fn pause(args: &NamesArgs, pause: bool) -> Result<(), Failure> {
     })
 }
 
-pub(crate) fn wait(args: &NamesArgs) -> Result<(), Failure> {
+pub(crate) fn wait(args: &WaitArgs) -> Result<(), Failure> {
     let engine = system::engine()?;
+    let condition = match args.condition {
+        ConditionArg::NotRunning => Condition::NotRunning,
+        ConditionArg::NextExit => Condition::NextExit,
+        ConditionArg::Removed => Condition::Removed,
+    };
+    // All of them first: what happens to the last while the first is waited for counts.
+    let arm = |name: &String| engine.arm(&engine.find(name)?, condition);
+    let armed: Vec<_> = args.names.iter().map(arm).collect();
     let mut failures = Vec::new();
-    for name in &args.names {
-        let code = engine
-            .find(name)
-            .and_then(|record| engine.wait(&record))
-            .map_err(Failure::from);
-        match code {
+    for armed in armed {
+        match armed.and_then(|armed| engine.wait_armed(armed)) {
             Ok(code) => output::print(&format!("{code}\n"))?,
-            Err(failure) => failures.push(failure),
+            Err(error) => failures.push(error.into()),
         }
     }
     one_of(failures)

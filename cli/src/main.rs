@@ -12,7 +12,6 @@ mod entry;
 mod exec;
 mod failure;
 mod files;
-mod follow;
 mod forward;
 mod housekeeping;
 mod image_args;

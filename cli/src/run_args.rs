@@ -347,6 +347,7 @@ impl RunArgs {
             group_add: self.group_add,
             hostname: self.hostname,
             interactive: self.interactive,
+            detached: detach,
             tty: self.tty,
             terminal_size: None,
             auto_remove: self.rm,

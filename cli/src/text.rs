@@ -29,31 +29,13 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// `2 hours`, as Docker words it.
-pub(crate) fn duration(seconds: u64) -> String {
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 14 => format!("{} days", hours / 24),
-        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
-
 /// `2 hours ago`; nothing for a time that nobody knows.
 pub(crate) fn ago(then_s: Option<i64>) -> String {
     then_s
         .and_then(|then| u64::try_from(now_s().saturating_sub(then).max(0)).ok())
         .map_or_else(
             || "N/A".to_owned(),
-            |past| format!("{} ago", duration(past)),
+            |past| format!("{} ago", hullbox_model::time::words(past)),
         )
 }
 
@@ -119,20 +101,6 @@ mod tests {
             (u64::MAX, "18446PB"),
         ] {
             assert_eq!(size(bytes), expected);
-        }
-    }
-
-    #[test]
-    fn durations_read_well() {
-        for (seconds, expected) in [
-            (0, "Less than a second"),
-            (59, "59 seconds"),
-            (61, "About a minute"),
-            (7200, "2 hours"),
-            (86_400 * 3, "3 days"),
-            (86_400 * 800, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), expected);
         }
     }
 

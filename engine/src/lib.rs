@@ -19,3 +19,4 @@ pub mod sys;
 pub mod templates;
 pub mod timing;
 pub mod vm;
+mod watch;

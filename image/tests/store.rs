@@ -106,11 +106,11 @@ fn listings_are_those_of_docker() {
             (some("b"), some("1"), 6, created),
         ]
     );
-    let json = store.inspect("a:1").unwrap();
-    assert_eq!(json["RepoTags"], serde_json::json!(["a:1", "b:1"]));
-    assert_eq!(json["Config"]["Cmd"][0], "/hello");
-    assert_eq!(json["Created"], "2026-01-02T03:04:05Z");
-    assert_eq!(json["RootFS"]["Layers"].as_array().unwrap().len(), 1);
+    let inspect = store.inspect("a:1").unwrap();
+    assert_eq!(inspect.repo_tags, ["a:1", "b:1"]);
+    assert_eq!(inspect.config.cmd, Some(vec!["/hello".to_owned()]));
+    assert_eq!(inspect.created, "2026-01-02T03:04:05Z");
+    assert_eq!(inspect.root_fs.layers.len(), 1);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_tarball_is_imported() {
     let config = image.config.config().as_ref().unwrap();
     assert_eq!(config.env().as_ref().unwrap()[0], "A=b");
     assert_eq!(
-        store.inspect("imported").unwrap()["Comment"],
+        store.inspect("imported").unwrap().comment,
         "Imported from -"
     );
     let mut junk = &b"not a tar"[..];

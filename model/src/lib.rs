@@ -2,8 +2,12 @@
 //! Docker's API, for every front end. The engine fills it; a front end prints it. No I/O here.
 #![forbid(unsafe_code)]
 
+pub mod container;
 pub mod event;
 pub mod exec;
 pub mod filter;
+pub mod health;
+pub mod image;
 pub mod log;
+pub mod system;
 pub mod time;

@@ -54,6 +54,35 @@ pub fn parse(text: &str) -> Result<i64, TimeError> {
         .ok_or_else(invalid)
 }
 
+/// `2 hours`, as Docker words a span of so many seconds.
+#[must_use]
+pub fn words(seconds: u64) -> String {
+    // Only hours are rounded.
+    let (minutes, hours) = (seconds / 60, seconds.saturating_add(1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Whether a text is a time stamp of RFC 3339.
+#[must_use]
+pub fn is_rfc3339(text: &str) -> bool {
+    DateTime::parse_from_rfc3339(text).is_ok()
+}
+
+/// What Docker says of a time that never was.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
 /// Nanoseconds since 1970 as RFC 3339 with all digits.
 #[must_use]
 pub fn rfc3339(ns: i64) -> String {
@@ -126,6 +155,22 @@ mod tests {
         assert_eq!(ms("0"), Some(0));
         for bad in ["", "5", "s", "1x", "-1s", "1s2", "99999999999h", ".s"] {
             assert_eq!(ms(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (seconds, expected) in [
+            (0, "Less than a second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (6000, "2 hours"),
+            (86_400 * 3, "3 days"),
+            (86_400 * 800, "2 years"),
+        ] {
+            assert_eq!(words(seconds), expected);
         }
     }
 }

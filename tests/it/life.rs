@@ -23,7 +23,7 @@ impl Kept {
     }
 
     /// `hullbox VERB --name NAME --isolation MODE ARGS`.
-    fn make(&self, verb: &[&str], args: &[&str]) -> Done {
+    pub(crate) fn make(&self, verb: &[&str], args: &[&str]) -> Done {
         let mut all = verb.to_vec();
         all.extend(["--name", &self.name, self.mode.flag(), "-m", "128m"]);
         all.extend(args);

@@ -19,6 +19,7 @@ mod killed_lives;
 mod life;
 mod limits;
 mod machine;
+mod models;
 mod outcomes;
 mod reference;
 mod reference_lives;

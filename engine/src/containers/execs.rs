@@ -66,12 +66,22 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NoExec`] among others.
     pub fn inspect_exec(&self, id: &str) -> Result<ExecInspect, ContainerError> {
+        let none = || ContainerError::NoExec(id.to_owned());
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(none());
+        }
+        let mut found = None;
         for record in self.state.list()? {
-            let all = self.execs(&record)?;
-            if let Some(exec) = all.into_iter().find(|exec| exec.id.starts_with(id)) {
-                return Ok(exec);
+            // One container that does not answer is no reason to hide the others' execs.
+            for exec in self.execs(&record).unwrap_or_default() {
+                if exec.id == id {
+                    return Ok(exec);
+                }
+                if exec.id.starts_with(id) && found.replace(exec).is_some() {
+                    return Err(none());
+                }
             }
         }
-        Err(ContainerError::NoExec(id.to_owned()))
+        found.ok_or_else(none)
     }
 }

@@ -3,16 +3,21 @@
 mod check;
 mod errand;
 mod execs;
+mod inspect;
 mod launch;
+mod list;
+mod logs;
 mod note;
 mod prune;
 mod snapshot;
 mod talk;
+mod usage;
 mod wait;
 
 pub use check::Finding;
 pub use errand::Errand;
 pub use launch::{Created, Launch};
+pub use list::command_line;
 pub use prune::{PrunedContainers, disk_use};
 pub use talk::{ExecOrder, Held, Joined};
 pub use wait::{Armed, Condition};
@@ -39,6 +44,9 @@ pub enum ContainerError {
     /// The data or runtime directory.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The templates cannot be listed.
+    #[error(transparent)]
+    TemplateList(#[from] crate::templates::ListError),
     /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] crate::snapshots::SnapshotsError),
@@ -96,6 +104,12 @@ pub enum ContainerError {
     /// No container has such an exec.
     #[error("No such exec instance: {0}")]
     NoExec(String),
+    /// Nothing is kept of what it says.
+    #[error("nothing is kept of the output of container {0}: it was made with --log-driver=none")]
+    NoLog(String),
+    /// Its log.
+    #[error(transparent)]
+    Log(#[from] crate::logs::LogError),
     /// The log of events.
     #[error(transparent)]
     Events(#[from] crate::events::EventsError),

@@ -2,14 +2,13 @@
 
 use super::{log, now_ns};
 use crate::paths::Roots;
+use crate::watch::Watch;
+pub use crate::watch::Woken;
 use hullbox_model::event::{Event, EventFilter};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// How an event's line begins. Text inside of one has its quotation marks escaped.
@@ -18,12 +17,6 @@ const BEGINNING: &[u8] = b"{\"Type\":\"";
 const CHUNK: usize = 64 * 1024;
 /// Longest line that is taken for one, in bytes: somebody else wrote what is longer.
 const MAX_LINE: usize = 1 << 20;
-
-/// For a time that the kernel has no number for. Whoever waits so long looks and waits again.
-const LONG: Timespec = Timespec {
-    tv_sec: 1 << 31,
-    tv_nsec: 0,
-};
 
 /// Why events cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,23 +47,12 @@ pub struct Query {
     pub filter: EventFilter,
 }
 
-/// Why [`Subscription::wait`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Woken {
-    /// There may be more events.
-    Changed,
-    /// The other descriptor is readable or closed.
-    Other,
-    /// The time is over.
-    Timeout,
-}
-
 /// Events as they are written. Everything that is appended after [`Self::open`] is seen, once.
 #[derive(Debug)]
 pub struct Subscription {
     roots: Roots,
     query: Query,
-    inotify: OwnedFd,
+    watch: Watch,
     /// What is read now.
     tail: Tail,
     /// What follows it: open, so that no later renaming takes them away.
@@ -83,8 +65,7 @@ impl Subscription {
     /// # Errors
     /// The log cannot be opened or watched.
     pub fn open(roots: &Roots, query: Query) -> Result<Self, EventsError> {
-        let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
-        let inotify = inotify::init(flags).map_err(failed("watch"))?;
+        let watch = Watch::new().map_err(failed("watch"))?;
         let mut files: VecDeque<_> = log::files(roots).map_err(failed("open"))?.into();
         if query.since_ns.is_none() {
             files.drain(..files.len().saturating_sub(1));
@@ -98,7 +79,7 @@ impl Subscription {
         let subscription = Self {
             roots: roots.clone(),
             query,
-            inotify,
+            watch,
             tail: Tail::new(first),
             newer: files,
         };
@@ -108,12 +89,8 @@ impl Subscription {
 
     /// Asks to be woken when what is read now grows or is renamed.
     fn watch(&self) -> Result<(), EventsError> {
-        // By descriptor, because the name may be another file's by now.
-        let path = format!("/proc/self/fd/{}", self.tail.file.as_raw_fd());
-        let flags = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
-        inotify::add_watch(&self.inotify, path, flags)
-            .map(drop)
-            .map_err(failed("watch"))
+        let file = &self.tail.file;
+        self.watch.add_file(file).map_err(failed("watch"))
     }
 
     /// The next event, if it has been written already.
@@ -184,28 +161,7 @@ impl Subscription {
         other: Option<BorrowedFd<'_>>,
         limit: Option<Duration>,
     ) -> Result<Woken, EventsError> {
-        let limit = limit.map(|limit| Timespec::try_from(limit).unwrap_or(LONG));
-        let mut fds = vec![PollFd::from_borrowed_fd(
-            self.inotify.as_fd(),
-            PollFlags::IN,
-        )];
-        fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
-        let ready = loop {
-            match poll(&mut fds, limit.as_ref()) {
-                Err(Errno::INTR) => {}
-                other => break other.map_err(failed("wait for"))?,
-            }
-        };
-        if ready == 0 {
-            return Ok(Woken::Timeout);
-        }
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
-            return Ok(Woken::Other);
-        }
-        // What it was does not matter.
-        let mut buffer = [0u8; 4096];
-        while rustix::io::read(&self.inotify, &mut buffer).is_ok_and(|read| read > 0) {}
-        Ok(Woken::Changed)
+        self.watch.wait(other, limit).map_err(failed("wait for"))
     }
 }
 

@@ -12,8 +12,10 @@
 //! with Docker, and its bytes in `base64`. Docker's readers skip fields that they do not know.
 
 mod backward;
+mod follow;
 mod reader;
 
+pub use follow::LogFollower;
 pub use reader::{LogError, LogReader};
 
 use base64::Engine as _;

@@ -21,6 +21,15 @@ pub struct LogError {
     source: io::Error,
 }
 
+impl LogError {
+    pub(super) fn new(dir: &Path, source: io::Error) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            source,
+        }
+    }
+}
+
 /// A file of the log, open: it can be read to its end whatever becomes of its name.
 struct Opened {
     file: BufReader<File>,
@@ -228,10 +237,7 @@ impl LogReader {
         Ok(begin)
     }
 
-    fn failed(&self, source: io::Error) -> LogError {
-        LogError {
-            dir: self.dir.clone(),
-            source,
-        }
+    pub(super) fn failed(&self, source: io::Error) -> LogError {
+        LogError::new(&self.dir, source)
     }
 }

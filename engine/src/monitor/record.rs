@@ -5,6 +5,7 @@ use super::config::Mode;
 use super::execs::Execs;
 use super::health::HealthReport;
 use super::hub::Observer;
+use crate::bundle::Isolation;
 use crate::events;
 use crate::paths::Roots;
 use crate::plan::life::Restart;
@@ -112,7 +113,10 @@ impl Observer for Recorder<'_> {
             hygiene: started.hygiene,
         });
         let id = &self.config.bundle.id;
-        let _ = self.state.set_running(id, beginning.as_ref());
+        // A guest's process ids mean nothing here.
+        let here = self.config.bundle.isolation == Isolation::Container;
+        let pid = here.then_some(started.pid);
+        let _ = self.state.set_running(id, pid, beginning.as_ref());
         let mut all = Vec::new();
         if std::mem::take(&mut self.lasting.attached_first) {
             all.push(self.event(Verb::Attach));

@@ -38,7 +38,9 @@ mod workload;
 
 pub use cgroup::CgroupError;
 pub use rootfs::RootfsError;
+pub(crate) use rootfs::upper_dir;
 pub use spec::SpecError;
+pub(crate) use spec::confined_paths;
 pub use workload::WorkloadError;
 
 use crate::bundle::Bundle;

@@ -387,6 +387,11 @@ fn erofs(source: &OwnedFd) -> Result<OwnedFd, Errno> {
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
+/// Where a container's directory keeps the files that it has written.
+pub(crate) fn upper_dir(container_dir: &Path) -> PathBuf {
+    container_dir.join("upper")
+}
+
 /// Stacks the layers (highest first) under a writable one and mounts the result as `root`.
 fn overlay(
     bundle: &Bundle,

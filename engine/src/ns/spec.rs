@@ -111,6 +111,11 @@ pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Sp
 }
 
 /// These paths, unless nothing is to be kept from the container.
+/// The paths of a container that show nothing, and those that cannot be written.
+pub(crate) fn confined_paths(setup: &Setup) -> (Vec<String>, Vec<String>) {
+    (confined(setup, &MASKED), confined(setup, &READ_ONLY))
+}
+
 fn confined(setup: &Setup, paths: &[&str]) -> Vec<String> {
     let paths = if setup.system_paths_unconfined {
         &[]

@@ -1,6 +1,7 @@
 //! Capabilities by Docker's names.
 
 use super::units::ValueError;
+use std::collections::BTreeSet;
 
 /// Number is position (capabilities(7)).
 const NAMES: [&str; 41] = [
@@ -53,19 +54,27 @@ pub const DEFAULT: u64 = 0xa804_25fb;
 /// Every capability this program knows.
 pub const ALL: u64 = (1 << NAMES.len()) - 1;
 
-/// What was added to [`DEFAULT`] and what dropped, by Docker's names, to make this mask.
+/// What was typed, as Docker's client says it: sorted, with `CAP_` before each name, and nothing
+/// dropped that is added. ALL takes the others in.
 #[must_use]
-pub fn differences(mask: u64) -> (Vec<String>, Vec<String>) {
-    let names = |mask: u64| -> Vec<String> {
-        let numbered = NAMES.iter().enumerate();
-        let named = numbered.filter(|(bit, _)| mask & (1 << bit) != 0);
-        named.map(|(_, name)| format!("CAP_{name}")).collect()
+pub fn named(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let names = |list: &[String]| -> BTreeSet<String> {
+        let upper = list.iter().map(|name| name.to_ascii_uppercase());
+        let names: BTreeSet<_> = upper
+            .map(|name| match name.as_str() {
+                "ALL" => name,
+                other if other.starts_with("CAP_") => name,
+                other => format!("CAP_{other}"),
+            })
+            .collect();
+        if names.contains("ALL") {
+            return BTreeSet::from(["ALL".to_owned()]);
+        }
+        names
     };
-    match mask {
-        ALL => (vec!["ALL".to_owned()], Vec::new()),
-        0 => (Vec::new(), vec!["ALL".to_owned()]),
-        _ => (names(mask & !DEFAULT), names(DEFAULT & !mask)),
-    }
+    let (add, mut drop) = (names(add), names(drop));
+    drop.retain(|name| !add.contains(name));
+    (add.into_iter().collect(), drop.into_iter().collect())
 }
 
 fn mask_of(name: &str) -> Result<u64, ValueError> {
@@ -116,6 +125,30 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         resolve(&own(add), &own(drop))
+    }
+
+    #[test]
+    fn names_are_told_as_dockers_client_tells_them() {
+        let own = |list: &[&str]| {
+            let list = list.iter().map(|name| (*name).to_owned());
+            list.collect::<Vec<_>>()
+        };
+        for (add, drop, told_add, told_drop) in [
+            (&[][..], &[][..], &[][..], &[][..]),
+            (
+                &["sys_time", "NET_ADMIN", "cap_net_admin"],
+                &["mknod"],
+                &["CAP_NET_ADMIN", "CAP_SYS_TIME"],
+                &["CAP_MKNOD"],
+            ),
+            // A default capability that is added is told, too.
+            (&["CHOWN"], &["chown"], &["CAP_CHOWN"], &[]),
+            (&["all", "CHOWN"], &["SETUID"], &["ALL"], &["CAP_SETUID"]),
+            (&["CHOWN"], &["ALL", "SETUID"], &["CAP_CHOWN"], &["ALL"]),
+        ] {
+            let told = named(&own(add), &own(drop));
+            assert_eq!(told, (own(told_add), own(told_drop)));
+        }
     }
 
     #[test]

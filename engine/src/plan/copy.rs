@@ -31,6 +31,7 @@ pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec
     setup.persist = !request.auto_remove;
     spec.auto_remove = request.auto_remove;
     spec.life.stdin_once = request.life.stdin_once;
+    spec.typed.detached = request.detached;
     spec.labels
         .extend(request.labels.into_iter().map(|l| (l.key, l.value)));
     Ok(spec)

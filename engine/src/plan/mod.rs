@@ -17,7 +17,7 @@ pub mod units;
 
 pub use copy::copy;
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
-pub use spec::ContainerSpec;
+pub use spec::{ContainerSpec, Typed};
 
 use crate::bundle::Isolation;
 use crate::paths::{machine_id, short_id};
@@ -157,6 +157,7 @@ pub fn plan(
             .map_err(|_| PlanError::Image("its StopSignal is not a signal"))?,
         _ => units::Signal::TERM,
     };
+    let typed = typed(&request);
     let setup = Setup {
         rootfs: RootfsSpec {
             layers: Vec::new(),
@@ -203,15 +204,7 @@ pub fn plan(
             user: request.user.clone().unwrap_or(image.user),
             additional_groups: request.group_add.clone(),
         },
-        rlimits: request
-            .ulimits
-            .iter()
-            .map(|limit| Rlimit {
-                resource: limit.resource,
-                soft: limit.soft,
-                hard: limit.hard,
-            })
-            .collect(),
+        rlimits: typed.ulimits.clone(),
         umask: request.umask.map(|mask| mask.0),
         terminal: request
             .tty
@@ -241,7 +234,32 @@ pub fn plan(
             .into_iter()
             .chain(request.labels.into_iter().map(|l| (l.key, l.value)))
             .collect(),
+        typed,
     })
+}
+
+/// What the plan does not keep in another form.
+fn typed(request: &RunRequest) -> Typed {
+    let ulimits = request.ulimits.iter().map(|limit| Rlimit {
+        resource: limit.resource,
+        soft: limit.soft,
+        hard: limit.hard,
+    });
+    let hosts = request.add_host.iter();
+    Typed {
+        detached: request.detached,
+        memory_bytes: request.memory.unwrap_or_default().0,
+        nano_cpus: request.cpus.unwrap_or_default().0,
+        cap_add: request.cap_add.clone(),
+        cap_drop: request.cap_drop.clone(),
+        ulimits: ulimits.collect(),
+        extra_hosts: hosts
+            .map(|host| format!("{}:{}", host.name, host.address))
+            .collect(),
+        dns: request.dns.iter().map(ToString::to_string).collect(),
+        dns_search: request.dns_search.clone(),
+        dns_options: request.dns_option.clone(),
+    }
 }
 
 /// A limit for the writable layer. In container mode that is a directory of the host's file system,

@@ -42,6 +42,8 @@ pub struct RunRequest {
     pub interactive: bool,
     /// `--tty`.
     pub tty: bool,
+    /// `--detach`.
+    pub detached: bool,
     /// Size of the caller's terminal.
     pub terminal_size: Option<TerminalSize>,
     /// `--rm`.

@@ -3,7 +3,7 @@
 use super::life::Life;
 use crate::bundle::{Bundle, Isolation};
 use crate::paths::Roots;
-use hullbox_protocol::{ProcessSpec, Setup};
+use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,6 +42,36 @@ pub struct ContainerSpec {
     pub auto_remove: bool,
     /// Labels of the image and the container's own.
     pub labels: BTreeMap<String, String>,
+    /// What was typed.
+    #[serde(default)]
+    pub typed: Typed,
+}
+
+/// What was typed, where the rest of a specification no longer tells it: for `inspect`. An older
+/// record's is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Typed {
+    /// `--detach`: whoever made it was not attached to it.
+    pub detached: bool,
+    /// `--memory`, in bytes.
+    pub memory_bytes: u64,
+    /// `--cpus`, in thousand millionths.
+    pub nano_cpus: u64,
+    /// `--cap-add`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Rlimit>,
+    /// `--add-host`, as `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+    /// `--dns`.
+    pub dns: Vec<String>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
 }
 
 impl ContainerSpec {

@@ -43,15 +43,22 @@ impl State {
         super::remove_dir(&self.roots.container_runtime_dir(id))
     }
 
-    /// Notes that the workload runs, and how its guest began, if it has one.
+    /// Notes that the workload runs, as which process of the host, if it is one, and how its guest
+    /// began, if it has one.
     ///
     /// # Errors
     /// The database fails.
-    pub fn set_running(&self, id: &str, beginning: Option<&Beginning>) -> Result<(), StateError> {
+    pub fn set_running(
+        &self,
+        id: &str,
+        pid: Option<u32>,
+        beginning: Option<&Beginning>,
+    ) -> Result<(), StateError> {
         let beginning = beginning.and_then(|beginning| serde_json::to_string(beginning).ok());
         self.database.execute(
-            "UPDATE containers SET phase = ?2, started_ns = ?3, beginning = ?4 WHERE id = ?1",
-            params![id, Phase::Running.as_str(), now_ns(), beginning],
+            "UPDATE containers SET phase = ?2, started_ns = ?3, beginning = ?4, pid = ?5
+             WHERE id = ?1",
+            params![id, Phase::Running.as_str(), now_ns(), beginning, pid],
         )?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! One container's record.
 
 use super::StateError;
-use crate::monitor::health::HealthReport;
+use crate::monitor::health::{HealthReport, HealthStatus};
 use crate::plan::ContainerSpec;
 use hullbox_protocol::Hygiene;
 use rusqlite::Row;
@@ -35,6 +35,15 @@ impl Phase {
             Self::Paused => "paused",
             Self::Restarting => "restarting",
             Self::Exited => "exited",
+        }
+    }
+
+    /// Docker's word: what is being started at this moment is made.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => Self::Created.as_str(),
+            other => other.as_str(),
         }
     }
 
@@ -109,6 +118,8 @@ pub struct Record {
     pub finished_ns: Option<i64>,
     /// Process id of the monitor.
     pub monitor_pid: Option<u32>,
+    /// In container mode, process id on the host of the container's first process in its last run.
+    pub pid: Option<u32>,
     /// As `docker run` gave it.
     pub exit_code: Option<u8>,
     /// The signal that ended the workload.
@@ -130,6 +141,21 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the container is well: `None` without health checks, and before its first start. As
+    /// Docker has it, what has ended is unhealthy.
+    #[must_use]
+    pub fn health_status(&self) -> Option<HealthStatus> {
+        self.spec.life.health.as_ref()?;
+        self.started_ns?;
+        Some(match self.phase {
+            Phase::Running | Phase::Paused => self
+                .health
+                .as_ref()
+                .map_or(HealthStatus::Starting, |report| report.status),
+            _ => HealthStatus::Unhealthy,
+        })
+    }
+
     /// Whether a monitor has it, if that was not killed.
     #[must_use]
     pub const fn is_active(&self) -> bool {
@@ -153,7 +179,7 @@ pub struct Resolved {
 
 pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
      finished_ns, monitor_pid, exit_code, signal, oom, error, restarts, stopped, \
-     health, spec, beginning";
+     health, spec, beginning, pid";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
     let id: String = row.get(1)?;
@@ -176,6 +202,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
         started_ns: row.get(7)?,
         finished_ns: row.get(8)?,
         monitor_pid: row.get(9)?,
+        pid: row.get(19)?,
         exit_code: row.get(10)?,
         signal: row.get(11)?,
         oom: row.get(12)?,

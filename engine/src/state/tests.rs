@@ -81,7 +81,7 @@ fn a_container_lives_and_ends() {
         create(&mut state, &new(Some("one"), false)),
         Err(StateError::NameInUse { .. })
     ));
-    state.set_running(&record.id, None).unwrap();
+    state.set_running(&record.id, None, None).unwrap();
     // Another process: a descriptor of its own.
     let other = State::open(&scratch.roots).unwrap();
     assert!(found(&other).is_empty());
@@ -110,7 +110,7 @@ fn the_dead_are_cleaned_up_after() {
     let mut state = State::open(&scratch.roots).unwrap();
     let (kept, lock_kept) = create(&mut state, &new(Some("kept"), false)).unwrap();
     let (gone, lock_gone) = create(&mut state, &new(None, true)).unwrap();
-    state.set_running(&kept.id, None).unwrap();
+    state.set_running(&kept.id, None, None).unwrap();
     drop((lock_kept, lock_gone));
     let mut found_ids = found(&state);
     found_ids.sort();
@@ -165,7 +165,7 @@ fn who_only_looks_is_in_nobodys_way() {
     let scratch = Scratch::new("looks");
     let mut state = State::open(&scratch.roots).unwrap();
     let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
-    state.set_running(&record.id, None).unwrap();
+    state.set_running(&record.id, None, None).unwrap();
     state.finish(&record.id, &End::default()).unwrap();
     drop(lock);
     // Somebody has waited for its end, or found it dead when it was just ending.

@@ -3,6 +3,7 @@
 use super::{ResolveError, Store};
 use crate::digest::ImageId;
 use crate::reference::Reference;
+use hullbox_model::image::HistoryItem;
 use serde_json::Value;
 
 /// A line of `hullbox history`.
@@ -24,6 +25,20 @@ pub struct HistoryEntry {
     pub size_bytes: u64,
     /// Whether it made no layer.
     pub is_empty: bool,
+}
+
+impl From<&HistoryEntry> for HistoryItem {
+    fn from(entry: &HistoryEntry) -> Self {
+        let missing = || "<missing>".to_owned();
+        Self {
+            id: entry.id.as_ref().map_or_else(missing, ToString::to_string),
+            created: entry.created.unwrap_or(0),
+            created_by: entry.created_by.clone(),
+            tags: (!entry.tags.is_empty()).then(|| entry.tags.clone()),
+            size: entry.size_bytes,
+            comment: entry.comment.clone(),
+        }
+    }
 }
 
 impl Store {

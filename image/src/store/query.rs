@@ -5,9 +5,11 @@ use super::{Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::health::{HealthCheck, HealthCheckError};
 use crate::reference::{Reference, familiar_name};
+use hullbox_model::container::GraphDriver;
+use hullbox_model::image::{Inspect, Metadata, RootFs, Summary, read_config};
 use oci_spec::image::ImageConfiguration;
 use rusqlite::{OptionalExtension, params};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// An image, ready to be run.
@@ -171,15 +173,53 @@ impl Store {
         Ok(found.id)
     }
 
-    /// What `docker inspect` says of an image, under the same keys.
+    /// All that is known of an image.
     ///
     /// # Errors
     /// [`ResolveError`].
-    pub fn inspect(&self, text: &str) -> Result<Value, ResolveError> {
+    pub fn inspect(&self, text: &str) -> Result<Inspect, ResolveError> {
         let found = self.find(text)?;
         let config = self.document(text, &found.id)?;
-        self.inspect_value(&found.id, &config)
+        self.inspect_found(&found.id, &config)
             .map_err(|error| ResolveError::Store(text.to_owned(), error))
+    }
+
+    /// What a listing tells of every image, newest first. Of one whose configuration cannot be read,
+    /// its names are told.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn summaries(&self) -> Result<Vec<Summary>, StoreError> {
+        let mut all = Vec::new();
+        for line in self.list()? {
+            let id = line.id.to_string();
+            if all.iter().any(|known: &Summary| known.id == id) {
+                continue;
+            }
+            let inspect = match self.inspect(&id) {
+                Ok(inspect) => inspect,
+                Err(_) => Inspect {
+                    repo_tags: self
+                        .names_of(&line.id)?
+                        .iter()
+                        .map(Reference::familiar)
+                        .collect(),
+                    ..Inspect::default()
+                },
+            };
+            all.push(Summary {
+                id,
+                repo_tags: inspect.repo_tags,
+                repo_digests: inspect.repo_digests,
+                created: line.created.unwrap_or(0),
+                size: line.size_bytes,
+                shared_size: -1,
+                labels: inspect.config.labels,
+                containers: -1,
+                ..Summary::default()
+            });
+        }
+        Ok(all)
     }
 
     /// An image's configuration as it stands, for errors that speak of `text`.
@@ -195,7 +235,7 @@ impl Store {
             .map_err(|error| error.into_resolve(text))
     }
 
-    fn inspect_value(&self, id: &ImageId, config: &Value) -> Result<Value, StoreError> {
+    fn inspect_found(&self, id: &ImageId, config: &Value) -> Result<Inspect, StoreError> {
         let names = self.names_of(id)?;
         let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
         let (manifest, tagged, size): (Option<[u8; 32]>, i64, i64) = self.db.query_row(
@@ -222,33 +262,54 @@ impl Store {
             .iter()
             .map(|layer| layer.diff_id.to_string())
             .collect();
-        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+        let text = |key: &str| {
+            let text = config.get(key).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
         let comment = config
             .get("history")
             .and_then(Value::as_array)
             .and_then(|history| history.last())
             .and_then(|last| last.get("comment"))
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        Ok(json!({
-            "Id": id.to_string(),
-            "RepoTags": tags,
-            "RepoDigests": digests,
-            "Comment": comment,
-            "Created": text("created"),
-            "Author": text("author"),
-            "Architecture": text("architecture"),
-            "Variant": text("variant"),
-            "Os": text("os"),
-            "Size": size,
-            "VirtualSize": size,
-            "Parent": "",
-            "DockerVersion": "",
-            "GraphDriver": { "Name": "erofs", "Data": {} },
-            "Config": config.get("config").cloned().unwrap_or(Value::Null),
-            "RootFS": { "Type": "layers", "Layers": layers },
-            "Metadata": { "LastTagTime": crate::time::rfc3339(tagged, 0) },
-        }))
+            .and_then(Value::as_str);
+        let or = |text: String, default: &str| match &text[..] {
+            "" => default.to_owned(),
+            _ => text,
+        };
+        // Clients take it for a time.
+        let mut created = text("created");
+        if !hullbox_model::time::is_rfc3339(&created) {
+            let seconds = crate::time::parse_rfc3339(&created);
+            created = seconds.map_or_else(String::new, |at| crate::time::rfc3339(at, 0));
+        }
+        let size = u64::try_from(size).unwrap_or(0);
+        Ok(Inspect {
+            id: id.to_string(),
+            repo_tags: tags,
+            repo_digests: digests,
+            comment: comment.unwrap_or_default().to_owned(),
+            created,
+            author: text("author"),
+            config: read_config(config.get("config").unwrap_or(&Value::Null)),
+            // As an image that does not say it is run.
+            architecture: or(text("architecture"), "amd64"),
+            variant: text("variant"),
+            os: or(text("os"), "linux"),
+            size,
+            virtual_size: size,
+            graph_driver: GraphDriver {
+                name: "erofs".to_owned(),
+                ..GraphDriver::default()
+            },
+            root_fs: RootFs {
+                kind: "layers".to_owned(),
+                layers,
+            },
+            metadata: Metadata {
+                last_tag_time: crate::time::rfc3339(tagged, 0),
+            },
+            ..Inspect::default()
+        })
     }
 
     pub(crate) fn find(&self, text: &str) -> Result<Found, ResolveError> {

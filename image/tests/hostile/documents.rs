@@ -236,10 +236,9 @@ fn odd_images_are_loaded() {
     let nulls = nulls.to_string();
     bed.load(&docker(nulls.as_bytes(), &[&layer], &["nulls"], false))
         .unwrap();
-    assert_eq!(
-        bed.store.inspect("nulls").unwrap()["Config"]["Healthcheck"]["Test"][0],
-        "NONE"
-    );
+    let inspect = bed.store.inspect("nulls").unwrap();
+    assert_eq!(inspect.config.healthcheck.unwrap().test, ["NONE"]);
+    assert_eq!((inspect.config.labels, inspect.created.len()), (None, 20));
 }
 
 #[test]

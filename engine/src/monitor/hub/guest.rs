@@ -252,6 +252,11 @@ impl Hub<'_> {
         }
         let owner = self.execs[at].owner;
         let timing = self.execs[at].timing.clone();
+        // Whoever leaves when it runs waits for that: a stream may end before.
+        let ran = over || matches!(frame, Frame::Started { .. });
+        if matches!(owner, Owner::Leaving(_)) && !ran {
+            return Ok(());
+        }
         if over {
             timing.mark(Phase::Exit);
             self.execs.remove(at);

@@ -1,0 +1,183 @@
+use super::*;
+use crate::plan::life::Health as Check;
+use crate::plan::{HostFacts, ImageDefaults, RunRequest, plan};
+
+const HOST: HostFacts = HostFacts { cpus: 4 };
+
+fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest)) -> Record {
+    let id = "0123456789abcdef".repeat(4);
+    let mut request = RunRequest {
+        isolation,
+        args: vec![b"sleep".to_vec(), b"1".to_vec()],
+        ..RunRequest::default()
+    };
+    change(&mut request);
+    let spec = plan(&id, request, ImageDefaults::default(), HOST).unwrap();
+    Record {
+        row: 1,
+        id,
+        name: "web".to_owned(),
+        image_id: format!("sha256:{}", "0".repeat(64)),
+        image_ref: "busybox".to_owned(),
+        phase: Phase::Running,
+        created_ns: 1,
+        started_ns: Some(2),
+        finished_ns: Some(1),
+        monitor_pid: Some(10),
+        pid: Some(20),
+        exit_code: Some(3),
+        signal: Some(9),
+        oom: false,
+        error: None,
+        restarts: 0,
+        stopped: false,
+        health: None,
+        beginning: None,
+        spec,
+    }
+}
+
+fn of(record: &Record) -> Inspect {
+    inspect(record, &Config::default())
+}
+
+#[test]
+fn what_was_typed_is_told() {
+    let own = |list: &[&str]| {
+        list.iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let made = record(Isolation::Container, |request| {
+        request.cap_add = own(&["net_admin", "CHOWN"]);
+        request.cap_drop = own(&["all"]);
+        request.ulimits = vec!["nofile=10:-1".parse().unwrap()];
+        request.add_host = vec!["db:10.0.0.1".parse().unwrap()];
+        request.dns = vec!["10.0.0.2".parse().unwrap()];
+        request.no_new_privileges = true;
+        request.system_paths_unconfined = true;
+        request.cpus = Some("1.2345678".parse().unwrap());
+        request.memory = Some("64m".parse().unwrap());
+        request.stop_signal = Some("RTMIN+3".parse().unwrap());
+    });
+    let host = of(&made).host_config;
+    assert_eq!(host.cap_add, Some(own(&["CAP_CHOWN", "CAP_NET_ADMIN"])));
+    assert_eq!(host.cap_drop, Some(own(&["ALL"])));
+    let limit = Ulimit {
+        name: "nofile".to_owned(),
+        hard: -1,
+        soft: 10,
+    };
+    assert_eq!(host.ulimits, [limit]);
+    assert_eq!(host.extra_hosts, Some(own(&["db:10.0.0.1"])));
+    assert_eq!(host.dns, Some(own(&["10.0.0.2"])));
+    assert_eq!(host.security_opt, Some(own(&["no-new-privileges"])));
+    assert!(host.masked_paths.is_empty() && host.readonly_paths.is_empty());
+    assert_eq!((host.nano_cpus, host.memory), (1_234_567_800, 64 << 20));
+    assert_eq!(of(&made).config.stop_signal, "SIGRTMIN+3");
+    let plain = of(&record(Isolation::Container, |_| {}));
+    assert_eq!(
+        (plain.host_config.cap_add, plain.host_config.memory),
+        (None, 0)
+    );
+    assert!(
+        plain
+            .host_config
+            .masked_paths
+            .contains(&"/proc/kcore".to_owned())
+    );
+}
+
+#[test]
+fn a_microvms_size_is_its_limit() {
+    let size = |change: fn(&mut RunRequest)| {
+        let host = of(&record(Isolation::Vm, change)).host_config;
+        (host.memory, host.nano_cpus)
+    };
+    assert_eq!(size(|_| {}), (1024 << 20, 2_000_000_000));
+    assert_eq!(
+        size(|request| {
+            request.memory = Some("100000k".parse().unwrap());
+            request.cpus = Some("1.5".parse().unwrap());
+        }),
+        (102_400_000, 1_500_000_000)
+    );
+    // A limit inside, below what a guest needs.
+    assert_eq!(
+        size(|request| request.memory = Some("8m".parse().unwrap())).0,
+        8 << 20
+    );
+    // `update` counts.
+    let mut updated = record(Isolation::Vm, |request| {
+        request.memory = Some("512m".parse().unwrap());
+    });
+    updated.spec.setup.limits.memory_bytes = 100 << 20;
+    assert_eq!(of(&updated).host_config.memory, 100 << 20);
+}
+
+#[test]
+fn a_container_that_runs_has_a_process_and_no_exit_code() {
+    let mut running = record(Isolation::Container, |_| {});
+    let state = of(&running).state;
+    assert_eq!((state.pid, state.exit_code, state.signal), (20, 0, None));
+    assert!(state.running && state.health.is_none());
+    assert_eq!(state.started_at, "1970-01-01T00:00:00.000000002Z");
+    running.phase = Phase::Exited;
+    let state = of(&running).state;
+    assert_eq!((state.pid, state.exit_code, state.signal), (0, 3, Some(9)));
+    // Before it was ever started.
+    running.phase = Phase::Starting;
+    running.started_ns = None;
+    let state = of(&running).state;
+    assert_eq!(
+        (&state.status[..], &state.started_at[..], state.running),
+        ("created", time::NEVER, false)
+    );
+    let guest = record(Isolation::Vm, |_| {});
+    assert_eq!(of(&guest).state.pid, 10);
+    assert_eq!(of(&guest).machine.unwrap().memory_mib, 1024);
+}
+
+#[test]
+fn who_was_attached_is_told() {
+    let attached = |detached: bool| {
+        let config = of(&record(Isolation::Container, |request| {
+            request.interactive = true;
+            request.detached = detached;
+        }))
+        .config;
+        [
+            config.open_stdin,
+            config.attach_stdin,
+            config.attach_stdout,
+            config.attach_stderr,
+        ]
+    };
+    assert_eq!(attached(false), [true; 4]);
+    assert_eq!(attached(true), [true, false, false, false]);
+}
+
+#[test]
+fn health_is_told_where_there_are_checks() {
+    let mut checked = record(Isolation::Container, |_| {});
+    checked.spec.life.health = Some(Check {
+        argv: vec!["true".to_owned()],
+        ..Check::default()
+    });
+    let inspect = of(&checked);
+    let health = inspect.state.health.unwrap();
+    assert_eq!((&health.status[..], health.log.len()), ("starting", 0));
+    checked.started_ns = None;
+    assert!(of(&checked).state.health.is_none());
+    checked.started_ns = Some(2);
+    assert_eq!(inspect.config.healthcheck.unwrap().test, ["CMD", "true"]);
+}
+
+#[test]
+fn an_older_record_is_read() {
+    let spec = record(Isolation::Vm, |_| {}).spec;
+    let mut value = serde_json::to_value(&spec).unwrap();
+    value.as_object_mut().unwrap().remove("typed");
+    let spec: ContainerSpec = serde_json::from_value(value).unwrap();
+    assert_eq!(spec.typed, crate::plan::Typed::default());
+}

@@ -1,0 +1,53 @@
+//! What images and containers take on the disk.
+
+use super::{ContainerError, Engine, disk_use};
+use crate::{snapshots, templates};
+use hullbox_model::system::{DiskUsage, Usage};
+
+impl Engine {
+    /// What is on the disk.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn disk_usage(&self) -> Result<DiskUsage, ContainerError> {
+        let store = self.images()?;
+        let usage = store.usage(&mut |id| self.image_use(id))?;
+        let mut images = store.summaries()?;
+        let records = self.state.list()?;
+        for image in &mut images {
+            let made = records.iter().filter(|record| record.image_id == image.id);
+            image.containers = i64::try_from(made.count()).unwrap_or(i64::MAX);
+        }
+        let mut containers = Vec::new();
+        let mut container_usage = Usage::default();
+        for record in &records {
+            let bytes = disk_use(&self.roots.container_dir(&record.id));
+            container_usage.add(bytes, bytes, record.is_active());
+            containers.push(self.summary(record, true)?);
+        }
+        let mut template_usage = Usage::default();
+        for one in templates::list(&self.roots.data)? {
+            template_usage.add(one.disk_bytes, one.disk_bytes, one.current);
+        }
+        let mut snapshot_usage = Usage::default();
+        for one in snapshots::list(&self.roots.data)? {
+            snapshot_usage.add(one.disk_bytes, one.disk_bytes, true);
+        }
+        Ok(DiskUsage {
+            layers_size: usage.size_bytes,
+            images,
+            containers,
+            image_usage: Usage {
+                active_count: usage.active,
+                total_count: usage.images,
+                reclaimable: usage.reclaimable_bytes,
+                total_size: usage.size_bytes,
+                disk_size: usage.disk_bytes,
+            },
+            container_usage,
+            template_usage,
+            snapshot_usage,
+            ..DiskUsage::default()
+        })
+    }
+}
