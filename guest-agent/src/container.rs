@@ -11,11 +11,13 @@
 
 mod cgroup;
 mod copies;
+mod identity;
 mod mounts;
 mod oom;
 mod requests;
 mod reserve;
 mod rootfs;
+mod sysfs;
 mod tmpfs;
 
 use crate::failure::{failed, setup as setup_failure};
@@ -24,7 +26,7 @@ use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use copies::Copies;
 use hullbox_protocol::{
-    AgentEnv, Builtin, CONTROL_PORT, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Frame, Hello,
+    AgentEnv, Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello,
     Hygiene, PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
@@ -271,7 +273,7 @@ impl Agent {
             clock_set: set_clock(setup.wall_clock_ns, since),
             ..Hygiene::default()
         };
-        self.reseeded = reseed(&setup.entropy, &mut self.hygiene);
+        self.reseeded = identity::reseed(&setup.entropy, &mut self.hygiene);
         self.setup = Some(setup);
         Ok(())
     }
@@ -305,7 +307,8 @@ impl Agent {
             setup.is_some_and(|setup| !name(setup).is_empty())
         };
         Hygiene {
-            // A template's kernel makes one when it is first read, which is after the reseeding.
+            // The kernel makes one when it is first read. In a template's guest nobody has yet, and a
+            // container's copy had its kernel forget it; both after the reseeding.
             boot_id_replaced: program && self.setup.as_deref().is_some_and(|setup| setup.resumed),
             hostname_set: named(|setup| &setup.hostname),
             machine_id_replaced: named(|setup| &setup.machine_id),
@@ -482,23 +485,6 @@ fn own_root() -> Result<Place, Failure> {
         .map_err(failed("cannot open the root filesystem"))
 }
 
-/// Makes this guest's random numbers its own, whoever began as the same copy of memory.
-fn reseed(entropy: &[u8], done: &mut Hygiene) -> Result<(), Failure> {
-    if entropy.is_empty() {
-        return Ok(());
-    }
-    let entropy = <&[u8; ENTROPY_BYTES]>::try_from(entropy)
-        .map_err(|_| setup_failure("entropy of a wrong length"))?;
-    let what = || failed("cannot reseed the random number generator");
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let device = rustix::fs::open("/dev/random", flags, Mode::empty()).map_err(what())?;
-    sys::add_entropy(device.as_fd(), entropy).map_err(what())?;
-    done.entropy_added = true;
-    sys::reseed_generator(device.as_fd()).map_err(what())?;
-    done.generator_reseeded = true;
-    Ok(())
-}
-
 /// Whether it was set.
 fn set_clock(wall_clock_ns: u64, since: Duration) -> bool {
     if wall_clock_ns == 0 {
@@ -527,11 +513,9 @@ impl Root for First<'_> {
                 .map_err(failed("cannot set the host name"))?;
         }
         let names = mounts::take_names(setup)?;
-        let boot_id = mounts::take_boot_id(setup)?;
         rootfs::enter(setup)?;
         mounts::mount_system(setup)?;
         mounts::place_names(names, setup.rootfs.read_only)?;
-        mounts::place_names(boot_id, true)?;
         for mount in &setup.tmpfs {
             tmpfs::mount(mount)?;
         }

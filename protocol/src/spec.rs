@@ -52,9 +52,6 @@ pub struct Setup {
     /// moment it went on, and not of the sending.
     #[serde(default)]
     pub resumed: bool,
-    /// What /proc/sys/kernel/random/boot_id shows; empty leaves the kernel's.
-    #[serde(default)]
-    pub boot_id: String,
     /// What /etc/machine-id shows where the image has one (machine-id(5)); empty leaves the image's.
     #[serde(default)]
     pub machine_id: String,
@@ -257,8 +254,8 @@ pub struct Hygiene {
     pub generator_reseeded: bool,
     /// The wall clock was set to [`Setup::wall_clock_ns`].
     pub clock_set: bool,
-    /// This guest is a copy, and the workload sees a boot id that no other copy has:
-    /// [`Setup::boot_id`], or one that its kernel makes from the generator that was reseeded.
+    /// This guest is a copy, and its boot id is one that no other copy has: the kernel makes it of
+    /// the generator that was reseeded, when somebody reads it for the first time since.
     pub boot_id_replaced: bool,
     /// The host name is [`Setup::hostname`].
     pub hostname_set: bool,

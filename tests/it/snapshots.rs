@@ -1,7 +1,7 @@
 //! Snapshots of running containers: what goes on from one, and apart from all others.
 
 use crate::outcomes::assert_sound;
-use crate::templates::image_with_a_machine_id;
+use crate::templates::{SANDBOX, image_with_a_machine_id};
 use hullbox_tests::{Done, Mode, command, finish, hullbox, on_the_machine};
 use std::collections::HashSet;
 
@@ -136,15 +136,35 @@ fn a_running_program_goes_on_five_times_and_each_goes_its_own_way() {
 const OWN: &str = "cat /proc/sys/kernel/random/boot_id /etc/machine-id /etc/hostname; \
                    head -c 16 /dev/urandom | od -An -tx1";
 
+fn assert_own(name: &str, seen: &mut [HashSet<String>; 4]) {
+    let text = exec(name, OWN);
+    assert_eq!(text.lines().count(), seen.len(), "{text}");
+    for (seen, line) in seen.iter_mut().zip(text.lines()) {
+        assert!(seen.insert(line.to_owned()), "{name}: {text}");
+    }
+    assert!(text.contains(&inspected(name, "{{.Id}}")[..32]), "{text}");
+    let again = exec(name, "cat /proc/sys/kernel/random/boot_id");
+    assert!(text.starts_with(&again), "one boot, one id: {text}");
+    // Nothing of ours lies in /proc, which a user's own /proc would reveal.
+    let mut sandbox = vec!["exec", "-u", "1000:1000", name];
+    sandbox.extend(SANDBOX);
+    let stat = hullbox(sandbox).exits(0).text();
+    assert!(stat.starts_with("1 "), "{stat}");
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn each_copy_has_names_ids_and_random_numbers_of_its_own() {
     let copies = ["own-1", "own-2", "own-3"];
-    let mut all = copies.to_vec();
-    all.push("own-origin");
-    let _kept = Kept::new(&all, &["own"]);
+    let _kept = Kept::new(
+        &["own-origin", "own-1", "own-2", "own-3", "own-copys-copy"],
+        &["own", "own-again"],
+    );
     let image = image_with_a_machine_id();
     start("own-origin", &image, &["sleep", "1000"]);
+    let mut seen: [HashSet<String>; 4] = Default::default();
+    // What was read before the snapshot is in the memory that is copied.
+    assert_own("own-origin", &mut seen);
     let _ = hullbox(["snapshot", "create", "own-origin", "own"]).exits(0);
     for name in copies {
         go_on("own", name);
@@ -162,16 +182,11 @@ fn each_copy_has_names_ids_and_random_numbers_of_its_own() {
         ] {
             assert_eq!(start["Hygiene"][done], true, "{done}: {start}");
         }
+        assert_own(name, &mut seen);
     }
-    let mut seen: [HashSet<String>; 4] = Default::default();
-    for name in &all {
-        let text = exec(name, OWN);
-        assert_eq!(text.lines().count(), seen.len(), "{text}");
-        for (seen, line) in seen.iter_mut().zip(text.lines()) {
-            assert!(seen.insert(line.to_owned()), "{name}: {text}");
-        }
-        assert!(text.contains(&inspected(name, "{{.Id}}")[..32]), "{text}");
-    }
+    let _ = hullbox(["snapshot", "create", "own-1", "own-again"]).exits(0);
+    go_on("own-again", "own-copys-copy");
+    assert_own("own-copys-copy", &mut seen);
 }
 
 #[test]

@@ -76,18 +76,19 @@ fn begins_at_a_template() -> bool {
     from.trim() == "template"
 }
 
-/// The kernel refuses a new /proc in a user namespace where something is mounted over a file of the
-/// one that is there: sandboxes of ordinary users (bubblewrap, Chromium) need one.
+/// What sandboxes of ordinary users do (bubblewrap, Chromium). The kernel refuses a new /proc in a user
+/// namespace where something is mounted over a file of the one that is there.
+pub const SANDBOX: [&str; 5] = ["unshare", "-Urpf", "--mount-proc", "cat", "/proc/self/stat"];
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn an_ordinary_user_may_mount_proc_however_the_guest_began() {
     build();
     assert!(begins_at_a_template());
-    let sandbox = ["unshare", "-Urpf", "--mount-proc", "cat", "/proc/self/stat"];
     for templates in ["auto", "never"] {
         let mut run = command(["run", "--rm", "-u", "1000:1000"]);
         run.env("HULLBOX_TEMPLATES", templates);
-        run.args(SHAPE).arg("busybox").args(sandbox);
+        run.args(SHAPE).arg("busybox").args(SANDBOX);
         let done = finish(run, b"").exits(0);
         assert!(done.text().starts_with("1 "), "{templates}: {done:?}");
     }

@@ -192,7 +192,6 @@ pub fn plan(
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,
-        boot_id: String::new(),
         machine_id: machine_id(id).to_owned(),
         timed: false,
     };

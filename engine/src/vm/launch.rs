@@ -1,6 +1,6 @@
 //! Where a guest begins: at a template, or at the kernel's entry.
 
-use super::{GUEST_CID, GuestError, OwnDisk, random, shape, wall_clock_ns};
+use super::{GUEST_CID, GuestError, OwnDisk, shape, wall_clock_ns};
 use crate::plan::GuestSize;
 use crate::snapshots::{self, SnapshotsError};
 use crate::state::BegunFrom;
@@ -173,7 +173,7 @@ pub(super) fn launch(
         let name = revived.dir.file_name().unwrap_or_default();
         let config = spare.with_disks(revived.both_disks);
         return Ok(Launched {
-            running: resume_copy(setup, revived.foundation, config, timing)?,
+            running: resume(setup, revived.foundation, config, timing)?,
             warning,
             begun: BegunFrom::Snapshot(name.to_string_lossy().into_owned()),
             both_disks: revived.both_disks,
@@ -235,23 +235,6 @@ fn resume(
     Ok(running)
 }
 
-/// The same for a copy of a container that ran. Its kernel's boot id may have been read, and is then
-/// that of all copies. A template's guest needs no such id: Linux makes one when it is first read
-/// (drivers/char/random.c, `proc_do_uuid`), which is after the generator was reseeded. So nothing
-/// has to be mounted in /proc, which would forbid user namespaces in there a /proc of their own
-/// (fs/namespace.c, `mount_too_revealing`).
-fn resume_copy(
-    setup: &mut Setup,
-    foundation: Foundation,
-    config: VmConfig,
-    timing: &Timing,
-) -> Result<RunningVm, GuestError> {
-    let boot_id = boot_id(random()?);
-    let running = resume(setup, foundation, config, timing)?;
-    setup.boot_id = boot_id;
-    Ok(running)
-}
-
 /// Kernel parameters of a guest whose messages nobody reads.
 pub(super) const QUIET: &str = "quiet";
 
@@ -289,18 +272,4 @@ fn arranged(
         .into_iter()
         .filter_map(|(disk, read_only)| disk.or_else(|| both.then(|| empty(read_only))))
         .collect()
-}
-
-/// A random UUID (RFC 9562, section 5.4), as the kernel prints its boot's.
-fn boot_id(mut bytes: [u8; 16]) -> String {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

@@ -217,7 +217,6 @@ impl Guest {
             disk.renew(&spare.data)?;
         }
         setup.entropy = random::<ENTROPY_BYTES>()?.to_vec();
-        setup.boot_id.clear();
         setup.resumed = false;
         setup.wall_clock_ns = wall_clock_ns();
         let vsock = spare.config.vsock.as_ref();

@@ -4,35 +4,14 @@
 //! was then but for the connection, which ends: so a copy knows what it is. It dials its own host,
 //! takes on an identity of its own, and only then lets the workload run.
 
-use super::{Agent, WORKLOAD, dial, mounts, open_process, wait_connected};
+use super::{Agent, WORKLOAD, dial, identity, mounts, wait_connected};
 use crate::failure::{failed, setup as setup_failure};
-use crate::sys::{self, Forked, Namespaces};
 use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
 use hullbox_session::children::uptime_us;
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Carried, Pump};
-use rustix::process::{Pid, WaitOptions, waitpid};
-use rustix::thread::ThreadNameSpaceType;
-use std::os::fd::AsFd;
 use std::time::Instant;
-
-/// Mounts files in the root of a process that runs.
-fn place_in(process: Pid, names: mounts::Names) -> Result<(), Failure> {
-    let root = open_process(process)?;
-    match sys::fork(Namespaces::Inherit, None).map_err(failed("cannot fork"))? {
-        Forked::Child => {
-            let kind = ThreadNameSpaceType::MOUNT;
-            let placed = rustix::thread::move_into_thread_name_spaces(root.as_fd(), kind)
-                .is_ok_and(|()| mounts::place_names(names, true).is_ok());
-            sys::exit_now(i32::from(!placed))
-        }
-        Forked::Parent(child) => match waitpid(Some(child), WaitOptions::empty()) {
-            Ok(Some((_, status))) if status.exit_status() == Some(0) => Ok(()),
-            _ => Err(setup_failure("cannot give the copy a boot id")),
-        },
-    }
-}
 
 /// What an agent knows of copies of itself.
 #[derive(Debug, Default)]
@@ -134,16 +113,12 @@ impl Agent {
             return Err(setup_failure("no Setup before Exec"));
         };
         self.reseeded.clone()?;
+        identity::forget_boot_id()?;
         if !setup.hostname.is_empty() {
             rustix::system::sethostname(setup.hostname.as_bytes())
                 .map_err(failed("cannot set the host name"))?;
         }
         mounts::rewrite_names(setup)?;
-        if let Some(boot_id) = mounts::missing_boot_id(setup)? {
-            let workload = self.sessions.pid(WORKLOAD);
-            let workload = workload.ok_or_else(|| setup_failure("the workload is gone"))?;
-            place_in(workload, boot_id)?;
-        }
         cgroup::freeze(container.cgroup.fd(), false).map_err(setup_failure)?;
         container.cgroup.frozen = false;
         Ok(())

@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 /// Sources of /etc files, in the agent's own memory filesystem.
 const NAMES: &str = "/n";
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// One line of the table of mounts.
@@ -112,29 +111,9 @@ pub(super) fn take_names(setup: &Setup) -> Result<Names, Failure> {
     Ok(names)
 }
 
-/// The same for the boot's id, which is not the kernel's where many guests began as one.
-pub(super) fn take_boot_id(setup: &Setup) -> Result<Names, Failure> {
-    if setup.boot_id.is_empty() {
-        return Ok(Names::default());
-    }
-    let contents = format!("{}\n", setup.boot_id);
-    Ok(Names(vec![(BOOT_ID, take_file(BOOT_ID, &contents)?)]))
-}
-
 /// Writes the files anew that are mounted in a container already.
 pub(super) fn rewrite_names(setup: &Setup) -> Result<(), Failure> {
     take_names(setup).map(drop)
-}
-
-/// The boot's id written anew, and to be mounted where none was.
-pub(super) fn missing_boot_id(setup: &Setup) -> Result<Option<Names>, Failure> {
-    let known = rustix::fs::access(source_of(BOOT_ID), rustix::fs::Access::EXISTS).is_ok();
-    Ok(Some(take_boot_id(setup)?).filter(|names| !known && !names.0.is_empty()))
-}
-
-fn source_of(target: &str) -> String {
-    let name = target.rsplit('/').next().unwrap_or_default();
-    format!("{NAMES}/{name}")
 }
 
 fn take_file(target: &str, contents: &str) -> Result<OwnedFd, Failure> {
@@ -143,7 +122,8 @@ fn take_file(target: &str, contents: &str) -> Result<OwnedFd, Failure> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(what()(errno)),
     }
-    let source = source_of(target);
+    let name = target.rsplit('/').next().unwrap_or_default();
+    let source = format!("{NAMES}/{name}");
     write_file(&source, contents.as_bytes()).map_err(what())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     open_tree(CWD, source.as_str(), flags).map_err(what())

@@ -4,14 +4,12 @@
 //! (`reserved_clusters` in the kernel's Documentation/ABI/testing/sysfs-fs-ext4). What a workload
 //! writes never gets them, so they are there when everything else is full.
 
-use rustix::fs::{Mode, OFlags};
+use super::sysfs;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, pread, pwrite};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::os::fd::OwnedFd;
 
-/// Where sysfs is seen from before the container has its own.
-const SYSFS: &str = "/s";
-const FILE: &str = "/s/fs/ext4/vdb/reserved_clusters";
+const FILE: &str = "fs/ext4/vdb/reserved_clusters";
 
 /// Blocks that are lent: overlayfs makes two directories and renames a file. Most of them come
 /// back, because it begins with removing those of the last time.
@@ -27,16 +25,7 @@ pub(super) struct Lent {
 impl Lent {
     /// Lends them.
     pub(super) fn take() -> Result<Self, Errno> {
-        match rustix::fs::mkdir(SYSFS, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-        mount("sysfs", SYSFS, "sysfs", MountFlags::empty(), None)?;
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(FILE, flags, Mode::empty());
-        // What is open stays; nobody else is to see this one.
-        let _ = unmount(SYSFS, UnmountFlags::DETACH);
-        let file = file?;
+        let file = sysfs::open(FILE, OFlags::RDWR)?;
         let mut text = [0; 32];
         let length = pread(&file, &mut text, 0)?;
         let kept = std::str::from_utf8(&text[..length]).map_err(|_| Errno::INVAL)?;
