@@ -1,5 +1,7 @@
 //! What a container changed: overlayfs's upper directory, seen against what lies below.
 
+mod moved;
+
 use crate::attributes;
 use crate::error::{Error, at};
 use crate::pack::{MAX_DEPTH, Packer};
@@ -7,6 +9,7 @@ use crate::root;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::io::Write;
 
 /// A writable layer and what it lies upon.
@@ -51,16 +54,33 @@ enum What {
     Passage,
 }
 
+/// Where what is new is to be read.
+#[derive(Debug)]
+enum Source {
+    /// Under its own path in the upper directory.
+    Upper,
+    /// Under this one in the layers below, because a directory there was renamed.
+    Lower(Vec<u8>),
+}
+
 #[derive(Debug)]
 struct Change {
     what: What,
     /// Without a slash in front.
     path: Vec<u8>,
+    source: Source,
+}
+
+/// A directory of the layers below, and its path there.
+#[derive(Debug)]
+struct Below {
+    fd: OwnedFd,
+    path: Vec<u8>,
 }
 
 /// Writes the changes as lines `A|C|D path NUL`.
 pub(crate) fn list(layers: &Layers, mut out: impl Write) -> Result<(), Error> {
-    let mut walk = Walk::new(false);
+    let mut walk = Walk::new(layers, false);
     walk.top(layers)?;
     walk.found.sort_by(|a, b| a.path.cmp(&b.path));
     for change in &walk.found {
@@ -78,23 +98,23 @@ pub(crate) fn list(layers: &Layers, mut out: impl Write) -> Result<(), Error> {
 
 /// Writes the changes as an OCI layer.
 pub(crate) fn layer(layers: &Layers, out: impl Write) -> Result<(), Error> {
-    let mut walk = Walk::new(true);
+    let mut walk = Walk::new(layers, true);
     walk.top(layers)?;
     let mut packer = Packer::new(out);
     for change in &walk.found {
-        let slash = change.path.iter().rposition(|&byte| byte == b'/');
-        let (directory, name) = match slash {
-            Some(slash) => (&change.path[..=slash], &change.path[slash + 1..]),
-            None => (&b""[..], &change.path[..]),
-        };
+        let (directory, name) = split(&change.path);
         match change.what {
             What::Deleted => packer.marker([directory, WHITEOUT, name].concat())?,
             What::Opaque => packer.marker([&change.path, &b"/"[..], OPAQUE].concat())?,
             // It would delete something else, wherever the layer is unpacked.
             _ if name.starts_with(WHITEOUT) => {}
             What::Added | What::Modified | What::Passage => {
+                let (tree, (directory, name)) = match &change.source {
+                    Source::Upper => (&layers.upper, (directory, name)),
+                    Source::Lower(path) => (&layers.lower, split(path)),
+                };
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
-                let parent = root::open_in(layers.upper.as_fd(), directory, flags);
+                let parent = root::open_in(tree.as_fd(), directory, flags);
                 let Ok(parent) = parent else { continue };
                 match root::open_dir(&parent, name) {
                     Ok(directory) => packer.directory(&directory, &change.path)?,
@@ -106,8 +126,20 @@ pub(crate) fn layer(layers: &Layers, out: impl Write) -> Result<(), Error> {
     packer.finish()
 }
 
-struct Walk {
+/// Directory, with its slash, and name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..=slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+struct Walk<'a> {
     found: Vec<Change>,
+    /// All layers below.
+    lower: BorrowedFd<'a>,
+    /// Where directories that were renamed have been before.
+    redirects: HashSet<Vec<u8>>,
     /// For a layer: all of the upper directory counts, and opaque directories stay such.
     /// Otherwise two trees are compared.
     whole: bool,
@@ -123,10 +155,12 @@ struct Level<'a> {
     depth: usize,
 }
 
-impl Walk {
-    fn new(whole: bool) -> Self {
+impl<'a> Walk<'a> {
+    fn new(layers: &'a Layers, whole: bool) -> Self {
         Self {
             found: Vec::new(),
+            lower: layers.lower.as_fd(),
+            redirects: HashSet::new(),
             whole,
         }
     }
@@ -154,7 +188,8 @@ impl Walk {
             let below = root::names(lower).map_err(at(level.path))?;
             for name in below {
                 if names.binary_search(&name).is_err() && below_at(lower, &name).is_some() {
-                    self.push(What::Deleted, join(level.path, &name));
+                    let path = join(level.path, &name);
+                    self.push(What::Deleted, path, Source::Upper);
                 }
             }
         }
@@ -171,7 +206,7 @@ impl Walk {
         let lower = level.lower.as_ref().and_then(|fd| below_at(fd, name));
         if is_whiteout(&upper) {
             if lower.is_some() {
-                self.push(What::Deleted, path);
+                self.push(What::Deleted, path, Source::Upper);
             }
             return Ok(());
         }
@@ -183,11 +218,13 @@ impl Walk {
             return Ok(());
         }
         match lower {
-            None => self.push(What::Added, path),
-            Some(lower) if self.whole || self.differ(level, name, &upper, &lower)? => {
-                self.push(What::Modified, path);
+            None => self.push(What::Added, path, Source::Upper),
+            Some(lower) => {
+                let stats = (&upper, &lower);
+                if self.whole || self.differ(level.upper, level.lower.as_ref(), name, stats)? {
+                    self.push(What::Modified, path, Source::Upper);
+                }
             }
-            Some(_) => {}
         }
         Ok(())
     }
@@ -201,7 +238,6 @@ impl Walk {
         lower: Option<&Stat>,
     ) -> Result<(), Error> {
         let fd = root::open_dir(level.upper, name).map_err(at(&path))?;
-        refuse_features(&fd, &path)?;
         let what = match lower {
             None if PLACEHOLDERS.contains(&&path[..]) => What::Passage,
             None => What::Added,
@@ -214,10 +250,14 @@ impl Walk {
             _ => None,
         };
         let opaque = is_opaque(&fd).map_err(at(&path))?;
+        let redirect = moved::redirect(&fd, &path)?.filter(|_| !opaque);
         let start = self.found.len();
-        self.push(what, path.clone());
-        if self.whole && opaque && below.take().is_some() {
-            self.push(What::Opaque, path.clone());
+        self.push(what, path.clone(), Source::Upper);
+        if self.whole && (opaque || redirect.is_some()) && below.take().is_some() {
+            self.push(What::Opaque, path.clone(), Source::Upper);
+        }
+        if let Some(redirect) = redirect {
+            return self.renamed(level, (&fd, &redirect), &path, below);
         }
         self.level(&Level {
             upper: &fd,
@@ -232,34 +272,35 @@ impl Walk {
         Ok(())
     }
 
+    /// Whether a file differs from what the layers below have under its name.
     fn differ(
         &self,
-        level: &Level<'_>,
+        tree: &OwnedFd,
+        lower_tree: Option<&OwnedFd>,
         name: &[u8],
-        upper: &Stat,
-        lower: &Stat,
+        (here, lower): (&Stat, &Stat),
     ) -> Result<bool, Error> {
         let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
-        if metadata_differs(upper, lower)
-            || upper.st_size != lower.st_size
-            || time(upper) != time(lower)
+        if metadata_differs(here, lower)
+            || here.st_size != lower.st_size
+            || time(here) != time(lower)
         {
             return Ok(true);
         }
-        let (Some(below), FileType::RegularFile) = (&level.lower, root::kind(upper)) else {
+        let (Some(below), FileType::RegularFile) = (lower_tree, root::kind(here)) else {
             return Ok(false);
         };
         let capability = |directory: BorrowedFd<'_>| {
             let file = root::open_file(directory, name)?;
             attributes::value(&file, b"security.capability")
         };
-        let here = capability(level.upper.as_fd()).map_err(at(name))?;
+        let here = capability(tree.as_fd()).map_err(at(name))?;
         let there = capability(below.as_fd()).map_err(at(name))?;
         Ok(here != there)
     }
 
-    fn push(&mut self, what: What, path: Vec<u8>) {
-        self.found.push(Change { what, path });
+    fn push(&mut self, what: What, path: Vec<u8>, source: Source) {
+        self.found.push(Change { what, path, source });
     }
 }
 
@@ -296,16 +337,4 @@ fn is_opaque(directory: &OwnedFd) -> Result<bool, Errno> {
         }
     }
     Ok(false)
-}
-
-/// We never turn these on; a layer that has them means something else than it shows.
-fn refuse_features(directory: &OwnedFd, path: &[u8]) -> Result<(), Error> {
-    let redirect = attributes::value(directory, b"trusted.overlay.redirect").map_err(at(path))?;
-    if redirect.is_some() {
-        return Err(Error::Feature {
-            path: String::from_utf8_lossy(path).into_owned(),
-            feature: "overlayfs redirects",
-        });
-    }
-    Ok(())
 }

@@ -29,6 +29,21 @@ pub(crate) fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Resul
     Err(Errno::AGAIN)
 }
 
+/// Opens `path` in the root where no link and no `..` is on the way.
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
+        root,
+        path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
 /// Something that a path names: its directory and its name there.
 #[derive(Debug)]
 pub(crate) struct Place {

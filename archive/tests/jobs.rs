@@ -569,3 +569,136 @@ fn a_layer_has_holes_as_well() {
     job.run(&b""[..], &mut layer).unwrap();
     assert!(layer.len() < 100_000, "{}", layer.len());
 }
+
+fn set(path: &Path, attribute: &str, value: &str) -> bool {
+    let done = rustix::fs::setxattr(path, attribute, value.as_bytes(), XattrFlags::empty());
+    done.is_ok()
+}
+
+/// What overlayfs leaves when `mv /usr/share/doc /docs; mv /docs/a /docs/b; mv /usr/lib /usr/share/doc`
+/// and some changes were made in there.
+#[test]
+fn renamed_directories_are_gone_and_new() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (lower, upper) = (dir.path().join("lower"), dir.path().join("upper"));
+    let write = |top: &Path, path: &str, text: &str| {
+        let path = top.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for path in [
+        "usr/share/doc/a/deep/x",
+        "usr/share/doc/a/y",
+        "usr/share/doc/gone",
+        "usr/share/doc/kept",
+        "usr/lib/one",
+    ] {
+        write(&lower, path, path);
+    }
+    std::fs::hard_link(
+        lower.join("usr/share/doc/kept"),
+        lower.join("usr/share/doc/link"),
+    )
+    .unwrap();
+    for path in ["docs/b/deep", "usr/share/doc"] {
+        std::fs::create_dir_all(upper.join(path)).unwrap();
+    }
+    write(&upper, "docs/new", "new");
+    write(&upper, "docs/b/y", "changed");
+    let null = FileType::CharacterDevice;
+    for path in ["docs/gone", "docs/a", "usr/lib"] {
+        rustix::fs::mknodat(rustix::fs::CWD, upper.join(path), null, Mode::empty(), 0).unwrap();
+    }
+    const REDIRECT: &str = "trusted.overlay.redirect";
+    if !set(&upper.join("docs"), REDIRECT, "/usr/share/doc") {
+        eprintln!("skipped: no trusted attributes here");
+        return;
+    }
+    assert!(set(&upper.join("docs/b"), REDIRECT, "a"));
+    assert!(set(&upper.join("usr/share/doc"), REDIRECT, "/usr/lib"));
+    let done = |builtin: Builtin| {
+        let layers = Layers {
+            upper: open(&upper),
+            lower: open(&lower),
+        };
+        let mut out = Vec::new();
+        let job = Job::prepare(&builtin, Scene::Layers(&layers)).unwrap();
+        job.run(&b""[..], &mut out).map(|()| out)
+    };
+    let text = String::from_utf8(done(Builtin::Changes).unwrap()).unwrap();
+    let lines: Vec<_> = text.split_terminator('\0').collect();
+    assert_eq!(
+        lines,
+        [
+            "A /docs",
+            "A /docs/b",
+            "A /docs/b/deep",
+            "A /docs/b/deep/x",
+            "A /docs/b/y",
+            "A /docs/kept",
+            "A /docs/link",
+            "A /docs/new",
+            "C /usr",
+            "D /usr/lib",
+            "C /usr/share",
+            "C /usr/share/doc",
+            "D /usr/share/doc/a",
+            "D /usr/share/doc/gone",
+            "D /usr/share/doc/kept",
+            "D /usr/share/doc/link",
+            "A /usr/share/doc/one",
+        ]
+    );
+    let layer = done(Builtin::Layer).unwrap();
+    let listing = tar(&["-tvf", "-"], &layer, dir.path());
+    let names: Vec<_> = listing
+        .lines()
+        .map(|line| line.splitn(6, ' ').last().unwrap().trim())
+        .map(|line| line.split_once(':').unwrap().1[2..].trim().to_owned())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "docs/",
+            "docs/b/",
+            "docs/b/deep/",
+            "docs/b/deep/x",
+            "docs/b/y",
+            "docs/kept",
+            "docs/link link to docs/kept",
+            "docs/new",
+            "usr/",
+            "usr/.wh.lib",
+            "usr/share/",
+            "usr/share/doc/",
+            "usr/share/doc/.wh..wh..opq",
+            "usr/share/doc/one",
+        ]
+    );
+    let unpacked = dir.path().join("unpacked");
+    std::fs::create_dir(&unpacked).unwrap();
+    let _ = tar(&["-xf", "-"], &layer, &unpacked);
+    let read = |path: &str| std::fs::read_to_string(unpacked.join(path)).unwrap();
+    assert_eq!(read("docs/b/deep/x"), "usr/share/doc/a/deep/x");
+    assert_eq!(read("docs/b/y"), "changed");
+    assert_eq!(read("usr/share/doc/one"), "usr/lib/one");
+
+    // Overlayfs makes none of these.
+    std::fs::create_dir(upper.join("more")).unwrap();
+    for hostile in ["/", "/..", "/usr/../..", "a/b", "..", "", "/usr/lib"] {
+        assert!(set(&upper.join("more"), REDIRECT, hostile));
+        let error = done(Builtin::Layer).unwrap_err().to_string();
+        assert!(error.contains("redirects"), "{hostile}: {error}");
+    }
+    // These lead to nothing: there is only what was made since.
+    std::os::unix::fs::symlink("/etc", lower.join("away")).unwrap();
+    for nothing in ["/nowhere", "nowhere", "/away", "/usr/share/doc/kept"] {
+        assert!(set(&upper.join("more"), REDIRECT, nothing));
+        let text = String::from_utf8(done(Builtin::Changes).unwrap()).unwrap();
+        assert!(text.contains("A /more\0"), "{nothing}: {text}");
+        assert!(!text.contains("A /more/"), "{nothing}: {text}");
+    }
+}

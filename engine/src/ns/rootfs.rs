@@ -435,7 +435,7 @@ fn overlay(
     };
     let options = format!(
         "lowerdir={},upperdir=/proc/self/fd/{number}/upper,workdir=/proc/self/fd/{number}/work,\
-         index=off,metacopy=off,redirect_dir=off,xino=on{volatile}",
+         index=off,metacopy=off,redirect_dir=on,xino=on{volatile}",
         lower.join(":")
     );
     let options = CString::new(options).map_err(|_| prepare("stack", base)(Errno::INVAL))?;

@@ -114,7 +114,7 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
     // of a layer that ends with the run.
     let volatile = if setup.persist { "" } else { ",volatile" };
     let options = format!(
-        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=off,\
+        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=on,\
          xino=on{volatile}",
         lower.join(":")
     );
