@@ -12,7 +12,7 @@ fn until_ready(box_: &Kept, times: usize) {
 }
 
 /// What happened to a container so far.
-fn happened(id: &str) -> Vec<String> {
+pub(crate) fn happened(id: &str) -> Vec<String> {
     let filter = format!("container={id}");
     let args = [
         "events",

@@ -37,7 +37,7 @@ impl Kept {
         id
     }
 
-    fn exec(&self, args: &[&str]) -> Done {
+    pub(crate) fn exec(&self, args: &[&str]) -> Done {
         let mut all = vec!["exec", &self.name];
         all.extend(args);
         hullbox(all)
@@ -53,7 +53,7 @@ impl Kept {
         panic!("never {status}");
     }
 
-    fn inspect(&self, template: &str) -> String {
+    pub(crate) fn inspect(&self, template: &str) -> String {
         hullbox(["inspect", "--format", template, &self.name])
             .exits(0)
             .text()
