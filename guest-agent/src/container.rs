@@ -10,6 +10,7 @@
 //! agent's files or its socket. When it ends the kernel ends everything else in there.
 
 mod cgroup;
+mod clock;
 mod copies;
 mod identity;
 mod mounts;
@@ -26,8 +27,8 @@ use crate::sys::{self, Namespaces};
 use cgroup::Cgroup;
 use copies::Copies;
 use hullbox_protocol::{
-    AgentEnv, Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello,
-    Hygiene, PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
+    AgentEnv, Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, Hygiene,
+    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -264,13 +265,9 @@ impl Agent {
             return Err(ConnectionError::Violation("a second Setup"));
         }
         // A copy's clock went on from the moment it dialled.
-        let since = if setup.resumed {
-            self.dialled.elapsed()
-        } else {
-            Duration::ZERO
-        };
+        let since = setup.resumed.then(|| self.dialled.elapsed());
         self.hygiene = Hygiene {
-            clock_set: set_clock(setup.wall_clock_ns, since),
+            clock_set: clock::begin(setup.wall_clock_ns, since),
             ..Hygiene::default()
         };
         self.reseeded = identity::reseed(&setup.entropy, &mut self.hygiene);
@@ -380,6 +377,12 @@ impl Agent {
         match request {
             Request::Suspend => return self.suspend(),
             Request::Resume => return self.resume(),
+            Request::SetClock { wall_clock_ns } => {
+                return match clock::keep(*wall_clock_ns) {
+                    Ok(()) => Reply::Done,
+                    Err(errno) => Reply::Failed(format!("cannot set the clock: {errno}")),
+                };
+            }
             _ => {}
         }
         match &mut self.container {
@@ -483,20 +486,6 @@ fn own_root() -> Result<Place, Failure> {
     rustix::fs::open("/", flags, Mode::empty())
         .map(Place::Root)
         .map_err(failed("cannot open the root filesystem"))
-}
-
-/// Whether it was set.
-fn set_clock(wall_clock_ns: u64, since: Duration) -> bool {
-    if wall_clock_ns == 0 {
-        return false;
-    }
-    let since = u64::try_from(since.as_nanos()).unwrap_or(0);
-    let wall_clock_ns = wall_clock_ns.saturating_add(since);
-    let time = rustix::time::Timespec {
-        tv_sec: i64::try_from(wall_clock_ns / 1_000_000_000).unwrap_or(0),
-        tv_nsec: i64::try_from(wall_clock_ns % 1_000_000_000).unwrap_or(0),
-    };
-    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).is_ok()
 }
 
 /// The workload's way in: everything is made for it.

@@ -72,6 +72,11 @@ pub enum Request {
     Suspend,
     /// The copy is made: go on as before.
     Resume,
+    /// The host's wall clock says this now: so is the guest's to say.
+    SetClock {
+        /// Nanoseconds since 1970.
+        wall_clock_ns: u64,
+    },
 }
 
 /// The answer to a [`Request`].

@@ -59,6 +59,11 @@ pub(crate) trait Backend {
         false
     }
 
+    /// Whether its wall clock is its own and has to be kept to the host's.
+    fn has_own_clock(&self) -> bool {
+        false
+    }
+
     /// What it costs, seen from outside; `None` where the workload's side knows all.
     fn usage(&self) -> Option<VmUsage> {
         None

@@ -16,6 +16,7 @@ mod sessions;
 
 use super::backend::{Backend, Link};
 use super::client::{Client, Role};
+use super::clock::Clock;
 use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
@@ -138,6 +139,8 @@ pub(super) struct Hub<'a> {
     next_number: u32,
     log: Option<Log>,
     health: Option<Checker>,
+    /// Of a guest that has its own.
+    clock: Option<Clock>,
     stdin_once: bool,
     stop_signal: u8,
     /// How long a stop may take; `None` is for ever.
@@ -215,6 +218,12 @@ impl<'a> Hub<'a> {
             next_number: WORKLOAD + 1,
             log: parts.log,
             health: parts.health,
+            // Without a descriptor to spare, it keeps the time that it began with.
+            clock: parts
+                .backend
+                .has_own_clock()
+                .then(Clock::new)
+                .and_then(Result::ok),
             stdin_once: parts.stdin_once,
             stop_signal: parts.stop_signal,
             stop_timeout: parts.stop_timeout,
@@ -395,6 +404,12 @@ impl<'a> Hub<'a> {
             fds.push(PollFd::from_borrowed_fd(control, events));
             fds.len() - 1
         });
+        // What the guest knows of the time from its start is for the workload to begin with.
+        let clock = self.clock.as_ref().filter(|_| self.work.started);
+        let clock_at = clock.map(|clock| {
+            fds.push(PollFd::from_borrowed_fd(clock.fd(), PollFlags::IN));
+            fds.len() - 1
+        });
         let first_client = fds.len();
         for client in &self.clients {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
@@ -418,6 +433,7 @@ impl<'a> Hub<'a> {
             ended: fds[1].revents().contains(PollFlags::IN),
             guest: events(guest_at),
             control: !events(control_at).is_empty(),
+            clock: !events(clock_at).is_empty(),
             clients: fds[first_client..].iter().map(PollFd::revents).collect(),
         })
     }
@@ -444,6 +460,9 @@ impl<'a> Hub<'a> {
         self.serve_clients(&ready.clients);
         if ready.control {
             self.accept();
+        }
+        if ready.clock && self.clock.as_mut().is_some_and(Clock::is_due) {
+            self.tell_time();
         }
         if ready.ended {
             self.over = true;
@@ -569,6 +588,7 @@ struct Ready {
     ended: bool,
     guest: PollFlags,
     control: bool,
+    clock: bool,
     clients: Vec<PollFlags>,
 }
 

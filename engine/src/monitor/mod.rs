@@ -17,6 +17,7 @@
 
 mod backend;
 mod client;
+mod clock;
 mod config;
 mod container;
 pub mod control;

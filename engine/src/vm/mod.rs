@@ -282,6 +282,10 @@ impl Backend for Guest {
         self.warning.take()
     }
 
+    fn has_own_clock(&self) -> bool {
+        true
+    }
+
     fn usage(&self) -> Option<VmUsage> {
         let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
         let bytes = |names: &[&str]| {

@@ -26,7 +26,9 @@ pub(super) fn answer(group: &mut Cgroup, request: &Request) -> Reply {
         Request::Thaw => cgroup::freeze(group.fd(), false).map(|()| group.frozen = false),
         Request::Limit(limits) => limit(group, limits),
         // Of the whole guest: see [`super::copies`].
-        Request::Suspend | Request::Resume => Err("not about the container alone".to_owned()),
+        Request::Suspend | Request::Resume | Request::SetClock { .. } => {
+            Err("not about the container alone".to_owned())
+        }
     };
     match done {
         Ok(()) => Reply::Done,

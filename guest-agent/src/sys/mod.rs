@@ -5,12 +5,14 @@
 #![allow(unsafe_code, reason = "raw system calls live here and nowhere else")]
 
 mod blkpg;
+mod clock;
 mod entry;
 mod held;
 mod net;
 mod random;
 
 pub use blkpg::{add_partition, set_read_ahead};
+pub use clock::slew_clock;
 pub use held::{allow_devices, idle_vm};
 pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
 pub use random::{add_entropy, reseed_generator};

@@ -283,8 +283,8 @@ impl Hub<'_> {
                 self.clients[at].role = Role::Stopper;
                 self.begin_stop(signal, timeout_ms.map(Duration::from_millis));
             }
-            Command::Ask(Request::Suspend | Request::Resume) => {
-                let answer = Answer::Failed("only a snapshot needs this".to_owned());
+            Command::Ask(Request::Suspend | Request::Resume | Request::SetClock { .. }) => {
+                let answer = Answer::Failed("nobody but the monitor asks for this".to_owned());
                 self.clients[at].answer(&answer);
             }
             Command::Ask(request) => self.ask(at, request, false, None),

@@ -10,6 +10,7 @@ use crate::monitor::rules::{
 };
 use crate::monitor::streams::{OUTPUTS, index};
 use crate::timing::{Phase, Timing};
+use crate::vm;
 use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Started, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;
@@ -284,6 +285,12 @@ impl Hub<'_> {
     }
 
     fn take_reply(&mut self, number: u32, reply: Reply) -> Result<(), GuestError> {
+        if let Some(again) = self.clock.as_mut().and_then(|c| c.answered(number)) {
+            if again {
+                self.tell_time();
+            }
+            return Ok(());
+        }
         let Some(at) = self.pending.iter().position(|p| p.number == number) else {
             return Err(GuestError::Violation("an answer to nothing".to_owned()));
         };
@@ -328,6 +335,17 @@ impl Hub<'_> {
             client.role = Role::Holding;
         }
         Ok(())
+    }
+
+    /// Tells the guest what time it is.
+    pub(super) fn tell_time(&mut self) {
+        let number = self.number();
+        if let Some(clock) = &mut self.clock {
+            clock.tells(number);
+            let wall_clock_ns = vm::wall_clock_ns();
+            let request = Request::SetClock { wall_clock_ns };
+            self.say(Frame::Request { number, request });
+        }
     }
 
     /// Saves the workload's side, which is at rest, and has it go on.
