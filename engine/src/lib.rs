@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod bundle;
+mod clock;
 pub mod config;
 pub mod containers;
 pub mod cp;

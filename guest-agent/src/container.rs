@@ -10,7 +10,6 @@
 //! agent's files or its socket. When it ends the kernel ends everything else in there.
 
 mod cgroup;
-mod clock;
 mod copies;
 mod identity;
 mod mounts;
@@ -21,6 +20,7 @@ mod rootfs;
 mod sysfs;
 mod tmpfs;
 
+use crate::clock;
 use crate::failure::{failed, setup as setup_failure};
 use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
@@ -378,10 +378,7 @@ impl Agent {
             Request::Suspend => return self.suspend(),
             Request::Resume => return self.resume(),
             Request::SetClock { wall_clock_ns } => {
-                return match clock::keep(*wall_clock_ns) {
-                    Ok(()) => Reply::Done,
-                    Err(errno) => Reply::Failed(format!("cannot set the clock: {errno}")),
-                };
+                return clock::keep(*wall_clock_ns);
             }
             _ => {}
         }

@@ -65,6 +65,8 @@
 //! - `terminal`: a pseudo-terminal of the machine, controlling, of its own session;
 //! - a signal goes to the process group of the program, as from a terminal's keyboard.
 //!
+//! A `Request` with `SetClock` in place of `Exec` sets the machine's clock.
+//!
 //! When the program ends, `Exited` follows as soon as its output is drained; descendants that
 //! hold the output open hold it up for two seconds at most and are then left alone.
 //! When the connection ends first, the program's process group gets SIGHUP, and SIGKILL two

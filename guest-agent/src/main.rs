@@ -10,6 +10,7 @@
     allow(dead_code, reason = "the test harness brings its own entry")
 )]
 
+mod clock;
 mod container;
 mod failure;
 mod machine;

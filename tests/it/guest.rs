@@ -235,3 +235,69 @@ fn a_step_of_the_hosts_clock_arrives_in_every_guest() {
         }
     }
 }
+
+/// Renames directories of the image, and changes what is in there.
+const RENAMES: &str = "
+import os
+os.rename('/usr/lib/python3.11/email', '/email')
+os.rename('/email/mime', '/email/mimes')
+os.rename('/usr/lib/python3.11/wsgiref', '/usr/lib/python3.11/email')
+os.remove('/email/utils.py')
+open('/email/mimes/new', 'w').write('new')
+os.stat('/email/charset.py')
+";
+/// What is left of it.
+const RENAMED: &str = "cat /email/mimes/new; ls /email/mimes/text.py /email/charset.py \
+    /usr/lib/python3.11/email; ls /email | wc -l; ls /usr/lib/python3.11/wsgiref /email/utils.py 2>&1";
+
+both_modes! {
+    fn a_directory_of_the_image_can_be_renamed(mode) {
+        let box_ = Kept::new("renames", mode);
+        box_.run(&["demo", "sleep", "1000"]);
+        let count = box_.exec(&["sh", "-c", "ls /usr/lib/python3.11/email | wc -l"]).exits(0).text();
+        let count: usize = count.parse().unwrap();
+        let _ = box_.exec(&["python3", "-c", RENAMES]).exits(0);
+        let shown = box_.exec(&["sh", "-c", RENAMED]).code;
+        assert_eq!(shown, 1, "what is gone is gone");
+        let shown = box_.exec(&["sh", "-c", RENAMED]).text();
+        assert!(shown.starts_with("new"), "{shown}");
+        assert!(shown.contains(&format!("\n{}\n", count - 1)), "{shown}");
+
+        for running in [true, false] {
+            if !running {
+                let _ = hullbox(["stop", "-t", "0", &box_.name]).exits(0);
+            }
+            let changes = hullbox(["diff", &box_.name]).exits(0).text();
+            for line in [
+                "A /email",
+                "A /email/charset.py",
+                "A /email/mimes/new",
+                "A /email/mimes/text.py",
+                "C /usr/lib/python3.11/email",
+                "D /usr/lib/python3.11/email/charset.py",
+                "A /usr/lib/python3.11/email/validate.py",
+                "D /usr/lib/python3.11/wsgiref",
+            ] {
+                assert!(changes.lines().any(|change| change == line), "{line}: {changes}");
+            }
+            for line in ["A /email/utils.py", "A /email/mime"] {
+                assert!(!changes.lines().any(|change| change == line), "{line}: {changes}");
+            }
+            let archive = hullbox(["cp", &format!("{}:/email/charset.py", box_.name), "-"]).exits(0);
+            assert!(archive.stdout.starts_with(b"charset.py\0"));
+            let exported = hullbox(["export", &box_.name]).exits(0);
+            let exported = String::from_utf8_lossy(&exported.stdout);
+            assert!(exported.contains("email/mimes/text.py") && !exported.contains("email/mime/text.py"));
+        }
+
+        // Everything is in the new layer, whoever unpacks it.
+        let tag = format!("renamed-{}", box_.name);
+        let _ = hullbox(["commit", &box_.name, &tag]).exits(0);
+        let again = run(mode, [&tag, "sh", "-c", RENAMED]);
+        assert_eq!(again.text(), shown);
+        let _ = hullbox(["rmi", &tag]).exits(0);
+        // The container finds it all as it was.
+        let _ = hullbox(["start", &box_.name]).exits(0);
+        assert_eq!(box_.exec(&["sh", "-c", RENAMED]).text(), shown);
+    }
+}

@@ -11,7 +11,9 @@ use super::log::BoundedLog;
 use super::plan::{Plan, RuntimeFiles, qemu_arguments};
 use super::state::Record;
 use super::vsock;
-use hullbox_protocol::{Frame, MACHINE_PORT, MACHINE_READY_PORT, encode_into};
+use crate::clock::{self, Clock};
+use crate::vm::wall_clock_ns;
+use hullbox_protocol::{Frame, MACHINE_PORT, MACHINE_READY_PORT, Request, encode_into};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -52,6 +54,7 @@ struct Supervisor {
     deadline: Option<Instant>,
     /// Held open while the agent shuts down.
     goodbye: Option<UnixStream>,
+    clock: Clock,
 }
 
 /// Runs the machine whose plan is on standard input.
@@ -104,6 +107,8 @@ fn start() -> io::Result<Supervisor> {
         started: Instant::now(),
         deadline: None,
         goodbye: None,
+        // A session now and then would keep the machine from ever being idle.
+        clock: Clock::new(clock::NEVER_S)?,
         plan,
         files,
     };
@@ -201,6 +206,7 @@ impl Supervisor {
                 PollFd::new(&self.output, PollFlags::IN),
                 PollFd::new(&self.terminate, PollFlags::IN),
                 PollFd::new(&self.ready, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.clock.fd(), PollFlags::IN),
             ];
             fds.extend(
                 self.processes
@@ -229,7 +235,10 @@ impl Supervisor {
             if happened[1] {
                 self.on_terminate();
             }
-            let ended = happened[3..].iter().position(|ended| *ended);
+            if happened[3] {
+                self.tell_time();
+            }
+            let ended = happened[4..].iter().position(|ended| *ended);
             if let Some(process) = ended.and_then(|index| self.processes.get(index)) {
                 let name = process.name;
                 self.log.note(&format!("{name} ended"));
@@ -284,6 +293,19 @@ impl Supervisor {
         let _ = writeln!(io::stdout(), "{READY}");
         rustix::stdio::dup2_stdout(fs::File::options().write(true).open("/dev/null")?)?;
         Ok(())
+    }
+
+    /// Tells the agent that the host's clock was set. Until it is up it has the time from the emulator.
+    fn tell_time(&mut self) {
+        if !self.clock.is_due() || !self.record.ready {
+            return;
+        }
+        let files = self.files.clone();
+        // It may not answer for a while, and processes may end meanwhile.
+        let told = std::thread::Builder::new().spawn(move || set_clock(&files));
+        if let Err(error) = told {
+            self.log.note(&format!("cannot set the clock: {error}"));
+        }
     }
 
     /// Asks the agent to end the machine, and gives it some time.
@@ -346,6 +368,20 @@ impl Supervisor {
         }
         let _ = fs::remove_dir(self.files.share_root());
     }
+}
+
+/// Sets the machine's clock. One that cannot be told has gone, or is told the next time.
+fn set_clock(files: &RuntimeFiles) -> Result<(), connect::ConnectError> {
+    let mut stream = connect::open_session(files)?;
+    let mut frame = Vec::new();
+    let request = Request::SetClock {
+        wall_clock_ns: wall_clock_ns(),
+    };
+    encode_into(&Frame::Request { number: 1, request }, &mut frame)?;
+    stream.write_all(&frame)?;
+    // Its answer: whoever closes before may be cut off.
+    let _ = stream.read(&mut [0; 64])?;
+    Ok(())
 }
 
 /// Entry of a child: `PPID share|vsock|exec …`. Ties its life to the supervisor's, then becomes

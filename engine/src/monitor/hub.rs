@@ -16,11 +16,11 @@ mod sessions;
 
 use super::backend::{Backend, Link};
 use super::client::{Client, Role};
-use super::clock::Clock;
 use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::{Signals, Told};
+use crate::clock::{AGAINST_DRIFT_S, Clock};
 use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
@@ -222,7 +222,7 @@ impl<'a> Hub<'a> {
             clock: parts
                 .backend
                 .has_own_clock()
-                .then(Clock::new)
+                .then(|| Clock::new(AGAINST_DRIFT_S))
                 .and_then(Result::ok),
             stdin_once: parts.stdin_once,
             stop_signal: parts.stop_signal,

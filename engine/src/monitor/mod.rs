@@ -17,7 +17,6 @@
 
 mod backend;
 mod client;
-mod clock;
 mod config;
 mod container;
 pub mod control;

@@ -1,10 +1,11 @@
 //! One connection of the machine: one program.
 
 use super::root;
+use crate::clock;
 use crate::failure::setup;
 use crate::process::{self, Root};
 use crate::sys::{self, Namespaces};
-use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply};
+use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Request};
 use hullbox_session::children::{Children, Reach, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
@@ -125,8 +126,11 @@ impl<'a> Handler<'a> {
                     self.connected = false;
                     self.due = None;
                 }
-                Event::Request { number, .. } => {
-                    let reply = Reply::Failed("not something this side can do".to_owned());
+                Event::Request { number, request } => {
+                    let reply = match request {
+                        Request::SetClock { wall_clock_ns } => clock::keep(wall_clock_ns),
+                        _ => Reply::Failed("not something this side can do".to_owned()),
+                    };
                     self.pump.send(&Frame::Reply { number, reply })?;
                 }
                 Event::Setup(_) | Event::Resize { .. } => {}

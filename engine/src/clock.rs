@@ -1,4 +1,4 @@
-//! The guest's clock, kept to the host's.
+//! A guest's clock, kept to the host's; the helper machine's too.
 //!
 //! A guest's wall clock runs on by itself: it does not learn that the host's was set, that the host
 //! slept, or that NTP corrects it. A timer of the host's wall clock tells all of it without a look:
@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How often a guest is told though nothing has happened: a clock that is 50 ppm fast or slow has
 /// gone wrong by 30 ms then.
-const INTERVAL_S: i64 = 600;
+pub(crate) const AGAINST_DRIFT_S: u32 = 600;
+/// Only what is set is told.
+pub(crate) const NEVER_S: u32 = u32::MAX;
 /// A guest that answers within this time had the right time to within this time.
 const PROMPT: Duration = Duration::from_millis(100);
 /// How often one that was slow is told again: a busy host is no reason to talk without end.
@@ -25,8 +27,9 @@ const TRIES: u8 = 3;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     timer: OwnedFd,
+    interval_s: u32,
     told: Option<Told>,
     /// What was told was not prompt so many times in a row.
     slow: u8,
@@ -42,11 +45,12 @@ struct Told {
 }
 
 impl Clock {
-    /// From now on.
-    pub(super) fn new() -> Result<Self, Errno> {
+    /// From now on, and at least so often.
+    pub(crate) fn new(interval_s: u32) -> Result<Self, Errno> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let clock = Self {
             timer: timerfd_create(TimerfdClockId::Realtime, flags)?,
+            interval_s,
             told: None,
             slow: 0,
         };
@@ -59,7 +63,7 @@ impl Clock {
         let at = |tv_sec| Timespec { tv_sec, tv_nsec: 0 };
         let times = Itimerspec {
             it_interval: at(0),
-            it_value: at(now.tv_sec.saturating_add(INTERVAL_S)),
+            it_value: at(now.tv_sec.saturating_add(self.interval_s.into())),
         };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         match timerfd_settime(&self.timer, flags, &times) {
@@ -70,12 +74,12 @@ impl Clock {
     }
 
     /// Readable when the guest is to be told.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
     }
 
     /// Whether the guest is to be told now. One that has not answered is told when it has.
-    pub(super) fn is_due(&mut self) -> bool {
+    pub(crate) fn is_due(&mut self) -> bool {
         match rustix::io::read(&self.timer, &mut [0; 8]) {
             // It went off, or the clock was set.
             Ok(_) | Err(Errno::CANCELED) => {}
@@ -91,7 +95,7 @@ impl Clock {
     }
 
     /// The guest is being told, under this number.
-    pub(super) fn tells(&mut self, number: u32) {
+    pub(crate) fn tells(&mut self, number: u32) {
         self.told = Some(Told {
             number,
             at: Instant::now(),
@@ -101,7 +105,7 @@ impl Clock {
 
     /// Whether that is the number of an answer to what it was told, and then whether it is to be told
     /// once more.
-    pub(super) fn answered(&mut self, number: u32) -> Option<bool> {
+    pub(crate) fn answered(&mut self, number: u32) -> Option<bool> {
         let told = self.told.take_if(|told| told.number == number)?;
         if told.old {
             return Some(true);
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_until_the_timer_says_so() {
-        let mut clock = Clock::new().unwrap();
+        let mut clock = Clock::new(AGAINST_DRIFT_S).unwrap();
         assert!(!is_readable(&clock));
         assert!(!clock.is_due());
         go_off(&clock);
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn one_word_at_a_time() {
-        let mut clock = Clock::new().unwrap();
+        let mut clock = Clock::new(AGAINST_DRIFT_S).unwrap();
         clock.tells(7);
         go_off(&clock);
         assert!(!clock.is_due(), "the guest has not answered");
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_slow_guest_is_told_again_but_not_for_ever() {
-        let mut clock = Clock::new().unwrap();
+        let mut clock = Clock::new(AGAINST_DRIFT_S).unwrap();
         let slow = |clock: &mut Clock, number| {
             clock.tells(number);
             clock.told.as_mut().unwrap().at -= PROMPT;

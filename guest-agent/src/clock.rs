@@ -1,10 +1,13 @@
 //! The guest's wall clock, which is to be the host's.
 //!
-//! A guest's clock runs on by itself. That of the host is set by its user, corrected by NTP, and stands
-//! still while the host sleeps. So the monitor says what time it is: in [`hullbox_protocol::Setup`], at
-//! once when its own clock was set, and seldom besides, against drift.
+//! A guest's clock runs on by itself. That of the host is set by its user, corrected by NTP, and leaps
+//! when the host has slept. So the monitor says what time it is: in [`hullbox_protocol::Setup`], at once
+//! when the host's clock was set, and seldom besides, against drift. The helper machine's supervisor
+//! does the same.
 
+use crate::failure::words;
 use crate::sys;
+use hullbox_protocol::Reply;
 use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use std::time::Duration;
@@ -59,7 +62,7 @@ fn step_to(right_ns: i128) -> Result<(), Errno> {
 
 /// What [`hullbox_protocol::Setup`] says: what time it was for the host, for a copy `since` so long ago.
 /// Whether the clock is right now.
-pub(super) fn begin(wall_clock_ns: u64, since: Option<Duration>) -> bool {
+pub fn begin(wall_clock_ns: u64, since: Option<Duration>) -> bool {
     if wall_clock_ns == 0 {
         return false;
     }
@@ -73,13 +76,17 @@ pub(super) fn begin(wall_clock_ns: u64, since: Option<Duration>) -> bool {
     }
 }
 
-/// What time it is for the host.
-pub(super) fn keep(wall_clock_ns: u64) -> Result<(), Errno> {
+/// What time it is for the host: [`hullbox_protocol::Request::SetClock`].
+pub fn keep(wall_clock_ns: u64) -> Reply {
     let right_ns = i128::from(wall_clock_ns);
-    match correction(right_ns - now_ns()) {
+    let kept = match correction(right_ns - now_ns()) {
         Correction::Nothing => Ok(()),
         Correction::Slew(offset_us) => sys::slew_clock(offset_us),
         Correction::Step => step_to(right_ns),
+    };
+    match kept {
+        Ok(()) => Reply::Done,
+        Err(errno) => Reply::Failed(format!("cannot set the clock: {}", words(errno))),
     }
 }
 
