@@ -7,6 +7,8 @@
 //!
 //! [`CANCEL_ON_SET`]: TimerfdTimerFlags::CANCEL_ON_SET
 
+use crate::vm::wall_clock_ns;
+use hullbox_protocol::Frame;
 use rustix::io::Errno;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
@@ -42,6 +44,16 @@ struct Told {
     at: Instant,
     /// The clock was set since.
     old: bool,
+}
+
+/// Has a guest that boots hear what time it is when it is there to hear it. Its own clock stood still
+/// for a while as it booted. One that goes on as a copy knows better when it did.
+pub(crate) fn refresh(frame: &mut Frame) {
+    if let Frame::Setup(setup) = frame
+        && !setup.resumed
+    {
+        setup.wall_clock_ns = wall_clock_ns();
+    }
 }
 
 impl Clock {

@@ -17,10 +17,6 @@ const NS_PER_S: i128 = 1_000_000_000;
 const NEGLIGIBLE_NS: i128 = 5_000_000;
 /// A larger offset is not worked off but set right at once, as NTP's daemons have it.
 const STEP_NS: i128 = 100_000_000;
-/// How long before the agent reads it a [`hullbox_protocol::Setup`] may have been written: a guest boots
-/// meanwhile.
-const BOOT_NS: i128 = 120 * NS_PER_S;
-
 /// What is done about an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Correction {
@@ -39,13 +35,6 @@ const fn correction(offset_ns: i128) -> Correction {
     }
 }
 
-/// Whether a guest that booted has a good clock: its kernel took the host's when it booted, which was
-/// after the word that it is given now.
-const fn is_booted_from(now_ns: i128, told_ns: i128) -> bool {
-    let ahead = now_ns - told_ns;
-    -NEGLIGIBLE_NS <= ahead && ahead <= BOOT_NS
-}
-
 fn now_ns() -> i128 {
     let now = clock_gettime(ClockId::Realtime);
     i128::from(now.tv_sec) * NS_PER_S + i128::from(now.tv_nsec)
@@ -60,20 +49,11 @@ fn step_to(right_ns: i128) -> Result<(), Errno> {
     clock_settime(ClockId::Realtime, time)
 }
 
-/// What [`hullbox_protocol::Setup`] says: what time it was for the host, for a copy `since` so long ago.
-/// Whether the clock is right now.
-pub fn begin(wall_clock_ns: u64, since: Option<Duration>) -> bool {
-    if wall_clock_ns == 0 {
-        return false;
-    }
-    let told_ns = i128::from(wall_clock_ns);
-    match since {
-        Some(since) => {
-            let since_ns = i128::try_from(since.as_nanos()).unwrap_or(0);
-            step_to(told_ns + since_ns).is_ok()
-        }
-        None => is_booted_from(now_ns(), told_ns) || step_to(told_ns).is_ok(),
-    }
+/// What [`hullbox_protocol::Setup`] says: what time it was for the host so long ago. Whether the clock is
+/// right now.
+pub fn begin(wall_clock_ns: u64, since: Duration) -> bool {
+    let since_ns = i128::try_from(since.as_nanos()).unwrap_or(0);
+    wall_clock_ns != 0 && step_to(i128::from(wall_clock_ns) + since_ns).is_ok()
 }
 
 /// What time it is for the host: [`hullbox_protocol::Request::SetClock`].
@@ -108,18 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_booted_knows_better_than_a_word_from_before() {
-        let told = 1_700_000_000 * NS_PER_S;
-        assert!(is_booted_from(told, told));
-        assert!(is_booted_from(told + 400 * MS, told));
-        assert!(!is_booted_from(told - NS_PER_S, told), "set back meanwhile");
-        assert!(!is_booted_from(told + 3600 * NS_PER_S, told));
-        assert!(!is_booted_from(0, told), "a kernel without a clock");
-    }
-
-    #[test]
     fn no_time_is_no_time() {
-        assert!(!begin(0, None));
-        assert!(!begin(0, Some(Duration::from_secs(1))));
+        assert!(!begin(0, Duration::from_secs(1)));
     }
 }

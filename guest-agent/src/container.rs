@@ -265,7 +265,11 @@ impl Agent {
             return Err(ConnectionError::Violation("a second Setup"));
         }
         // A copy's clock went on from the moment it dialled.
-        let since = setup.resumed.then(|| self.dialled.elapsed());
+        let since = if setup.resumed {
+            self.dialled.elapsed()
+        } else {
+            Duration::ZERO
+        };
         self.hygiene = Hygiene {
             clock_set: clock::begin(setup.wall_clock_ns, since),
             ..Hygiene::default()

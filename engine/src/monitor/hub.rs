@@ -20,7 +20,7 @@ use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::{Signals, Told};
-use crate::clock::{AGAINST_DRIFT_S, Clock};
+use crate::clock::{self, AGAINST_DRIFT_S, Clock};
 use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
@@ -301,6 +301,7 @@ impl<'a> Hub<'a> {
 
     fn connect(&mut self, fd: OwnedFd) -> io::Result<()> {
         self.guest = Guest::Connected(Connection::new(fd).map_err(io::Error::other)?);
+        self.outgoing.iter_mut().for_each(clock::refresh);
         self.drain();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::os::fd::OwnedFd;
 
 /// Where it is mounted for as long as a file is being opened.
@@ -15,8 +15,12 @@ pub(super) fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         Err(errno) => return Err(errno),
     }
     mount("sysfs", SYSFS, "sysfs", MountFlags::empty(), None)?;
+    // All mounts share one superblock, and the workload's, which is read-only, may have been first.
+    // Its mount stays read-only.
+    let writable = mount_remount(SYSFS, MountFlags::empty(), c"");
     let path = format!("{SYSFS}/{path}");
-    let file = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    let file =
+        writable.and_then(|()| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()));
     // What is open stays; nobody else is to see this mount.
     let _ = unmount(SYSFS, UnmountFlags::DETACH);
     file
