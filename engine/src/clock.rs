@@ -51,6 +51,7 @@ struct Told {
 pub(crate) fn refresh(frame: &mut Frame) {
     if let Frame::Setup(setup) = frame
         && !setup.resumed
+        && setup.wall_clock_ns != 0
     {
         setup.wall_clock_ns = wall_clock_ns();
     }

@@ -425,9 +425,10 @@ fn overlay(
     // Relative names for the layers, so that 127 of them fit into the one page that mount(2)
     // takes; a descriptor for the writable layer, whose path may contain what separates options.
     let number = dir_fd.as_raw_fd();
-    // The guest agent's options: no feature that would tie the writable layer to these lower
-    // ones, and no waiting for the disk on behalf of a layer that ends with the run. Without
-    // the last, the end of every container would sync the whole filesystem of the upper layer.
+    // The guest agent's options: directories of the image can be renamed, no feature that would tie
+    // the writable layer to these lower filesystems, and no waiting for the disk on behalf of a
+    // layer that ends with the run. Without the last, the end of every container would sync the
+    // whole filesystem of the upper layer.
     let volatile = if bundle.setup.persist {
         ""
     } else {

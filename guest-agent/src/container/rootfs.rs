@@ -109,9 +109,9 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     make_upper(&upper, top.as_deref())?;
     directory(&work)?;
-    // No optional feature that would make the writable layer depend on these lower ones, or that
-    // the container backend could not read. Volatile: nobody waits for the disk on behalf
-    // of a layer that ends with the run.
+    // Directories of the image can be renamed. No feature that would tie the writable layer to these
+    // lower filesystems by their inodes, or that the container backend could not read. Volatile:
+    // nobody waits for the disk on behalf of a layer that ends with the run.
     let volatile = if setup.persist { "" } else { ",volatile" };
     let options = format!(
         "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=on,\
