@@ -6,7 +6,8 @@
 //! credit, so that neither side ever has to buffer without bound.
 //!
 //! This crate does no I/O and trusts no byte: [`Decoder`] is the one place
-//! where a peer's bytes become values, and every length in it has a limit.
+//! where a peer's bytes become values; it knows who speaks and takes nothing that
+//! only others say, and every length and every count in it has a limit.
 //!
 //! # Conversation
 //!
@@ -27,19 +28,23 @@
 //! outstanding; the receiver returns credit as it passes bytes on.
 #![forbid(unsafe_code)]
 
+mod bounded;
+mod decode;
+mod encode;
 mod frame;
 mod request;
 mod spec;
 
+pub use decode::{Decoder, Incoming};
+pub use encode::{data_header, encode_data, encode_into};
 pub use frame::{
-    DecodeError, Decoder, Frame, HEADER_LEN, INITIAL_CREDIT, Incoming, Kind, MAX_DATA, MAX_PAYLOAD,
-    Stream, data_header, encode_data, encode_into,
+    DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
 };
-pub use request::{Builtin, PathStat, ProcessInfo, Reply, Request, Usage};
+pub use request::{Builtin, MAX_PROCESSES, PathStat, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
     AgentEnv, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello, Hygiene,
-    LayerDisk, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started, TerminalSize,
-    TmpfsMount, UserSpec, WritableLayer,
+    LayerDisk, MAX_LIST, MAX_WORDS, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started,
+    TerminalSize, TmpfsMount, UserSpec, WritableLayer,
 };
 
 /// Version of the conversation. A peer that says another one is refused.

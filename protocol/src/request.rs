@@ -1,7 +1,11 @@
 //! What is asked of a running container besides running programs in it.
 
+use crate::bounded::list;
 use crate::spec::CgroupLimits;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Most processes that are told of.
+pub const MAX_PROCESSES: usize = 8192;
 
 /// Something the agent itself does in the container's root, in place of executing a program.
 ///
@@ -89,7 +93,12 @@ pub enum Reply {
     /// To [`Request::Usage`].
     Usage(Box<Usage>),
     /// To [`Request::Processes`].
+    #[serde(deserialize_with = "processes")]
     Processes(Vec<ProcessInfo>),
+}
+
+fn processes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ProcessInfo>, D::Error> {
+    list::<_, _, MAX_PROCESSES>(from)
 }
 
 /// What a container uses, in all, since it started.

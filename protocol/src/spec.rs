@@ -1,7 +1,16 @@
 //! The structured payloads: how a guest is set up, what runs in it, how it ended.
 
+use crate::bounded::list;
 use crate::request::Builtin;
 use serde::{Deserialize, Serialize};
+
+/// Most arguments, and most variables, of a process. Linux takes 2 MiB of them all as a rule, each
+/// with a pointer and a zero.
+pub const MAX_WORDS: usize = 256 * 1024;
+/// Most elements of any list that people write.
+pub const MAX_LIST: usize = 4096;
+/// Most supplementary groups: Linux's limit.
+const MAX_GROUPS: usize = 65536;
 
 /// First words of the guest agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +35,7 @@ pub struct Setup {
     /// See `etc_hosts`.
     pub etc_hostname: String,
     /// `--tmpfs` mounts, in order.
+    #[serde(deserialize_with = "list::<_, _, MAX_LIST>")]
     pub tmpfs: Vec<TmpfsMount>,
     /// Size of /dev/shm, in bytes.
     pub shm_size_bytes: u64,
@@ -38,6 +48,7 @@ pub struct Setup {
     /// The writable layer outlives this run: sync it before `Exited` is sent.
     pub persist: bool,
     /// `net.*` and similar sysctls (`--sysctl`), as (name, value).
+    #[serde(deserialize_with = "list::<_, _, MAX_LIST>")]
     pub sysctls: Vec<(String, String)>,
     /// Leave the kernel's own files (/proc/kcore, /proc/sysrq-trigger, …) neither hidden nor
     /// read-only (`--security-opt systempaths=unconfined`).
@@ -67,6 +78,7 @@ pub const ENTROPY_BYTES: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsSpec {
     /// Read-only layers, lowest first.
+    #[serde(deserialize_with = "list::<_, _, MAX_LIST>")]
     pub layers: Vec<LayerDisk>,
     /// Where writes go.
     pub writable: WritableLayer,
@@ -134,14 +146,17 @@ impl CgroupLimits {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Program and arguments, exact bytes. The program is looked up in the spec's own PATH.
+    #[serde(deserialize_with = "list::<_, _, MAX_WORDS>")]
     pub argv: Vec<Bytes>,
     /// Whole environment as `NAME=value`, exact bytes.
+    #[serde(deserialize_with = "list::<_, _, MAX_WORDS>")]
     pub env: Vec<Bytes>,
     /// Working directory in the container; made when it is missing.
     pub cwd: String,
     /// Who runs it.
     pub user: UserSpec,
     /// Resource limits.
+    #[serde(deserialize_with = "list::<_, _, MAX_LIST>")]
     pub rlimits: Vec<Rlimit>,
     /// File mode creation mask; `None` leaves 0o022.
     pub umask: Option<u32>,
@@ -188,6 +203,7 @@ pub enum UserSpec {
         /// The `USER` text.
         user: String,
         /// `--group-add`: names or numbers.
+        #[serde(deserialize_with = "list::<_, _, MAX_LIST>")]
         additional_groups: Vec<String>,
     },
     /// Already resolved.
@@ -197,6 +213,7 @@ pub enum UserSpec {
         /// Group id.
         gid: u32,
         /// Supplementary group ids.
+        #[serde(deserialize_with = "list::<_, _, MAX_GROUPS>")]
         groups: Vec<u32>,
     },
 }

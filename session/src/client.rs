@@ -10,7 +10,7 @@ pub use terminal::terminal_size;
 use crate::connection::{Connection, ConnectionError};
 use crate::server::wait_for;
 use crate::sink::{Sink, Writer};
-use hullbox_protocol::{ExitStatus, Failure, Frame, Incoming, MAX_DATA, Stream};
+use hullbox_protocol::{ExitStatus, Failure, Frame, Incoming, MAX_DATA, Sender, Stream};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use signals::{Signals, Watch};
@@ -122,7 +122,7 @@ pub fn attach_streams(
     streams: Streams<'_>,
     observer: &mut dyn FnMut(&Frame),
 ) -> Result<Outcome, AttachError> {
-    let mut connection = Connection::new(connection)?;
+    let mut connection = Connection::to(connection, Sender::Monitor)?;
     for frame in first_frames {
         connection.send(frame)?;
     }

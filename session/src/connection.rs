@@ -1,7 +1,8 @@
 //! A non-blocking connection that speaks frames.
 
 use hullbox_protocol::{
-    DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Stream, data_header, encode_into,
+    DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Sender, Stream, data_header,
+    encode_into,
 };
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
@@ -45,6 +46,15 @@ pub enum ConnectionError {
     /// Reading or writing failed.
     #[error("the connection failed")]
     Io(#[source] std::io::Error),
+}
+
+impl From<DecodeError> for ConnectionError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::WrongSide(_) => Self::Violation("a frame of the other direction"),
+            error => Self::Decode(error),
+        }
+    }
 }
 
 impl From<Errno> for ConnectionError {
@@ -91,13 +101,21 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Io`] if the descriptor is not fit for that.
     pub fn new(fd: OwnedFd) -> Result<Self, ConnectionError> {
+        Self::to(fd, Sender::Any)
+    }
+
+    /// The same, with this sender at its other end.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] if the descriptor is not fit for that.
+    pub fn to(fd: OwnedFd, sender: Sender) -> Result<Self, ConnectionError> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         // As much as the system gives; whatever that is, it works.
         let _ = sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER);
         Ok(Self {
             fd,
             outbox: Outbox::default(),
-            decoder: Decoder::new(),
+            decoder: Decoder::of(sender),
         })
     }
 
@@ -219,9 +237,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Decode`]; the connection is of no use afterwards.
     pub fn next_incoming(&mut self) -> Result<Option<Incoming<'_>>, ConnectionError> {
-        self.decoder
-            .next_incoming()
-            .map_err(ConnectionError::Decode)
+        Ok(self.decoder.next_incoming()?)
     }
 
     /// As [`Self::next_incoming`], together with a way to queue answers while the

@@ -1,13 +1,11 @@
 //! What /proc tells of a container's processes. Their names and arguments are the container's.
 
 use crate::cgroup::{named, read};
-use hullbox_protocol::ProcessInfo;
+use hullbox_protocol::{MAX_PROCESSES, ProcessInfo};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Most processes that are told of.
-const MAX_PROCESSES: usize = 8192;
 /// Longest command line, in bytes.
 const MAX_COMMAND: usize = 4096;
 /// All command lines together, in bytes: a reply has its limit.

@@ -30,7 +30,7 @@ mod source;
 use crate::connection::{Connection, ConnectionError};
 use crate::sink::{Sink, Writer};
 use hullbox_protocol::{
-    ExitStatus, Failure, Frame, Incoming, ProcessSpec, Request, Setup, Started, Stream,
+    ExitStatus, Failure, Frame, Incoming, ProcessSpec, Request, Sender, Setup, Started, Stream,
     TerminalSize,
 };
 pub(crate) use poll::wait_for;
@@ -223,7 +223,7 @@ impl Pump {
     /// [`ConnectionError::Io`] if it cannot be made non-blocking.
     pub fn new(connection: OwnedFd) -> Result<Self, ConnectionError> {
         Ok(Self {
-            connection: Connection::new(connection)?,
+            connection: Connection::to(connection, Sender::Host)?,
             sessions: Vec::new(),
             events: VecDeque::new(),
             finishing: Vec::new(),
@@ -405,7 +405,7 @@ impl Pump {
     fn decode(&mut self) -> Result<(), ConnectionError> {
         let sessions = &mut self.sessions;
         let (decoder, _) = self.connection.split();
-        while let Some(incoming) = decoder.next_incoming().map_err(ConnectionError::Decode)? {
+        while let Some(incoming) = decoder.next_incoming()? {
             match incoming {
                 Incoming::Data {
                     session,

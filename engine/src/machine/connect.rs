@@ -1,7 +1,7 @@
 //! The way into the machine: a Unix socket that stands for its vsock.
 
 use super::plan::RuntimeFiles;
-use hullbox_protocol::{DecodeError, Decoder, Frame, Hello, PROTOCOL_VERSION};
+use hullbox_protocol::{DecodeError, Decoder, Frame, Hello, PROTOCOL_VERSION, Sender};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -77,7 +77,7 @@ pub fn open_session(files: &RuntimeFiles) -> Result<UnixStream, ConnectError> {
 /// # Errors
 /// [`ConnectError`].
 pub fn read_hello(stream: &mut UnixStream) -> Result<Hello, ConnectError> {
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::of(Sender::Agent);
     loop {
         if let Some(frame) = decoder.next_frame()? {
             return match frame {
