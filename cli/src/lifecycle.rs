@@ -177,12 +177,7 @@ pub(crate) fn restart(args: &StopArgs, debug: bool) -> Result<(), Failure> {
 pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
     each(&args.names, |engine, name| {
         let record = engine.find(name)?;
-        engine.signal(&record, args.signal.0)?;
-        if args.signal.0 == 9 {
-            // As in Docker, what was killed has ended when this returns.
-            engine.state().wait_for_end(&record)?;
-        }
-        Ok(())
+        Ok(engine.signal(&record, args.signal.0)?)
     })
 }
 

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{size, table};
-use hullbox_engine::containers::Engine;
+use hullbox_engine::containers::{ContainerError, Engine};
 use hullbox_engine::events::Query;
 use hullbox_engine::monitor::control::VmUsage;
 use hullbox_engine::paths::short_id;
@@ -106,6 +106,14 @@ const STATS: [Column; 8] = [
     ("PIDS", "PIDs"),
 ];
 
+/// What was seen the last time.
+#[derive(Default)]
+struct Seen {
+    samples: Vec<Sample>,
+    /// Containers that nobody named and whose monitors do not answer: asked once.
+    silent: Vec<String>,
+}
+
 /// What was seen of one container.
 struct Sample {
     id: String,
@@ -116,7 +124,7 @@ struct Sample {
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let engine = system::engine()?;
-    let mut before: Vec<Sample> = Vec::new();
+    let mut before = Seen::default();
     // CPU use is a difference: the first sample alone tells nothing of it.
     sample(&engine, args, &mut before)?;
     let live = !args.no_stream;
@@ -135,11 +143,7 @@ pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     }
 }
 
-fn sample(
-    engine: &Engine,
-    args: &StatsArgs,
-    before: &mut Vec<Sample>,
-) -> Result<Vec<Value>, Failure> {
+fn sample(engine: &Engine, args: &StatsArgs, before: &mut Seen) -> Result<Vec<Value>, Failure> {
     let records = if args.names.is_empty() {
         engine.state().list()?
     } else {
@@ -150,13 +154,21 @@ fn sample(
     let mut now = Vec::new();
     for record in records {
         let runs = matches!(record.phase, Phase::Running | Phase::Paused);
-        if !runs && args.names.is_empty() && !args.all {
+        if !runs && args.names.is_empty() && !args.all || before.silent.contains(&record.id) {
             continue;
         }
-        // One that ends at this moment uses nothing.
-        let (usage, vm) = engine.usage(&record).unwrap_or_default();
+        let (usage, vm) = match engine.usage(&record) {
+            Err(error @ ContainerError::NoAnswer(_)) if args.names.is_empty() => {
+                crate::failure::report(&error.into());
+                before.silent.push(record.id);
+                continue;
+            }
+            Err(error @ ContainerError::NoAnswer(_)) => return Err(error.into()),
+            // One that ends at this moment uses nothing.
+            usage => usage.unwrap_or_default(),
+        };
         let at = Instant::now();
-        let last = before.iter().find(|sample| sample.id == record.id);
+        let last = before.samples.iter().find(|sample| sample.id == record.id);
         let percent = last.map_or(0.0, |last| {
             let time = at.duration_since(last.at).as_secs_f64();
             let cpu = usage.cpu_us.saturating_sub(last.cpu_us);
@@ -175,7 +187,7 @@ fn sample(
             cpu_us: usage.cpu_us,
         });
     }
-    *before = now;
+    before.samples = now;
     Ok(rows)
 }
 

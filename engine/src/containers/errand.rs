@@ -60,7 +60,7 @@ impl Engine {
         spec: ProcessSpec,
     ) -> Result<Errand, ContainerError> {
         let launch = Launch::prepare_for(self.roots(), record, false, &Timing::default())?;
-        let record = match self.state.take_for_errand(&record.id, &launch.lock) {
+        let record = match self.state.take_for_errand(&record.id, launch.starter()) {
             Err(StateError::Running(short)) => {
                 return Err(ContainerError::Refused(format!(
                     "container {short} is just being started or stopped: try again"

@@ -92,7 +92,7 @@ impl Launch {
         })
     }
 
-    fn starter(&self) -> Starter<'_> {
+    pub(super) fn starter(&self) -> Starter<'_> {
         Starter {
             lock: &self.lock,
             monitor_pid: self.monitor.pid(),

@@ -1,6 +1,7 @@
 //! What front ends do with containers: make and start, talk to, remove, and tidy up after the dead.
 
 mod check;
+mod end;
 mod errand;
 mod execs;
 mod inspect;
@@ -23,7 +24,7 @@ pub use talk::{ExecOrder, Held, Joined};
 pub use wait::{Armed, Condition};
 
 use crate::bundle::Isolation;
-use crate::monitor::{KILL_NOW, SpawnError};
+use crate::monitor::SpawnError;
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::units::ValueError;
@@ -116,6 +117,9 @@ pub enum ContainerError {
     /// The monitor said no.
     #[error("{0}")]
     Refused(String),
+    /// The monitor was told something and says nothing.
+    #[error("the monitor of container {0} does not answer")]
+    NoAnswer(String),
     /// The monitor cannot be talked to.
     #[error("cannot talk to the monitor of container {id}")]
     Talk {
@@ -241,10 +245,8 @@ impl Engine {
         let record = self.find(text)?;
         let id = &record.id;
         let removed = match self.state.remove(id) {
-            Err(StateError::Running(short)) if force => {
-                let record = self.state.get(id)?;
-                self.kill(&record)
-                    .map_err(|source| ContainerError::Stop { id: short, source })?;
+            Err(StateError::Running(_)) if force => {
+                self.kill(&record)?;
                 match self.state.remove(id) {
                     // Its monitor was faster: the container was to go when it ended.
                     Err(StateError::NotFound(_)) => return Ok(()),
@@ -258,25 +260,6 @@ impl Engine {
             self.note(&record, Verb::Destroy);
         }
         removed
-    }
-
-    /// Has the monitor kill the container, and waits until it has.
-    fn kill(&self, record: &Record) -> io::Result<()> {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
-        let pid = record
-            .monitor_pid
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // First the handle, then the check: whoever still holds the lock is this process.
-            let monitor = pidfd_open(pid, PidfdFlags::empty());
-            if let Ok(monitor) = monitor
-                && self.state.is_alive(record).map_err(io::Error::other)?
-            {
-                pidfd_send_signal(monitor, KILL_NOW)?;
-            }
-        }
-        self.state.wait_for_end(record).map_err(io::Error::other)
     }
 
     /// Whether a container is made from an image: for [`Store::remove`].

@@ -5,18 +5,34 @@ use crate::monitor::control::{self, Answer, Command, VmUsage};
 use crate::paths::short_id;
 use crate::plan::environment;
 use crate::plan::life::Restart;
-use crate::state::{Phase, Record};
+use crate::state::Record;
 use crate::timing::Timing;
 use hullbox_model::event::Verb;
 use hullbox_protocol::{
-    CgroupLimits, ProcessInfo, ProcessSpec, Request, TerminalSize, Usage, UserSpec,
+    CgroupLimits, Decoder, HEADER_LEN, ProcessInfo, ProcessSpec, Request, Sender, TerminalSize,
+    Usage, UserSpec,
 };
 use hullbox_session::connection::Connection;
-use rustix::event::{PollFd, PollFlags, poll};
-use std::io;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a monitor may take to hear a command. It does nothing that takes long, but its host may be
+/// overloaded.
+const HEARD_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to answer one that it has heard. It waits for the workload's side itself, and
+/// not as long as this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Longest payload of the frame that says so, in bytes.
+const MAX_HEARD: usize = 64;
+/// SIGKILL.
+const KILL: u8 = 9;
 
 /// What `exec` is asked for.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +116,15 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn signal(&self, record: &Record, signal: u8) -> Result<(), ContainerError> {
-        self.done(record, &Command::Signal(signal))
+        let sent = self.done(record, &Command::Signal(signal));
+        if signal != KILL {
+            return sent;
+        }
+        match sent {
+            Err(ContainerError::NoAnswer(_)) => self.end_monitor(record),
+            // As in Docker, what was killed has ended when this returns.
+            other => other.and_then(|()| self.see_it_end(record)),
+        }
     }
 
     /// Stops a container: its stop signal, and SIGKILL after a while (`None`: never). One that does
@@ -115,13 +139,7 @@ impl Engine {
         timeout_ms: Option<u64>,
     ) -> Result<(), ContainerError> {
         let signal = signal.unwrap_or(record.spec.stop_signal);
-        match self.ask(record, &Command::Stop { signal, timeout_ms }) {
-            Ok(Answer::Failed(why)) => return Err(ContainerError::Refused(why)),
-            // It ended while it was asked.
-            Ok(_) | Err(ContainerError::Talk { .. } | ContainerError::NotRunning(_)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(self.state.wait_for_end(record)?)
+        self.stop_by(record, &Command::Stop { signal, timeout_ms })
     }
 
     /// Freezes a container, or lets it go on.
@@ -148,7 +166,7 @@ impl Engine {
             source,
         };
         let kept = stream.try_clone().map_err(talk)?;
-        match hear(stream.into()).map_err(talk)? {
+        match hear(stream.into(), Some(ANSWER_LIMIT)).map_err(talk)? {
             Answer::Done => Ok(Held { _kept: kept }),
             other => Err(unexpected(other)),
         }
@@ -220,27 +238,16 @@ impl Engine {
         }
     }
 
-    /// Waits while somebody else is starting the container.
-    ///
-    /// # Errors
-    /// [`ContainerError::State`].
-    pub fn wait_for_start(&self, record: &Record) -> Result<(), ContainerError> {
-        loop {
-            let record = self.state.get(&record.id)?;
-            if record.phase != Phase::Starting || !self.state.is_alive(&record)? {
-                return Ok(());
-            }
-            // Only the record tells; its monitor is busy until then, and bounds the time itself.
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// A connection that closes when the container has ended.
+    /// A descriptor that is readable, or closed, when the container has ended.
     ///
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn watch(&self, record: &Record) -> Result<OwnedFd, ContainerError> {
-        Ok(self.say(record, &Command::Watch)?.into())
+        match self.say(record, &Command::Watch) {
+            // Its process tells as much, if not why.
+            Err(error @ ContainerError::NoAnswer(_)) => self.monitor_of(record)?.ok_or(error),
+            other => Ok(other?.into()),
+        }
     }
 
     /// Tells the monitor, if there is one, what the container is called now.
@@ -256,54 +263,95 @@ impl Engine {
         }
     }
 
-    /// Connects and says what is wanted.
+    /// Connects, says what is wanted, and waits until that is heard.
     pub(super) fn say(
         &self,
         record: &Record,
         command: &Command,
     ) -> Result<UnixStream, ContainerError> {
-        let talk = |source: io::Error| ContainerError::Talk {
-            id: short_id(&record.id).to_owned(),
-            source,
-        };
         let path = control::socket_path(&self.roots.container_runtime_dir(&record.id));
-        let stream = match UnixStream::connect(path) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                let id = short_id(&record.id).to_owned();
-                return Err(ContainerError::NotRunning(id));
-            }
-            other => other.map_err(talk)?,
-        };
-        let frame = control::to_frame(command).map_err(|error| talk(io::Error::other(error)))?;
-        let mut bytes = Vec::new();
-        hullbox_protocol::encode_into(&frame, &mut bytes)
-            .map_err(|error| talk(io::Error::other(error)))?;
-        io::Write::write_all(&mut &stream, &bytes).map_err(talk)?;
-        Ok(stream)
+        call(&path, command).map_err(|error| talk_error(record, error))
     }
 
     /// Says what is wanted and waits for the answer.
     pub(super) fn ask(&self, record: &Record, command: &Command) -> Result<Answer, ContainerError> {
         let stream = self.say(record, command)?;
-        let answer = hear(stream.into()).map_err(|source| ContainerError::Talk {
-            id: short_id(&record.id).to_owned(),
-            source,
-        })?;
-        match answer {
+        let answer = hear(stream.into(), answer_limit(command));
+        match answer.map_err(|error| talk_error(record, error))? {
             Answer::Failed(why) => Err(ContainerError::Refused(why)),
             answer => Ok(answer),
         }
     }
 }
 
-/// One answer.
-fn hear(connection: OwnedFd) -> io::Result<Answer> {
-    let mut connection = Connection::new(connection).map_err(io::Error::other)?;
+/// What it means that a monitor could not be talked to.
+fn talk_error(record: &Record, source: io::Error) -> ContainerError {
+    let id = short_id(&record.id).to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ContainerError::NotRunning(id)
+        }
+        // The kernel's word, and ours, for a time that is over.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ContainerError::NoAnswer(id),
+        _ => ContainerError::Talk { id, source },
+    }
+}
+
+/// How long the answer itself may take of a monitor that has heard the command. What it asks of the
+/// container it bounds itself.
+fn answer_limit(command: &Command) -> Option<Duration> {
+    match command {
+        Command::Watch | Command::Save { .. } => None,
+        Command::Stop { timeout_ms, .. } => {
+            timeout_ms.map(|ms| Duration::from_millis(ms).saturating_add(ANSWER_LIMIT))
+        }
+        _ => Some(ANSWER_LIMIT),
+    }
+}
+
+/// Connects to a monitor, gives it a command, and sees it heard.
+fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
+    let frame = control::to_frame(command).map_err(io::Error::other)?;
+    let mut bytes = Vec::new();
+    hullbox_protocol::encode_into(&frame, &mut bytes).map_err(io::Error::other)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // It holds for connecting, too: one that accepts nobody has a full backlog before long.
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(HEARD_LIMIT))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(HEARD_LIMIT))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    (&stream).write_all(&bytes)?;
+    match read_one(&stream)? {
+        Some(Answer::Heard) => {}
+        _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
+    Ok(stream)
+}
+
+/// One short answer, and not a byte of what follows it.
+fn read_one(mut stream: &UnixStream) -> io::Result<Option<Answer>> {
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header)?;
+    let mut decoder = Decoder::of(Sender::Monitor);
+    decoder.push(&header);
+    let mut payload = vec![0; decoder.lacking().unwrap_or(0).min(MAX_HEARD)];
+    stream.read_exact(&mut payload)?;
+    decoder.push(&payload);
+    let frame = decoder.next_frame().map_err(io::Error::other)?;
+    Ok(frame.as_ref().and_then(control::from_frame))
+}
+
+/// One answer, if it comes in time.
+fn hear(connection: OwnedFd, limit: Option<Duration>) -> io::Result<Answer> {
+    let mut connection = Connection::to(connection, Sender::Monitor).map_err(io::Error::other)?;
+    let due = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
         let incoming = connection.next_incoming().map_err(io::Error::other)?;
         if let Some(hullbox_protocol::Incoming::Frame(frame)) = incoming {
@@ -311,7 +359,10 @@ fn hear(connection: OwnedFd) -> io::Result<Answer> {
                 .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
         }
         let mut fds = [PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, None) {
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

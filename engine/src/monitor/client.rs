@@ -2,10 +2,14 @@
 
 use super::control::{self, Answer, Command};
 use crate::timing::Timing;
-use hullbox_protocol::Frame;
+use hullbox_protocol::{Frame, Sender};
 use hullbox_session::connection::{Connection, ConnectionError};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// How long it may take to say what it wants.
+const SPEAK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a client is here for.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ pub(super) struct Client {
     pub(super) id: u64,
     pub(super) connection: Connection,
     pub(super) role: Role,
+    since: Instant,
 }
 
 impl Role {
@@ -64,9 +69,18 @@ impl Client {
     pub(super) fn new(id: u64, fd: OwnedFd, role: Role) -> io::Result<Self> {
         Ok(Self {
             id,
-            connection: Connection::new(fd).map_err(io::Error::other)?,
+            connection: Connection::to(fd, Sender::Client).map_err(io::Error::other)?,
             role,
+            since: Instant::now(),
         })
+    }
+
+    /// Says that its command has arrived.
+    pub(super) fn heard(&mut self) {
+        // One that cannot be told sees its connection end.
+        if let Ok(frame) = control::to_frame(&Answer::Heard) {
+            let _ = self.connection.send(&frame);
+        }
     }
 
     /// Answers and lets it go.
@@ -101,6 +115,14 @@ impl Client {
     /// Its first word.
     pub(super) fn command(frame: &Frame) -> Option<Command> {
         control::from_frame(frame)
+    }
+
+    /// When it is not waited for any longer, while it has not said what it wants.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.role {
+            Role::Asking => self.since.checked_add(SPEAK_LIMIT),
+            _ => None,
+        }
     }
 
     /// Whether nothing keeps it.

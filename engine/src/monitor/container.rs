@@ -5,9 +5,10 @@
 //! monitor, and the container with it.
 
 use super::backend::{Backend, Link};
+use super::signals::KILL_NOW;
 use crate::bundle::Bundle;
 use crate::ns;
-use crate::sys::container::{Forked, close_all_but, fork_alone};
+use crate::sys::container::{Forked, close_all_but, fork_alone, ignore_signals, reset_signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
@@ -42,8 +43,10 @@ impl Container {
             Forked::Child => {
                 let mut kept = keep.to_vec();
                 kept.push(theirs.as_fd());
-                // The owners of what is closed are in frames that this process never returns to.
-                let code = match close_all_but(&kept) {
+                // The owners of what is closed are in frames that this process never returns to: so
+                // is the pipe that the monitor's handlers of signals write to.
+                let ready = take_signals().and_then(|()| close_all_but(&kept));
+                let code = match ready {
                     Ok(()) => run(bundle, theirs, monitor),
                     Err(_) => 1,
                 };
@@ -72,6 +75,21 @@ impl Container {
             }
         }
     }
+}
+
+/// The child has no handlers of the monitor's. What tells the monitor to end the container, and is
+/// sent to all there is when a host shuts down, is the monitor's to obey.
+fn take_signals() -> io::Result<()> {
+    reset_signals(false)?;
+    ignore_signals(&[
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        KILL_NOW.as_raw(),
+        // As in every Rust program.
+        libc::SIGPIPE,
+    ]);
+    Ok(())
 }
 
 /// The child's life. Returns its exit code.

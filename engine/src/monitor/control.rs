@@ -2,11 +2,14 @@
 //!
 //! Both travel as [`Frame::Local`]. The first frame of a client is a [`Command`]; after `Attach`
 //! and `Exec` the frames of session 0 follow in both directions, for the workload or for the new
-//! process, and `Detach` may. Everything else is answered once, and the connection closed, but for `Hold`.
+//! process, and `Detach` may. Everything else is answered once, and the connection closed, but for
+//! `Hold`. Before all that stands [`Answer::Heard`], at once: whoever waits for it in vain knows that
+//! the monitor does not answer, however long the command itself may take.
 
 use crate::plan::life::Restart;
 use crate::timing::{Marks, Timing};
-use hullbox_protocol::{Frame, ProcessInfo, ProcessSpec, Request, Usage};
+use hullbox_model::exec::ExecInspect;
+use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, Usage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -82,6 +85,8 @@ pub enum Command {
 /// What is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
+    /// The command has arrived; what comes of it follows.
+    Heard,
     /// It is done.
     Done,
     /// It cannot be done: why, in one line.
@@ -109,6 +114,35 @@ pub struct VmUsage {
     pub host_private_bytes: u64,
     /// Resident memory of its process, in bytes.
     pub host_resident_bytes: u64,
+}
+
+impl Command {
+    /// Whether who says it stays connected for as long as something in the container takes.
+    pub(super) const fn stays(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach { .. }
+                | Self::Exec { .. }
+                | Self::ExecStart { .. }
+                | Self::Ask(_)
+                | Self::Hold
+                | Self::Save { .. }
+                | Self::Watch
+        )
+    }
+}
+
+impl Answer {
+    /// As many of them as an answer holds, the newest ones.
+    pub(super) fn of_execs(mut all: Vec<ExecInspect>) -> Self {
+        loop {
+            let text = serde_json::to_string(&all).unwrap_or_default();
+            if text.len() < MAX_PAYLOAD - 16 {
+                return Self::Execs(text);
+            }
+            all.drain(..all.len().div_ceil(4));
+        }
+    }
 }
 
 /// A message as a frame.

@@ -13,6 +13,8 @@ use std::path::Path;
 const REMEMBERED: usize = 256;
 /// Longest arguments that are remembered of each, in bytes.
 const MAX_ARGUMENTS: usize = 16 * 1024;
+/// What those that were never started may take in memory, in bytes.
+const MAX_SPECS: usize = 16 << 20;
 /// Where they are found when there is no monitor.
 const FILE: &str = "execs.json";
 /// Largest such file that is read, in bytes.
@@ -59,6 +61,7 @@ impl Execs {
             spec: Some(Box::new(spec.clone())),
         });
         self.forget_old();
+        self.forget_large();
         Some(id)
     }
 
@@ -125,6 +128,17 @@ impl Execs {
         }
     }
 
+    /// Forgets the oldest ones that were never started, while all of them take too much.
+    fn forget_large(&mut self) {
+        let size = |exec: &Exec| exec.spec.as_deref().map_or(0, size);
+        let mut total: usize = self.all.iter().map(size).sum();
+        self.all.retain(|exec| {
+            let gone = total > MAX_SPECS && exec.spec.is_some();
+            total -= if gone { size(exec) } else { 0 };
+            !gone
+        });
+    }
+
     pub(super) fn list(&self) -> Vec<ExecInspect> {
         self.all.iter().map(|exec| exec.about.clone()).collect()
     }
@@ -156,6 +170,12 @@ pub(crate) fn kept(dir: &Path) -> Vec<ExecInspect> {
     read.ok()
         .and_then(|_| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default()
+}
+
+/// What a process's words take in memory, in bytes.
+fn size(spec: &ProcessSpec) -> usize {
+    let words = spec.argv.iter().chain(&spec.env);
+    words.map(|word| word.len() + size_of_val(word)).sum()
 }
 
 fn process_config(spec: &ProcessSpec) -> ProcessConfig {
@@ -211,6 +231,16 @@ mod tests {
         assert_eq!(all[1].exit_code, Some(3));
         execs.container_ended();
         assert_eq!(execs.list()[0].exit_code, Some(KILLED));
+    }
+
+    #[test]
+    fn those_that_are_never_started_take_bounded_memory() {
+        let mut execs = Execs::new("box");
+        let large = spec(&["x".repeat(5 << 20).as_str()]);
+        let ids: Vec<_> = (0..6).map(|_| execs.create(&large).unwrap()).collect();
+        assert_eq!(execs.list().len(), 3);
+        assert_eq!(execs.take_spec(&ids[0]), Err("no such exec"));
+        assert_eq!(execs.take_spec(&ids[5]).unwrap().argv.len(), 1);
     }
 
     #[test]

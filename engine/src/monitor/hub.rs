@@ -16,6 +16,7 @@ mod sessions;
 
 use super::backend::{Backend, Link};
 use super::client::{Client, Role};
+use super::control::Answer;
 use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
@@ -25,7 +26,7 @@ use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
 use hullbox_model::exec::ExecInspect;
-use hullbox_protocol::{CgroupLimits, ExitStatus, Frame, ProcessSpec, Request, Started};
+use hullbox_protocol::{CgroupLimits, ExitStatus, Frame, ProcessSpec, Request, Sender, Started};
 use hullbox_session::connection::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sessions::{Exec, Pending, Workload};
@@ -43,12 +44,22 @@ const RESUME_LIMIT: Duration = Duration::from_secs(60);
 const KILL_LIMIT: Duration = Duration::from_secs(3);
 /// How long after a broken connection the backend may take to say why.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long the workload's side may take to answer a request. A guest may be emulated, and busy.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long after its workload's start a monitor lets go of the code that it needed for it.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Signals that come within this time are one: a host that shuts down sends several.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
-/// Clients at a time.
+/// Clients at a time that stay for longer than a word.
 pub(super) const MAX_CLIENTS: usize = 256;
+/// Connections at a time: when all clients are there, one can still be told to go.
+const MAX_CONNECTIONS: usize = MAX_CLIENTS + 64;
+/// Processes beside the workload at a time. An agent takes a few more.
+const MAX_EXECS: usize = 1000;
+/// Requests at a time that the workload's side has not answered.
+const MAX_REQUESTS: usize = 1000;
+/// Frames that may wait for a guest's first word before nothing more is read for it.
+const MAX_UNHEARD: usize = 4096;
 
 /// Where the workload's side is.
 #[derive(Debug)]
@@ -300,7 +311,8 @@ impl<'a> Hub<'a> {
     }
 
     fn connect(&mut self, fd: OwnedFd) -> io::Result<()> {
-        self.guest = Guest::Connected(Connection::new(fd).map_err(io::Error::other)?);
+        let guest = Connection::to(fd, Sender::Agent).map_err(io::Error::other)?;
+        self.guest = Guest::Connected(guest);
         self.outgoing.iter_mut().for_each(clock::refresh);
         self.drain();
         Ok(())
@@ -401,12 +413,12 @@ impl<'a> Hub<'a> {
             Guest::Gone => None,
         };
         let control_at = self.control.map(|control| {
-            let events = interest(self.clients.len() < MAX_CLIENTS, false);
+            let events = interest(self.clients.len() < MAX_CONNECTIONS, false);
             fds.push(PollFd::from_borrowed_fd(control, events));
             fds.len() - 1
         });
         // What the guest knows of the time from its start is for the workload to begin with.
-        let clock = self.clock.as_ref().filter(|_| self.work.started);
+        let clock = self.clock.as_ref().filter(|_| self.work.said.started);
         let clock_at = clock.map(|clock| {
             fds.push(PollFd::from_borrowed_fd(clock.fd(), PollFlags::IN));
             fds.len() - 1
@@ -445,10 +457,20 @@ impl<'a> Hub<'a> {
         let health = health.and_then(Checker::due);
         let deadline = self.deadline.map(|(at, _)| at);
         let log = self.log.as_ref().and_then(Log::due);
-        [deadline, self.kill_at, self.settled_at, health, log]
-            .into_iter()
-            .flatten()
-            .min()
+        let request = self.pending.iter().filter_map(|request| request.due).min();
+        let word = self.clients.iter().filter_map(Client::due).min();
+        [
+            deadline,
+            self.kill_at,
+            self.settled_at,
+            health,
+            log,
+            request,
+            word,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn step(&mut self, ready: &Ready) -> Option<Ending> {
@@ -507,6 +529,10 @@ impl<'a> Hub<'a> {
         if let Some(log) = &mut self.log {
             log.write_begun(now);
         }
+        self.check_requests(now);
+        // They have said nothing, so nothing is lost with them.
+        self.clients
+            .retain(|client| client.due().is_none_or(|due| now < due));
         self.check_health(now);
         let (_, what) = self.deadline.filter(|(at, _)| now >= *at)?;
         match what {
@@ -516,9 +542,23 @@ impl<'a> Hub<'a> {
             )))),
             Deadline::Cause => Some(Ending::Died(None)),
             Deadline::Kill => {
+                // What it would have died of.
+                self.interrupted.get_or_insert(9);
                 self.backend.kill();
                 self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
                 None
+            }
+        }
+    }
+
+    /// Has nobody wait for ever for an answer. It may come yet: what it says of the container counts.
+    fn check_requests(&mut self, now: Instant) {
+        let late = |request: &&mut Pending| request.due.is_some_and(|due| now >= due);
+        for request in self.pending.iter_mut().filter(late) {
+            request.due = None;
+            let asker = request.client.take();
+            if let Some(client) = self.clients.iter_mut().find(|c| Some(c.id) == asker) {
+                client.answer(&Answer::Failed(clients::NO_ANSWER.to_owned()));
             }
         }
     }
@@ -530,14 +570,14 @@ impl<'a> Hub<'a> {
             return;
         }
         let now = Instant::now();
-        if self.work.started && matches!(self.guest, Guest::Connected(_)) {
+        if self.work.said.started && matches!(self.guest, Guest::Connected(_)) {
             self.signal(9);
             self.observer.signalled(9);
             self.thaw();
             // A connection that takes no frames is dealt with by the deadline.
             self.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
         } else {
-            if !self.work.started {
+            if !self.work.said.started {
                 // What it would have died of.
                 self.interrupted.get_or_insert(9);
             }
@@ -557,6 +597,7 @@ impl<'a> Hub<'a> {
                 holds: false,
                 save: None,
                 limits: None,
+                due: None,
             });
             let request = Request::Thaw;
             self.say(Frame::Request { number, request });
@@ -566,12 +607,18 @@ impl<'a> Hub<'a> {
     /// Writes what waits, and parts with clients that are gone or done.
     fn flush(&mut self) {
         self.grant();
+        self.pass_credit();
         self.drain();
         let lost: Vec<usize> = self
             .clients
             .iter_mut()
             .enumerate()
-            .filter_map(|(at, client)| client.connection.flush().is_err().then_some(at))
+            .filter_map(|(at, client)| {
+                let connection = &mut client.connection;
+                // What it owes us it was given under credit; more is its own lie.
+                let keeps_up = connection.flush().is_ok() && connection.may_fill();
+                (!keeps_up).then_some(at)
+            })
             .collect();
         for at in lost.into_iter().rev() {
             self.lose_client(at);

@@ -65,20 +65,60 @@ pub(super) enum Meaning {
     End(Ending),
 }
 
-pub(super) fn check_workload(frame: &Frame, started: bool) -> Result<Meaning, GuestError> {
+/// What the workload's side has said of a process that it says once. Each is passed on, and whoever
+/// repeats it would fill our memory.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) started: bool,
+    ended: [bool; 3],
+}
+
+impl Said {
+    /// A stream has ended, or nobody reads it any more.
+    fn end(&mut self, stream: Stream) -> Result<(), GuestError> {
+        if std::mem::replace(&mut self.ended[place(stream)], true) {
+            return Err(GuestError::Violation("a stream ended twice".to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(super) const fn has_ended(&self, stream: Stream) -> bool {
+        self.ended[place(stream)]
+    }
+}
+
+const fn place(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdin => 0,
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    }
+}
+
+/// `greeted`: whether there was a `Hello`.
+pub(super) fn check_workload(
+    frame: &Frame,
+    said: &mut Said,
+    greeted: &mut bool,
+) -> Result<Meaning, GuestError> {
+    let started = said.started;
     Ok(match frame {
         Frame::Hello(hello) if hello.version != PROTOCOL_VERSION => {
             return Err(GuestError::Violation(
                 "its version is not that of this program".to_owned(),
             ));
         }
+        Frame::Hello(_) if std::mem::replace(greeted, true) => return Err(out_of_turn(frame)),
         Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
         Frame::Oom => Meaning::Oom,
         Frame::Started { started: who, .. } if !started => Meaning::Started(who.clone()),
         Frame::Failed { failure, .. } if !started => Meaning::End(Ending::Failed(clean(failure))),
         Frame::Exited { status, .. } if started => Meaning::End(Ending::Exited(*status)),
         // Streams may move before `Started`: an input that nobody reads is said so at once.
-        Frame::Eof { .. } => Meaning::Forward,
+        Frame::Eof { stream, .. } => {
+            said.end(*stream)?;
+            Meaning::Forward
+        }
         Frame::Credit {
             stream: Stream::Stdin,
             bytes,
@@ -89,12 +129,13 @@ pub(super) fn check_workload(frame: &Frame, started: bool) -> Result<Meaning, Gu
 }
 
 /// The same for a frame about a process beside the workload.
-pub(super) fn check_exec(frame: &Frame, started: bool) -> Result<(), GuestError> {
+pub(super) fn check_exec(frame: &Frame, said: &mut Said) -> Result<(), GuestError> {
+    let started = said.started;
     match frame {
         Frame::Started { .. } | Frame::Failed { .. } if !started => Ok(()),
         Frame::Exited { .. } if started => Ok(()),
-        Frame::Eof { .. }
-        | Frame::Credit {
+        Frame::Eof { stream, .. } => said.end(*stream),
+        Frame::Credit {
             stream: Stream::Stdin,
             ..
         } => Ok(()),

@@ -95,6 +95,8 @@ pub(super) struct Input {
     window: Window,
     /// Which client.
     owner: Option<u64>,
+    /// What the owner was not told of yet of what it may send.
+    untold: u32,
     /// Nobody reads it any more, or it was ended.
     pub(super) closed: bool,
 }
@@ -107,6 +109,7 @@ impl Input {
             return false;
         }
         self.owner = Some(client);
+        self.untold = 0;
         true
     }
 
@@ -123,8 +126,12 @@ impl Input {
         self.owner == Some(client)
     }
 
-    pub(super) const fn owner(&self) -> Option<u64> {
-        self.owner
+    /// The owner, and what it is to be told of, if there is any.
+    pub(super) const fn untold(&mut self) -> Option<(u64, &mut u32)> {
+        match self.owner {
+            Some(owner) if self.untold > 0 => Some((owner, &mut self.untold)),
+            _ => None,
+        }
     }
 
     /// Takes what its owner sent.
@@ -140,6 +147,7 @@ impl Input {
     /// Credit from the guest: for the owner, if there is one.
     pub(super) fn grant(&mut self, bytes: u32) {
         self.window.grant(bytes.into());
+        self.untold = self.untold.saturating_add(bytes);
     }
 }
 

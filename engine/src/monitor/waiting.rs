@@ -106,6 +106,7 @@ fn serve(client: &mut Client, observer: &mut dyn Observer) -> Option<Waited> {
         if !matches!(client.role, Role::Asking) {
             continue;
         }
+        client.heard();
         match Client::command(&frame) {
             Some(Command::Stop { .. }) => {
                 client.role = Role::Stopper;
@@ -129,8 +130,7 @@ fn serve(client: &mut Client, observer: &mut dyn Observer) -> Option<Waited> {
                 client.answer(&Answer::Done);
             }
             Some(Command::Execs) => {
-                let all = serde_json::to_string(&observer.execs()).unwrap_or_default();
-                client.answer(&Answer::Execs(all));
+                client.answer(&Answer::of_execs(observer.execs()));
             }
             Some(Command::Watch) => client.role = Role::Watcher,
             _ => client.answer(&Answer::Failed(

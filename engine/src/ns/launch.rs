@@ -5,7 +5,7 @@ use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
 use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
-use super::{NsError, SpecError, check_caller, init, io, spec, trace};
+use super::{NsError, SpecError, check_caller, guard, init, io, spec, trace};
 use crate::bundle::Bundle;
 use hullbox_protocol::Builtin;
 use hullbox_session::server::Stdio;
@@ -138,6 +138,7 @@ impl Surroundings {
         let pidfd =
             pidfd_open(pid, PidfdFlags::empty()).map_err(io("watch the container's process"))?;
         container.start().map_err(create)?;
+        guard::post(pidfd.as_fd()).map_err(io("watch over the container's process"))?;
         Ok(Running {
             pid,
             pidfd,

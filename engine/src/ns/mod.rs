@@ -12,7 +12,7 @@
 //!
 //! What holds a container together is that one process, the caller of [`run`]: it has the
 //! mounts in a namespace of its own and is its container's parent. When it dies, however it
-//! dies, the kernel kills the container's first process and with it the rest; mounts and loop
+//! dies, the kernel or a guard kills the container's first process and with it the rest; mounts and loop
 //! devices go with the last of them. An empty cgroup and a small directory remain for
 //! [`cleanup`].
 
@@ -20,6 +20,7 @@ mod builtin;
 mod cgroup;
 mod devices;
 mod executor;
+mod guard;
 mod init;
 mod inroot;
 mod join;

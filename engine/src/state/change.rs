@@ -1,6 +1,6 @@
 //! What happens to a container between its making and its end.
 
-use super::{Beginning, End, LifeLock, Phase, Record, Starter, State, StateError, now_ns, schema};
+use super::{Beginning, End, Phase, Record, Starter, State, StateError, now_ns, schema};
 use crate::monitor::health::HealthReport;
 use crate::plan::ContainerSpec;
 use rusqlite::{TransactionBehavior, params};
@@ -11,28 +11,32 @@ impl State {
     /// # Errors
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_start(&mut self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
-        self.take(&starter.lock.file, id)?;
-        // Under the lock: it may have been removed meanwhile.
-        self.get(id)?;
+        let transaction = self.take(&starter.lock.file, id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
-        self.database.execute(
+        transaction.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0, health = NULL,
              beginning = NULL, error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
             params![id, Phase::Starting.as_str(), starter.monitor_pid],
         )?;
+        transaction.commit()?;
         self.get(id)
     }
 
     /// Takes a container that does not run for an errand in its root, which leaves its record as it
-    /// is.
+    /// is but for the monitor's process: while that is there without a holder of the lock, somebody
+    /// was killed.
     ///
     /// # Errors
     /// [`StateError::Running`] when somebody has it already, among others.
-    pub fn take_for_errand(&self, id: &str, lock: &LifeLock) -> Result<Record, StateError> {
-        self.take(&lock.file, id)?;
-        let record = self.get(id)?;
+    pub fn take_for_errand(&self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
+        let transaction = self.take(&starter.lock.file, id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
-        Ok(record)
+        transaction.execute(
+            "UPDATE containers SET monitor_pid = ?2 WHERE id = ?1",
+            params![id, starter.monitor_pid],
+        )?;
+        transaction.commit()?;
+        self.get(id)
     }
 
     /// An errand is over.
@@ -40,7 +44,12 @@ impl State {
     /// # Errors
     /// What it left cannot be removed.
     pub fn end_errand(&self, id: &str) -> Result<(), StateError> {
-        super::remove_dir(&self.roots.container_runtime_dir(id))
+        super::remove_dir(&self.roots.container_runtime_dir(id))?;
+        self.database.execute(
+            "UPDATE containers SET monitor_pid = NULL WHERE id = ?1",
+            [id],
+        )?;
+        Ok(())
     }
 
     /// Notes that the workload runs, as which process of the host, if it is one, and how its guest

@@ -19,11 +19,13 @@ pub use recover::KILLED;
 use crate::paths::{DISK_FILE, Roots, short_id};
 use crate::plan::names;
 use crate::sys::{self, LockKind};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a command waits for another one's transaction.
@@ -315,27 +317,32 @@ impl State {
     pub fn remove(&self, id: &str) -> Result<(), StateError> {
         // Held until the row is gone, so that nobody starts it meanwhile.
         let file = self.open_lock_file()?;
-        self.take(&file, id)?;
+        drop(self.take(&file, id)?);
         self.forget(id)
     }
 
-    /// Locks the byte of a container that does not run.
+    /// Locks the byte of a container that does not run. What the caller writes about that belongs
+    /// into the transaction: whoever finds the byte locked reads the record after it.
     ///
     /// Whoever looks whether a monitor is dead, or has waited for its end, holds the byte for an
     /// instant: that is not to be taken for a container that runs.
-    fn take(&self, file: &File, id: &str) -> Result<(), StateError> {
+    fn take(&self, file: &File, id: &str) -> Result<Transaction<'_>, StateError> {
         let deadline = Instant::now() + LOOK_LIMIT;
-        let row = self.get(id)?.row;
         loop {
-            let free = sys::try_lock_byte(file, LockKind::Exclusive, row)
+            let transaction =
+                Transaction::new_unchecked(&self.database, TransactionBehavior::Immediate)?;
+            let record = get(&transaction, id)?;
+            let free = sys::try_lock_byte(file, LockKind::Exclusive, record.row)
                 .map_err(StateError::io("lock", &self.lock_file))?;
             if free {
-                return Ok(());
+                return Ok(transaction);
             }
-            if self.get(id)?.is_active() || Instant::now() > deadline {
+            // The byte may be held for long: nobody else's transaction is to wait for it.
+            drop(transaction);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if record.is_active() || !self.wait_for_end_within(&record, left)? {
                 return Err(StateError::Running(short_id(id).to_owned()));
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -344,9 +351,14 @@ impl State {
     /// # Errors
     /// The lock file cannot be opened or asked.
     pub fn is_alive(&self, record: &Record) -> Result<bool, StateError> {
-        if !record.is_active() {
-            return Ok(false);
-        }
+        Ok(record.is_active() && self.is_held(record)?)
+    }
+
+    /// Whether somebody holds a container's lock: its monitor, who starts it, or an errand in it.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or asked.
+    pub fn is_held(&self, record: &Record) -> Result<bool, StateError> {
         let file = self.open_lock_file()?;
         sys::is_byte_locked(&file, record.row).map_err(StateError::io("look at", &self.lock_file))
     }
@@ -359,6 +371,40 @@ impl State {
         let file = self.open_lock_file()?;
         sys::lock_byte(&file, LockKind::Shared, record.row)
             .map_err(StateError::io("lock", &self.lock_file))
+    }
+
+    /// The same, for so long: whether nobody holds it.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened or locked.
+    pub fn wait_for_end_within(
+        &self,
+        record: &Record,
+        limit: Duration,
+    ) -> Result<bool, StateError> {
+        let file = self.open_lock_file()?;
+        let row = record.row;
+        let failed = || StateError::io("lock", &self.lock_file);
+        if sys::try_lock_byte(&file, LockKind::Shared, row).map_err(failed())? {
+            return Ok(true);
+        }
+        // The kernel knows no wait for a lock that ends by itself. A thread that is left behind goes
+        // when the lock is free, or with this process.
+        let (tell, told) = mpsc::channel();
+        let wait = move || {
+            let locked = sys::lock_byte(&file, LockKind::Shared, row);
+            drop(file);
+            // Nobody may listen any more.
+            let _ = tell.send(locked);
+        };
+        thread::Builder::new()
+            .name("lock".to_owned())
+            .spawn(wait)
+            .map_err(failed())?;
+        match told.recv_timeout(limit) {
+            Ok(locked) => locked.map(|()| true).map_err(failed()),
+            Err(_) => Ok(false),
+        }
     }
 
     /// What SQLite finds wrong with the database's file.

@@ -7,8 +7,8 @@ use crate::sys;
 pub const KILLED: u8 = 137;
 
 impl State {
-    /// Finishes what somebody was killed over: a container whose row says that it starts or runs
-    /// and whose lock nobody holds. `release` frees what outlives a monitor (control groups,
+    /// Finishes what somebody was killed over: a container whose row says that it starts or runs, or
+    /// that there is an errand in it, and whose lock nobody holds. `release` frees what outlives a monitor (control groups,
     /// mounts, processes of a namespace container) and must cope with finding nothing.
     ///
     /// Costs one query when there is nothing to do. Each of what was found is given to `dead`, once,
@@ -24,7 +24,8 @@ impl State {
     ) -> Result<(), StateError> {
         let alive = {
             let mut statement = self.database.prepare_cached(&format!(
-                "SELECT {} FROM containers WHERE phase IN ('starting', 'running', 'paused', 'restarting')",
+                "SELECT {} FROM containers WHERE monitor_pid IS NOT NULL
+                 OR phase IN ('starting', 'running', 'paused', 'restarting')",
                 record::COLUMNS
             ))?;
             let rows = statement.query_map([], record::from_row)?;
@@ -55,7 +56,7 @@ impl State {
         }
         match self.get(&seen.id) {
             Err(StateError::NotFound(_)) => return Ok(None),
-            Ok(record) if !record.is_active() => return Ok(None),
+            Ok(record) if !was_begun(&record) => return Ok(None),
             other => drop(other?),
         }
         let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row).map_err(failed())?;
@@ -67,13 +68,17 @@ impl State {
             Err(StateError::NotFound(_)) => return Ok(None),
             other => other?,
         };
-        if !record.is_active() {
+        if !was_begun(&record) {
             return Ok(None);
         }
         release(&record).map_err(StateError::io(
             "clean up",
             &self.roots.container_runtime_dir(&record.id),
         ))?;
+        if !record.is_active() {
+            self.end_errand(&record.id)?;
+            return Ok(None);
+        }
         let end = End {
             exit_code: KILLED,
             error: Some("its monitor was killed".to_owned()),
@@ -82,4 +87,9 @@ impl State {
         self.finish(&record.id, &end)?;
         Ok(Some(record))
     }
+}
+
+/// Whether somebody began something with a container and has not ended it: a life, or an errand.
+fn was_begun(record: &Record) -> bool {
+    record.is_active() || record.monitor_pid.is_some()
 }

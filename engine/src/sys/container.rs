@@ -356,6 +356,14 @@ pub fn reset_signals(block: bool) -> io::Result<()> {
     .map(drop)
 }
 
+/// Ignores these signals, until [`reset_signals`].
+pub fn ignore_signals(signals: &[libc::c_int]) {
+    for &signal in signals {
+        // SAFETY: SIG_IGN is valid for every signal that can be ignored; the others are refused.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Closes every descriptor from 3 on but those in `keep`.
 ///
 /// For the moment before `execve`: values that own the others become unusable, so nothing but

@@ -2,7 +2,9 @@
 
 use super::guest::renumbered;
 use super::sessions::{Exec, Owner, Pending, Save};
-use super::{Guest, Hub};
+use super::{
+    ANSWER_LIMIT, Guest, Hub, MAX_CLIENTS, MAX_CONNECTIONS, MAX_EXECS, MAX_REQUESTS, MAX_UNHEARD,
+};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::{Answer, Command};
 use crate::monitor::rules::{WORKLOAD, client_may_say};
@@ -18,11 +20,15 @@ use std::time::{Duration, Instant};
 const ENDING: [u32; 5] = [1, 2, 3, 9, 15];
 
 const NOT_RUNNING: &str = "the container is not running yet";
+pub(super) const NO_ANSWER: &str = "the container does not answer";
+const TOO_MANY: &str = "too many commands are connected to the container";
 
 impl Hub<'_> {
     pub(super) fn accept(&mut self) {
         let Some(control) = self.control else { return };
-        while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        while self.clients.len() < MAX_CONNECTIONS
+            && let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
             // One that cannot be served sees its connection end.
             if let Ok(client) = Client::new(self.next_client, fd, Role::Asking) {
                 self.next_client += 1;
@@ -38,10 +44,10 @@ impl Hub<'_> {
             Guest::Awaited(_) => true,
             Guest::Gone => return !matches!(client.role, Role::Leaving),
         };
+        let unheard = self.outgoing.len() + self.said.as_ref().map_or(0, Vec::len);
         match client.role {
-            // A guest is never long in taking what it has credit for.
-            Role::Attached { .. } if self.work.input.is_owner(client.id) => guest_has_room,
-            Role::Exec { .. } => guest_has_room,
+            // A guest is never long in taking what it has credit for. All that they say goes to it.
+            Role::Attached { .. } | Role::Exec { .. } => guest_has_room && unheard < MAX_UNHEARD,
             Role::Leaving => false,
             _ => client.connection.may_fill(),
         }
@@ -84,6 +90,7 @@ impl Hub<'_> {
                 id,
                 connection,
                 role,
+                ..
             } = &mut clients[at];
             let frame = match connection.next_incoming()? {
                 None => return Ok(()),
@@ -130,6 +137,7 @@ impl Hub<'_> {
         match self.clients[at].role {
             Role::Asking => match Client::command(&frame) {
                 Some(command) => {
+                    self.clients[at].heard();
                     self.obey(at, command);
                     Ok(())
                 }
@@ -177,16 +185,16 @@ impl Hub<'_> {
             }
             Frame::Eof { stream, .. } => match index(*stream) {
                 Some(at) => {
-                    muted[at] = true;
+                    let told = std::mem::replace(&mut muted[at], true);
                     // Whoever started it in the foreground is its reader, as with a pipe: the
                     // workload's next write fails, log or no log.
-                    if *owner {
+                    if *owner && !told {
                         self.say(frame);
                     }
                 }
                 None => self.end_input(id),
             },
-            Frame::Signal { signal, .. } if !self.work.started && ENDING.contains(signal) => {
+            Frame::Signal { signal, .. } if !self.work.said.started && ENDING.contains(signal) => {
                 self.interrupted = u8::try_from(*signal).ok();
                 self.manual = true;
                 self.stop();
@@ -223,6 +231,10 @@ impl Hub<'_> {
 
     fn obey(&mut self, at: usize, command: Command) {
         let id = self.clients[at].id;
+        if self.clients.len() > MAX_CLIENTS && command.stays() {
+            self.clients[at].answer(&Answer::Failed(TOO_MANY.to_owned()));
+            return;
+        }
         match command {
             Command::Attach { stdin } => {
                 self.clients[at].role = Role::attached(false);
@@ -261,12 +273,11 @@ impl Hub<'_> {
                 Err(why) => self.clients[at].answer(&Answer::Failed(why.to_owned())),
             },
             Command::Execs => {
-                let all = serde_json::to_string(&self.observer.execs()).unwrap_or_default();
-                self.clients[at].answer(&Answer::Execs(all));
+                self.clients[at].answer(&Answer::of_execs(self.observer.execs()));
             }
             Command::Detach => self.clients[at].role = Role::Leaving,
             Command::Signal(signal) => {
-                let answer = if self.work.started {
+                let answer = if self.work.said.started {
                     self.send_signal(signal);
                     Answer::Done
                 } else if ENDING.contains(&signal.into()) {
@@ -305,9 +316,16 @@ impl Hub<'_> {
         }
     }
 
+    /// Whether the workload's side leaves unread what it is told.
+    fn is_deaf(&self) -> bool {
+        matches!(&self.guest, Guest::Connected(guest) if !guest.may_fill())
+    }
+
     fn refuses_exec(&self, spec: &ProcessSpec) -> Option<&'static str> {
-        match (self.work.started, self.paused) {
+        match (self.work.said.started, self.paused) {
             (false, _) => Some(NOT_RUNNING),
+            _ if self.execs.len() >= MAX_EXECS => Some("too many processes beside the workload"),
+            _ if self.is_deaf() => Some(NO_ANSWER),
             // What the agent does itself is not frozen.
             (true, true) if spec.builtin.is_none() => {
                 Some("the container is paused: unpause it first")
@@ -363,8 +381,9 @@ impl Hub<'_> {
     }
 
     fn ask(&mut self, at: usize, request: Request, holds: bool, save: Option<Save>) {
-        let refused = match (&request, self.work.started, self.paused) {
+        let refused = match (&request, self.work.said.started, self.paused) {
             (_, false, _) => Some(NOT_RUNNING),
+            _ if self.pending.len() >= MAX_REQUESTS || self.is_deaf() => Some(NO_ANSWER),
             (Request::Freeze, _, true) => Some("the container is paused already"),
             (Request::Thaw, _, false) => Some("the container is not paused"),
             _ => None,
@@ -389,6 +408,7 @@ impl Hub<'_> {
                 Request::Limit(limits) => Some(limits),
                 _ => None,
             },
+            due: Instant::now().checked_add(ANSWER_LIMIT),
         });
         client.role = Role::Asked;
         self.say(Frame::Request { number, request });
@@ -396,21 +416,23 @@ impl Hub<'_> {
 
     /// A signal for the workload. Those that are meant to end it rule a restart out.
     fn send_signal(&mut self, signal: u8) {
-        self.signal(signal);
-        self.observer.signalled(signal);
         if signal == 9 || signal == self.stop_signal {
             self.manual = true;
         }
         if signal == 9 {
-            self.thaw();
+            // Whatever the workload's side makes of it, this ends.
+            self.stop();
+            return;
         }
+        self.signal(signal);
+        self.observer.signalled(signal);
     }
 
     /// Sends the first signal of a stop; SIGKILL follows after so long (`None`: never).
     pub(super) fn begin_stop(&mut self, signal: u8, timeout: Option<Duration>) {
         self.manual = true;
         self.stopped = true;
-        if !self.work.started {
+        if !self.work.said.started {
             self.interrupted = Some(signal);
             self.stop();
             return;

@@ -118,8 +118,11 @@ impl Hub<'_> {
             if !exec.outputs[at].take(bytes.len()) {
                 return violation("output beyond its credit");
             }
+            if exec.said.has_ended(stream) {
+                return violation("output behind its end");
+            }
             // Its start may be told later than what it says: see `mark_started`.
-            if !std::mem::replace(&mut exec.spoke, true) && exec.started {
+            if !std::mem::replace(&mut exec.spoke, true) && exec.said.started {
                 exec.timing.mark(Phase::FirstOutput);
             }
             match exec.owner {
@@ -140,7 +143,10 @@ impl Hub<'_> {
         if !self.work.outputs[at].take(bytes.len()) {
             return violation("output beyond its credit");
         }
-        if !std::mem::replace(&mut self.work.spoke, true) && self.work.started {
+        if self.work.said.has_ended(stream) {
+            return violation("output behind its end");
+        }
+        if !std::mem::replace(&mut self.work.spoke, true) && self.work.said.started {
             self.timing.mark(Phase::FirstOutput);
         }
         if let Some(log) = &mut self.log {
@@ -158,13 +164,13 @@ impl Hub<'_> {
     }
 
     fn take_workload(&mut self, frame: &Frame) -> Result<Option<Ending>, GuestError> {
-        match check_workload(frame, self.work.started)? {
+        match check_workload(frame, &mut self.work.said, &mut self.work.greeted)? {
             Meaning::Keep => {
                 note(frame, self.timing, self.debug);
                 return Ok(None);
             }
             Meaning::Started(started) => {
-                self.work.started = true;
+                self.work.said.started = true;
                 self.settled_at = Some(Instant::now() + SETTLED);
                 if let Some(since_us) = since_rooted_us(&started) {
                     self.timing.mark_ago(Phase::Rootfs, since_us);
@@ -183,11 +189,6 @@ impl Hub<'_> {
             }
             Meaning::Credit(bytes) => {
                 self.work.input.grant(bytes);
-                self.tell_writer(&Frame::Credit {
-                    session: WORKLOAD,
-                    stream: Stream::Stdin,
-                    bytes,
-                })?;
                 return Ok(None);
             }
             Meaning::Forward => {
@@ -213,11 +214,31 @@ impl Hub<'_> {
         Ok(None)
     }
 
-    fn tell_writer(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
-        let writer = self.work.input.owner();
-        match self.clients.iter_mut().find(|c| Some(c.id) == writer) {
-            Some(client) => client.connection.send(frame),
-            None => Ok(()),
+    /// Tells writers of input how much more is taken, in one sum for all that was granted since they
+    /// had room to hear of it.
+    pub(super) fn pass_credit(&mut self) {
+        let clients = &mut self.clients;
+        let mut tell = |id: u64, credit: &mut u32| {
+            if let Some(client) = clients.iter_mut().find(|c| c.id == id)
+                && client.connection.has_room()
+            {
+                let credit = Frame::Credit {
+                    session: WORKLOAD,
+                    stream: Stream::Stdin,
+                    bytes: std::mem::take(credit),
+                };
+                // One that cannot be told is lost soon.
+                let _ = client.connection.send(&credit);
+            }
+        };
+        if let Some((writer, untold)) = self.work.input.untold() {
+            tell(writer, untold);
+        }
+        for exec in self.execs.iter_mut().filter(|exec| exec.credit > 0) {
+            match exec.owner {
+                Owner::Client(id) => tell(id, &mut exec.credit),
+                _ => exec.credit = 0,
+            }
         }
     }
 
@@ -228,11 +249,16 @@ impl Hub<'_> {
                 "word of a process that there is not".to_owned(),
             ));
         };
-        check_exec(&frame, self.execs[at].started)?;
+        check_exec(&frame, &mut self.execs[at].said)?;
+        if let Frame::Credit { bytes, .. } = frame {
+            let exec = &mut self.execs[at];
+            exec.credit = exec.credit.saturating_add(bytes);
+            return Ok(());
+        }
         let over = matches!(frame, Frame::Exited { .. } | Frame::Failed { .. });
         match &mut frame {
             Frame::Started { .. } => {
-                self.execs[at].started = true;
+                self.execs[at].said.started = true;
                 mark_started(&self.execs[at].timing, self.execs[at].spoke);
                 if let (Some(id), Frame::Started { started, .. }) = (&self.execs[at].id, &frame) {
                     self.observer.exec_runs(id, started.pid);
@@ -359,6 +385,7 @@ impl Hub<'_> {
             holds: false,
             save: None,
             limits: None,
+            due: None,
         });
         let request = Request::Resume;
         self.say(Frame::Request { number, request });

@@ -1,15 +1,19 @@
 //! What runs on the workload's side and what was asked of it.
 
+use crate::monitor::rules::Said;
 use crate::monitor::streams::{Input, Shared};
 use crate::snapshots::About;
 use crate::timing::Timing;
 use hullbox_protocol::CgroupLimits;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// The workload.
 #[derive(Debug, Default)]
 pub(super) struct Workload {
-    pub(super) started: bool,
+    pub(super) said: Said,
+    /// The workload's side has said who it is.
+    pub(super) greeted: bool,
     pub(super) spoke: bool,
     pub(super) outputs: [Shared; 2],
     pub(super) input: Input,
@@ -35,9 +39,11 @@ pub(super) struct Exec {
     /// Under which it is remembered, if it is.
     pub(super) id: Option<String>,
     pub(super) owner: Owner,
-    pub(super) started: bool,
+    pub(super) said: Said,
     pub(super) spoke: bool,
     pub(super) outputs: [Shared; 2],
+    /// Input that it takes, and that its client was not told of yet, in bytes.
+    pub(super) credit: u32,
     /// For its client.
     pub(super) timing: Timing,
 }
@@ -49,8 +55,9 @@ impl Exec {
             session,
             id: None,
             owner,
-            started: false,
+            said: Said::default(),
             spoke: false,
+            credit: 0,
             outputs: [Shared::default(); 2],
             timing: Timing::default(),
         }
@@ -70,6 +77,8 @@ pub(super) struct Pending {
     pub(super) limits: Option<CgroupLimits>,
     /// What is to be done once the workload's side is at rest.
     pub(super) save: Option<Save>,
+    /// When its client has waited long enough.
+    pub(super) due: Option<Instant>,
 }
 
 /// A snapshot to be made.
