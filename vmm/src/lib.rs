@@ -66,5 +66,7 @@ pub use config::{
 pub use error::VmError;
 pub use memory::MemoryError;
 pub use outcome::{InternalError, Outcome, VmStats};
-pub use snapshot::{Origin, SealError, Snapshot, SnapshotError, SnapshotKey, host_identity};
+pub use snapshot::{
+    Origin, SealError, Snapshot, SnapshotError, SnapshotKey, Unsealed, host_identity,
+};
 pub use vm::{Foundation, RunningVm, SaveError, Step, Vm, VmHandle};

@@ -4,7 +4,7 @@ use super::{ABOUT, About, SnapshotsError, file_error, origin};
 use crate::paths::DISK_FILE;
 use crate::templates;
 use crate::vm;
-use hullbox_vmm::RunningVm;
+use hullbox_vmm::{RunningVm, SaveError, Unsealed};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,30 +27,42 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Has the guest stand still while it is written down.
-    pub(crate) fn save(&self, running: &mut RunningVm) -> Result<(), SnapshotsError> {
-        let saved = running
-            .pause_at_rest(REST_LIMIT)
+    /// Has the guest stand still while what changes is written down.
+    pub(crate) fn write(
+        &self,
+        running: &mut RunningVm,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Unsealed, SnapshotsError> {
+        let written = running
+            .pause_at_rest_unless(REST_LIMIT, cancelled)
             .map_err(SnapshotsError::Save)
-            .and_then(|()| self.write(running));
+            .and_then(|()| self.write_at_rest(running, cancelled));
         running.resume();
-        saved
+        written
     }
 
-    fn write(&self, running: &mut RunningVm) -> Result<(), SnapshotsError> {
+    fn write_at_rest(
+        &self,
+        running: &mut RunningVm,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Unsealed, SnapshotsError> {
         if let Some(disk) = &self.disk {
             let copy = self.dir.join(DISK_FILE);
-            vm::copy_disk(disk, &copy).map_err(file_error(&copy))?;
-            let file = File::open(&copy).and_then(|file| file.sync_all());
-            file.map_err(file_error(&copy))?;
+            vm::copy_disk_unless(disk, &copy, cancelled).map_err(file_error(&copy))?;
         }
+        running
+            .write_down(&self.dir, cancelled)
+            .map_err(SnapshotsError::Save)
+    }
+
+    /// Makes a snapshot of that. The guest goes on meanwhile.
+    pub(crate) fn seal(&self, unsealed: Unsealed) -> Result<(), SnapshotsError> {
         let about = serde_json::to_vec(&self.about).map_err(SnapshotsError::About)?;
         write_file(&self.dir.join(ABOUT), &about)?;
         let key = templates::secret(&self.data)?;
-        let origin = origin(&about);
-        running
-            .save(&self.dir, &key, origin, &[DISK_FILE])
-            .map_err(SnapshotsError::Save)
+        unsealed
+            .seal(&key, origin(&about), &[DISK_FILE])
+            .map_err(|error| SnapshotsError::Save(SaveError::Write(error)))
     }
 }
 

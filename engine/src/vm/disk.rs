@@ -11,17 +11,31 @@ use std::path::Path;
 /// A container's own disk at `to`: the empty one, cut to the size if one was asked for.
 pub(super) fn make(empty: &Path, to: &Path, size_bytes: Option<u64>) -> io::Result<()> {
     let finish = |disk: &File| size_bytes.map_or(Ok(()), |size| ext4::cut(disk, size));
-    stage(empty, to, finish)
+    stage(empty, to, &|| false, finish)
 }
 
 /// Makes `to` the same as `from`: by sharing extents where the filesystem can, otherwise by copying
 /// what is not a hole.
 pub(crate) fn clone_sparse(from: &Path, to: &Path) -> io::Result<()> {
-    stage(from, to, |_| Ok(()))
+    clone_sparse_unless(from, to, &|| false)
+}
+
+/// The same, unless it is cancelled meanwhile.
+pub(crate) fn clone_sparse_unless(
+    from: &Path,
+    to: &Path,
+    cancelled: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    stage(from, to, cancelled, |_| Ok(()))
 }
 
 /// The same with a last touch, under a temporary name until it is complete.
-fn stage(from: &Path, to: &Path, finish: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+fn stage(
+    from: &Path,
+    to: &Path,
+    cancelled: &dyn Fn() -> bool,
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let source = File::open(from)?;
     let staged = to.with_extension("staging");
     let target = File::options()
@@ -33,13 +47,16 @@ fn stage(from: &Path, to: &Path, finish: impl FnOnce(&File) -> io::Result<()>) -
         .open(&staged)?;
     // Whatever the reason (another filesystem, one that cannot share), copying is the answer.
     if ioctl_ficlone(&target, &source).is_err() {
-        copy_extents(&source, &target)?;
+        copy_extents(&source, &target, cancelled)?;
     }
     finish(&target)?;
     fs::rename(&staged, to)
 }
 
-fn copy_extents(source: &File, target: &File) -> io::Result<()> {
+/// Bytes that are copied between two looks at whether it is cancelled.
+const STEP: u64 = 64 << 20;
+
+fn copy_extents(source: &File, target: &File, cancelled: &dyn Fn() -> bool) -> io::Result<()> {
     let len = source.metadata()?.len();
     target.set_len(len)?;
     let mut at = 0;
@@ -50,7 +67,10 @@ fn copy_extents(source: &File, target: &File) -> io::Result<()> {
             Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let end = seek(source, SeekFrom::Hole(start))?;
+        if cancelled() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        let end = seek(source, SeekFrom::Hole(start))?.min(start + STEP);
         copy_range(source, target, start, end)?;
         at = end;
     }

@@ -5,13 +5,13 @@ pub(crate) mod ext4;
 mod launch;
 mod tasks;
 
-pub(crate) use disk::clone_sparse as copy_disk;
+pub(crate) use disk::{clone_sparse as copy_disk, clone_sparse_unless as copy_disk_unless};
 pub(crate) use launch::{Ahead, prepare, revive, template_cmdline, template_config};
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
 use crate::monitor::control::VmUsage;
-use crate::monitor::{Backend, Link};
+use crate::monitor::{Backend, Link, Saving};
 use crate::paths::DISK_FILE;
 use crate::plan::GuestSize;
 use crate::snapshots::{About, SnapshotsError, Work};
@@ -275,6 +275,7 @@ impl Backend for Guest {
     }
 
     fn kill(&mut self) {
+        self.tasks.cancel_save();
         self.handle.stop();
     }
 
@@ -302,7 +303,7 @@ impl Backend for Guest {
         })
     }
 
-    fn save(&mut self, dir: &Path, about: About) -> Result<(), String> {
+    fn save(&mut self, dir: &Path, about: About) -> Result<Saving, String> {
         if !self.saved.silent {
             return Err("a guest whose serial port is read cannot be saved".to_owned());
         }
@@ -315,10 +316,9 @@ impl Backend for Guest {
                 ..about
             },
         };
-        match self.tasks.run(move |running| work.save(running)) {
-            Some(saved) => saved.map_err(|error| crate::monitor::chain(&error)),
-            None => Err("the virtual machine has ended".to_owned()),
-        }
+        self.tasks
+            .save(work)
+            .map_err(|error| crate::monitor::chain(&error))
     }
 
     fn begun(&self) -> Option<BegunFrom> {
@@ -351,7 +351,7 @@ impl Backend for Guest {
             self.handle.teach();
         }
         // A guest has nothing to finish: what must be on its disk was synced before it said so.
-        self.handle.stop();
+        self.kill();
         if orderly {
             // Nobody asks how it ended, and nobody waits while its memory is given back.
             return String::new();

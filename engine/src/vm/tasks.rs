@@ -1,10 +1,15 @@
 //! Doing something with a VM that a thread of its own waits for.
 
+use crate::monitor::{Progress, Reporter, Saving, chain, saving};
+use crate::snapshots::Work;
 use hullbox_vmm::{Outcome, RunningVm};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 
 type Task = Box<dyn FnOnce(&mut RunningVm) + Send>;
 
@@ -13,6 +18,8 @@ type Task = Box<dyn FnOnce(&mut RunningVm) + Send>;
 pub(super) struct Tasks {
     sender: Sender<Task>,
     wake: OwnedFd,
+    /// Cancels the last saving.
+    cancel: Arc<AtomicBool>,
 }
 
 /// Where they come out.
@@ -29,24 +36,47 @@ impl Tasks {
             receiver,
             wake: wake.try_clone()?,
         };
-        Ok((Self { sender, wake }, inbox))
+        let tasks = Self {
+            sender,
+            wake,
+            cancel: Arc::default(),
+        };
+        Ok((tasks, inbox))
     }
 
-    /// Has something done, and waits for its result. `None`: the VM has ended.
-    pub(super) fn run<T: Send + 'static>(
-        &self,
-        task: impl FnOnce(&mut RunningVm) -> T + Send + 'static,
-    ) -> Option<T> {
-        let (tell, told) = mpsc::channel();
-        let task = move |running: &mut RunningVm| {
-            // Whoever asked waits for it.
-            let _ = tell.send(task(running));
-        };
-        self.sender.send(Box::new(task)).ok()?;
+    /// Has the VM saved, and tells how that goes.
+    pub(super) fn save(&mut self, work: Work) -> io::Result<Saving> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (under_way, reporter) = saving(Arc::clone(&cancel))?;
+        self.cancel = Arc::clone(&cancel);
+        let task = move |running: &mut RunningVm| save(work, running, cancel, reporter);
+        // Where there is no VM any more the task is dropped, and its reporter with it.
+        let _ = self.sender.send(Box::new(task));
         // An eventfd takes a first 1 without fail, and a second one changes nothing.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        told.recv().ok()
+        Ok(under_way)
     }
+
+    /// Has the VM go on soon, if it stands still to be saved.
+    pub(super) fn cancel_save(&self) {
+        self.cancel.store(true, Ordering::Release);
+    }
+}
+
+/// Writes down what has to be while the VM stands still, and leaves the rest to a thread.
+fn save(work: Work, running: &mut RunningVm, cancel: Arc<AtomicBool>, reporter: Reporter) {
+    let written = work.write(running, &|| cancel.load(Ordering::Acquire));
+    reporter.tell(Progress::Resumed);
+    let unsealed = match written {
+        Ok(unsealed) => unsealed,
+        Err(error) => return reporter.tell(Progress::Done(Err(chain(&error)))),
+    };
+    let seal = move || {
+        let sealed = work.seal(unsealed).map_err(|error| chain(&error));
+        reporter.tell(Progress::Done(sealed));
+    };
+    // Without a thread the reporter is dropped, which tells as much.
+    let _ = thread::Builder::new().name("seal".to_owned()).spawn(seal);
 }
 
 impl Inbox {
@@ -68,6 +98,8 @@ impl Inbox {
                 }
             }
         }
+        // Whoever waits for a task that was not begun is told now.
+        drop(self);
         running.wait()
     }
 }

@@ -54,7 +54,13 @@ pub(super) fn holes_are_filled_by_reading(file: &File) -> io::Result<bool> {
 }
 
 /// Write what is not zero, page by page, and tell where that is.
-pub(super) fn write(file: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>> {
+///
+/// Between two blocks it may be cancelled.
+pub(super) fn write(
+    file: &File,
+    memory: &GuestMemory,
+    cancelled: &dyn Fn() -> bool,
+) -> io::Result<Vec<Extent>> {
     file.set_len(memory.bytes())?;
     let fill = holes_are_filled_by_reading(file)?;
     let mut extents: Vec<Extent> = Vec::new();
@@ -63,6 +69,9 @@ pub(super) fn write(file: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>
     for region in memory.ram().iter() {
         let mut at = 0;
         while at < region.len() {
+            if cancelled() {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
             let len = (region.len() - at).min(HUGE_PAGE as u64);
             let block = &mut block[..usize::try_from(len).unwrap_or(HUGE_PAGE)];
             let slice = region

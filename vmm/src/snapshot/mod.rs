@@ -112,7 +112,77 @@ fn create(path: &Path) -> Result<File, SnapshotError> {
         .map_err(file_error(path))
 }
 
-/// Write a snapshot into an empty directory, and have both files on the disk.
+/// What of a snapshot has to be written while its VM stands still, and is. It is none before it is
+/// sealed, which takes longer and needs no VM.
+#[derive(Debug)]
+pub struct Unsealed {
+    dir: PathBuf,
+    memory: File,
+    extents: Vec<Extent>,
+    state: VmState,
+}
+
+impl Unsealed {
+    /// Write a VM's memory into an empty directory.
+    pub(crate) fn write(
+        dir: &Path,
+        state: VmState,
+        memory: &GuestMemory,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, SnapshotError> {
+        let path = dir.join(MEMORY);
+        let file = create(&path)?;
+        let extents = memory_file::write(&file, memory, cancelled).map_err(file_error(&path))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            memory: file,
+            extents,
+            state,
+        })
+    }
+
+    /// Have all of it on the disk, name the files by what is in them, and seal that. See
+    /// [`crate::RunningVm::save`].
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; what was written by then is of no use.
+    pub fn seal(
+        self,
+        key: &SnapshotKey,
+        origin: Origin,
+        beside: &[&str],
+    ) -> Result<(), SnapshotError> {
+        let dir = &self.dir;
+        let named = |file: &File, path: &Path| {
+            file.sync_all().map_err(file_error(path))?;
+            Contents::of(file).map_err(file_error(path))
+        };
+        let memory = named(&self.memory, &dir.join(MEMORY))?;
+        let beside = beside.iter().map(|name| {
+            let path = dir.join(name);
+            let contents = match open_private(&path) {
+                Ok(file) => Some(named(&file, &path)?),
+                Err(error) if error.is_absence() => None,
+                Err(error) => return Err(error),
+            };
+            Ok(((*name).to_owned(), contents))
+        });
+        let beside = beside.collect::<Result<_, _>>()?;
+        let path = dir.join(STATE);
+        let host = host_identity().map_err(file_error(&path))?.to_owned();
+        let body = Body {
+            host,
+            origin,
+            memory,
+            beside,
+            extents: self.extents,
+            state: self.state,
+        };
+        write_state(&path, &body, key)
+    }
+}
+
+/// Write a whole snapshot into an empty directory, and have it on the disk.
 pub(crate) fn write(
     dir: &Path,
     state: VmState,
@@ -121,32 +191,7 @@ pub(crate) fn write(
     origin: Origin,
     beside: &[&str],
 ) -> Result<(), SnapshotError> {
-    let path = dir.join(MEMORY);
-    let file = create(&path)?;
-    let extents = memory_file::write(&file, memory).map_err(file_error(&path))?;
-    file.sync_all().map_err(file_error(&path))?;
-    let memory = Contents::of(&file).map_err(file_error(&path))?;
-    let beside = beside.iter().map(|name| {
-        let path = dir.join(name);
-        let contents = match open_private(&path) {
-            Ok(file) => Some(Contents::of(&file).map_err(file_error(&path))?),
-            Err(error) if error.is_absence() => None,
-            Err(error) => return Err(error),
-        };
-        Ok(((*name).to_owned(), contents))
-    });
-    let beside = beside.collect::<Result<_, _>>()?;
-    let path = dir.join(STATE);
-    let host = host_identity().map_err(file_error(&path))?.to_owned();
-    let body = Body {
-        host,
-        origin,
-        memory,
-        beside,
-        extents,
-        state,
-    };
-    write_state(&path, &body, key)
+    Unsealed::write(dir, state, memory, &|| false)?.seal(key, origin, beside)
 }
 
 fn write_state(path: &Path, body: &Body, key: &SnapshotKey) -> Result<(), SnapshotError> {

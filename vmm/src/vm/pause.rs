@@ -3,7 +3,7 @@
 use super::RunningVm;
 use crate::arch::{self, VcpuState};
 use crate::error::VmError;
-use crate::snapshot::{self, Origin, SnapshotError, SnapshotKey, VmState};
+use crate::snapshot::{self, Origin, SnapshotError, SnapshotKey, Unsealed, VmState};
 use crate::worker::PausedQueues;
 use kvm_ioctls::Kvm;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -103,6 +103,18 @@ impl RunningVm {
     /// # Errors
     /// [`SaveError::Restless`] if there is no such moment within the limit.
     pub fn pause_at_rest(&mut self, limit: Duration) -> Result<(), SaveError> {
+        self.pause_at_rest_unless(limit, &|| false)
+    }
+
+    /// The same, unless it is cancelled meanwhile.
+    ///
+    /// # Errors
+    /// [`SaveError::Restless`] then, too.
+    pub fn pause_at_rest_unless(
+        &mut self,
+        limit: Duration,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(), SaveError> {
         let deadline = Instant::now() + limit;
         loop {
             self.pause().map_err(SaveError::State)?;
@@ -113,7 +125,7 @@ impl RunningVm {
                 return Ok(());
             }
             self.resume();
-            if Instant::now() > deadline {
+            if Instant::now() > deadline || cancelled() {
                 return Err(SaveError::Restless);
             }
             std::thread::sleep(REST);
@@ -137,6 +149,21 @@ impl RunningVm {
         self.pause().map_err(SaveError::State)?;
         let state = self.state().map_err(SaveError::State)?;
         snapshot::write(dir, state, &self.memory, key, origin, beside).map_err(SaveError::Write)
+    }
+
+    /// Write what changes as soon as the VM goes on, as the beginning of a snapshot in an empty
+    /// directory. The VM is paused for it, and stays so.
+    ///
+    /// # Errors
+    /// [`SaveError`], of its being cancelled too; what was written by then is of no use.
+    pub fn write_down(
+        &mut self,
+        dir: &Path,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Unsealed, SaveError> {
+        self.pause().map_err(SaveError::State)?;
+        let state = self.state().map_err(SaveError::State)?;
+        Unsealed::write(dir, state, &self.memory, cancelled).map_err(SaveError::Write)
     }
 
     fn state(&self) -> Result<VmState, VmError> {
