@@ -2,7 +2,7 @@
 
 use crate::container_args::{AttachArgs, ExecArgs};
 use crate::failure::Failure;
-use crate::join::{check_terminal, join, own_terminal_size};
+use crate::join::{check_terminal, join, join_or_leave, own_terminal_size};
 use crate::run::MONITOR_DIED;
 use crate::{forward, system};
 use hullbox_engine::containers::{ContainerError, ExecOrder};
@@ -60,6 +60,7 @@ pub(crate) fn exec(args: ExecArgs, zero: Zero) -> Result<u8, Failure> {
         sig_proxy: attached,
         detach: keys.filter(|_| args.tty && args.interactive && attached),
     };
+    let join = if options.tty { join_or_leave } else { join };
     let joint = join(joined.connection, options)?;
     timing.mark(Phase::Wait);
     args.timing.show(&timing, joint.timing.as_ref());
@@ -90,7 +91,7 @@ pub(crate) fn attach(args: AttachArgs) -> Result<u8, Failure> {
         sig_proxy: args.sig_proxy,
         detach: keys.filter(|_| tty && stdin),
     };
-    join(joined.connection, options)?.code(MONITOR_DIED)
+    join_or_leave(joined.connection, options)?.code(MONITOR_DIED)
 }
 
 fn check_running(record: &Record) -> Result<(), Failure> {

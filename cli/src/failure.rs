@@ -11,7 +11,7 @@ pub(crate) const FAILED: u8 = 1;
 /// every command.
 pub(crate) const RUN_FAILED: u8 = 125;
 /// What a shell says of a program that wrote into a pipe nobody read: 128 + SIGPIPE.
-const BROKEN_PIPE: u8 = 141;
+pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// One line and perhaps a hint.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! Joining our streams to a process behind a wall, and what its end means for our exit code.
 
-use crate::failure::Failure;
+use crate::failure::{BROKEN_PIPE, Failure};
 use hullbox_engine::monitor::control::{self, Answer};
 use hullbox_engine::timing::Marks;
 use hullbox_protocol::{FailureKind, Frame, TerminalSize};
-use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
+use hullbox_session::client::{
+    AttachError, AttachOptions, Outcome, attach, attach_or_leave, terminal_size,
+};
 use rustix::termios::isatty;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,8 +24,24 @@ pub(crate) struct Joint {
     output: Option<io::Error>,
 }
 
-/// Joins until one side ends it.
+/// Joins until one side ends it. Whose output nobody reads any more is told.
 pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint, Failure> {
+    join_by(options, |options, observe| {
+        attach(connection, &[], options, observe)
+    })
+}
+
+/// Joins until one side ends it, or nobody reads our output any more.
+pub(crate) fn join_or_leave(connection: OwnedFd, options: AttachOptions) -> Result<Joint, Failure> {
+    join_by(options, |options, observe| {
+        attach_or_leave(connection, options, observe)
+    })
+}
+
+fn join_by(
+    options: AttachOptions,
+    attach: impl FnOnce(AttachOptions, &mut dyn FnMut(&Frame)) -> Result<Outcome, AttachError>,
+) -> Result<Joint, Failure> {
     let (mut started, mut answer, mut timing) = (false, None, None);
     let mut observe = |frame: &Frame| match frame {
         Frame::Started { .. } => started = true,
@@ -35,7 +53,7 @@ pub(crate) fn join(connection: OwnedFd, options: AttachOptions) -> Result<Joint,
         },
         _ => {}
     };
-    let (outcome, output) = match attach(connection, &[], options, &mut observe) {
+    let (outcome, output) = match attach(options, &mut observe) {
         Ok(outcome) => (outcome, None),
         Err(AttachError::Output { outcome, source }) => (*outcome, Some(source)),
         Err(error) => return Err(error.into()),
@@ -78,6 +96,7 @@ impl Joint {
                 Ok(u8::try_from(signal).map_or(u8::MAX, |signal| 128u8.saturating_add(signal)))
             }
             Outcome::Detached => Ok(0),
+            Outcome::Unread => Err(Failure::silent(BROKEN_PIPE)),
             Outcome::Disconnected => match self.answer {
                 Some(Answer::Failed(why)) => Err(Failure::new(why)),
                 _ => Err(Failure::new(gone)),

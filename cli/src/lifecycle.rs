@@ -6,7 +6,7 @@ use crate::container_args::{
 };
 use crate::failure::{FAILED, Failure};
 use crate::images::one_of;
-use crate::join::{check_terminal, join};
+use crate::join::{check_terminal, join, join_or_leave};
 use crate::run::MONITOR_DIED;
 use crate::text::size;
 use crate::{output, system};
@@ -123,7 +123,7 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
         sig_proxy: true,
         detach: keys.filter(|_| tty && stdin),
     };
-    let joint = join(monitor.connection, options)?;
+    let joint = join_or_leave(monitor.connection, options)?;
     timing.mark(Phase::Wait);
     args.timing.show(&timing, joint.timing.as_ref());
     if matches!(joint.outcome, Outcome::Disconnected) {

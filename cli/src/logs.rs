@@ -2,6 +2,7 @@
 
 use crate::container_args::LogsArgs;
 use crate::failure::{Failure, output_failed};
+use crate::output::piped_output;
 use crate::system;
 use hullbox_engine::logs::LogFollower;
 use hullbox_model::log::{LogLine, LogQuery, LogStream};
@@ -21,7 +22,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(args.timestamps);
     loop {
         printer.all(&mut log)?;
-        if !log.wait()? {
+        if !log.wait_for(piped_output())? {
             return Ok(());
         }
     }

@@ -4,8 +4,10 @@ use crate::failure::{Failure, RUN_FAILED, output_failed};
 use crate::template::Template;
 use crate::text::table;
 use hullbox_model::filter::{FilterError, Filters};
+use rustix::fs::FileType;
 use serde_json::Value;
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 
 /// How rows are printed.
 pub(crate) enum Format {
@@ -120,4 +122,11 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
         .iter()
         .map(|text| hullbox_model::time::parse(text));
     Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().min())
+}
+
+/// Our own output if it is a pipe, whose reader may leave while there is nothing to write.
+pub(crate) fn piped_output() -> Option<BorrowedFd<'static>> {
+    let output = rustix::stdio::stdout();
+    let status = rustix::fs::fstat(output).ok()?;
+    (FileType::from_raw_mode(status.st_mode) == FileType::Fifo).then_some(output)
 }

@@ -2,7 +2,7 @@
 
 use crate::cidfile::CidFile;
 use crate::failure::{FAILED, Failure, RUN_FAILED};
-use crate::join::{check_terminal, join, own_terminal_size};
+use crate::join::{check_terminal, join, join_or_leave, own_terminal_size};
 use crate::run_args::RunArgs;
 use crate::{forward, output, system};
 use hullbox_engine::containers::{ContainerError, Launch};
@@ -54,6 +54,8 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
         sig_proxy: sig_proxy && !detach,
         detach: keys.detach().filter(|_| tty && interactive && !detach),
     };
+    // What a terminal writes to nobody is told of: it hangs up.
+    let join = if options.tty { join_or_leave } else { join };
     let joint = join(monitor.connection, options)?;
     timing.mark(Phase::Wait);
     shown.show(&timing, joint.timing.as_ref());
@@ -63,7 +65,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     }
     match joint.outcome {
         // The connection is closed, so the monitor kills the workload and tidies up.
-        Outcome::Interrupted(_) => drop(monitor.process.wait()),
+        Outcome::Interrupted(_) | Outcome::Unread => drop(monitor.process.wait()),
         Outcome::Disconnected => {
             // Reaped, it no longer holds the container's lock.
             let _ = monitor.process.wait();

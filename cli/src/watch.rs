@@ -2,7 +2,7 @@
 
 use crate::container_args::{EventsArgs, StatsArgs, TopArgs};
 use crate::failure::Failure;
-use crate::output::{self, Column, Format};
+use crate::output::{self, Column, Format, piped_output};
 use crate::system;
 use crate::text::{size, table};
 use hullbox_engine::containers::{ContainerError, Engine};
@@ -237,7 +237,7 @@ pub(crate) fn events(args: &EventsArgs) -> Result<(), Failure> {
     };
     let engine = system::engine()?;
     let mut events = engine.events(query)?;
-    while let Some(event) = events.next_event()? {
+    while let Some(event) = events.next_event_for(piped_output())? {
         print_event(&event, &format)?;
     }
     Ok(())

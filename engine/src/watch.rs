@@ -19,7 +19,7 @@ const LONG: Timespec = Timespec {
 pub enum Woken {
     /// Something may have changed.
     Changed,
-    /// The other descriptor is readable or closed.
+    /// Another descriptor is readable or closed.
     Other,
     /// The time is over.
     Timeout,
@@ -54,10 +54,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for a change, for `other`, or so long.
+    /// Waits for a change, for one of `others`, or so long.
     pub(crate) fn wait(
         &self,
-        other: Option<BorrowedFd<'_>>,
+        others: &[BorrowedFd<'_>],
         limit: Option<Duration>,
     ) -> io::Result<Woken> {
         let limit = limit.map(|limit| Timespec::try_from(limit).unwrap_or(LONG));
@@ -65,7 +65,8 @@ impl Watch {
             self.inotify.as_fd(),
             PollFlags::IN,
         )];
-        fds.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
+        let others = others.iter();
+        fds.extend(others.map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
         let ready = loop {
             match poll(&mut fds, limit.as_ref()) {
                 Err(Errno::INTR) => {}
@@ -75,7 +76,7 @@ impl Watch {
         if ready == 0 {
             return Ok(Woken::Timeout);
         }
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+        if fds.iter().skip(1).any(|fd| !fd.revents().is_empty()) {
             return Ok(Woken::Other);
         }
         let mut buffer = [0u8; 4096];

@@ -52,6 +52,8 @@ pub enum Outcome {
     Interrupted(i32),
     /// The user typed the keys of [`AttachOptions::detach`].
     Detached,
+    /// Nobody reads what we write: see [`attach_or_leave`].
+    Unread,
 }
 
 /// Why joining failed.
@@ -111,6 +113,28 @@ pub fn attach(
     attach_streams(connection, first_frames, options, streams, observer)
 }
 
+/// As [`attach`], for a process that others attend to, or whose output is a terminal's: it cannot be
+/// told that nobody reads what it writes. When it writes and nobody does, we leave, as a program of
+/// our own in a pipeline would end.
+///
+/// # Errors
+/// See [`attach`].
+pub fn attach_or_leave(
+    connection: OwnedFd,
+    options: AttachOptions,
+    observer: &mut dyn FnMut(&Frame),
+) -> Result<Outcome, AttachError> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = Streams {
+        stdin: stdin.as_fd(),
+        stdout: stdout.as_fd(),
+        stderr: stderr.as_fd(),
+    };
+    let mut client = Client::begin(connection, &[], options, streams)?;
+    client.leaves = true;
+    client.run(observer)
+}
+
 /// As [`attach`], with other descriptors than our own standard streams.
 ///
 /// # Errors
@@ -122,33 +146,7 @@ pub fn attach_streams(
     streams: Streams<'_>,
     observer: &mut dyn FnMut(&Frame),
 ) -> Result<Outcome, AttachError> {
-    let mut connection = Connection::to(connection, Sender::Monitor)?;
-    for frame in first_frames {
-        connection.send(frame)?;
-    }
-    // Set the other side to work before we do anything for ourselves.
-    connection.flush()?;
-    let raw = options.tty && options.stdin && rustix::termios::isatty(streams.stdin);
-    let watch = match (raw, options.sig_proxy) {
-        (true, _) => Watch::RawTerminal,
-        (false, true) => Watch::Proxy,
-        (false, false) => Watch::SizeOnly,
-    };
-    let signals = Signals::watch(watch).map_err(AttachError::Signals)?;
-    let terminal = raw.then(|| RawTerminal::enter(streams.stdin)).transpose();
-    let client = Client {
-        connection,
-        streams,
-        signals,
-        terminal: terminal.map_err(AttachError::Terminal)?,
-        input: options.stdin,
-        credit: options.input_credit as usize,
-        options,
-        keys: detach::Watcher::default(),
-        outputs: [output(streams.stdout), output(streams.stderr)],
-        outcome: None,
-    };
-    client.run(observer)
+    Client::begin(connection, first_frames, options, streams)?.run(observer)
 }
 
 /// A sink for one of our outputs. One that is closed swallows what comes.
@@ -173,6 +171,10 @@ struct Client<'a> {
     credit: usize,
     outputs: [Sink; 2],
     outcome: Option<Outcome>,
+    /// Whether we leave when nobody reads what is written: see [`attach_or_leave`].
+    leaves: bool,
+    /// Outputs whose readers are gone, before anything was written for them.
+    unread: [bool; 2],
 }
 
 /// Which of the client's descriptors can be used now.
@@ -184,7 +186,43 @@ struct Ready {
     outputs: [PollFlags; 2],
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    fn begin(
+        connection: OwnedFd,
+        first_frames: &[Frame],
+        options: AttachOptions,
+        streams: Streams<'a>,
+    ) -> Result<Self, AttachError> {
+        let mut connection = Connection::to(connection, Sender::Monitor)?;
+        for frame in first_frames {
+            connection.send(frame)?;
+        }
+        // Set the other side to work before we do anything for ourselves.
+        connection.flush()?;
+        let raw = options.tty && options.stdin && rustix::termios::isatty(streams.stdin);
+        let watch = match (raw, options.sig_proxy) {
+            (true, _) => Watch::RawTerminal,
+            (false, true) => Watch::Proxy,
+            (false, false) => Watch::SizeOnly,
+        };
+        let signals = Signals::watch(watch).map_err(AttachError::Signals)?;
+        let terminal = raw.then(|| RawTerminal::enter(streams.stdin)).transpose();
+        Ok(Self {
+            connection,
+            streams,
+            signals,
+            terminal: terminal.map_err(AttachError::Terminal)?,
+            input: options.stdin,
+            credit: options.input_credit as usize,
+            options,
+            keys: detach::Watcher::default(),
+            outputs: [output(streams.stdout), output(streams.stderr)],
+            outcome: None,
+            leaves: false,
+            unread: [false; 2],
+        })
+    }
+
     fn run(mut self, observer: &mut dyn FnMut(&Frame)) -> Result<Outcome, AttachError> {
         self.send_size()?;
         loop {
@@ -192,7 +230,9 @@ impl Client<'_> {
             if let Some(outcome) = self.finished() {
                 return self.conclude(outcome);
             }
-            self.settle()?;
+            if self.settle()? && self.outcome.is_none() {
+                return self.conclude(Outcome::Unread);
+            }
             // A peer that sent its last frames and left need not take ours any more.
             if let Err(error) = self.connection.flush()
                 && self.outcome.is_none()
@@ -209,8 +249,14 @@ impl Client<'_> {
             {
                 return Ok(Outcome::Interrupted(signal));
             }
-            for (sink, flags) in self.outputs.iter_mut().zip(ready.outputs) {
+            let outputs = self.outputs.iter_mut().zip(&mut self.unread);
+            for ((sink, unread), flags) in outputs.zip(ready.outputs) {
                 if flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+                    // As with a program's own output: only who writes is told.
+                    if self.leaves && !sink.is_waiting() {
+                        *unread = true;
+                        continue;
+                    }
                     sink.break_off();
                 } else if !flags.is_empty() {
                     sink.write_queued();
@@ -314,8 +360,10 @@ impl Client<'_> {
         }
     }
 
-    fn settle(&mut self) -> Result<(), ConnectionError> {
+    /// Says what the state of the outputs calls for; true if there is one that we leave for.
+    fn settle(&mut self) -> Result<bool, ConnectionError> {
         let session = self.options.session;
+        let mut leave = false;
         for (stream, sink) in OUTPUTS.into_iter().zip(&mut self.outputs) {
             if let Some(bytes) = sink.take_credit() {
                 self.connection.send(&Frame::Credit {
@@ -325,10 +373,14 @@ impl Client<'_> {
                 })?;
             }
             if sink.take_broken() {
+                if self.leaves {
+                    leave = true;
+                    continue;
+                }
                 self.connection.send(&Frame::Eof { session, stream })?;
             }
         }
-        Ok(())
+        Ok(leave)
     }
 
     fn poll(&self) -> Result<Ready, ConnectionError> {
@@ -350,8 +402,10 @@ impl Client<'_> {
             fds.push(PollFd::from_borrowed_fd(self.streams.stdin, PollFlags::IN));
         }
         let mut watched = [false; 2];
-        for (sink, watched) in self.outputs.iter().zip(&mut watched) {
-            if let Some(writer) = sink.writer.as_ref() {
+        let outputs = self.outputs.iter().zip(self.unread);
+        for ((sink, unread), watched) in outputs.zip(&mut watched) {
+            // One without a reader would report that for ever.
+            if let Some(writer) = sink.writer.as_ref().filter(|_| !unread) {
                 let mut flags = PollFlags::empty();
                 flags.set(PollFlags::OUT, sink.is_waiting());
                 fds.push(PollFd::from_borrowed_fd(writer.as_fd(), flags));

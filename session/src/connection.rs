@@ -203,6 +203,22 @@ impl Connection {
         self.outbox.flush(self.fd.as_fd())
     }
 
+    /// As [`Self::flush`], after asking the kernel to take all of it: what it has taken the peer reads
+    /// when it will, whatever becomes of this process. Root is given that; others get what there is.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Io`] when the connection is broken.
+    pub fn flush_with_room(&mut self) -> Result<(), ConnectionError> {
+        self.flush()?;
+        if self.pending() > 0 {
+            // Before it is sent it is cut into pieces, which take room of their own.
+            let room = self.pending().saturating_mul(2) + SEND_BUFFER;
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.fd, room);
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     /// Reads once what has arrived. `Ok(false)` is the end of the stream.
     ///
     /// # Errors
@@ -404,6 +420,24 @@ mod tests {
         }
         peer.read_to_end(&mut seen).unwrap_err();
         assert!(seen == expected);
+    }
+
+    #[test]
+    fn what_is_left_of_an_end_waits_in_the_kernel_for_root() {
+        let (mut connection, mut peer) = pair();
+        let bytes = vec![7; MAX_DATA];
+        for _ in 0..32 {
+            connection.send_data(0, Stream::Stdout, &bytes).unwrap();
+        }
+        connection.flush_with_room().unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        assert_eq!(connection.pending(), 0);
+        drop(connection);
+        let mut seen = Vec::new();
+        peer.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen.len(), 32 * (HEADER_LEN + MAX_DATA));
     }
 
     #[test]

@@ -45,12 +45,31 @@ impl Kept {
 
     /// Waits until its checks say so.
     fn until_health(&self, status: &str) {
+        self.until("{{.State.Health.Status}}", status);
+    }
+
+    /// Waits until `inspect` says so.
+    pub(crate) fn until(&self, template: &str, wanted: &str) {
         for _ in 0..200 {
-            if self.inspect("{{.State.Health.Status}}") == status {
+            if self.inspect(template) == wanted {
                 return;
             }
         }
-        panic!("never {status}");
+        panic!("never {wanted}");
+    }
+
+    /// Waits until its log holds this.
+    pub(crate) fn until_said(&self, words: &str) {
+        for _ in 0..200 {
+            if hullbox(["logs", &self.name])
+                .exits(0)
+                .text()
+                .contains(words)
+            {
+                return;
+            }
+        }
+        panic!("never said {words}");
     }
 
     pub(crate) fn inspect(&self, template: &str) -> String {

@@ -138,6 +138,17 @@ impl Subscription {
     /// # Errors
     /// The log cannot be read.
     pub fn next_event(&mut self) -> Result<Option<Event>, EventsError> {
+        self.next_event_for(None)
+    }
+
+    /// The same, until the pipe that its reader reads from is closed at the other end.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn next_event_for(
+        &mut self,
+        pipe: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Event>, EventsError> {
         loop {
             // The time first: what is written before it is up must be read.
             let left = self.query.until_ns.map(|until| until - now_ns());
@@ -148,7 +159,9 @@ impl Subscription {
                 Some(..=0) => return Ok(None),
                 left => left.map(|left| Duration::from_nanos(left.unsigned_abs())),
             };
-            self.wait(None, left)?;
+            if self.wait(pipe, left)? == Woken::Other {
+                return Ok(None);
+            }
         }
     }
 
@@ -161,7 +174,8 @@ impl Subscription {
         other: Option<BorrowedFd<'_>>,
         limit: Option<Duration>,
     ) -> Result<Woken, EventsError> {
-        self.watch.wait(other, limit).map_err(failed("wait for"))
+        let others = other.as_slice();
+        self.watch.wait(others, limit).map_err(failed("wait for"))
     }
 }
 

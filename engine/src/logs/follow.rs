@@ -4,7 +4,7 @@ use super::{LogError, LogReader};
 use crate::watch::{Watch, Woken};
 use hullbox_model::log::{LogLine, LogQuery};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,11 +50,20 @@ impl LogFollower {
     /// # Errors
     /// The kernel refuses.
     pub fn wait(&mut self) -> Result<bool, LogError> {
+        self.wait_for(None)
+    }
+
+    /// The same, until the pipe that its reader reads from is closed at the other end.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn wait_for(&mut self, pipe: Option<BorrowedFd<'_>>) -> Result<bool, LogError> {
         let Some((watch, ended)) = &self.following else {
             return Ok(false);
         };
         let left = self.until_ns.map(time_left);
-        let woken = watch.wait(Some(ended.as_fd()), left);
+        let others: Vec<_> = pipe.into_iter().chain([ended.as_fd()]).collect();
+        let woken = watch.wait(&others, left);
         let woken = woken.map_err(|source| self.reader.failed(source))?;
         if woken != Woken::Changed || left.is_some_and(|left| left.is_zero()) {
             // What was written before the end is still to be read.

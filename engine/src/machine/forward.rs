@@ -239,8 +239,8 @@ fn run(connection: OwnedFd, spec: ProcessSpec, stdin: bool, tty: bool) -> Result
         Outcome::Exited(status) => Ok(status.exit_code()),
         Outcome::Failed(failure) => Err(ForwardError::Failed(failure)),
         Outcome::Disconnected => Err(ForwardError::Disconnected),
-        // Nobody was given keys to leave with.
-        Outcome::Detached => Ok(0),
+        // Nobody was given keys to leave with, nor leaves for want of a reader.
+        Outcome::Detached | Outcome::Unread => Ok(0),
         Outcome::Interrupted(signal) => {
             Ok(u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128)))
         }

@@ -12,22 +12,25 @@
 
 mod clients;
 mod guest;
+mod saving;
 mod sessions;
+mod time;
 
-use super::backend::{Backend, Link};
+use super::backend::{Backend, Link, Saving};
 use super::client::{Client, Role};
-use super::control::Answer;
 use super::health::{Checker, HealthReport};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
-use super::signals::{Signals, Told};
+use super::signals::Signals;
 use crate::clock::{self, AGAINST_DRIFT_S, Clock};
 use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
 use hullbox_model::exec::ExecInspect;
-use hullbox_protocol::{CgroupLimits, ExitStatus, Frame, ProcessSpec, Request, Sender, Started};
-use hullbox_session::connection::Connection;
+use hullbox_protocol::{
+    CgroupLimits, ExitStatus, Failure, FailureKind, Frame, ProcessSpec, Sender, Started,
+};
+use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sessions::{Exec, Pending, Workload};
 use std::io;
@@ -171,6 +174,10 @@ pub(super) struct Hub<'a> {
     kill_at: Option<Instant>,
     /// When what only the start needed can go.
     settled_at: Option<Instant>,
+    /// What the workload is to be started with does not fit a frame.
+    too_long: bool,
+    /// It is being saved, for this client.
+    saving: Option<(Saving, Option<u64>)>,
     /// The backend has ended; what is left is to read what was said before.
     over: bool,
     observer: &'a mut dyn Observer,
@@ -247,6 +254,8 @@ impl<'a> Hub<'a> {
             deadline: None,
             kill_at: None,
             settled_at: None,
+            too_long: false,
+            saving: None,
             over: false,
             observer: parts.observer,
             backend: parts.backend,
@@ -367,7 +376,9 @@ impl<'a> Hub<'a> {
         match &mut self.guest {
             Guest::Connected(guest) => {
                 for frame in self.outgoing.drain(..) {
-                    let _ = guest.send(&frame);
+                    let sent = guest.send(&frame);
+                    let begins = matches!(frame, Frame::Setup(_) | Frame::Exec { .. });
+                    self.too_long |= begins && matches!(sent, Err(ConnectionError::Encode(_)));
                     if let Some(said) = &mut self.said {
                         said.push(frame);
                     }
@@ -423,6 +434,10 @@ impl<'a> Hub<'a> {
             fds.push(PollFd::from_borrowed_fd(clock.fd(), PollFlags::IN));
             fds.len() - 1
         });
+        let saving_at = self.saving.as_ref().map(|(saving, _)| {
+            fds.push(PollFd::new(saving, PollFlags::IN));
+            fds.len() - 1
+        });
         let first_client = fds.len();
         for client in &self.clients {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
@@ -447,30 +462,9 @@ impl<'a> Hub<'a> {
             guest: events(guest_at),
             control: !events(control_at).is_empty(),
             clock: !events(clock_at).is_empty(),
+            saving: !events(saving_at).is_empty(),
             clients: fds[first_client..].iter().map(PollFd::revents).collect(),
         })
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let checks = !self.paused && !self.stopping;
-        let health = self.health.as_ref().filter(|_| checks);
-        let health = health.and_then(Checker::due);
-        let deadline = self.deadline.map(|(at, _)| at);
-        let log = self.log.as_ref().and_then(Log::due);
-        let request = self.pending.iter().filter_map(|request| request.due).min();
-        let word = self.clients.iter().filter_map(Client::due).min();
-        [
-            deadline,
-            self.kill_at,
-            self.settled_at,
-            health,
-            log,
-            request,
-            word,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
     }
 
     fn step(&mut self, ready: &Ready) -> Option<Ending> {
@@ -481,6 +475,9 @@ impl<'a> Hub<'a> {
             return Some(ending);
         }
         self.serve_clients(&ready.clients);
+        if ready.saving {
+            self.attend_saving();
+        }
         if ready.control {
             self.accept();
         }
@@ -497,111 +494,8 @@ impl<'a> Hub<'a> {
         }
         let ending = self.keep_time();
         self.flush();
-        ending
-    }
-
-    /// Stops the container as `stop` does, or kills it where that was said; told once more, it has
-    /// no time left.
-    fn obey_signal(&mut self) {
-        let Some(told) = self.signals.take() else {
-            return;
-        };
-        let now = Instant::now();
-        let first = *self.told_at.get_or_insert(now);
-        let again = now.duration_since(first) >= SAME_SIGNAL;
-        if told == Told::Kill || again {
-            self.manual = true;
-            self.stop();
-        } else if first == now {
-            self.begin_stop(self.stop_signal, self.stop_timeout);
-        }
-    }
-
-    fn keep_time(&mut self) -> Option<Ending> {
-        let now = Instant::now();
-        if self.kill_at.is_some_and(|at| now >= at) {
-            self.stop();
-        }
-        if self.settled_at.take_if(|at| now >= *at).is_some() {
-            // Not doing so costs memory and nothing else.
-            let _ = crate::sys::program::forget_code();
-        }
-        if let Some(log) = &mut self.log {
-            log.write_begun(now);
-        }
-        self.check_requests(now);
-        // They have said nothing, so nothing is lost with them.
-        self.clients
-            .retain(|client| client.due().is_none_or(|due| now < due));
-        self.check_health(now);
-        let (_, what) = self.deadline.filter(|(at, _)| now >= *at)?;
-        match what {
-            Deadline::Boot => Some(Ending::Died(Some(format!(
-                "the guest did not come up within {} s",
-                self.boot_limit().as_secs()
-            )))),
-            Deadline::Cause => Some(Ending::Died(None)),
-            Deadline::Kill => {
-                // What it would have died of.
-                self.interrupted.get_or_insert(9);
-                self.backend.kill();
-                self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
-                None
-            }
-        }
-    }
-
-    /// Has nobody wait for ever for an answer. It may come yet: what it says of the container counts.
-    fn check_requests(&mut self, now: Instant) {
-        let late = |request: &&mut Pending| request.due.is_some_and(|due| now >= due);
-        for request in self.pending.iter_mut().filter(late) {
-            request.due = None;
-            let asker = request.client.take();
-            if let Some(client) = self.clients.iter_mut().find(|c| Some(c.id) == asker) {
-                client.answer(&Answer::Failed(clients::NO_ANSWER.to_owned()));
-            }
-        }
-    }
-
-    /// Kills the workload, and everything if that does not help.
-    fn stop(&mut self) {
-        self.kill_at = None;
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
-        }
-        let now = Instant::now();
-        if self.work.said.started && matches!(self.guest, Guest::Connected(_)) {
-            self.signal(9);
-            self.observer.signalled(9);
-            self.thaw();
-            // A connection that takes no frames is dealt with by the deadline.
-            self.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
-        } else {
-            if !self.work.said.started {
-                // What it would have died of.
-                self.interrupted.get_or_insert(9);
-            }
-            self.backend.kill();
-            self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
-        }
-    }
-
-    /// What is frozen takes no signal.
-    fn thaw(&mut self) {
-        if self.paused {
-            let number = self.number();
-            self.pending.push(Pending {
-                number,
-                client: None,
-                pauses: Some(false),
-                holds: false,
-                save: None,
-                limits: None,
-                due: None,
-            });
-            let request = Request::Thaw;
-            self.say(Frame::Request { number, request });
-        }
+        let too_long = self.too_long && !self.work.said.started;
+        ending.or_else(|| too_long.then(too_long_to_start))
     }
 
     /// Writes what waits, and parts with clients that are gone or done.
@@ -631,12 +525,21 @@ impl<'a> Hub<'a> {
     }
 }
 
+/// In the words of execve(2).
+fn too_long_to_start() -> Ending {
+    Ending::Failed(Failure {
+        kind: FailureKind::NotExecutable,
+        message: "argument list too long".to_owned(),
+    })
+}
+
 struct Ready {
     signals: bool,
     ended: bool,
     guest: PollFlags,
     control: bool,
     clock: bool,
+    saving: bool,
     clients: Vec<PollFlags>,
 }
 

@@ -32,7 +32,7 @@ mod spawn;
 mod streams;
 mod waiting;
 
-pub(crate) use backend::{Backend, Link};
+pub(crate) use backend::{Backend, Link, Progress, Reporter, Saving, saving};
 
 pub(crate) use serve::chain;
 

@@ -22,7 +22,7 @@ use crate::templates::{self, Policy};
 use crate::timing::{Phase, Timing};
 use crate::vm::{self, Ahead};
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
 use std::error::Error;
 use std::fs::File;
@@ -30,9 +30,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
-
-/// How long clients may take to read the last of the output and the end.
-const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// The client who started the container.
 const STARTER: u64 = 0;
@@ -76,21 +73,22 @@ pub fn main() -> io::Result<()> {
     let life = Life {
         control: listen(&config)?,
         config,
-        signals,
+        signals: &signals,
         lock,
         templates,
         timing,
         useless: &useless,
     };
-    let recorded = match life.config.mode {
-        Mode::Errand => life.errand(vec![client], ahead),
-        _ => life.live(vec![client], ahead),
+    let (recorded, late) = match life.config.mode {
+        Mode::Errand => life.errand(vec![client], ahead)?,
+        _ => life.live(vec![client], ahead)?,
     };
     if let Some(size) = size.filter(|_| missed || useless.get()) {
         // For the next one. If it cannot be, that one boots, too.
         let _ = templates::build_in_background(size, &prospect.data, useless.get());
     }
     drop(direct);
+    linger(late, &signals);
     recorded
 }
 
@@ -121,7 +119,7 @@ fn listen(config: &Config) -> io::Result<Option<UnixListener>> {
 struct Life<'a> {
     config: Config,
     control: Option<UnixListener>,
-    signals: Signals,
+    signals: &'a Signals,
     lock: OwnedFd,
     templates: Policy,
     timing: Timing,
@@ -138,9 +136,12 @@ struct Ran {
     stopped: bool,
 }
 
+/// Whether the end is on record, and clients that have not read all there is for them.
+type Ended = (io::Result<()>, Vec<Client>);
+
 impl Life<'_> {
     /// Runs the workload, and again where the restart policy says so, and records how it ended.
-    fn live(self, mut clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
+    fn live(self, mut clients: Vec<Client>, ahead: Ahead) -> io::Result<Ended> {
         let mut ahead = Some(ahead);
         let config = &self.config;
         let timing = &self.timing;
@@ -191,7 +192,8 @@ impl Life<'_> {
                     .into_iter()
                     .partition(|client| matches!(client.role, Role::Watcher));
                 clients = waiting;
-                tell(told, &frame, end.exit_code, timing);
+                // Who has not read it all stays among the others until then.
+                clients.extend(tell(told, &frame, end.exit_code, timing));
                 match self.pause(waiting::pause(short_runs), &mut clients, &mut recorder) {
                     // Another policy may have come meanwhile.
                     Waited::Over if recorder.lasting.restart != Restart::No => continue,
@@ -213,32 +215,28 @@ impl Life<'_> {
             // tearing down a microVM's memory for one, is the kernel's work on this process.
             drop(self.lock);
             drop(self.control);
-            tell(
+            let late = tell(
                 clients,
                 &ran.ending.frame(&ran.cause),
                 end.exit_code,
                 timing,
             );
             state.settle();
-            return recorded.map_err(io::Error::other);
+            return Ok((recorded.map_err(io::Error::other), late));
         }
     }
 
     /// Runs something else in the container's place, of which nothing is recorded.
-    fn errand(self, clients: Vec<Client>, ahead: Ahead) -> io::Result<()> {
+    fn errand(self, clients: Vec<Client>, ahead: Ahead) -> io::Result<Ended> {
         let started = self.start(self.config.bundle.clone(), Some(ahead));
         let ran = self.run(started, clients, &mut Nothing)?;
         let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
         let recorded = state.end_errand(&self.config.bundle.id);
         drop(self.lock);
         let code = end_of(&ran.ending, &ran.cause).exit_code;
-        tell(
-            ran.clients,
-            &ran.ending.frame(&ran.cause),
-            code,
-            &self.timing,
-        );
-        recorded.map_err(io::Error::other)
+        let frame = ran.ending.frame(&ran.cause);
+        let late = tell(ran.clients, &frame, code, &self.timing);
+        Ok((recorded.map_err(io::Error::other), late))
     }
 
     /// Waits before a restart.
@@ -249,9 +247,7 @@ impl Life<'_> {
         observer: &mut dyn Observer,
     ) -> Waited {
         match &self.control {
-            Some(control) => {
-                waiting::wait(pause, control.as_fd(), &self.signals, clients, observer)
-            }
+            Some(control) => waiting::wait(pause, control.as_fd(), self.signals, clients, observer),
             None => Waited::Unwanted,
         }
     }
@@ -334,7 +330,7 @@ impl Life<'_> {
             backend: backend.as_mut(),
             clients,
             control: self.control.as_ref().map(AsFd::as_fd),
-            signals: &self.signals,
+            signals: self.signals,
             opening: opening(&bundle),
             timing: &self.timing,
             debug: config.debug,
@@ -407,8 +403,14 @@ fn end_of(ending: &Ending, cause: &str) -> End {
     }
 }
 
-/// Tells each client how it ended, behind all output that still waits, as fast as they read.
-fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8, timing: &Timing) {
+/// Tells each client how it ended, behind all output that still waits. What the kernel keeps for them
+/// they find there whenever they read; given back are those that have to read first.
+pub(super) fn tell(
+    mut clients: Vec<Client>,
+    frame: &Frame,
+    exit_code: u8,
+    timing: &Timing,
+) -> Vec<Client> {
     for client in &mut clients {
         if client.id == STARTER {
             client.account(timing);
@@ -432,25 +434,35 @@ fn tell(mut clients: Vec<Client>, frame: &Frame, exit_code: u8, timing: &Timing)
         };
         // One that cannot be told sees its connection end.
         drop(sent);
+        client.role = Role::Leaving;
     }
-    let deadline = Instant::now() + FLUSH_LIMIT;
+    clients.retain_mut(|client| {
+        client.connection.flush_with_room().is_ok() && client.connection.pending() > 0
+    });
+    clients
+}
+
+/// Stays until all have read what is left for them, or are gone. A client may have been stopped, for
+/// however long. The container is none of this process's any more.
+pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
     loop {
         clients.retain_mut(|client| {
             client.connection.flush().is_ok() && client.connection.pending() > 0
         });
-        let left = deadline.saturating_duration_since(Instant::now());
-        if clients.is_empty() || left.is_zero() {
+        if clients.is_empty() {
             return;
         }
-        let mut fds: Vec<_> = clients
-            .iter()
-            .map(|client| PollFd::from_borrowed_fd(client.connection.as_fd(), PollFlags::OUT))
-            .collect();
-        let Ok(left) = Timespec::try_from(left) else {
-            return;
-        };
-        if poll(&mut fds, Some(&left)).is_err() {
-            return;
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        fds.extend(
+            clients
+                .iter()
+                .map(|client| PollFd::from_borrowed_fd(client.connection.as_fd(), PollFlags::OUT)),
+        );
+        match poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().is_empty() => {}
+            Err(rustix::io::Errno::INTR) => {}
+            // Told to end, as at a host's shutdown.
+            _ => return,
         }
     }
 }

@@ -1,5 +1,7 @@
 mod anew;
 mod bounds;
+mod late;
+mod saves;
 
 use super::backend::{Backend, Link};
 use super::client::{Client, Role};
@@ -105,7 +107,7 @@ fn between(
 
 /// Runs a hub with a client that owns the container.
 fn run(
-    mut backend: Fake,
+    mut backend: impl Backend,
     client: OwnedFd,
     control: Option<&UnixListener>,
     opening: Vec<Frame>,

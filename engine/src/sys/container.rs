@@ -335,10 +335,24 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: u32) -> io::Result<()> {
 /// # Errors
 /// Failure of `sigprocmask`.
 pub fn reset_signals(block: bool) -> io::Result<()> {
+    /// `struct sigaction` of the kernel. All zero, it is SIG_DFL without a mask.
+    #[repr(C)]
+    struct Action([u64; 4]);
+    let default = Action([0; 4]);
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is valid for every signal; those that cannot be changed, and those
-        // that the C library keeps to itself, answer with an error that does not matter.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // By the kernel's own call, because the C library keeps two signals to itself, which whoever
+        // started us may have ignored.
+        // SAFETY: SIG_DFL is valid for every signal; the two that cannot be changed answer with an
+        // error that does not matter. The structure is the kernel's and only read.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                ptr::null::<Action>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // Every bit is a signal; the kernel ignores the two that cannot be blocked.
     let mask = if block { u64::MAX } else { 0u64 };

@@ -300,6 +300,10 @@ impl Hub<'_> {
             }
             Command::Ask(request) => self.ask(at, request, false, None),
             Command::Hold => self.ask(at, Request::Freeze, true, None),
+            Command::Save { .. } if self.is_saving() => {
+                let answer = Answer::Failed("the container is being saved already".to_owned());
+                self.clients[at].answer(&answer);
+            }
             Command::Save { dir, about } => match serde_json::from_str(&about) {
                 Ok(about) => self.ask(at, Request::Suspend, false, Some(Save { dir, about })),
                 Err(error) => self.clients[at].answer(&Answer::Failed(error.to_string())),
@@ -437,6 +441,7 @@ impl Hub<'_> {
             self.stop();
             return;
         }
+        self.cancel_saving();
         self.signal(signal);
         self.observer.signalled(signal);
         self.thaw();

@@ -1,6 +1,6 @@
 //! What the workload's side says.
 
-use super::sessions::{Exec, Owner, Pending, Save};
+use super::sessions::{Exec, Owner};
 use super::{CAUSE_LIMIT, Deadline, Guest, Hub, SETTLED};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::Answer;
@@ -322,7 +322,11 @@ impl Hub<'_> {
         };
         let mut pending = self.pending.remove(at);
         let reply = match (pending.save.take(), reply) {
-            (Some(save), Reply::Done) => self.save(save),
+            (Some(save), Reply::Done) => match self.save(save, pending.client) {
+                // Its client is told when it is done.
+                Ok(()) => return Ok(()),
+                Err(why) => Reply::Failed(why),
+            },
             (_, reply) => reply,
         };
         if let (Some(paused), Reply::Done) = (pending.pauses, &reply)
@@ -374,28 +378,14 @@ impl Hub<'_> {
         }
     }
 
-    /// Saves the workload's side, which is at rest, and has it go on.
-    fn save(&mut self, save: Save) -> Reply {
-        let saved = self.backend.save(&save.dir, *save.about);
-        let number = self.number();
-        self.pending.push(Pending {
-            number,
-            client: None,
-            pauses: None,
-            holds: false,
-            save: None,
-            limits: None,
-            due: None,
-        });
-        let request = Request::Resume;
-        self.say(Frame::Request { number, request });
-        saved.map_or_else(Reply::Failed, |()| Reply::Done)
+    /// A workload that is paused, saved or dying is not to blame for what it does not answer.
+    pub(super) fn may_check(&self) -> bool {
+        !self.paused && !self.stopping && !self.is_saving()
     }
 
     /// Starts a check that is due, or ends one that takes too long.
     pub(super) fn check_health(&mut self, now: Instant) {
-        // A paused or dying workload is not to blame for what it does not answer.
-        if self.paused || self.stopping {
+        if !self.may_check() {
             return;
         }
         match self.health.as_mut().and_then(|health| health.task(now)) {

@@ -192,3 +192,27 @@ fn with_all_places_taken_it_can_still_be_stopped() {
         drop(crowd);
     });
 }
+
+#[test]
+fn what_does_not_fit_a_frame_is_told_and_not_waited_for() {
+    let (mut guest, guest_fd) = Peer::pair();
+    let (_owner, owner_fd) = Peer::pair();
+    let backend = Fake {
+        link: Some(Link::Connected(guest_fd)),
+        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    };
+    let spec = hullbox_protocol::ProcessSpec {
+        env: vec![vec![b'x'; hullbox_protocol::MAX_PAYLOAD]],
+        ..Default::default()
+    };
+    let opening = vec![Frame::Exec {
+        session: 0,
+        spec: Box::new(spec),
+    }];
+    guest.say(&hello());
+    let ending = run(backend, owner_fd, None, opening).ending;
+    assert!(
+        matches!(&ending, Ending::Failed(failure) if failure.exit_code() == 126),
+        "{ending:?}"
+    );
+}
