@@ -9,13 +9,13 @@ use std::io::BufRead;
 /// Holes that are together smaller than this, in bytes, are written as zeros: every tar program
 /// can read those.
 const WORTHWHILE: u64 = 64 * 1024;
-/// Some filesystems do not tell their holes: EROFS, what an image's files are on. Of a file at
-/// least this long that has none to be told of, a few places are looked at…
+/// Some filesystems tell of no holes or of large ones only: EROFS, what an image's files are on.
+/// Where a file has at least this many bytes of data, a few places in them are looked at…
 const LOOKED_AT: u64 = 1024 * 1024;
 /// …this many, each…
 const SAMPLES: u64 = 64;
 /// …of this many bytes, and holes that are found by reading are as long at least.
-const PIECE: usize = 4096;
+const PIECE: u64 = 4096;
 /// Bytes of a file that are read at a time.
 const CHUNK: usize = 128 * 1024;
 
@@ -24,15 +24,12 @@ const CHUNK: usize = 128 * 1024;
 /// tar writes it.
 #[must_use]
 pub fn map(file: impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
-    let told = told(&file, size)?;
-    if saved(&told, size) >= WORTHWHILE {
-        return Some(told);
+    let mut map = told(&file, size)?;
+    let data = size - saved(&map, size);
+    if data >= LOOKED_AT && has_zeros(&file, &map, data) {
+        map = found(&file, &map, size)?;
     }
-    if size < LOOKED_AT || !has_zeros(&file, size) {
-        return None;
-    }
-    let found = found(&file, size)?;
-    (saved(&found, size) >= WORTHWHILE).then_some(found)
+    (saved(&map, size) >= WORTHWHILE).then_some(map)
 }
 
 fn saved(map: &[(u64, u64)], size: u64) -> u64 {
@@ -64,31 +61,44 @@ fn told(file: &impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
 }
 
 /// Whether one in four of the places looked at is all zeros.
-fn has_zeros(file: &impl AsFd, size: u64) -> bool {
+fn has_zeros(file: &impl AsFd, map: &[(u64, u64)], data: u64) -> bool {
     let mut zeros = 0;
-    let mut buffer = [0; PIECE];
+    let mut buffer = [0; PIECE as usize];
+    let mut pieces = map.iter();
+    // The piece that is looked at, and how much data there is before it.
+    let (mut offset, mut len, mut before) = (0, 0, 0);
     for sample in 0..SAMPLES {
-        let at = size / SAMPLES * sample / PIECE as u64 * PIECE as u64;
+        let wanted = data / SAMPLES * sample;
+        while wanted >= before + len {
+            before += len;
+            let Some(next) = pieces.next() else { break };
+            (offset, len) = *next;
+        }
+        let at = (offset + (wanted - before)) / PIECE * PIECE;
         let read = rustix::io::pread(file, &mut buffer, at).unwrap_or(0);
-        zeros += u64::from(read == PIECE && is_zero(&buffer));
+        zeros += u64::from(read > 0 && is_zero(&buffer[..read]));
     }
     zeros * 4 >= SAMPLES
 }
 
-/// What reading the whole file finds.
-fn found(file: &impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
+/// What reading all of the data finds.
+fn found(file: &impl AsFd, told: &[(u64, u64)], size: u64) -> Option<Vec<(u64, u64)>> {
     let mut map = Map::default();
     let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
-    while at < size {
-        let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..], at));
-        let read = read.ok().filter(|&read| read > 0)?;
-        for piece in buffer[..read].chunks(PIECE) {
-            let end = at + piece.len() as u64;
-            if !is_zero(piece) {
-                map.data(at, end.min(size));
+    for &(offset, len) in told {
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let room = &mut buffer[..left.min(CHUNK)];
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *room, at));
+            let read = read.ok().filter(|&read| read > 0)?;
+            for piece in room[..read].chunks(PIECE as usize) {
+                let next = at + piece.len() as u64;
+                if !is_zero(piece) {
+                    map.data(at, next);
+                }
+                at = next;
             }
-            at = end;
         }
     }
     Some(map.to(size))

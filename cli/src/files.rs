@@ -1,22 +1,21 @@
 //! `cp`, `diff`, `export` and `commit`: the files of a container, from inside its walls.
 
 use crate::container_args::{CommitArgs, CpArgs, ExportArgs, NameArgs};
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, output_failed};
 use crate::join::{Joint, join};
 use crate::output_file::OutputFile;
 use crate::{output, system};
-use hullbox_engine::containers::{Engine, Errand};
-use hullbox_engine::cp::rules::{self, Kind};
+use hullbox_engine::containers::{ChangeKind, Commit, Errand, FilesError, Look};
+use hullbox_engine::cp::rules;
 use hullbox_engine::cp::{
-    CpError, Direction, PackOptions, Place, UnpackOptions, kind_of, pack, unpack,
+    CpError, Direction, PackOptions, Place, UnpackOptions, destination, pack, source_kind, unpack,
 };
-use hullbox_engine::state::{Phase, Record};
-use hullbox_image::{ConfigPatch, DeriveError, DeriveOptions, Reference};
-use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat};
-use hullbox_session::client::{AttachOptions, Outcome, Streams, attach_streams};
+use hullbox_engine::state::Record;
+use hullbox_image::{ConfigPatch, DeriveOptions, Reference};
+use hullbox_protocol::INITIAL_CREDIT;
+use hullbox_session::client::AttachOptions;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufReader, Read};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 
@@ -24,10 +23,8 @@ use std::process::{Child, Command, Stdio};
 const BROKE_OFF: &str = "the container's side broke off";
 /// The hidden command that says what a path in a container is.
 pub(crate) const STAT: &str = "__stat";
-/// Longest list of changes, in bytes: a hostile guest makes it.
-const MAX_CHANGES: u64 = 64 << 20;
 /// Longest answer to it, in bytes.
-const MAX_STAT: u64 = 64 * 1024;
+const MAX_LOOK: u64 = 256 * 1024;
 
 const fn plain(stdin: bool) -> AttachOptions {
     AttachOptions {
@@ -40,18 +37,17 @@ const fn plain(stdin: bool) -> AttachOptions {
     }
 }
 
-/// Runs an errand on our own standard streams; our exit code.
-fn on_our_streams(name: &str, builtin: Builtin, stdin: bool) -> Result<u8, Failure> {
-    let mut engine = system::engine()?;
-    let record = engine.find(name)?;
-    let errand = engine.errand(&record, builtin, stdin)?;
-    let joint = join(errand.connection, plain(stdin))?;
-    conclude(joint, errand.process)
+/// Joins our own standard streams to an errand; our exit code.
+fn on_our_streams(errand: Errand, stdin: bool) -> Result<u8, Failure> {
+    conclude(join(errand.connection, plain(stdin))?, errand.process)
 }
 
 fn conclude(joint: Joint, process: Option<Child>) -> Result<u8, Failure> {
     let code = joint.code(BROKE_OFF);
-    wait_for(process);
+    if let Some(mut process) = process {
+        // The next command must find the container free.
+        let _ = process.wait();
+    }
     code
 }
 
@@ -65,23 +61,20 @@ pub(crate) fn cp(args: &CpArgs) -> Result<u8, Failure> {
             source,
             destination: None,
         } => {
-            let follow = args.follow_link;
-            let builtin = Builtin::ArchiveOut {
-                path: source,
-                follow,
-            };
-            on_our_streams(&container, builtin, false)
+            let mut engine = system::engine()?;
+            let record = engine.find(&container)?;
+            let errand = engine.archive_out(&record, source, args.follow_link)?;
+            on_our_streams(errand, false)
         }
         Direction::In {
             source: None,
             container,
             destination,
         } => {
-            let builtin = Builtin::ArchiveIn {
-                path: destination,
-                keep_owner: args.archive,
-            };
-            on_our_streams(&container, builtin, true)
+            let mut engine = system::engine()?;
+            let record = engine.find(&container)?;
+            let errand = engine.archive_in(&record, destination, args.archive)?;
+            on_our_streams(errand, true)
         }
         Direction::Out {
             container,
@@ -115,7 +108,7 @@ fn place(container: &str, path: &[u8]) -> OsString {
 }
 
 /// What a path in a container is.
-fn stat(container: &str, path: &[u8], follow: bool) -> Result<Kind, Failure> {
+fn look(container: &str, path: &[u8], follow: bool) -> Result<Look, Failure> {
     let place = place(container, path);
     let follow = if follow { "-L" } else { "-P" };
     let args = [STAT.as_ref(), follow.as_ref(), place.as_os_str()];
@@ -128,7 +121,7 @@ fn stat(container: &str, path: &[u8], follow: bool) -> Result<Kind, Failure> {
     let mut text = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         stdout
-            .take(MAX_STAT)
+            .take(MAX_LOOK)
             .read_to_end(&mut text)
             .map_err(failed)?;
     }
@@ -137,18 +130,7 @@ fn stat(container: &str, path: &[u8], follow: bool) -> Result<Kind, Failure> {
         // It has said why.
         return Err(Failure::silent(FAILED));
     }
-    let stat: Option<PathStat> = serde_json::from_slice(&text)?;
-    Ok(match stat {
-        None => Kind::Missing,
-        Some(stat) if stat.mode & libc_mode::FORMAT == libc_mode::DIRECTORY => Kind::Dir,
-        Some(_) => Kind::File,
-    })
-}
-
-/// `st_mode`'s type, as in `sys/stat.h`.
-mod libc_mode {
-    pub(super) const FORMAT: u32 = 0o170_000;
-    pub(super) const DIRECTORY: u32 = 0o040_000;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn copy_out(
@@ -157,9 +139,9 @@ fn copy_out(
     source: &[u8],
     destination: &OsStr,
 ) -> Result<u8, Failure> {
-    let source_kind = stat(container, source, args.follow_link)?;
-    let here = kind_of(destination.as_ref(), true)?;
-    let plan = rules::plan((source, source_kind), (destination.as_bytes(), here))?;
+    let there = look(container, source, args.follow_link)?;
+    let (here, kind) = self::destination(destination.as_ref())?;
+    let plan = rules::plan((source, there.kind()), (here.as_os_str().as_bytes(), kind))?;
     let from = place(container, source);
     let mut half_args: Vec<&OsStr> = vec!["cp".as_ref()];
     if args.follow_link {
@@ -195,10 +177,10 @@ fn copy_in(
     container: &str,
     destination: &[u8],
 ) -> Result<u8, Failure> {
-    let kind = kind_of(source.as_ref(), args.follow_link)?;
+    let kind = source_kind(source.as_ref(), args.follow_link)?;
     // A link as the destination stands for what it leads to.
-    let there = stat(container, destination, true)?;
-    let plan = rules::plan((source.as_bytes(), kind), (destination, there))?;
+    let there = look(container, destination, true)?;
+    let plan = rules::plan((source.as_bytes(), kind), (&there.path, there.kind()))?;
     let to = place(container, &plan.directory);
     let mut half_args: Vec<&OsStr> = vec!["cp".as_ref()];
     if args.archive {
@@ -241,7 +223,7 @@ fn skipped(names: &[String]) {
     }
 }
 
-/// `__stat -L|-P CONTAINER:PATH`: JSON; `null` for what is not there.
+/// `__stat -L|-P CONTAINER:PATH`: a [`Look`] as JSON.
 pub(crate) fn stat_command(args: &[OsString]) -> Result<u8, Failure> {
     let [follow, place] = args else {
         return Err(Failure::new("usage: __stat -L|-P CONTAINER:PATH"));
@@ -251,78 +233,17 @@ pub(crate) fn stat_command(args: &[OsString]) -> Result<u8, Failure> {
     };
     let mut engine = system::engine()?;
     let record = engine.find(&name)?;
-    let found = look(&mut engine, &record, &path)?;
-    let found = match found {
-        // One step is enough: the agent has resolved the link to its end.
-        Some(link) if follow == "-L" && !link.link_target.is_empty() => {
-            look(&mut engine, &record, &link.link_target)?
-        }
-        found => found,
-    };
+    let found = engine.look(&record, &path, follow == "-L").map_err(told)?;
     output::print(&format!("{}\n", serde_json::to_string(&found)?))?;
     Ok(0)
 }
 
-fn look(engine: &mut Engine, record: &Record, path: &[u8]) -> Result<Option<PathStat>, Failure> {
-    let builtin = Builtin::Stat {
-        path: path.to_vec(),
-    };
-    let errand = engine.errand(record, builtin, false)?;
-    let (outcome, text) = collect(errand)?;
-    match outcome {
-        Outcome::Exited(status) if status.exit_code() == 0 => {
-            Ok(Some(serde_json::from_slice(&text)?))
-        }
-        Outcome::Failed(failure) if failure.exit_code() == 127 => Ok(None),
-        Outcome::Failed(failure) => Err(Failure::new(failure.message)),
-        _ => Err(Failure::new(BROKE_OFF)),
-    }
-}
-
-/// Runs an errand with little output, and gives that.
-fn collect(errand: Errand) -> Result<(Outcome, Vec<u8>), Failure> {
-    let mut text = Vec::new();
-    let outcome = read_output(errand, |output| {
-        output.take(MAX_STAT).read_to_end(&mut text).map(drop)
-    });
-    Ok((outcome?, text))
-}
-
-/// Joins an errand whose output a closure reads, to its end.
-fn read_output(
-    errand: Errand,
-    read: impl FnOnce(&mut dyn Read) -> io::Result<()>,
-) -> Result<Outcome, Failure> {
-    let failed = |error: io::Error| Failure::of("cannot read from the container", &error);
-    let connection = errand.connection;
-    let outcome = std::thread::scope(|scope| {
-        let (mut output, stdout) = io::pipe().map_err(failed)?;
-        let attached = scope.spawn(move || {
-            let (stdin, stderr) = (io::stdin(), io::stderr());
-            let streams = Streams {
-                stdin: stdin.as_fd(),
-                stdout: stdout.as_fd(),
-                stderr: stderr.as_fd(),
-            };
-            attach_streams(connection, &[], plain(false), streams, &mut |_| {})
-        });
-        let done = read(&mut output);
-        // A reader that gave up must not hold the other side up.
-        drop(output);
-        let outcome = attached
-            .join()
-            .map_err(|_| Failure::new("reading from the container panicked"))?;
-        done.map_err(failed)?;
-        Ok(outcome?)
-    });
-    wait_for(errand.process);
-    outcome
-}
-
-/// The next command must find the container free.
-fn wait_for(process: Option<Child>) {
-    if let Some(mut process) = process {
-        let _ = process.wait();
+/// What the other side has said already is not said again.
+fn told(error: FilesError) -> Failure {
+    match error {
+        FilesError::Failed => Failure::silent(FAILED),
+        FilesError::Write(error) => output_failed(&error),
+        error => error.into(),
     }
 }
 
@@ -330,42 +251,19 @@ fn wait_for(process: Option<Child>) {
 pub(crate) fn diff(args: &NameArgs) -> Result<(), Failure> {
     let mut engine = system::engine()?;
     let record = engine.find(&args.name)?;
-    let errand = engine.errand(&record, Builtin::Changes, false)?;
-    let mut text = Vec::new();
-    let outcome = read_output(errand, |output| {
-        output
-            .take(MAX_CHANGES + 1)
-            .read_to_end(&mut text)
-            .map(drop)
-    });
-    if text.len() as u64 > MAX_CHANGES {
-        return Err(Failure::new(
-            "the container lists more changes than can be shown",
-        ));
-    }
-    check(outcome?)?;
-    for line in text
-        .split(|byte| *byte == 0)
-        .filter(|line| !line.is_empty())
-    {
-        let line: String = String::from_utf8_lossy(line)
+    for change in engine.changes(&record).map_err(told)? {
+        let letter = match change.kind {
+            ChangeKind::Modified => 'C',
+            ChangeKind::Added => 'A',
+            ChangeKind::Deleted => 'D',
+        };
+        let path: String = String::from_utf8_lossy(&change.path)
             .chars()
             .map(|c| if c.is_control() { '?' } else { c })
             .collect();
-        output::print(&format!("{line}\n"))?;
+        output::print(&format!("{letter} {path}\n"))?;
     }
     Ok(())
-}
-
-/// Whether an errand has done what it was to do.
-fn check(outcome: Outcome) -> Result<(), Failure> {
-    match outcome {
-        Outcome::Exited(status) if status.exit_code() == 0 => Ok(()),
-        // It has said why on standard error.
-        Outcome::Exited(_) => Err(Failure::silent(FAILED)),
-        Outcome::Failed(failure) => Err(Failure::new(failure.message)),
-        _ => Err(Failure::new(BROKE_OFF)),
-    }
 }
 
 /// `export`.
@@ -373,9 +271,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let mut engine = system::engine()?;
     let record = engine.find(&args.name)?;
     let mut file = OutputFile::open(args.output.as_deref())?;
-    let errand = engine.errand(&record, Builtin::Export, false)?;
-    let outcome = read_output(errand, |output| io::copy(output, file.file()).map(drop));
-    check(outcome?)?;
+    engine.export(&record, file.file()).map_err(told)?;
     file.keep()
 }
 
@@ -389,67 +285,20 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::of("invalid image name", &error))?;
     let mut engine = system::engine()?;
     let record = engine.find(&args.name)?;
-    let mut store = engine.images()?;
-    let parent = store.resolve(&record.image_id)?.id;
-    let pauses = args.pause && record.phase == Phase::Running;
-    let held = pauses.then(|| engine.hold(&record)).transpose()?;
-    let (comment, tag) = (args.message.clone(), name.as_ref().map(Reference::familiar));
-    let committed = commit_layer(&mut engine, &mut store, &record, &parent, name, args);
-    if held.is_some() {
-        // Answered when it is done, which letting go of it is not.
-        engine.pause(&record, false)?;
-    }
-    let id = committed?.to_string();
-    engine.note_commit(
-        &record,
-        &id,
-        tag.as_deref(),
-        comment.as_deref().unwrap_or_default(),
-    );
-    output::print(&format!("{id}\n"))
-}
-
-fn commit_layer(
-    engine: &mut Engine,
-    store: &mut hullbox_image::Store,
-    record: &Record,
-    parent: &hullbox_image::ImageId,
-    name: Option<Reference>,
-    args: CommitArgs,
-) -> Result<hullbox_image::ImageId, Failure> {
-    let options = DeriveOptions {
-        name,
-        config: patch(record),
-        changes: args.changes,
-        author: args.author.unwrap_or_default(),
-        message: args.message.unwrap_or_default(),
-        created_by: crate::containers::command_line(record),
-        created: crate::text::now_s(),
+    let commit = Commit {
+        pause: args.pause,
+        image: DeriveOptions {
+            name,
+            config: patch(&record),
+            changes: args.changes,
+            author: args.author.unwrap_or_default(),
+            message: args.message.unwrap_or_default(),
+            created_by: crate::containers::command_line(&record),
+            created: crate::text::now_s(),
+        },
     };
-    let errand = engine.errand(record, Builtin::Layer, false)?;
-    let mut made = None;
-    let outcome = read_output(errand, |output| {
-        made = Some(store.derive(parent, output, &options, &mut |_| {}));
-        Ok(())
-    });
-    // A store that refused the layer explains more than a container whose reader was gone.
-    match made {
-        Some(Ok(id)) => {
-            if let Err(failure) = outcome.and_then(check) {
-                // Half a layer must not become an image.
-                let _ = store.remove(&id.to_string(), true, &mut |_| None);
-                return Err(failure);
-            }
-            Ok(id)
-        }
-        // Half a stream is the fault of whoever wrote it.
-        Some(Err(DeriveError::CutOff)) => {
-            outcome.and_then(check)?;
-            Err(DeriveError::CutOff.into())
-        }
-        Some(Err(error)) => Err(error.into()),
-        None => Err(Failure::new(BROKE_OFF)),
-    }
+    let id = engine.commit(&record, &commit).map_err(told)?;
+    output::print(&format!("{id}\n"))
 }
 
 /// The container's configuration, where it may differ from its image's.

@@ -9,7 +9,8 @@ use hullbox_engine::containers::Engine;
 use hullbox_engine::events;
 use hullbox_engine::paths::Roots;
 use hullbox_image::{
-    ImageSummary, ImportOptions, LoadOptions, Progress, Reference, Removed, Source, Store, rfc3339,
+    ImageSummary, ImportOptions, LoadOptions, Progress, Reference, RemoveError, Removed,
+    ResolveError, Source, Store, rfc3339,
 };
 use hullbox_model::event::{Kind, Verb, attribute};
 use hullbox_model::filter::Filters;
@@ -197,12 +198,19 @@ fn row(image: &ImageSummary, whole: bool) -> Value {
 pub(crate) fn remove(args: &RmiArgs) -> Result<(), Failure> {
     let engine = system::engine()?;
     let mut store = engine.images()?;
-    let mut failures = Vec::new();
+    let (mut failures, mut absent) = (Vec::new(), Vec::new());
     for text in &args.images {
         match remove_one(&engine, &mut store, text, args.force) {
             Ok(done) => output::print(&done)?,
-            Err(failure) => failures.push(failure),
+            Err(error @ RemoveError::Resolve(ResolveError::NotFound(_))) if args.force => {
+                absent.push(error.into());
+            }
+            Err(error) => failures.push(error.into()),
         }
+    }
+    // As with Docker's: by force, what is not there is no failure, but said.
+    for failure in &absent {
+        crate::failure::report(failure);
     }
     one_of(failures)
 }
@@ -212,7 +220,7 @@ fn remove_one(
     store: &mut Store,
     text: &str,
     force: bool,
-) -> Result<String, Failure> {
+) -> Result<String, RemoveError> {
     let id = store.resolve(text).map(|image| image.id.to_string());
     let removed = store.remove(text, force, &mut |id| engine.image_use(id))?;
     tell_removed(&removed, id.ok().as_deref());

@@ -142,6 +142,22 @@ impl Store {
         options: &DeriveOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImageId, DeriveError> {
+        let derived = self.prepare(parent, layer, options, progress)?;
+        Ok(self.keep(derived)?)
+    }
+
+    /// Does of [`Self::derive`] all but the last: the store does not have the image yet, and no
+    /// name has moved, until [`Self::keep`].
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn prepare(
+        &self,
+        parent: &ImageId,
+        layer: &mut dyn Read,
+        options: &DeriveOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Derived, DeriveError> {
         // First of all the staging area: while it exists, no file of the parent goes.
         let mut session = Session::new(self)?;
         let short = parent.short();
@@ -177,11 +193,26 @@ impl Store {
             layers,
             names: options.name.iter().cloned().collect(),
         };
-        let id = image.id;
-        let staging: Staging = session.into_staging()?;
-        self.commit(staging, &[image])?;
+        let staging = session.into_staging()?;
+        Ok(Derived { staging, image })
+    }
+
+    /// Takes a derived image in, under its name.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the store is then as it was.
+    pub fn keep(&mut self, derived: Derived) -> Result<ImageId, StoreError> {
+        let id = derived.image.id;
+        self.commit(derived.staging, &[derived.image])?;
         Ok(id)
     }
+}
+
+/// An image that is ready, and gone if it is not kept.
+#[derive(Debug)]
+pub struct Derived {
+    staging: Staging,
+    image: NewImage,
 }
 
 fn stack(

@@ -35,7 +35,7 @@ mod time;
 
 pub use changes::ChangeError;
 pub use compress::StreamError;
-pub use derive::{ConfigPatch, DeriveError, DeriveOptions};
+pub use derive::{ConfigPatch, DeriveError, DeriveOptions, Derived};
 pub use digest::{ChainId, DiffId, Digest, DigestError, ImageId};
 pub use erofs::ErofsError;
 pub use health::{HealthCheck, HealthCheckError, HealthTest};

@@ -343,3 +343,30 @@ fn a_full_disk_leaves_the_store_as_it_was() {
     let small = TarBuilder::default().file("small", b"x").finish();
     derive(&mut store, &parent, &small).unwrap();
 }
+
+/// What `commit` is when the container's side fails after its layer's end.
+#[test]
+fn an_image_that_is_not_kept_moves_no_name_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let mut store = Store::open(&root).unwrap();
+    let layer = small_layer();
+    let config = config(&[&layer]).to_string();
+    let archive = docker(config.as_bytes(), &[&layer], &["new:1"], true);
+    let old = load(&mut store, &archive)[0].id;
+    let before = files(&root);
+    let new = TarBuilder::default().file("new", b"x").finish();
+    let derived = store
+        .prepare(&old, &mut &new[..], &options("new:1"), &mut |_| {})
+        .unwrap();
+    assert_eq!(store.resolve("new:1").unwrap().id, old);
+    drop(derived);
+    assert_eq!(store.resolve("new:1").unwrap().id, old);
+    assert_eq!(files(&root), before);
+    // And one that is kept moves it.
+    let derived = store
+        .prepare(&old, &mut &new[..], &options("new:1"), &mut |_| {})
+        .unwrap();
+    let id = store.keep(derived).unwrap();
+    assert_eq!(store.resolve("new:1").unwrap().id, id);
+}

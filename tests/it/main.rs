@@ -12,6 +12,7 @@ mod basics;
 mod bench;
 mod crowd;
 mod events;
+mod files;
 mod guest;
 mod hostile;
 mod images;

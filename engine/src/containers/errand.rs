@@ -74,6 +74,9 @@ impl Engine {
         // The workload's own limits are not for what we do.
         bundle.setup.limits = CgroupLimits::default();
         bundle.setup.init = false;
+        // What lies in memory would be gone with the errand: as in Docker, the files of a container
+        // that does not run are those of its root.
+        bundle.setup.tmpfs.clear();
         bundle.setup.persist = true;
         let created = super::Created {
             record,

@@ -4,6 +4,7 @@ mod check;
 mod end;
 mod errand;
 mod execs;
+mod files;
 mod inspect;
 mod launch;
 mod list;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use check::Finding;
 pub use errand::Errand;
+pub use files::{Change, ChangeKind, Commit, FilesError, Look};
 pub use launch::{Created, Launch};
 pub use list::command_line;
 pub use prune::{PrunedContainers, disk_use};

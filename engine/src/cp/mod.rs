@@ -13,7 +13,7 @@ mod transfer_tests;
 mod unpack;
 
 use hullbox_tar::TarError;
-pub use pack::{PackOptions, Packed, kind_of, pack};
+pub use pack::{PackOptions, Packed, destination, pack, source_kind};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 
 use std::ffi::{OsStr, OsString};

@@ -5,6 +5,7 @@
 //! and not another archive.
 
 use super::CpError;
+use super::rules::Kind;
 use hullbox_tar::{Entry, Kind as TarKind, TarWriter};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How to pack.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,10 +122,8 @@ impl Packer<'_> {
         let mut entry = Entry {
             path: entry_path,
             mode: (stat.st_mode & 0o7777) as u16,
-            mtime: (
-                stat.st_mtime,
-                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-            ),
+            // Whole seconds, as in Docker.
+            mtime: (stat.st_mtime, 0),
             ..Entry::of(TarKind::Dir)
         };
         if self.options.archive {
@@ -244,26 +243,61 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What a local path leads to, for the rules: a link at its end is followed for a destination,
-/// and for a source if asked to.
+/// What a local source is, for the rules: what a link leads to if asked to, else the link.
 ///
 /// # Errors
 /// [`CpError::Local`].
-pub fn kind_of(path: &Path, follow: bool) -> Result<super::rules::Kind, CpError> {
-    use super::rules::Kind;
+pub fn source_kind(path: &Path, follow: bool) -> Result<Kind, CpError> {
     let flags = if follow {
         AtFlags::empty()
     } else {
         AtFlags::SYMLINK_NOFOLLOW
     };
+    look(path, flags).map(|found| found.map_or(Kind::Missing, |stat| kind_of(&stat)))
+}
+
+/// Where a local destination is, for the rules, and what is there: behind a link at its end, whether
+/// that leads anywhere or not.
+///
+/// # Errors
+/// [`CpError::Local`].
+pub fn destination(path: &Path) -> Result<(PathBuf, Kind), CpError> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Some(stat) = look(&path, AtFlags::SYMLINK_NOFOLLOW)? else {
+            return Ok((path, Kind::Missing));
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            let kind = kind_of(&stat);
+            return Ok((path, kind));
+        }
+        let target = std::fs::read_link(&path)
+            .map_err(|error| CpError::local("read", path.as_os_str().as_bytes(), error))?;
+        // Without a slash at its end, or it would not be a link.
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    let bytes = path.as_os_str().as_bytes();
+    Err(CpError::local("follow", bytes, rustix::io::Errno::LOOP))
+}
+
+/// As many symbolic links as the kernel follows (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
+
+fn look(path: &Path, flags: AtFlags) -> Result<Option<Stat>, CpError> {
     match rustix::fs::statat(CWD, path, flags) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(Kind::Dir),
-        Ok(_) => Ok(Kind::File),
-        Err(rustix::io::Errno::NOENT) => Ok(Kind::Missing),
+        Ok(stat) => Ok(Some(stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(error) => Err(CpError::local(
             "examine",
             path.as_os_str().as_bytes(),
             error,
         )),
+    }
+}
+
+fn kind_of(stat: &Stat) -> Kind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Dir,
+        _ => Kind::File,
     }
 }
