@@ -28,7 +28,12 @@ both_modes! {
             let up = format!("for i in $(seq 200); do {seen} && exit 0; sleep 0.05; done; exit 1");
             let _ = on_the_machine(&up).exits(0);
         }
-        kill_monitor(&id);
+        if mode == Mode::Container {
+            // All that are called so.
+            crate::silent::signal_monitor(&id, "KILL");
+        } else {
+            kill_monitor(&id);
+        }
         // Nobody runs a command that would clean up.
         let gone = format!("for i in $(seq 200); do {seen} || exit 0; sleep 0.05; done; exit 1");
         let _ = on_the_machine(&gone).exits(0);

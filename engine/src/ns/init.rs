@@ -23,13 +23,17 @@ const MFD_EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
 
 /// The init as an open file that nobody can change, to be executed.
 pub(super) fn program() -> Result<OwnedFd, Errno> {
-    let code = sys::init_code();
+    sealed("init", sys::init_code())
+}
+
+/// A program of this machine code as such a file.
+pub(super) fn sealed(name: &str, code: &[u8]) -> Result<OwnedFd, Errno> {
     if code.is_empty() {
         return Err(Errno::NOSYS);
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = match memfd_create("init", flags | MFD_EXEC) {
-        Err(Errno::INVAL) => memfd_create("init", flags)?,
+    let file = match memfd_create(name, flags | MFD_EXEC) {
+        Err(Errno::INVAL) => memfd_create(name, flags)?,
         other => other?,
     };
     let image = image(code);

@@ -514,6 +514,62 @@ std::arch::global_asm!(
     ".popsection",
 );
 
+// The machine code of the guard (see `ns::guard`). It has two descriptors of processes, 0 and 1.
+//
+//     wait until one of them has ended; if it is 0, kill 1
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.hullbox_guard, \"a\"",
+    ".global hullbox_guard_start",
+    ".global hullbox_guard_end",
+    "hullbox_guard_start:",
+    "    sub rsp, 32",
+    "    mov rax, 0x100000000", // struct pollfd: descriptor 0, POLLIN
+    "    mov [rsp], rax",
+    "    inc rax", // descriptor 1
+    "    mov [rsp + 8], rax",
+    "2:  mov rdi, rsp",
+    "    mov esi, 2",
+    "    mov edx, -1",
+    "    mov eax, 7", // poll
+    "    syscall",
+    "    test eax, eax",
+    "    jle 2b",
+    "    cmp word ptr [rsp + 6], 0",
+    "    je 3f",
+    "    mov edi, 1",
+    "    mov esi, 9", // SIGKILL
+    "    xor edx, edx",
+    "    xor r10d, r10d",
+    "    mov eax, 424", // pidfd_send_signal
+    "    syscall",
+    "3:  xor edi, edi",
+    "    mov eax, 231", // exit_group
+    "    syscall",
+    "    ud2",
+    "hullbox_guard_end:",
+    ".popsection",
+);
+
+/// Position-independent machine code of the guard, or nothing where it is not written.
+#[must_use]
+pub fn guard_code() -> &'static [u8] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        unsafe extern "C" {
+            static hullbox_guard_start: u8;
+            static hullbox_guard_end: u8;
+        }
+        let (start, end) = (&raw const hullbox_guard_start, &raw const hullbox_guard_end);
+        // SAFETY: as for the init.
+        unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        &[]
+    }
+}
+
 /// Position-independent machine code of the minimal init, or nothing where it is not written.
 #[must_use]
 pub fn init_code() -> &'static [u8] {
