@@ -1,9 +1,11 @@
 //! The helper machine: forwarding as if there were none, files that stay as they are, and a
 //! machine that comes back whatever happens to it.
 
-use hullbox_tests::{Done, Terminal, command, finish};
+use hullbox_tests::{Done, Mode, Terminal, command, finish, fixture};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -373,7 +375,7 @@ fn it_survives_kills_and_concurrent_starts() {
     direct.env("HULLBOX_MACHINE", "never");
     finish(direct, b"").fails_saying("helper machine");
 
-    for word in ["qemu", "virtiofsd", "vsock"] {
+    for word in ["qemu", "\0share\0", "\0vsock\0"] {
         kill(own.helper(word));
         let done = own.sh(&format!("cat {}/kept", data.display())).exits(0);
         assert_eq!(done.text(), "kept", "after the end of {word}");
@@ -413,6 +415,130 @@ fn it_stops_by_itself_but_not_under_work() {
     assert_eq!(own.sh("echo back").exits(0).text(), "back");
 }
 
+/// An ordinary user with a home, and this program where that user can reach it.
+struct Ordinary {
+    home: tempfile::TempDir,
+    id: u32,
+}
+
+impl Ordinary {
+    fn new() -> Self {
+        let own = Self {
+            home: tempfile::tempdir_in("/tmp").unwrap(),
+            id: 54_321,
+        };
+        let home = own.home.path();
+        fs::create_dir_all(home.join("config/hullbox")).unwrap();
+        fs::create_dir(home.join("volume")).unwrap();
+        fs::write(home.join("mine"), "mine").unwrap();
+        fs::set_permissions(home.join("mine"), fs::Permissions::from_mode(0o600)).unwrap();
+        // The kernel that root's machine has fetched, if it has; it need not come twice.
+        let kernel = fs::read_dir("/var/cache/hullbox/kernel").ok();
+        let kernel = kernel.and_then(|mut entries| Some(entries.next()?.ok()?.path()));
+        let mut settings = format!(
+            "[machine]\npolicy = \"always\"\nmemory_mib = 1024\ncpus = 2\nvolumes = [{:?}]\n",
+            home.join("volume")
+        );
+        if let Some(kernel) = kernel {
+            settings.push_str(&format!("kernel_dir = {kernel:?}\n"));
+        }
+        fs::write(home.join("config/hullbox/config.toml"), settings).unwrap();
+        fs::copy(command([""; 0]).get_program(), home.join("hullbox")).unwrap();
+        fs::copy(fixture("busybox.tar"), home.join("busybox.tar")).unwrap();
+        for path in [".", "config", "config/hullbox", "volume", "mine"] {
+            chown(home.join(path), Some(own.id), Some(own.id)).unwrap();
+        }
+        own
+    }
+
+    fn hullbox(&self, args: &[&str]) -> Done {
+        let home = self.home.path();
+        let mut command = Command::new(home.join("hullbox"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", home)
+            .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("HULLBOX_RUNTIME", home.join("run"))
+            .current_dir(home)
+            .gid(self.id)
+            .uid(self.id);
+        finish(command, b"")
+    }
+}
+
+impl Drop for Ordinary {
+    fn drop(&mut self) {
+        let _ = self.hullbox(&["machine", "stop"]);
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn an_ordinary_user_has_a_machine_of_their_own() {
+    if !rustix::process::geteuid().is_root() {
+        // Then all other tests have shown it.
+        return;
+    }
+    let user = Ordinary::new();
+    let sh = |script: &str| user.hullbox(&["machine", "exec", "--", "sh", "-c", script]);
+    let _ = user.hullbox(&["load", "-q", "-i", "busybox.tar"]).exits(0);
+    let images = ["images", "--format", "{{.Repository}}"];
+    assert_eq!(user.hullbox(&images).exits(0).text(), "busybox");
+    for mode in [Mode::Vm, Mode::Container] {
+        let done = user.hullbox(&["run", "--rm", mode.flag(), "busybox", "echo", "well"]);
+        assert_eq!(done.exits(0).text(), "well", "{mode:?}");
+    }
+    // The user's files are there as they may see them, and nobody else's secrets.
+    assert_eq!(sh("cat mine").exits(0).text(), "mine");
+    let _ = sh("cat /etc/shadow").exits(1);
+    // What is written through is the user's, whoever wrote it in the machine.
+    let _ = sh("echo a > volume/a; chmod 640 volume/a; mv volume/a volume/b").exits(0);
+    let made = fs::metadata(user.home.path().join("volume/b")).unwrap();
+    assert_eq!(
+        (made.uid(), made.gid(), made.mode() & 0o777),
+        (user.id, user.id, 0o640)
+    );
+    // All else is not.
+    let _ = sh("echo changed > mine; rm -rf /etc/passwd").exits(0);
+    assert_eq!(
+        fs::read_to_string(user.home.path().join("mine")).unwrap(),
+        "mine"
+    );
+    assert!(Path::new("/etc/passwd").exists());
+}
+
+/// The share's server has what files take, and nothing else.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn the_shares_server_is_confined() {
+    let own = Own::new("");
+    let _ = own.sh("true").exits(0);
+    let pid = own.helper("\0share\0");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(
+        (field("Seccomp:"), field("NoNewPrivs:")),
+        ("2".into(), "1".into())
+    );
+    let held = u64::from_str_radix(&field("CapPrm:"), 16).unwrap();
+    let sys_admin = 1 << 21;
+    assert_eq!(held & sys_admin, 0, "{held:x}");
+    // From its root on there is nothing to write to but the volume.
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let writable: Vec<_> = mounts
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| !fields[5].split(',').any(|option| option == "ro"))
+        .map(|fields| PathBuf::from(fields[4]))
+        .collect();
+    assert_eq!(writable, [own.volume()], "{mounts}");
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn a_machine_that_cannot_start_says_why() {
@@ -420,4 +546,7 @@ fn a_machine_that_cannot_start_says_why() {
     own.sh("true").fails_saying("holds no kernel");
     let own = Own::new("colour = \"blue\"");
     own.sh("true").fails_saying("not a valid configuration");
+    let own = Own::new("qemu = \"/bin/false\"");
+    own.sh("true")
+        .fails_saying("/bin/false does not say which version of QEMU it is");
 }

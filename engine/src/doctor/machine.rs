@@ -1,57 +1,48 @@
 //! What the helper machine needs, and how it is.
 
 use super::Check;
-use crate::machine::{Machine, MachineConfig, Policy, find_kernel, find_program, kernel_cache};
-use std::process::{Command, Stdio};
+use crate::machine::{
+    Machine, MachineConfig, Policy, Qemu, find_kernel, find_program, kernel_cache,
+};
 
 /// The programs it is made of.
-pub(super) fn tools() -> Vec<Check> {
-    let tool = |id, program: &str, extra: &[&str], package: &str| match find_program(program, extra)
-    {
-        Some(path) => {
-            let version = Command::new(&path)
-                .arg("--version")
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .output()
-                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-                .unwrap_or_default();
-            let first = version.lines().next().unwrap_or_default().trim();
-            let found = if first.is_empty() || id == "mke2fs" {
-                path.display().to_string()
-            } else {
-                format!("{}: {first}", path.display())
-            };
-            Check::ok(id, found)
-        }
-        None => Check::warn(
-            id,
-            format!("{program} was not found; the helper machine needs it"),
-            format!("install the package {package}"),
+pub(super) fn tools(config: &MachineConfig) -> Vec<Check> {
+    let qemu = match Qemu::find(config.qemu.as_deref()) {
+        Ok(qemu) => Check::ok(
+            "qemu",
+            format!("{}: version {}", qemu.program.display(), qemu.version),
+        ),
+        Err(error) => Check::fail(
+            "qemu",
+            format!("{error}; the helper machine needs it"),
+            match config.qemu {
+                Some(_) => "correct machine.qemu",
+                None => "install the package qemu-system-x86",
+            },
         ),
     };
-    let mut tools = vec![
-        tool("qemu", "qemu-system-x86_64", &[], "qemu-system-x86"),
-        tool(
-            "virtiofsd",
-            "virtiofsd",
-            &["/usr/lib/qemu"],
-            "qemu-system-common",
+    let mke2fs = match find_program("mke2fs", &[]) {
+        Some(path) => Check::ok("mke2fs", path.display().to_string()),
+        None => Check::fail(
+            "mke2fs",
+            "mke2fs was not found; the helper machine needs it",
+            "install the package e2fsprogs",
         ),
-        tool("mke2fs", "mke2fs", &[], "e2fsprogs"),
-    ];
-    for check in &mut tools {
-        if check.remedy.is_some() {
-            check.status = super::Status::Fail;
-        }
-    }
-    tools
+    };
+    vec![qemu, mke2fs]
 }
 
 /// The machine's kernel.
 pub(super) fn kernel(config: &MachineConfig) -> Check {
     const ID: &str = "machine-kernel";
-    match find_kernel(config.kernel_dir.as_deref(), &kernel_cache()) {
+    let Ok(qemu) = Qemu::find(config.qemu.as_deref()) else {
+        return Check::warn(
+            ID,
+            "which kernel is right depends on QEMU",
+            "install QEMU first",
+        );
+    };
+    match find_kernel(config.kernel_dir.as_deref(), &kernel_cache(), &qemu) {
         Ok(Some(kernel)) => Check::ok(
             ID,
             format!("{} ({})", kernel.release, kernel.image.display()),

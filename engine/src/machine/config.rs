@@ -39,6 +39,8 @@ pub struct MachineConfig {
     pub volumes: Vec<PathBuf>,
     /// A directory with `boot/vmlinuz-*` and `lib/modules` to take the kernel from.
     pub kernel_dir: Option<PathBuf>,
+    /// The QEMU program, where it is not the one in PATH.
+    pub qemu: Option<PathBuf>,
 }
 
 /// Why settings cannot be used.
@@ -84,6 +86,7 @@ pub(crate) struct Section {
     disk_gib: Option<u32>,
     volumes: Vec<PathBuf>,
     kernel_dir: Option<PathBuf>,
+    qemu: Option<PathBuf>,
 }
 
 impl MachineConfig {
@@ -114,6 +117,7 @@ impl MachineConfig {
             disk_gib: section.disk_gib.unwrap_or(64),
             volumes: section.volumes,
             kernel_dir: section.kernel_dir,
+            qemu: section.qemu,
         };
         let range = |key, value: u64, least, most| {
             if (least..=most).contains(&value) {
@@ -146,6 +150,9 @@ impl MachineConfig {
         }
         if let Some(dir) = &config.kernel_dir {
             plain("kernel_dir", dir)?;
+        }
+        if let Some(program) = &config.qemu {
+            plain("qemu", program)?;
         }
         Ok(config)
     }

@@ -183,13 +183,7 @@ fn process_spec(session: &Session) -> Result<(ProcessSpec, bool), ForwardError> 
             .map(|(name, value)| assignment(name, value))
             .collect(),
         cwd,
-        user: UserSpec::Ids {
-            uid: geteuid().as_raw(),
-            gid: getegid().as_raw(),
-            groups: getgroups()
-                .map(|groups| groups.iter().map(|group| group.as_raw()).collect())
-                .unwrap_or_default(),
-        },
+        user: user(),
         rlimits: limits.collect(),
         umask: Some(current_umask()),
         terminal: tty.then(|| terminal_size(stdin.as_fd()).unwrap_or_default()),
@@ -202,6 +196,25 @@ fn process_spec(session: &Session) -> Result<(ProcessSpec, bool), ForwardError> 
         ..ProcessSpec::default()
     };
     Ok((spec, tty))
+}
+
+/// Whom the program runs as. An ordinary user is root in a machine of their own, to which the host
+/// shows no more than the user sees (`share`).
+fn user() -> UserSpec {
+    if !geteuid().is_root() {
+        return UserSpec::Ids {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        };
+    }
+    UserSpec::Ids {
+        uid: 0,
+        gid: getegid().as_raw(),
+        groups: getgroups()
+            .map(|groups| groups.iter().map(|group| group.as_raw()).collect())
+            .unwrap_or_default(),
+    }
 }
 
 fn assignment(name: &OsStr, value: &OsStr) -> Vec<u8> {

@@ -5,7 +5,8 @@
 
 use super::modules::{ModuleError, ModuleTree};
 use super::plan::find_program;
-use std::cmp::Ordering;
+use super::qemu::Qemu;
+use super::version::compare;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -85,29 +86,37 @@ pub enum KernelError {
     },
 }
 
-/// Finds a kernel without fetching one: a directory the user named, else one that is installed,
-/// else one fetched earlier.
+/// Finds a kernel for this emulator without fetching one: in a directory that the user named, else
+/// the newest that is installed, else the newest fetched earlier.
 ///
 /// # Errors
 /// [`KernelError::NotThere`] when the named directory holds none.
-pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<MachineKernel>, KernelError> {
+pub fn find(
+    named: Option<&Path>,
+    cache: &Path,
+    qemu: &Qemu,
+) -> Result<Option<MachineKernel>, KernelError> {
     if let Some(dir) = named {
-        return match newest_in(dir, "") {
-            None => Err(KernelError::NotThere(dir.to_owned())),
-            found => Ok(found),
-        };
+        // Whoever names one knows.
+        let newest = all_in(dir, "")
+            .into_iter()
+            .max_by(|a, b| compare(&a.release, &b.release));
+        return newest
+            .map(Some)
+            .ok_or_else(|| KernelError::NotThere(dir.to_owned()));
     }
-    if let Some(kernel) = newest_in(Path::new("/"), "-cloud-amd64") {
+    if let Some(kernel) = qemu.newest(all_in(Path::new("/"), "-cloud-amd64")) {
         return Ok(Some(kernel));
     }
-    let mut cached: Vec<_> = read_names(cache)
+    let cached = read_names(cache)
         .iter()
         .filter(|name| !name.starts_with('.'))
-        .filter_map(|name| newest_in(&cache.join(name), ""))
+        .flat_map(|name| all_in(&cache.join(name), ""))
         .collect();
-    cached.sort_by(|a, b| compare_versions(&a.release, &b.release));
     // A kernel for desktops serves too, if it has the drivers, but boots slower.
-    Ok(cached.pop().or_else(|| newest_in(Path::new("/"), "")))
+    Ok(qemu
+        .newest(cached)
+        .or_else(|| qemu.newest(all_in(Path::new("/"), ""))))
 }
 
 /// As [`find`], and fetches Debian's package when there is none.
@@ -117,23 +126,18 @@ pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<MachineKernel>,
 pub fn find_or_fetch(
     named: Option<&Path>,
     cache: &Path,
+    qemu: &Qemu,
     progress: &dyn Fn(&str),
 ) -> Result<MachineKernel, KernelError> {
-    match find(named, cache)? {
+    match find(named, cache, qemu)? {
         Some(kernel) => Ok(kernel),
-        None => fetch(cache, progress),
+        None => fetch(cache, qemu, progress),
     }
 }
 
-/// The newest usable kernel under `root` whose release ends in `suffix`.
-fn newest_in(root: &Path, suffix: &str) -> Option<MachineKernel> {
-    let mut releases: Vec<_> = read_names(&root.join("boot"))
-        .iter()
-        .filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
-        .filter(|release| release.ends_with(suffix))
-        .collect();
-    releases.sort_by(|a, b| compare_versions(b, a));
-    releases.into_iter().find_map(|release| {
+/// The usable kernels under `root` whose releases end in `suffix`.
+fn all_in(root: &Path, suffix: &str) -> Vec<MachineKernel> {
+    let usable = |release: String| {
         let image = root.join("boot").join(format!("vmlinuz-{release}"));
         let modules = ["lib/modules", "usr/lib/modules"]
             .iter()
@@ -150,7 +154,13 @@ fn newest_in(root: &Path, suffix: &str) -> Option<MachineKernel> {
                 image,
                 modules,
             })
-    })
+    };
+    read_names(&root.join("boot"))
+        .iter()
+        .filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
+        .filter(|release| release.ends_with(suffix))
+        .filter_map(usable)
+        .collect()
 }
 
 fn read_names(dir: &Path) -> Vec<String> {
@@ -161,22 +171,8 @@ fn read_names(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Orders releases as people do: runs of digits by value, all else by byte.
-fn compare_versions(a: &str, b: &str) -> Ordering {
-    fn parts(version: &str) -> Vec<(u64, &str)> {
-        version
-            .split_inclusive(|c: char| !c.is_ascii_digit())
-            .map(|part| {
-                let digits = part.trim_end_matches(|c: char| !c.is_ascii_digit());
-                (digits.parse().unwrap_or(0), &part[digits.len()..])
-            })
-            .collect()
-    }
-    parts(a).cmp(&parts(b))
-}
-
-fn fetch(cache: &Path, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelError> {
-    let base = newest_package()?;
+fn fetch(cache: &Path, qemu: &Qemu, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelError> {
+    let base = newest_package(qemu)?;
     // The unsigned twin first: it is what the signed one is made of, and it is complete.
     let unsigned = format!("{base}-unsigned");
     progress(&format!("fetching the helper machine's kernel ({base})"));
@@ -195,14 +191,14 @@ fn fetch(cache: &Path, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelE
             let target = cache.join(&base);
             match fs::rename(&tree, &target) {
                 // Somebody else was faster.
-                Err(_) if newest_in(&target, "").is_some() => Ok(target),
+                Err(_) if !all_in(&target, "").is_empty() => Ok(target),
                 Err(source) => Err(cache_error(&target)(source)),
                 Ok(()) => Ok(target),
             }
         });
     let _ = fs::remove_dir_all(&staging);
     let target = result?;
-    match newest_in(&target, "") {
+    match all_in(&target, "").pop() {
         Some(kernel) => Ok(kernel),
         None => {
             // Never again found by `find`, and out of the next fetch's way.
@@ -212,21 +208,32 @@ fn fetch(cache: &Path, progress: &dyn Fn(&str)) -> Result<MachineKernel, KernelE
     }
 }
 
-/// The name of the newest kernel package, from apt's own metadata.
-fn newest_package() -> Result<String, KernelError> {
-    let output = Command::new(find_program("apt-cache", &[]).ok_or(KernelError::NoApt)?)
-        .args(["depends", META_PACKAGE])
+/// The name of the newest kernel package that runs on this emulator, from apt's own metadata: of all
+/// that the host's sources offer, not only of the one that apt would install.
+fn newest_package(qemu: &Qemu) -> Result<String, KernelError> {
+    let apt = find_program("apt-cache", &[]).ok_or(KernelError::NoApt)?;
+    let output = Command::new(apt)
+        .args(["show", META_PACKAGE])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
         .map_err(|_| KernelError::NoApt)?;
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-") && name.ends_with("-cloud-amd64"))
-        .map(str::to_owned)
+    newest_dependency(&String::from_utf8_lossy(&output.stdout), qemu)
         .ok_or(KernelError::UnknownPackage)
+}
+
+/// The kernel that one of the package's versions depends on.
+fn newest_dependency(records: &str, qemu: &Qemu) -> Option<String> {
+    records
+        .lines()
+        .filter_map(|line| line.strip_prefix("Depends: "))
+        .flat_map(|list| list.split([',', ' ']))
+        .filter(|name| name.ends_with("-cloud-amd64"))
+        .filter_map(|name| name.strip_prefix("linux-image-"))
+        .filter(|release| qemu.runs(release))
+        .max_by(|a, b| compare(a, b))
+        .map(|release| format!("linux-image-{release}"))
 }
 
 /// Downloads a package, which apt verifies against the archive's signed index.
@@ -304,20 +311,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_compare_by_number() {
-        let less = |a, b| assert_eq!(compare_versions(a, b), Ordering::Less, "{a} < {b}");
-        less("6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64");
-        less("6.1.0-56-cloud-amd64", "6.12.1-1-cloud-amd64");
-        less("5.10.0-30-amd64", "6.1.0-1-amd64");
-    }
-
-    #[test]
     fn a_named_directory_without_a_kernel_is_an_error() {
         let dir = std::env::temp_dir();
         let missing = dir.join("hullbox-no-kernel-here");
         assert!(matches!(
-            find(Some(&missing), &dir),
+            find(Some(&missing), &dir, &qemu("7.2")),
             Err(KernelError::NotThere(_))
         ));
+    }
+
+    fn qemu(version: &str) -> Qemu {
+        Qemu {
+            program: "/q".into(),
+            version: version.to_owned(),
+        }
+    }
+
+    #[test]
+    fn of_the_packages_on_offer_the_newest_that_runs_is_taken() {
+        let records = "Package: linux-image-cloud-amd64\nVersion: 6.12.95-1~bpo12+1\n\
+                       Depends: linux-image-6.12.95+deb12-cloud-amd64\n\n\
+                       Package: linux-image-cloud-amd64\nVersion: 6.1.176-1\n\
+                       Depends: linux-image-6.1.0-50-cloud-amd64 (= 6.1.176-1)\n";
+        let newest = |version| newest_dependency(records, &qemu(version));
+        let expect = |name: &str| Some(name.to_owned());
+        assert_eq!(newest("7.2.22"), expect("linux-image-6.1.0-50-cloud-amd64"));
+        assert_eq!(
+            newest("10.0.2"),
+            expect("linux-image-6.12.95+deb12-cloud-amd64")
+        );
+        assert_eq!(newest_dependency("", &qemu("10.0")), None);
     }
 }

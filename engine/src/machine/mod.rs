@@ -4,7 +4,7 @@
 //! host                                         machine (QEMU, emulated CPU with SVM)
 //!   hullbox run … ── exec ──► v (Unix socket) ══ vsock ══► agent ─► hullbox run …  (KVM)
 //!   supervisor ─┬─ vsock backend
-//!               ├─ virtiofsd: the host's root, read-only below the machine
+//!               ├─ share: the host's root, read-only below the machine
 //!               └─ QEMU: data.ext4 is the machine's data directory
 //! ```
 //!
@@ -25,11 +25,13 @@ mod log;
 mod modules;
 mod plan;
 mod policy;
+mod qemu;
 mod share;
 mod start;
 mod state;
 mod supervisor;
 mod tsc;
+mod version;
 mod vsock;
 
 pub(crate) use config::Section;
@@ -42,6 +44,7 @@ pub use kernel::{KernelError, MachineKernel, find as find_kernel};
 pub use modules::{ModuleError, ModuleTree};
 pub use plan::find_program;
 pub use policy::{KvmVerdict, Route, kvm_verdict, route};
+pub use qemu::Qemu;
 pub use start::StartOptions;
 pub use state::DataLock;
 
@@ -97,20 +100,12 @@ pub struct Status {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MachineError {
-    /// The share needs mounts. A user namespace would give those to an ordinary user as well, but
-    /// then overlayfs in the machine could not read what belongs to others: it opens files with
-    /// `O_NOATIME`, which is their owners' privilege.
-    #[error(
-        "the helper machine must be started by root: sharing the host's files read-only takes \
-         mounts of its own"
-    )]
-    NotRoot,
     /// QEMU is missing.
     #[error("QEMU was not found; install the package qemu-system-x86")]
     NoQemu,
-    /// virtiofsd is missing.
-    #[error("virtiofsd was not found; install the package qemu-system-common")]
-    NoVirtiofsd,
+    /// What should be QEMU does not run.
+    #[error("{} does not say which version of QEMU it is", .0.display())]
+    NotQemu(PathBuf),
     /// A Unix socket's path would be too long.
     #[error(
         "the path {} is too long for a socket; set HULLBOX_RUNTIME to a shorter directory",

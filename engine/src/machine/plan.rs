@@ -1,5 +1,6 @@
 //! What the supervisor is told to run, and the paths everybody agrees on.
 
+use super::share::QUEUE_SIZE;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -29,8 +30,6 @@ pub struct Plan {
     pub initramfs: PathBuf,
     /// QEMU.
     pub qemu: PathBuf,
-    /// virtiofsd.
-    pub virtiofsd: PathBuf,
     /// What is written through.
     pub volumes: Vec<PathBuf>,
     /// Virtual CPUs.
@@ -171,7 +170,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
         (
             "share",
             files.share_backend(),
-            format!("vhost-user-fs-pci,chardev=share,tag={ROOT_TAG},queue-size=1024"),
+            format!("vhost-user-fs-pci,chardev=share,tag={ROOT_TAG},queue-size={QUEUE_SIZE}"),
         ),
     ];
     for (id, path, device) in sockets {

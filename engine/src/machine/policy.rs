@@ -191,6 +191,7 @@ mod tests {
             disk_gib: 1,
             volumes: Vec::new(),
             kernel_dir: None,
+            qemu: None,
         };
         assert_eq!(route(&config(Policy::Never), &roots), Route::Direct);
         assert_eq!(route(&config(Policy::Always), &roots), Route::Machine(None));

@@ -4,7 +4,8 @@ use super::connect::{self, ConnectError};
 use super::disk;
 use super::initramfs::{self, AgentSource, GuestConfig};
 use super::kernel;
-use super::plan::{Plan, ROOT_TAG, find_program};
+use super::plan::{Plan, ROOT_TAG};
+use super::qemu::Qemu;
 use super::state::{DataLock, Record};
 use super::supervisor::READY;
 use super::tsc;
@@ -92,9 +93,6 @@ impl Machine {
     }
 
     fn prepare_dirs(&self) -> Result<(), MachineError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(MachineError::NotRoot);
-        }
         if let Some(path) = self.files.overlong_socket() {
             return Err(MachineError::LongPath(path));
         }
@@ -177,9 +175,7 @@ impl Machine {
         progress: &dyn Fn(&str),
     ) -> Result<Plan, MachineError> {
         let config = &options.config;
-        let qemu = find_program("qemu-system-x86_64", &[]).ok_or(MachineError::NoQemu)?;
-        let virtiofsd =
-            find_program("virtiofsd", &["/usr/lib/qemu"]).ok_or(MachineError::NoVirtiofsd)?;
+        let qemu = Qemu::find(config.qemu.as_deref())?;
         let mut volumes = Vec::new();
         for volume in &config.volumes {
             // Links are resolved now: what a path means must not change under the machine.
@@ -191,6 +187,7 @@ impl Machine {
         let kernel = kernel::find_or_fetch(
             config.kernel_dir.as_deref(),
             &super::kernel_cache(),
+            &qemu,
             progress,
         )?;
         let disk = self.disk_dir().join("data.ext4");
@@ -212,8 +209,7 @@ impl Machine {
             kernel: kernel.image,
             kernel_release: kernel.release,
             initramfs,
-            qemu,
-            virtiofsd,
+            qemu: qemu.program,
             volumes,
             cpus: config.cpus,
             memory_mib: config.memory_mib,

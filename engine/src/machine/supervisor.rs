@@ -138,12 +138,11 @@ impl Supervisor {
         }
         let mut args: Vec<OsString> = vec![
             "share".into(),
-            self.plan.virtiofsd.clone().into(),
             share.as_raw_fd().to_string().into(),
             staging.into(),
         ];
         args.extend(self.plan.volumes.iter().map(OsString::from));
-        self.spawn("virtiofsd", args, output, &[share.as_fd()])?;
+        self.spawn("share", args, output, &[share.as_fd()])?;
         drop(share);
 
         let backend = listen(&self.files.vsock_backend())?;
@@ -403,16 +402,15 @@ pub fn child(args: &[OsString]) -> Result<(), Box<dyn std::error::Error + Send +
     }
     match role.to_str() {
         Some("share") => {
-            let [virtiofsd, fd, staging, volumes @ ..] = rest else {
+            let [fd, staging, volumes @ ..] = rest else {
                 return Err("share: missing arguments".into());
             };
             let share = super::share::Share {
-                virtiofsd: virtiofsd.into(),
                 listen_fd: fd.to_str().ok_or("bad descriptor")?.parse()?,
                 staging: staging.into(),
                 volumes: volumes.iter().map(Into::into).collect(),
             };
-            match super::share::serve(&share)? {}
+            Ok(super::share::serve(&share)?)
         }
         Some("vsock") => Ok(vsock::serve_inherited(rest)?),
         Some("exec") => {

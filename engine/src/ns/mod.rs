@@ -31,7 +31,7 @@ mod oom;
 mod others;
 mod requests;
 mod rootfs;
-mod seccomp;
+pub(crate) mod seccomp;
 mod serve;
 mod spec;
 mod trace;

@@ -19,6 +19,20 @@ pub fn unshare_mounts() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this process, which must have no other thread, a user namespace and a mount namespace of its
+/// own. In the first it has every capability.
+///
+/// # Errors
+/// Failure of `unshare`: user namespaces are switched off, or there are no more.
+pub fn unshare_user_and_mounts() -> io::Result<()> {
+    // SAFETY: both flags change what this thread may do and what paths mean to it; no memory or
+    // descriptor is affected.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Makes the mount at `path` and every mount below it read-only.
 ///
 /// # Errors

@@ -22,18 +22,35 @@ pub(crate) fn filter_for(capabilities: u64) -> Filter {
     assemble::assemble(&x86_64, &i386)
 }
 
+/// A filter for a process of our own, which makes none but these calls (names between blanks).
+#[must_use]
+pub(crate) fn filter_of(calls: &str) -> Filter {
+    let last = numbers::CALLS.iter().map(|call| call.1).max().unwrap_or(0);
+    let mut table =
+        vec![Verdict::Errno(libc::EPERM as u16); usize::try_from(last).unwrap_or(0) + 1];
+    for name in calls.split_whitespace() {
+        if let Some(entry) = number(name, |call| call.1).and_then(|nr| table.get_mut(nr as usize)) {
+            *entry = Verdict::Allow;
+        }
+    }
+    table.push(Verdict::Errno(libc::ENOSYS as u16));
+    assemble::assemble(&runs(table), &[(0, Verdict::Errno(libc::EPERM as u16))])
+}
+
+/// Of a name in one of the two tables.
+type NumberOf = fn(&(&'static str, i16, i16)) -> i16;
+
+fn number(name: &str, number_of: NumberOf) -> Option<u32> {
+    let at = numbers::CALLS
+        .binary_search_by(|call| call.0.cmp(name))
+        .ok()?;
+    u32::try_from(number_of(numbers::CALLS.get(at)?)).ok()
+}
+
 /// What is to be done from each number on, until the next one: sorted, starting at 0.
-fn verdicts(
-    capabilities: u64,
-    number_of: impl Fn(&(&'static str, i16, i16)) -> i16,
-) -> Vec<(u32, Verdict)> {
-    let number = |name: &str| {
-        let at = numbers::CALLS
-            .binary_search_by(|call| call.0.cmp(name))
-            .ok()?;
-        u32::try_from(number_of(numbers::CALLS.get(at)?)).ok()
-    };
-    let newest = numbers::CALLS.iter().map(&number_of).max().unwrap_or(0);
+fn verdicts(capabilities: u64, number_of: NumberOf) -> Vec<(u32, Verdict)> {
+    let number = |name: &str| number(name, number_of);
+    let newest = numbers::CALLS.iter().map(number_of).max().unwrap_or(0);
     let newest = usize::try_from(newest).unwrap_or(0);
     // What has no rule is refused; what is newer than the table does not exist, so that
     // programs which probe for it fall back.
@@ -60,6 +77,11 @@ fn verdicts(
         }
     }
     table.push(Verdict::Errno(libc::ENOSYS as u16));
+    runs(table)
+}
+
+/// A verdict for each number, as the numbers from which on another holds.
+fn runs(table: Vec<Verdict>) -> Vec<(u32, Verdict)> {
     let mut runs: Vec<(u32, Verdict)> = Vec::new();
     for (nr, verdict) in (0u32..).zip(table) {
         if runs.last().is_none_or(|&(_, last)| last != verdict) {

@@ -1,0 +1,103 @@
+//! The emulator: which one there is, and what its version can and cannot do.
+
+use super::plan::find_program;
+use super::version::{self, compare};
+use super::{MachineError, MachineKernel};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// From here on the emulated SVM and `cmpxchg16b` are sound enough for every kernel that was tried.
+const SOUND: &str = "10";
+/// QEMU 7.2 makes Linux 6.12 panic while it starts, at a `cmpxchg16b` in the slab allocator, which
+/// came with 6.2.
+const FIRST_TOO_NEW: &str = "6.2";
+
+/// A QEMU for x86-64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program.
+    pub program: PathBuf,
+    /// Its version, as far as it told one.
+    pub version: String,
+}
+
+impl Qemu {
+    /// The one that the settings name, else the one in PATH.
+    ///
+    /// # Errors
+    /// [`MachineError::NoQemu`]; [`MachineError::NotQemu`] of a program that the settings name.
+    pub fn find(named: Option<&Path>) -> Result<Self, MachineError> {
+        let program = match named {
+            Some(path) => path.to_owned(),
+            None => find_program(PROGRAM, &[]).ok_or(MachineError::NoQemu)?,
+        };
+        let output = Command::new(&program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .ok_or_else(|| MachineError::NotQemu(program.clone()))?;
+        let version = parse(&String::from_utf8_lossy(&output.stdout));
+        Ok(Self { program, version })
+    }
+
+    /// Whether a kernel of this release runs on its emulated processor.
+    #[must_use]
+    pub fn runs(&self, release: &str) -> bool {
+        compare(&self.version, SOUND).is_ge() || compare(release, FIRST_TOO_NEW).is_lt()
+    }
+
+    /// The newest of several kernels that runs.
+    pub(super) fn newest(&self, kernels: Vec<MachineKernel>) -> Option<MachineKernel> {
+        kernels
+            .into_iter()
+            .filter(|kernel| self.runs(&kernel.release))
+            .max_by(|a, b| version::compare(&a.release, &b.release))
+    }
+}
+
+/// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`: an unknown version is an old one.
+fn parse(text: &str) -> String {
+    text.split_once("version ")
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Qemu {
+        Qemu {
+            program: "/q".into(),
+            version: parse(text),
+        }
+    }
+
+    #[test]
+    fn old_emulators_get_old_kernels() {
+        let old = of("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright");
+        assert_eq!(old.version, "7.2.22");
+        assert!(old.runs("6.1.0-49-cloud-amd64") && !old.runs("6.12.95+deb12-cloud-amd64"));
+        let new = of("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\n");
+        assert!(new.runs("6.1.0-49-cloud-amd64") && new.runs("6.12.95+deb12-cloud-amd64"));
+        assert!(!of("what?").runs("6.2.0"));
+    }
+
+    #[test]
+    fn the_newest_that_runs_is_taken() {
+        let kernel = |release: &str| MachineKernel {
+            release: release.to_owned(),
+            image: "/i".into(),
+            modules: "/m".into(),
+        };
+        let kernels = || vec![kernel("6.1.0-9"), kernel("6.12.1"), kernel("6.1.0-49")];
+        let newest = |text| of(text).newest(kernels()).unwrap().release;
+        assert_eq!(newest("QEMU emulator version 7.2.1"), "6.1.0-49");
+        assert_eq!(newest("QEMU emulator version 10.0.2"), "6.12.1");
+    }
+}

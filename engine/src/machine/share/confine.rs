@@ -1,0 +1,79 @@
+//! What the share's server gives up before it talks with anybody.
+
+use super::message::Rights;
+use crate::ns::seccomp;
+use crate::sys::container::install_seccomp_filter;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
+use std::io;
+
+/// To read, write and make files as whoever asks, with the owner and mode that are asked for.
+const FOR_FILES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::MKNOD);
+
+/// All that serving files takes, and threads, memory and a socket.
+const CALLS: &str = "
+    read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek
+    openat openat2 close close_range dup dup2 dup3 fcntl flock ioctl
+    stat lstat fstat newfstatat statx statfs fstatfs readlink readlinkat getdents64 access faccessat faccessat2
+    mknodat mkdirat unlinkat renameat renameat2 linkat symlinkat
+    fchmod fchmodat fchmodat2 chmod fchown fchownat truncate ftruncate fallocate utimensat
+    fsync fdatasync sync_file_range syncfs copy_file_range umask
+    getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
+    setresuid setresgid setgroups getgroups getuid geteuid getgid getegid capget capset
+    mmap munmap mremap mprotect madvise brk
+    clone clone3 set_robust_list rseq futex sched_yield sched_getaffinity
+    gettid getpid tgkill exit exit_group prctl
+    rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
+    poll ppoll epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 memfd_create
+    accept4 recvmsg recvfrom sendmsg sendto shutdown getsockopt
+    getrandom clock_gettime clock_nanosleep nanosleep
+";
+
+/// Each name that the machine's kernel knows costs a descriptor.
+pub(super) fn more_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer it works as well, up to a point.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Keeps the capabilities that files take, and no more system calls than those.
+pub(super) fn give_up(rights: Rights) -> io::Result<()> {
+    let kept = match rights {
+        Rights::Askers => FOR_FILES,
+        // In a namespace of its own they are worth nothing.
+        Rights::Own => CapabilitySet::empty(),
+    };
+    set_no_new_privs(true)?;
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Past the kernel's last one.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    install_seccomp_filter(&seccomp::filter_of(CALLS))
+}
