@@ -14,6 +14,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, FileType};
 use rustix::io::{Errno, FdFlags};
@@ -35,6 +36,8 @@ const FIRST_CHILD: i32 = 2;
 pub(super) struct Launch {
     /// What to become.
     pub(super) workload: Workload,
+    /// The process whose end is that of the container.
+    pub(super) parent: OwnedFd,
     /// Takes a [`Failure`]; closed by a successful `execve`.
     pub(super) report: OwnedFd,
     /// With `--init`: the program that is PID 1.
@@ -73,13 +76,26 @@ impl Executor for LastMile {
         // From here on libcontainer waits for the word to start, which a dead monitor will not
         // give.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
+            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))?;
+        // It may have died before the call, which its number does not tell from in here.
+        if has_ended(&self.0.parent) {
+            let gone = "the monitor is gone".to_owned();
+            return Err(ExecutorValidationError::ArgValidationError(gone));
+        }
+        Ok(())
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         // `execve` is given the whole environment; ours is of no interest to anybody.
         Ok(())
     }
+}
+
+/// Whether a process has ended, reaped or not.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let now = Timespec::default();
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
 }
 
 /// The text of a failure in a pipe: its kind and its message.
@@ -432,5 +448,15 @@ mod tests {
             assert_eq!(decode(&encode(&failure)), Some(failure));
         }
         assert_eq!(decode(b""), None);
+    }
+
+    #[test]
+    fn a_parent_that_ended_is_noticed() {
+        let handle = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        assert!(!has_ended(&handle(rustix::process::getpid()).unwrap()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = handle(Pid::from_child(&child)).unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(&ended));
     }
 }

@@ -114,8 +114,11 @@ impl Surroundings {
         let (status, init) = init_parts(bundle)?;
         let terminal = bundle.process.terminal.is_some();
         let owner = Uid::from_raw(workload.identity.uid);
+        let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+            .map_err(io("watch this process"))?;
         let launch = LastMile(Rc::new(Launch {
             workload,
+            parent,
             report: report_end,
             init,
             doors: self.cgroup.doors()?,
