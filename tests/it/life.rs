@@ -2,7 +2,16 @@
 
 use hullbox_tests::{Done, Mode, Terminal, both_modes, command, finish, hullbox};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Asks until it is so: a command takes a few milliseconds on the host and many more through a machine.
+#[track_caller]
+fn until(never: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{never}");
+    }
+}
 
 /// A container that is removed with its test.
 pub(crate) struct Kept {
@@ -50,26 +59,17 @@ impl Kept {
 
     /// Waits until `inspect` says so.
     pub(crate) fn until(&self, template: &str, wanted: &str) {
-        for _ in 0..200 {
-            if self.inspect(template) == wanted {
-                return;
-            }
-        }
-        panic!("never {wanted}");
+        until(&format!("never {wanted}"), || {
+            self.inspect(template) == wanted
+        });
     }
 
     /// Waits until its log holds this.
     pub(crate) fn until_said(&self, words: &str) {
-        for _ in 0..200 {
-            if hullbox(["logs", &self.name])
-                .exits(0)
-                .text()
-                .contains(words)
-            {
-                return;
-            }
-        }
-        panic!("never said {words}");
+        until(&format!("never said {words}"), || {
+            let log = hullbox(["logs", &self.name]).exits(0);
+            log.text().contains(words)
+        });
     }
 
     pub(crate) fn inspect(&self, template: &str) -> String {
@@ -184,6 +184,7 @@ both_modes! {
 }
 
 both_modes! {
+    needs controllers;
     fn what_runs_can_be_looked_at_frozen_limited_and_killed(mode) {
         let box_ = Kept::new("looked", mode);
         box_.run(&["busybox", "sleep", "1000"]);
