@@ -63,10 +63,6 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     output::rows(&rows, &columns, &format)
 }
 
-pub(crate) const fn seconds(ns: i64) -> i64 {
-    ns.div_euclid(1_000_000_000)
-}
-
 fn row(summary: &Summary, whole: bool) -> Value {
     let command = &summary.command;
     let labels: Vec<_> = summary

@@ -5,7 +5,8 @@ use crate::container_args::{CheckArgs, PruneArgs};
 use crate::failure::Failure;
 use crate::output::{self, Column, Format};
 use crate::text::size;
-use crate::{image_store, lifecycle, system};
+use crate::{image_store, system};
+use hullbox_engine::containers::{PRUNE_FILTERS, prune_options};
 use hullbox_engine::templates;
 use hullbox_image::{CheckOptions, Severity};
 use serde_json::json;
@@ -99,18 +100,18 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     if !args.force && !image_store::confirm(&warning)? {
         return Ok(());
     }
-    let filters = output::filters(&args.filters, lifecycle::PRUNE_FILTERS)?;
+    let filters = output::filters(&args.filters, PRUNE_FILTERS)?;
     // Before anything is removed: a filter that cannot be read removes nothing.
-    let options = image_store::prune_options(args.all, &filters)?;
+    prune_options(args.all, &filters)?;
+    let engine = system::engine()?;
     let mut text = String::new();
-    let removed = lifecycle::prune_containers(&filters)?;
-    if !removed.ids.is_empty() {
+    let removed = engine.prune(&filters)?;
+    if !removed.containers_deleted.is_empty() {
         text.push_str(&format!(
             "Deleted Containers:\n{}\n\n",
-            removed.ids.join("\n")
+            removed.containers_deleted.join("\n")
         ));
     }
-    let engine = system::engine()?;
     // Templates have no labels: whoever names some does not mean them.
     if filters.is_empty() {
         let stale = templates::prune(false, &engine.roots().data)?;
@@ -119,10 +120,7 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
             text.push_str(&format!("Deleted Templates:\n{ids}\n"));
         }
     }
-    let pruned = engine
-        .images()?
-        .prune(&options, &mut |id| engine.image_use(id))?;
-    image_store::tell_pruned(&engine, &pruned);
-    text.push_str(&image_store::told(&pruned, removed.reclaimed_bytes));
+    let pruned = engine.prune_images(args.all, &filters)?;
+    text.push_str(&image_store::told(&pruned, removed.space_reclaimed));
     output::print(&text)
 }

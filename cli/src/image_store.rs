@@ -2,17 +2,17 @@
 
 use crate::failure::Failure;
 use crate::image_args::{HistoryArgs, ImagePruneArgs, SaveArgs, SaveFormat};
+use crate::images::short;
 use crate::output::{self, Column, Format};
 use crate::output_file::OutputFile;
 use crate::system;
 use crate::text::{ago, cut, size};
-use hullbox_engine::containers::Engine;
-use hullbox_image::{
-    ArchiveFormat, HistoryEntry, LabelFilter, PruneOptions, Pruned, Removed, SaveError, Store,
-    rfc3339,
-};
-use hullbox_model::event::{Kind, Verb};
-use hullbox_model::filter::Filters;
+use hullbox_engine::containers::{Engine, IMAGE_PRUNE_FILTERS, prune_options};
+use hullbox_image::{ArchiveFormat, SaveError, Store, rfc3339};
+use hullbox_model::event::Verb;
+use hullbox_model::image::HistoryItem;
+use hullbox_model::system::{ImageDeleted, ImagesPruned};
+use hullbox_model::time::NEVER_S;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, Write};
@@ -27,28 +27,30 @@ pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
                 Failure::new("an oci-dir cannot be written to standard output")
                     .with_hint("name a directory with -o")
             })?;
-            let store = system::engine()?.images()?;
+            let engine = system::engine()?;
+            let store = engine.images()?;
             store.save_layout(&args.images, dir)?;
-            tell_saved(&store, &args.images);
+            tell_saved(&engine, &store, &args.images);
             return Ok(());
         }
     };
-    let store = system::engine()?.images()?;
+    let engine = system::engine()?;
+    let store = engine.images()?;
     let mut output = OutputFile::open(args.output.as_deref())?;
     match store.save(&args.images, format, output.file()) {
         Err(SaveError::Write(error)) => Err(crate::failure::output_failed(&error)),
         other => Ok(other?),
     }?;
     output.keep()?;
-    tell_saved(&store, &args.images);
+    tell_saved(&engine, &store, &args.images);
     Ok(())
 }
 
 /// Notes what was saved.
-fn tell_saved(store: &Store, names: &[String]) {
+fn tell_saved(engine: &Engine, store: &Store, names: &[String]) {
     for name in names {
         if let Ok(image) = store.resolve(name) {
-            crate::images::emit(Verb::Save, &image.id.to_string(), Some(name.clone()));
+            engine.note_image(Verb::Save, &image.id.to_string(), Some(name.clone()));
         }
     }
 }
@@ -63,7 +65,7 @@ const HISTORY: [Column; 5] = [
 
 pub(crate) fn history(args: &HistoryArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let entries = system::engine()?.images()?.history(&args.image)?;
+    let entries = system::engine()?.image_history(&args.image)?;
     let rows: Vec<Value> = entries.iter().map(|entry| row(entry, args)).collect();
     if args.quiet {
         let ids = rows.iter().filter_map(|row| row["ID"].as_str());
@@ -76,24 +78,16 @@ pub(crate) fn history(args: &HistoryArgs) -> Result<(), Failure> {
     output::rows(&rows, &columns, &format)
 }
 
-fn row(entry: &HistoryEntry, args: &HistoryArgs) -> Value {
-    let id = entry.id.as_ref().map_or_else(
-        || "<missing>".to_owned(),
-        |id| {
-            if args.no_trunc {
-                id.to_string()
-            } else {
-                id.short()
-            }
-        },
-    );
+fn row(entry: &HistoryItem, args: &HistoryArgs) -> Value {
+    let whole = args.no_trunc || !entry.id.starts_with("sha256:");
+    let created = (entry.created != NEVER_S).then_some(entry.created);
     let created_by = plain(&entry.created_by);
     json!({
-        "ID": id,
-        "CreatedSince": ago(entry.created),
-        "CreatedAt": entry.created.map_or_else(|| "N/A".to_owned(), |at| rfc3339(at, 0)),
+        "ID": if whole { &entry.id } else { short(&entry.id) },
+        "CreatedSince": ago(created),
+        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), |at| rfc3339(at, 0)),
         "CreatedBy": if args.no_trunc { created_by } else { cut(&created_by, 45) },
-        "Size": if args.human { size(entry.size_bytes) } else { entry.size_bytes.to_string() },
+        "Size": if args.human { size(entry.size) } else { entry.size.to_string() },
         "Comment": plain(&entry.comment),
         "Tags": entry.tags,
     })
@@ -107,11 +101,8 @@ fn plain(text: &str) -> String {
 }
 
 pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
-    let filters = output::filters(&args.filters, PRUNE_FILTERS)?;
-    let mut options = prune_options(args.all, &filters)?;
-    if let Some(dangling) = filters.boolean("dangling")? {
-        options.all = !dangling;
-    }
+    let filters = output::filters(&args.filters, IMAGE_PRUNE_FILTERS)?;
+    prune_options(args.all, &filters)?;
     let what = if args.all {
         "all images without at least one container associated to them"
     } else {
@@ -120,35 +111,26 @@ pub(crate) fn prune(args: &ImagePruneArgs) -> Result<(), Failure> {
     if !args.force && !confirm(&format!("WARNING! This will remove {what}."))? {
         return Ok(());
     }
-    let engine = system::engine()?;
-    let mut store = engine.images()?;
-    let pruned = store.prune(&options, &mut |id| engine.image_use(id))?;
-    tell_pruned(&engine, &pruned);
+    let pruned = system::engine()?.prune_images(args.all, &filters)?;
     output::print(&told(&pruned, 0))
 }
 
-/// Notes what was given up.
-pub(crate) fn tell_pruned(engine: &Engine, pruned: &Pruned) {
-    crate::images::tell_removed(&pruned.removed, None);
-    engine.note_prune(Kind::Image, pruned.reclaimed_bytes);
-}
-
 /// What was given up, as Docker tells it; `more_bytes` of other things than images.
-pub(crate) fn told(pruned: &Pruned, more_bytes: u64) -> String {
+pub(crate) fn told(pruned: &ImagesPruned, more_bytes: u64) -> String {
     let mut text = String::new();
-    if !pruned.removed.is_empty() {
+    if !pruned.images_deleted.is_empty() {
         text.push_str("Deleted Images:\n");
-        for step in &pruned.removed {
+        for step in &pruned.images_deleted {
             match step {
-                Removed::Untagged(name) => text.push_str(&format!("untagged: {name}\n")),
-                Removed::Deleted(id) => text.push_str(&format!("deleted: {id}\n")),
+                ImageDeleted::Untagged(name) => text.push_str(&format!("untagged: {name}\n")),
+                ImageDeleted::Deleted(id) => text.push_str(&format!("deleted: {id}\n")),
             }
         }
         text.push('\n');
     }
     text.push_str(&format!(
         "Total reclaimed space: {}\n",
-        size(pruned.reclaimed_bytes.saturating_add(more_bytes))
+        size(pruned.space_reclaimed.saturating_add(more_bytes))
     ));
     text
 }
@@ -166,51 +148,4 @@ pub(crate) fn confirm(warning: &str) -> Result<bool, Failure> {
         return Err(Failure::new("nobody is there to confirm").with_hint("use --force"));
     }
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
-
-/// Which images filters mean.
-pub(crate) fn prune_options(all: bool, filters: &Filters) -> Result<PruneOptions, Failure> {
-    let label = |text: &String, is| {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (text.as_str(), None),
-        };
-        LabelFilter {
-            key: key.to_owned(),
-            value,
-            is,
-        }
-    };
-    let with = filters.get("label").iter().map(|text| label(text, true));
-    let without = filters.get("label!").iter().map(|text| label(text, false));
-    Ok(PruneOptions {
-        all,
-        until: output::until(filters)?.map(crate::containers::seconds),
-        labels: with.chain(without).collect(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_choose_labels() {
-        let texts = ["label=a=b", "label!=c", "until=5"];
-        let filters = Filters::parse(&texts, PRUNE_FILTERS).unwrap();
-        let options = prune_options(true, &filters).unwrap();
-        let label = |key: &str, value: Option<&str>, is| LabelFilter {
-            key: key.to_owned(),
-            value: value.map(str::to_owned),
-            is,
-        };
-        assert_eq!(
-            options.labels,
-            [label("a", Some("b"), true), label("c", None, false)]
-        );
-        assert_eq!(options.until, Some(5));
-        assert!(Filters::parse(&["size=1"], PRUNE_FILTERS).is_err());
-    }
 }

@@ -5,15 +5,14 @@ use crate::failure::{Failure, chain};
 use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{ago, now_s, size};
-use hullbox_engine::containers::Engine;
-use hullbox_engine::events;
-use hullbox_engine::paths::Roots;
+use hullbox_engine::containers::{ContainerError, IMAGE_FILTERS};
 use hullbox_image::{
-    ImageSummary, ImportOptions, LoadOptions, Progress, Reference, RemoveError, Removed,
-    ResolveError, Source, Store, rfc3339,
+    ImportOptions, LoadOptions, Progress, Reference, RemoveError, ResolveError, Source, rfc3339,
 };
-use hullbox_model::event::{Kind, Verb, attribute};
-use hullbox_model::filter::Filters;
+use hullbox_model::event::Verb;
+use hullbox_model::image::Summary;
+use hullbox_model::system::ImageDeleted;
+use hullbox_model::time::NEVER_S;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -29,8 +28,6 @@ const COLUMNS: [Column; 5] = [
     ("SIZE", "Size"),
 ];
 
-const FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
-
 pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
     if args.input.is_none() && isatty(io::stdin().as_fd()) {
         return Err(
@@ -38,7 +35,8 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
                 .with_hint("name a file with -i, or pipe an archive in"),
         );
     }
-    let mut store = open()?;
+    let engine = system::engine()?;
+    let mut store = engine.images()?;
     let mut meter = Meter::new("Loading", args.quiet);
     let mut stdin = io::stdin();
     let source = match &args.input {
@@ -59,14 +57,15 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
             text.push_str(&format!("Loaded image: {}\n", name.familiar()));
         }
         let name = image.names.first().map(Reference::familiar);
-        emit(Verb::Load, &image.id.to_string(), name);
+        engine.note_image(Verb::Load, &image.id.to_string(), name);
     }
     output::print(&text)
 }
 
 pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
     let name = args.name.as_deref().map(reference).transpose()?;
-    let mut store = open()?;
+    let engine = system::engine()?;
+    let mut store = engine.images()?;
     let mut meter = Meter::new("Importing", false);
     let mut stdin = io::stdin();
     let source = if args.source.as_os_str() == "-" {
@@ -84,7 +83,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<(), Failure> {
     meter.clear();
     let id = imported
         .map_err(|error| Failure::of(format!("cannot import {}", args.source.display()), &error))?;
-    emit(Verb::Import, &id.to_string(), args.name.clone());
+    engine.note_image(Verb::Import, &id.to_string(), args.name.clone());
     output::print(&format!("{id}\n"))
 }
 
@@ -92,33 +91,12 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let mut texts = args.filters.clone();
     texts.extend(args.name.iter().map(|name| format!("reference={name}")));
-    let filters = output::filters(&texts, FILTERS)?;
-    let store = open()?;
-    let created = |key: &str| -> Result<Option<i64>, Failure> {
-        let name = filters.get(key).last();
-        let Some(name) = name else { return Ok(None) };
-        let id = store.resolve(name)?.id;
-        let images = store.list()?;
-        let image = images.iter().find(|image| image.id == id);
-        Ok(Some(
-            image.and_then(|image| image.created).unwrap_or(i64::MIN),
-        ))
-    };
-    let (before, since) = (created("before")?, created("since")?);
-    let until = output::until(&filters)?.map(crate::containers::seconds);
-    let dangling = filters.boolean("dangling")?;
-    let mut rows = Vec::new();
-    for image in store.list()? {
-        let made = image.created.unwrap_or(i64::MIN);
-        let fits = dangling.is_none_or(|dangling| dangling == image.repository.is_none())
-            && filters.any("reference", |pattern| is_called(&image, pattern))
-            && before.is_none_or(|at| made < at)
-            && since.is_none_or(|at| made > at)
-            && until.is_none_or(|at| made < at);
-        if fits && (!filters.contains("label") || has_labels(&store, &image, &filters)?) {
-            rows.push(row(&image, args.no_trunc));
-        }
-    }
+    let filters = output::filters(&texts, IMAGE_FILTERS)?;
+    let images = system::engine()?.list_images(&filters)?;
+    let rows: Vec<_> = images
+        .iter()
+        .flat_map(|image| rows_of(image, args.no_trunc))
+        .collect();
     if args.quiet {
         // An image with two names is one image.
         let mut ids: Vec<&str> = Vec::new();
@@ -132,77 +110,53 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     output::rows(&rows, &COLUMNS, &format)
 }
 
-fn is_called(image: &ImageSummary, pattern: &str) -> bool {
-    let (name, tag) = match pattern.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (pattern, None),
-    };
-    image
-        .repository
-        .as_deref()
-        .is_some_and(|repository| glob(name, repository))
-        && tag.is_none_or(|tag| glob(tag, image.tag.as_deref().unwrap_or_default()))
-}
-
-fn has_labels(store: &Store, image: &ImageSummary, filters: &Filters) -> Result<bool, Failure> {
-    let labels = store.inspect(&image.id.to_string())?.config.labels;
-    let labels = labels.unwrap_or_default();
-    Ok(filters.labels("label", |name| labels.get(name).map(String::as_str)))
-}
-
-/// Shell patterns with `*` and `?`.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                // Let the last star take one character more.
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
+/// A line for each name, or one for an image that has none.
+fn rows_of(image: &Summary, whole: bool) -> Vec<Value> {
+    let none = "<none>".to_owned();
+    if image.repo_tags.is_empty() {
+        return vec![row(image, (&none, &none), whole)];
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    let names = image.repo_tags.iter();
+    let parts = names.map(|name| name.rsplit_once(':').unwrap_or((name, &none)));
+    parts.map(|parts| row(image, parts, whole)).collect()
 }
 
-fn row(image: &ImageSummary, whole: bool) -> Value {
-    let none = || "<none>".to_owned();
-    let created = image.created;
+fn row(image: &Summary, (repository, tag): (&str, &str), whole: bool) -> Value {
+    let created = (image.created != NEVER_S).then_some(image.created);
     json!({
-        "Repository": image.repository.clone().unwrap_or_else(none),
-        "Tag": image.tag.clone().unwrap_or_else(none),
-        "ID": if whole { image.id.to_string() } else { image.id.short() },
+        "Repository": repository,
+        "Tag": tag,
+        "ID": if whole { &image.id } else { short(&image.id) },
         "CreatedSince": ago(created),
         "CreatedAt": created.map_or_else(|| "N/A".to_owned(), |at| rfc3339(at, 0)),
-        "Size": size(image.size_bytes),
+        "Size": size(image.size),
         "Digest": "<none>",
         "Containers": "N/A",
     })
 }
 
+/// The first digits of an image's id.
+pub(crate) fn short(id: &str) -> &str {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    digits.get(..12).unwrap_or(digits)
+}
+
 pub(crate) fn remove(args: &RmiArgs) -> Result<(), Failure> {
     let engine = system::engine()?;
-    let mut store = engine.images()?;
     let (mut failures, mut absent) = (Vec::new(), Vec::new());
     for text in &args.images {
-        match remove_one(&engine, &mut store, text, args.force) {
-            Ok(done) => output::print(&done)?,
-            Err(error @ RemoveError::Resolve(ResolveError::NotFound(_))) if args.force => {
+        match engine.remove_image(text, args.force) {
+            Ok(steps) => {
+                let lines = steps.iter().map(|step| match step {
+                    ImageDeleted::Untagged(name) => format!("Untagged: {name}\n"),
+                    ImageDeleted::Deleted(id) => format!("Deleted: {id}\n"),
+                });
+                output::print(&lines.collect::<String>())?;
+            }
+            Err(
+                error
+                @ ContainerError::RemoveImage(RemoveError::Resolve(ResolveError::NotFound(_))),
+            ) if args.force => {
                 absent.push(error.into());
             }
             Err(error) => failures.push(error.into()),
@@ -213,24 +167,6 @@ pub(crate) fn remove(args: &RmiArgs) -> Result<(), Failure> {
         crate::failure::report(failure);
     }
     one_of(failures)
-}
-
-fn remove_one(
-    engine: &Engine,
-    store: &mut Store,
-    text: &str,
-    force: bool,
-) -> Result<String, RemoveError> {
-    let id = store.resolve(text).map(|image| image.id.to_string());
-    let removed = store.remove(text, force, &mut |id| engine.image_use(id))?;
-    tell_removed(&removed, id.ok().as_deref());
-    Ok(removed
-        .iter()
-        .map(|step| match step {
-            Removed::Untagged(name) => format!("Untagged: {name}\n"),
-            Removed::Deleted(id) => format!("Deleted: {id}\n"),
-        })
-        .collect())
 }
 
 /// The first failure, the others said at once.
@@ -253,44 +189,13 @@ pub(crate) fn tag(args: &TagArgs) -> Result<(), Failure> {
             args.target
         )));
     }
-    let id = open()?.tag(&args.source, &target)?;
-    emit(Verb::Tag, &id.to_string(), Some(target.familiar()));
+    system::engine()?.tag_image(&args.source, &target)?;
     Ok(())
-}
-
-/// Notes that something happened to an image.
-pub(crate) fn emit(action: Verb, id: &str, name: Option<String>) {
-    let Ok(roots) = Roots::from_env() else { return };
-    let about = name.map(|name| (attribute::NAME.to_owned(), name));
-    events::emit(&roots, Kind::Image, action, id, about.into_iter().collect());
-}
-
-/// Notes what was removed. An image that lost a name is the one that is deleted next, or `id`.
-pub(crate) fn tell_removed(removed: &[Removed], id: Option<&str>) {
-    for (at, step) in removed.iter().enumerate() {
-        match step {
-            Removed::Deleted(id) => emit(Verb::Delete, &id.to_string(), None),
-            Removed::Untagged(name) => {
-                let deleted = removed[at..].iter().find_map(|step| match step {
-                    Removed::Deleted(id) => Some(id.to_string()),
-                    Removed::Untagged(_) => None,
-                });
-                let id = deleted
-                    .or_else(|| id.map(str::to_owned))
-                    .unwrap_or_default();
-                emit(Verb::Untag, &id, Some(name.to_string()));
-            }
-        }
-    }
 }
 
 fn reference(text: &str) -> Result<Reference, Failure> {
     Reference::parse(text)
         .map_err(|error| Failure::new(format!("invalid reference {text:?}: {}", chain(&error))))
-}
-
-fn open() -> Result<Store, Failure> {
-    Ok(system::engine()?.images()?)
 }
 
 /// Progress on standard error, where that is a terminal.

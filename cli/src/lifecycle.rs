@@ -10,14 +10,13 @@ use crate::join::{check_terminal, join, join_or_leave};
 use crate::run::MONITOR_DIED;
 use crate::text::size;
 use crate::{output, system};
-use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch, PrunedContainers};
+use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch, PRUNE_FILTERS};
 use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::Record;
 use hullbox_engine::timing::{Phase, Timing, Zero};
 use hullbox_model::event::Verb;
-use hullbox_model::filter::Filters;
 use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
 use hullbox_session::client::{AttachOptions, Outcome};
 
@@ -248,28 +247,17 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let filters = output::filters(&args.filters, PRUNE_FILTERS)?;
-    let pruned = prune_containers(&filters)?;
+    let pruned = system::engine()?.prune(&filters)?;
     let mut text = String::new();
-    if !pruned.ids.is_empty() {
-        text = format!("Deleted Containers:\n{}\n\n", pruned.ids.join("\n"));
+    if !pruned.containers_deleted.is_empty() {
+        text = format!(
+            "Deleted Containers:\n{}\n\n",
+            pruned.containers_deleted.join("\n")
+        );
     }
     text.push_str(&format!(
         "Total reclaimed space: {}\n",
-        size(pruned.reclaimed_bytes)
+        size(pruned.space_reclaimed)
     ));
     output::print(&text)
-}
-
-/// Keys of `--filter` of `container prune` and `system prune`.
-pub(crate) const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
-
-pub(crate) fn prune_containers(filters: &Filters) -> Result<PrunedContainers, Failure> {
-    let until_ns = output::until(filters)?;
-    let fits = |record: &Record| {
-        let label = |name: &str| record.spec.labels.get(name).map(String::as_str);
-        until_ns.is_none_or(|until| record.created_ns < until)
-            && filters.labels("label", label)
-            && filters.not_labels("label!", label)
-    };
-    Ok(system::engine()?.prune(fits)?)
 }

@@ -115,15 +115,6 @@ pub(crate) fn filters(
     })
 }
 
-/// What `until=` says, in nanoseconds since 1970: the earliest of several.
-pub(crate) fn until(filters: &Filters) -> Result<Option<i64>, Failure> {
-    let times = filters
-        .get("until")
-        .iter()
-        .map(|text| hullbox_model::time::parse(text));
-    Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().min())
-}
-
 /// Our own output if it is a pipe, whose reader may leave while there is nothing to write.
 pub(crate) fn piped_output() -> Option<BorrowedFd<'static>> {
     let output = rustix::stdio::stdout();

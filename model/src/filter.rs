@@ -3,6 +3,11 @@
 //! Values of one key are alternatives, different keys restrict each other; `label` alone needs all
 //! of its values.
 
+mod glob;
+
+pub use glob::path_match;
+
+use crate::time::TimeError;
 use regex_lite::Regex;
 use std::collections::BTreeMap;
 
@@ -128,6 +133,18 @@ impl Filters {
     /// None of the values, `NAME` or `NAME=VALUE`, is among `have`: Docker's `label!=`.
     pub fn not_labels<'a>(&self, key: &str, have: impl Fn(&str) -> Option<&'a str>) -> bool {
         !self.get(key).iter().any(|wanted| has_label(wanted, &have))
+    }
+
+    /// What `until` says, in nanoseconds since 1970: the earliest of several.
+    ///
+    /// # Errors
+    /// A value is no time.
+    pub fn until(&self) -> Result<Option<i64>, TimeError> {
+        let times = self
+            .get("until")
+            .iter()
+            .map(|text| crate::time::parse(text));
+        Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().min())
     }
 
     /// A key's value as a Boolean in one of Go's spellings; the last one counts.

@@ -62,7 +62,7 @@ pub struct Summary {
     pub repo_tags: Vec<String>,
     /// Its names with the digest of its manifest.
     pub repo_digests: Vec<String>,
-    /// When it says it was made, in seconds since 1970; 0 where it does not say.
+    /// When it says it was made, in seconds since 1970, or [`crate::time::NEVER_S`].
     pub created: i64,
     /// Bytes of the files in all its layers.
     pub size: u64,
@@ -80,7 +80,7 @@ pub struct Summary {
 pub struct HistoryItem {
     /// The image on its topmost step, else `<missing>`.
     pub id: String,
-    /// When it was done, in seconds since 1970; 0 where nobody knows.
+    /// When it was done, in seconds since 1970, or [`crate::time::NEVER_S`].
     pub created: i64,
     /// What was done.
     pub created_by: String,

@@ -83,6 +83,9 @@ pub fn is_rfc3339(text: &str) -> bool {
 /// What Docker says of a time that never was.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// The same in seconds since 1970.
+pub const NEVER_S: i64 = -62_135_596_800;
+
 /// Nanoseconds since 1970 as RFC 3339 with all digits.
 #[must_use]
 pub fn rfc3339(ns: i64) -> String {

@@ -5,6 +5,7 @@ mod end;
 mod errand;
 mod execs;
 mod files;
+mod images;
 mod inspect;
 mod launch;
 mod list;
@@ -19,9 +20,10 @@ mod wait;
 pub use check::Finding;
 pub use errand::Errand;
 pub use files::{Change, ChangeKind, Commit, FilesError, Look};
+pub use images::{IMAGE_FILTERS, IMAGE_PRUNE_FILTERS, prune_options};
 pub use launch::{Created, Launch};
 pub use list::command_line;
-pub use prune::{PrunedContainers, disk_use};
+pub use prune::{PRUNE_FILTERS, disk_use};
 pub use talk::{ExecOrder, Held, Joined};
 pub use wait::{Armed, Condition};
 
@@ -71,6 +73,15 @@ pub enum ContainerError {
     /// The image store.
     #[error(transparent)]
     Image(#[from] ResolveError),
+    /// An image is not removed.
+    #[error(transparent)]
+    RemoveImage(#[from] hullbox_image::RemoveError),
+    /// A filter.
+    #[error(transparent)]
+    Filter(#[from] hullbox_model::filter::FilterError),
+    /// A filter's time.
+    #[error(transparent)]
+    Time(#[from] hullbox_model::time::TimeError),
     /// The image store cannot be opened.
     #[error("cannot use the image store")]
     Store(#[from] hullbox_image::StoreError),

@@ -2,29 +2,30 @@
 
 use super::{ContainerError, Engine};
 use crate::state::Record;
+use hullbox_model::event::Kind;
+use hullbox_model::filter::Filters;
+use hullbox_model::system::ContainersPruned;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What was removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PrunedContainers {
-    /// Full ids.
-    pub ids: Vec<String>,
-    /// Disk space that they took, in bytes.
-    pub reclaimed_bytes: u64,
-}
+/// Keys of the filters of what is to be removed.
+pub const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 impl Engine {
     /// Removes every container that does not run and that fits.
     ///
     /// # Errors
     /// [`ContainerError`].
-    pub fn prune(
-        &self,
-        fits: impl Fn(&Record) -> bool,
-    ) -> Result<PrunedContainers, ContainerError> {
-        let mut pruned = PrunedContainers::default();
+    pub fn prune(&self, filters: &Filters) -> Result<ContainersPruned, ContainerError> {
+        let until_ns = filters.until()?;
+        let fits = |record: &Record| {
+            let label = |name: &str| record.spec.labels.get(name).map(String::as_str);
+            until_ns.is_none_or(|until| record.created_ns < until)
+                && filters.labels("label", label)
+                && filters.not_labels("label!", label)
+        };
+        let mut pruned = ContainersPruned::default();
         for record in self.state.list()? {
             if record.is_active() || !fits(&record) {
                 continue;
@@ -32,14 +33,15 @@ impl Engine {
             let bytes = disk_use(&self.roots.container_dir(&record.id));
             match self.remove(&record.id, false) {
                 Ok(()) => {
-                    pruned.ids.push(record.id);
-                    pruned.reclaimed_bytes += bytes;
+                    pruned.containers_deleted.push(record.id);
+                    pruned.space_reclaimed += bytes;
                 }
                 // Somebody started or removed it meanwhile.
                 Err(ContainerError::Running(_) | ContainerError::State(_)) => {}
                 Err(error) => return Err(error),
             }
         }
+        self.note_prune(Kind::Container, pruned.space_reclaimed);
         Ok(pruned)
     }
 }

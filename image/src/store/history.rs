@@ -4,6 +4,7 @@ use super::{ResolveError, Store};
 use crate::digest::ImageId;
 use crate::reference::Reference;
 use hullbox_model::image::HistoryItem;
+use hullbox_model::time::NEVER_S;
 use serde_json::Value;
 
 /// A line of `hullbox history`.
@@ -27,16 +28,18 @@ pub struct HistoryEntry {
     pub is_empty: bool,
 }
 
-impl From<&HistoryEntry> for HistoryItem {
-    fn from(entry: &HistoryEntry) -> Self {
+impl HistoryEntry {
+    /// In the shape of Docker's API.
+    #[must_use]
+    pub fn to_item(&self) -> HistoryItem {
         let missing = || "<missing>".to_owned();
-        Self {
-            id: entry.id.as_ref().map_or_else(missing, ToString::to_string),
-            created: entry.created.unwrap_or(0),
-            created_by: entry.created_by.clone(),
-            tags: (!entry.tags.is_empty()).then(|| entry.tags.clone()),
-            size: entry.size_bytes,
-            comment: entry.comment.clone(),
+        HistoryItem {
+            id: self.id.as_ref().map_or_else(missing, ToString::to_string),
+            created: self.created.unwrap_or(NEVER_S),
+            created_by: self.created_by.clone(),
+            tags: (!self.tags.is_empty()).then(|| self.tags.clone()),
+            size: self.size_bytes,
+            comment: self.comment.clone(),
         }
     }
 }

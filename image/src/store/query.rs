@@ -7,6 +7,7 @@ use crate::health::{HealthCheck, HealthCheckError};
 use crate::reference::{Reference, familiar_name};
 use hullbox_model::container::GraphDriver;
 use hullbox_model::image::{Inspect, Metadata, RootFs, Summary, read_config};
+use hullbox_model::time::NEVER_S;
 use oci_spec::image::ImageConfiguration;
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
@@ -211,7 +212,7 @@ impl Store {
                 id,
                 repo_tags: inspect.repo_tags,
                 repo_digests: inspect.repo_digests,
-                created: line.created.unwrap_or(0),
+                created: line.created.unwrap_or(NEVER_S),
                 size: line.size_bytes,
                 shared_size: -1,
                 labels: inspect.config.labels,

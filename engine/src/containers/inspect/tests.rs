@@ -4,7 +4,7 @@ use crate::plan::{HostFacts, ImageDefaults, RunRequest, plan};
 
 const HOST: HostFacts = HostFacts { cpus: 4 };
 
-fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest)) -> Record {
+pub(crate) fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest)) -> Record {
     let id = "0123456789abcdef".repeat(4);
     let mut request = RunRequest {
         isolation,
@@ -180,4 +180,123 @@ fn an_older_record_is_read() {
     value.as_object_mut().unwrap().remove("typed");
     let spec: ContainerSpec = serde_json::from_value(value).unwrap();
     assert_eq!(spec.typed, crate::plan::Typed::default());
+}
+
+/// bollard's models, whose enumerations and numbers are strict, decode what the model says.
+mod bollard {
+    use super::*;
+    use bollard_stubs::models::{
+        ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
+        ContainerSummaryStateEnum, ContainerWaitResponse, EventMessage, ExecInspectResponse,
+        ImageHistoryResponseItem, ImagePruneResponse, ImageSummary, SystemDataUsageResponse,
+    };
+    use hullbox_model::event::{Action, Actor, Event, Kind, Verb};
+    use hullbox_model::exec::ExecInspect;
+    use hullbox_model::image::HistoryItem;
+    use hullbox_model::system::{
+        ContainersPruned, DiskUsage, ImageDeleted, ImagesPruned, Usage, Waited,
+    };
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    fn decode<T: DeserializeOwned>(value: &impl Serialize) -> T {
+        let value = serde_json::to_value(value).unwrap();
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value:#}"))
+    }
+
+    #[test]
+    fn containers_in_every_phase() {
+        let restart = "on-failure:2".parse().unwrap();
+        for isolation in [Isolation::Vm, Isolation::Container] {
+            for phase in [
+                Phase::Created,
+                Phase::Starting,
+                Phase::Running,
+                Phase::Paused,
+                Phase::Restarting,
+                Phase::Exited,
+            ] {
+                let mut record = record(isolation, |request| {
+                    request.tty = true;
+                    request.life.restart = restart;
+                });
+                record.phase = phase;
+                record.spec.life.health = Some(Check::default());
+                let whole: ContainerInspectResponse = decode(&of(&record));
+                let state = whole.state.unwrap();
+                assert_eq!(
+                    state.running,
+                    Some(matches!(phase, Phase::Running | Phase::Paused))
+                );
+                let summary = crate::containers::list::summary(&record, 5_000_000_000);
+                let line: ContainerSummary = decode(&summary);
+                assert_eq!(line.names, Some(vec!["/web".to_owned()]));
+                assert_eq!(line.command.as_deref(), Some("sleep 1"));
+                let wanted = match phase {
+                    Phase::Created | Phase::Starting => ContainerSummaryStateEnum::CREATED,
+                    Phase::Running => ContainerSummaryStateEnum::RUNNING,
+                    Phase::Paused => ContainerSummaryStateEnum::PAUSED,
+                    Phase::Restarting => ContainerSummaryStateEnum::RESTARTING,
+                    Phase::Exited => ContainerSummaryStateEnum::EXITED,
+                };
+                assert_eq!(line.state, Some(wanted));
+            }
+        }
+    }
+
+    #[test]
+    fn listings_and_answers() {
+        let container = record(Isolation::Container, |_| {});
+        let image = image::Summary {
+            id: "sha256:0".to_owned(),
+            repo_tags: vec!["a:1".to_owned()],
+            shared_size: -1,
+            containers: 1,
+            ..image::Summary::default()
+        };
+        let one: ImageSummary = decode(&image);
+        assert_eq!(
+            (one.shared_size, one.repo_tags.len(), one.labels.len()),
+            (-1, 1, 0)
+        );
+        let mut usage = Usage::default();
+        usage.add(10, 4096, false);
+        let df: SystemDataUsageResponse = decode(&DiskUsage {
+            images: vec![image],
+            containers: vec![crate::containers::list::summary(&container, 0)],
+            container_usage: usage,
+            ..DiskUsage::default()
+        });
+        let containers = df.container_usage.unwrap();
+        assert_eq!(
+            (containers.total_count, containers.reclaimable),
+            (Some(1), Some(10))
+        );
+        let item: ImageHistoryResponseItem = decode(&HistoryItem {
+            created: time::NEVER_S,
+            ..HistoryItem::default()
+        });
+        assert_eq!(item.tags, Vec::<String>::new());
+        let pruned: ContainerPruneResponse = decode(&ContainersPruned {
+            containers_deleted: vec!["0".to_owned()],
+            space_reclaimed: 7,
+        });
+        assert_eq!(pruned.space_reclaimed, Some(7));
+        let pruned: ImagePruneResponse = decode(&ImagesPruned {
+            images_deleted: vec![ImageDeleted::Untagged("a:1".to_owned())],
+            space_reclaimed: 7,
+        });
+        assert_eq!(
+            pruned.images_deleted.unwrap()[0].untagged.as_deref(),
+            Some("a:1")
+        );
+        let waited: ContainerWaitResponse = decode(&Waited { status_code: 137 });
+        assert_eq!(waited.status_code, 137);
+        let exec: ExecInspectResponse = decode(&ExecInspect::default());
+        assert_eq!(exec.exit_code, None);
+        let action = Action::with(Verb::HealthStatus, "healthy");
+        let event = Event::new(Kind::Container, action, Actor::default(), 1);
+        let event: EventMessage = decode(&event.to_api());
+        assert_eq!(event.action.as_deref(), Some("health_status: healthy"));
+    }
 }
