@@ -164,6 +164,10 @@ fn sample(engine: &Engine, args: &StatsArgs, before: &mut Seen) -> Result<Vec<Va
                 continue;
             }
             Err(error @ ContainerError::NoAnswer(_)) => return Err(error.into()),
+            // Its monitor has asked it in vain.
+            Err(error @ ContainerError::Refused(_)) if runs && !args.names.is_empty() => {
+                return Err(error.into());
+            }
             // One that ends at this moment uses nothing.
             usage => usage.unwrap_or_default(),
         };

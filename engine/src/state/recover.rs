@@ -24,8 +24,11 @@ impl State {
     ) -> Result<(), StateError> {
         let alive = {
             let mut statement = self.database.prepare_cached(&format!(
-                "SELECT {} FROM containers WHERE monitor_pid IS NOT NULL
-                 OR phase IN ('starting', 'running', 'paused', 'restarting')",
+                "SELECT {} FROM containers WHERE row IN (
+                    SELECT row FROM containers WHERE monitor_pid IS NOT NULL
+                    UNION
+                    SELECT row FROM containers
+                        WHERE phase IN ('starting', 'running', 'paused', 'restarting'))",
                 record::COLUMNS
             ))?;
             let rows = statement.query_map([], record::from_row)?;
