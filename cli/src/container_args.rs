@@ -228,8 +228,8 @@ pub(crate) struct UpdateArgs {
     /// Memory, at most as much as a microVM started with
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
-    /// Most processes
-    #[arg(long, value_name = "N")]
+    /// Most processes; -1 for no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids_limit: Option<i64>,
     /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
     #[arg(long, value_name = "POLICY")]

@@ -304,6 +304,7 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
 /// The container's configuration, where it may differ from its image's.
 fn patch(record: &Record) -> ConfigPatch {
     let spec = &record.spec;
+    let configured = spec.configured();
     let strings = |list: &[Vec<u8>]| {
         list.iter()
             .map(|item| String::from_utf8_lossy(item).into_owned())
@@ -314,8 +315,9 @@ fn patch(record: &Record) -> ConfigPatch {
             hullbox_protocol::UserSpec::Named { user, .. } => Some(user.clone()),
             hullbox_protocol::UserSpec::Ids { .. } => None,
         },
-        working_dir: Some(spec.process.cwd.clone()),
-        env: Some(strings(&spec.process.env)),
+        working_dir: Some(configured.workdir.clone()),
+        stop_signal: configured.stop_signal.clone(),
+        env: Some(strings(&configured.env)),
         entrypoint: Some(strings(&spec.entrypoint)),
         cmd: Some(strings(&spec.cmd)),
         labels: Some(spec.labels.clone()),

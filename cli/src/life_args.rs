@@ -77,7 +77,34 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, String> {
         parse_span(text)
             .map(Self)
-            .ok_or_else(|| format!("{text:?} is not a span of time such as 1m30s or 500ms"))
+            .ok_or_else(|| Self::complain(text))
+    }
+}
+
+impl Span {
+    fn complain(text: &str) -> String {
+        format!("{text:?} is not a span of time such as 1m30s or 500ms")
+    }
+}
+
+/// A span of time as Go reads it, whose sign is judged where its meaning is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SignedSpan {
+    span: Duration,
+    negative: bool,
+}
+
+impl FromStr for SignedSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let Span(span) = unsigned.parse().map_err(|_| Span::complain(text))?;
+        let negative = negative && !span.is_zero();
+        Ok(Self { span, negative })
     }
 }
 
@@ -85,47 +112,84 @@ impl FromStr for Span {
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
     /// Command that finds out whether it is well
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     health_cmd: Option<String>,
     /// Time between two checks
-    #[arg(long, value_name = "TIME")]
-    health_interval: Option<Span>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    health_interval: Option<SignedSpan>,
     /// Time that a check may take
-    #[arg(long, value_name = "TIME")]
-    health_timeout: Option<Span>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    health_timeout: Option<SignedSpan>,
     /// Failures in a row that make it unhealthy
-    #[arg(long, value_name = "N")]
-    health_retries: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    health_retries: Option<i64>,
     /// Time after a start in which failures do not count
-    #[arg(long, value_name = "TIME")]
-    health_start_period: Option<Span>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    health_start_period: Option<SignedSpan>,
+    /// Time between two checks meanwhile, until one succeeds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    health_start_interval: Option<SignedSpan>,
     /// No health checks
     #[arg(long)]
     no_healthcheck: bool,
 }
 
 impl HealthArgs {
+    /// What was typed; Docker's words for what makes no sense.
     pub(crate) fn check(&self) -> Result<HealthCheck, Failure> {
-        let check = HealthCheck {
-            test: self.health_cmd.as_ref().map(|command| {
+        let command = self.health_cmd.as_ref().filter(|text| !text.is_empty());
+        let mut spans = [
+            ("interval", "Interval", self.health_interval),
+            ("timeout", "Timeout", self.health_timeout),
+            ("start-period", "StartPeriod", self.health_start_period),
+            (
+                "start-interval",
+                "StartInterval",
+                self.health_start_interval,
+            ),
+        ];
+        for (_, _, span) in &mut spans {
+            *span = span.filter(|span| !span.span.is_zero());
+        }
+        let retries = self.health_retries.filter(|count| *count != 0);
+        let typed = command.is_some() || retries.is_some() || spans.iter().any(|s| s.2.is_some());
+        if self.no_healthcheck {
+            return match typed {
+                true => Err(Failure::new(
+                    "--no-healthcheck conflicts with --health-* options",
+                )),
+                false => Ok(HealthCheck {
+                    test: Some(HealthTest::Off),
+                    ..HealthCheck::default()
+                }),
+            };
+        }
+        let negative = |flag| Failure::new(format!("--health-{flag} cannot be negative"));
+        for (flag, field, span) in spans {
+            match span {
+                Some(span) if span.negative => return Err(negative(flag)),
+                Some(span) if span.span < Duration::from_millis(1) => {
+                    let why = format!("{field} in Healthcheck cannot be less than 1ms");
+                    return Err(Failure::new(why));
+                }
+                _ => {}
+            }
+        }
+        let retries = retries.map(|count| match count {
+            ..0 => Err(negative("retries")),
+            count => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+        });
+        let [interval, timeout, start_period, start_interval] =
+            spans.map(|(_, _, span)| span.map(|span| span.span));
+        Ok(HealthCheck {
+            test: command.map(|command| {
                 HealthTest::Run(["/bin/sh", "-c", command].map(str::to_owned).to_vec())
             }),
-            interval: self.health_interval.map(|span| span.0),
-            timeout: self.health_timeout.map(|span| span.0),
-            start_period: self.health_start_period.map(|span| span.0),
-            retries: self.health_retries,
-        };
-        if !self.no_healthcheck {
-            return Ok(check);
-        }
-        if check != HealthCheck::default() {
-            return Err(Failure::new(
-                "--no-healthcheck conflicts with --health-* options",
-            ));
-        }
-        Ok(HealthCheck {
-            test: Some(HealthTest::Off),
-            ..check
+            interval,
+            timeout,
+            start_period,
+            start_interval,
+            retries: retries.transpose()?,
         })
     }
 }
@@ -201,6 +265,66 @@ mod tests {
             let error = option(bad).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn health_checks_that_make_no_sense_are_refused_in_dockers_words() {
+        #[derive(Debug, clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            health: HealthArgs,
+        }
+        let check = |line: &str| {
+            let typed = <Typed as clap::Parser>::try_parse_from(line.split(' '));
+            typed.expect("it parses").health.check()
+        };
+        for (line, why) in [
+            (
+                "x --health-interval -1s",
+                "--health-interval cannot be negative",
+            ),
+            (
+                "x --health-timeout=-1m",
+                "--health-timeout cannot be negative",
+            ),
+            (
+                "x --health-start-period -1ms",
+                "--health-start-period cannot be negative",
+            ),
+            (
+                "x --health-start-interval -1s",
+                "--health-start-interval cannot be negative",
+            ),
+            (
+                "x --health-retries -1",
+                "--health-retries cannot be negative",
+            ),
+            (
+                "x --health-interval 1us",
+                "Interval in Healthcheck cannot be less than 1ms",
+            ),
+            (
+                "x --health-start-interval 999us",
+                "StartInterval in Healthcheck cannot be",
+            ),
+            (
+                "x --no-healthcheck --health-retries 1",
+                "conflicts with --health-* options",
+            ),
+        ] {
+            let failure = check(line).unwrap_err();
+            assert!(format!("{failure:?}").contains(why), "{line}: {failure:?}");
+        }
+        for nothing in [
+            "x --health-cmd= --health-interval 0 --health-timeout -0s --health-retries 0",
+            "x",
+        ] {
+            assert_eq!(check(nothing).unwrap(), HealthCheck::default());
+        }
+        let off = check("x --no-healthcheck --health-interval 0s").unwrap();
+        assert_eq!(off.test, Some(HealthTest::Off));
+        let checked = check("x --health-cmd true --health-start-interval 1.5s").unwrap();
+        assert_eq!(checked.start_interval, Some(Duration::from_millis(1500)));
     }
 
     #[test]

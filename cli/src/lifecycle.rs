@@ -215,6 +215,8 @@ pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
     let limits = CgroupLimits {
         memory_bytes: args.memory.map_or(0, |bytes| bytes.0),
         pids: match args.pids_limit {
+            // As Docker has it, 0 and less take the limit away.
+            Some(..=0) => u64::MAX,
             Some(limit) => u64::try_from(limit).unwrap_or(0),
             None => 0,
         },

@@ -110,7 +110,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<Bytes>,
     /// Most processes; -1 for no limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE")]

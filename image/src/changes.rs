@@ -27,9 +27,6 @@ pub enum ChangeError {
     /// A health check that is neither `NONE` nor flags and `CMD`.
     #[error("expected NONE, or flags and CMD with a command")]
     HealthCheck,
-    /// A working directory that is not absolute.
-    #[error("the working directory must be absolute")]
-    Relative,
 }
 
 /// The `config` object that these instructions make; the bad one with what is wrong with it.
@@ -91,7 +88,7 @@ fn one(config: &mut Map<String, Value>, change: &str) -> Result<String, ChangeEr
         "USER" => set(config, "User", argument.into()),
         "STOPSIGNAL" => set(config, "StopSignal", argument.into()),
         "WORKDIR" => {
-            let dir = work_dir(config, argument)?;
+            let dir = work_dir(config, argument);
             set(config, "WorkingDir", dir.into());
         }
         "HEALTHCHECK" => {
@@ -105,17 +102,20 @@ fn one(config: &mut Map<String, Value>, change: &str) -> Result<String, ChangeEr
     Ok(instruction)
 }
 
-/// A relative directory goes on from the one before.
-fn work_dir(config: &Map<String, Value>, argument: &str) -> Result<String, ChangeError> {
-    if argument.starts_with('/') {
-        return Ok(argument.to_owned());
-    }
-    match config.get("WorkingDir").and_then(Value::as_str) {
-        Some(before) if before.starts_with('/') => {
-            Ok(format!("{}/{argument}", before.trim_end_matches('/')))
+/// A relative directory goes on from the one before, and the first one from the root. As Docker
+/// does, `..` is resolved here.
+fn work_dir(config: &Map<String, Value>, argument: &str) -> String {
+    let before = config.get("WorkingDir").and_then(Value::as_str);
+    let before = before.filter(|_| !argument.starts_with('/')).unwrap_or("");
+    let mut names = Vec::new();
+    for name in before.split('/').chain(argument.split('/')) {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
         }
-        _ => Err(ChangeError::Relative),
     }
+    format!("/{}", names.join("/"))
 }
 
 /// Appends to a list of the configuration.
@@ -277,10 +277,15 @@ mod tests {
             let changes: Vec<_> = changes.iter().map(|&c| c.to_owned()).collect();
             apply_to(base.as_object().unwrap().clone(), &changes).unwrap()
         };
-        let flags = "HEALTHCHECK --interval=5s --retries=2 CMD test -e /x";
+        let flags = "HEALTHCHECK --interval=5s --retries=2 --start-interval=1s CMD test -e /x";
         assert_eq!(
             changed(&[flags])["Healthcheck"],
-            json!({"Test": ["CMD-SHELL", "test -e /x"], "Interval": 5_000_000_000i64, "Retries": 2})
+            json!({
+                "Test": ["CMD-SHELL", "test -e /x"],
+                "Interval": 5_000_000_000i64,
+                "StartInterval": 1_000_000_000,
+                "Retries": 2,
+            })
         );
         assert_eq!(
             changed(&["HEALTHCHECK CMD [\"/c\"]", "healthcheck none"])["Healthcheck"],
@@ -294,6 +299,16 @@ mod tests {
                 "Labels": {"x": "y"}, "OnBuild": ["RUN x"],
             })
         );
+        for (dirs, dir) in [
+            (&["WORKDIR /"][..], "/"),
+            (&["WORKDIR srv"], "/srv/srv"),
+            (&["WORKDIR /a/./b//", "WORKDIR ../c"], "/a/c"),
+            (&["WORKDIR ../../../x"], "/x"),
+        ] {
+            assert_eq!(changed(dirs)["WorkingDir"], dir, "{dirs:?}");
+        }
+        let fresh = apply(&["WORKDIR srv".to_owned()]).unwrap();
+        assert_eq!(fresh["WorkingDir"], "/srv");
         assert_eq!(changed(&["ENTRYPOINT [\"/e\"]"]).get("Cmd"), None);
         assert_eq!(changed(&["ENTRYPOINT []"])["Cmd"], json!(["old"]));
         let both = changed(&["CMD [\"c\"]", "ENTRYPOINT [\"/e\"]"]);
@@ -310,7 +325,6 @@ mod tests {
             ("ENV A=1 =2", E::NotAPair("=2".into())),
             ("ENV A=\"1", E::Quote),
             ("EXPOSE http", E::Port("http".into())),
-            ("WORKDIR srv", E::Relative),
             ("HEALTHCHECK CMD", E::HealthCheck),
             ("HEALTHCHECK --interval=x CMD y", E::HealthCheck),
             ("HEALTHCHECK --often CMD y", E::HealthCheck),

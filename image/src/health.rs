@@ -4,12 +4,12 @@
 //! nanoseconds, what is left out or 0 being the default.
 
 use hullbox_model::time::parse_span;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// An image's `HEALTHCHECK`; `None` is not said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// What to run.
     pub test: Option<HealthTest>,
@@ -19,12 +19,14 @@ pub struct HealthCheck {
     pub timeout: Option<Duration>,
     /// How long failures do not count after a start.
     pub start_period: Option<Duration>,
+    /// From the end of one check to the next meanwhile, until one succeeds.
+    pub start_interval: Option<Duration>,
     /// Failures in a row that make it unhealthy.
     pub retries: Option<u32>,
 }
 
 /// What to run as a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthTest {
     /// Nothing, whatever the parent image said.
     Off,
@@ -58,6 +60,7 @@ struct Raw {
     interval: Option<i64>,
     timeout: Option<i64>,
     start_period: Option<i64>,
+    start_interval: Option<i64>,
     retries: Option<i64>,
 }
 
@@ -82,6 +85,7 @@ impl HealthCheck {
             interval: span(raw.interval)?,
             timeout: span(raw.timeout)?,
             start_period: span(raw.start_period)?,
+            start_interval: span(raw.start_interval)?,
             retries: Some(retries.map_err(|_| HealthCheckError::Range)?).filter(|n| *n > 0),
         })
     }
@@ -110,6 +114,7 @@ impl HealthCheck {
             ("Interval", self.interval),
             ("Timeout", self.timeout),
             ("StartPeriod", self.start_period),
+            ("StartInterval", self.start_interval),
         ] {
             if let Some(span) = span.filter(|span| !span.is_zero()) {
                 let ns = i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
@@ -176,6 +181,7 @@ pub(crate) fn instruction(
             "interval" => check.interval = Some(parse_span(value)?),
             "timeout" => check.timeout = Some(parse_span(value)?),
             "start-period" => check.start_period = Some(parse_span(value)?),
+            "start-interval" => check.start_interval = Some(parse_span(value)?),
             "retries" => check.retries = Some(value.parse().ok()?),
             _ => return None,
         }
@@ -205,8 +211,10 @@ mod tests {
             ),
             (json!([]), None),
         ] {
-            let config = json!({"Healthcheck": {"Test": test, "Interval": 5_000_000_000i64}});
-            let check = parse(config).unwrap().unwrap();
+            let (s5, s2) = (5_000_000_000i64, 2_000_000_000i64);
+            let config = json!({"Test": test, "Interval": s5, "StartInterval": s2});
+            let check = parse(json!({"Healthcheck": config})).unwrap().unwrap();
+            assert_eq!(check.start_interval, Some(Duration::from_secs(2)));
             assert_eq!(check.test, wanted);
             assert_eq!(check.interval, Some(Duration::from_secs(5)));
             let again = parse(json!({"Healthcheck": check.to_value()}));

@@ -129,9 +129,54 @@ pub fn parse_span(text: &str) -> Option<Duration> {
     }
 }
 
+/// A span of time as Go prints it: `1m30s`, `1h0m0s`, `1.5ms`.
+#[must_use]
+pub fn go_span(span: Duration) -> String {
+    /// A number of thousandths, millionths, … with as many digits as it needs.
+    fn decimal(whole: u64, fraction: u64, digits: usize) -> String {
+        let text = format!("{whole}.{fraction:0digits$}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+    let (seconds, ns) = (span.as_secs(), u64::from(span.subsec_nanos()));
+    match (seconds, ns) {
+        (0, 0) => return "0s".to_owned(),
+        (0, 1..1_000) => return format!("{ns}ns"),
+        (0, 1_000..1_000_000) => return decimal(ns / 1_000, ns % 1_000, 3) + "µs",
+        (0, _) => return decimal(ns / 1_000_000, ns % 1_000_000, 6) + "ms",
+        _ => {}
+    }
+    let rest = decimal(seconds % 60, ns, 9) + "s";
+    match (seconds / 3600, seconds / 60) {
+        (0, 0) => rest,
+        (0, minutes) => format!("{minutes}m{rest}"),
+        (hours, minutes) => format!("{hours}h{}m{rest}", minutes % 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_printed_as_go_does() {
+        for (ns, text) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (400_000_000, "400ms"),
+            (1_001_000, "1.001ms"),
+            (1_500_000_000, "1.5s"),
+            (30_000_000_000, "30s"),
+            (60_000_000_000, "1m0s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (90_061_000_000_001, "25h1m1.000000001s"),
+        ] {
+            let span = Duration::from_nanos(ns);
+            assert_eq!(go_span(span), text);
+            assert_eq!(parse_span(text).unwrap().as_millis(), span.as_millis());
+        }
+    }
 
     #[test]
     fn times_are_read_in_every_form() {

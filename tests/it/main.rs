@@ -34,3 +34,4 @@ mod snapshots;
 mod templates;
 mod terminal;
 mod timing;
+mod words;

@@ -14,7 +14,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn create_exec(&self, record: &Record, order: ExecOrder) -> Result<String, ContainerError> {
-        let spec = Box::new(exec_spec(&record.spec.process, order));
+        let spec = Box::new(exec_spec(&record.spec, order));
         match self.ask(record, &Command::ExecCreate { spec })? {
             Answer::Made(id) => Ok(id),
             other => Err(unexpected(other)),

@@ -151,16 +151,16 @@ fn state_of(record: &Record) -> State {
 fn health(record: &Record) -> Option<Health> {
     let status = record.health_status()?;
     let report = record.health.clone().unwrap_or_default();
-    let last = record.health.as_ref().map(|report| HealthResult {
-        start: time::rfc3339(report.started_ns),
-        end: time::rfc3339(report.ended_ns),
-        exit_code: report.exit_code,
-        output: report.output.clone(),
-    });
+    let result = |result: &crate::monitor::health::HealthResult| HealthResult {
+        start: time::rfc3339(result.started_ns),
+        end: time::rfc3339(result.ended_ns),
+        exit_code: result.exit_code,
+        output: result.output.clone(),
+    };
     Some(Health {
         status: status.as_str().to_owned(),
         failing_streak: report.failing_streak,
-        log: last.into_iter().collect(),
+        log: report.log.iter().map(result).collect(),
     })
 }
 
@@ -180,7 +180,7 @@ fn config(record: &Record, image: &Config) -> Config {
         tty: spec.process.terminal.is_some(),
         open_stdin: spec.process.stdin,
         stdin_once: spec.life.stdin_once,
-        env: Some(strings(&spec.process.env)),
+        env: Some(strings(&spec.configured().env)),
         cmd: filled(strings(&spec.cmd)),
         healthcheck: check.and_then(|check| image::read_health(&check.to_value())),
         image: record.image_ref.clone(),

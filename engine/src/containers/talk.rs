@@ -3,8 +3,8 @@
 use super::{ContainerError, Engine};
 use crate::monitor::control::{self, Answer, Command, VmUsage};
 use crate::paths::short_id;
-use crate::plan::environment;
 use crate::plan::life::Restart;
+use crate::plan::{ContainerSpec, environment};
 use crate::state::Record;
 use crate::timing::Timing;
 use hullbox_model::event::Verb;
@@ -89,7 +89,7 @@ impl Engine {
         detach: bool,
         timing: &Timing,
     ) -> Result<Joined, ContainerError> {
-        let spec = Box::new(exec_spec(&record.spec.process, order));
+        let spec = Box::new(exec_spec(&record.spec, order));
         self.exec_spec(record, spec, detach, timing)
     }
 
@@ -380,13 +380,10 @@ pub(super) fn unexpected(answer: Answer) -> ContainerError {
 }
 
 /// The workload's surroundings with what was asked for in their place, as Docker does.
-pub(super) fn exec_spec(workload: &ProcessSpec, order: ExecOrder) -> ProcessSpec {
-    let mut spec = workload.clone();
+pub(super) fn exec_spec(container: &ContainerSpec, order: ExecOrder) -> ProcessSpec {
+    let mut spec = container.process.clone();
     spec.argv = order.argv;
-    let had_terminal = workload.terminal.is_some();
-    let env =
-        environment::for_terminal(workload.env.clone(), had_terminal, order.terminal.is_some());
-    spec.env = environment::merge(env, order.env);
+    spec.env = environment::merge(container.environment(order.terminal.is_some()), order.env);
     if let Some(cwd) = order.workdir {
         spec.cwd = cwd;
     }

@@ -1,6 +1,7 @@
 //! Health checks: a process beside the workload, from time to time.
 
 use crate::plan::life::Health;
+use hullbox_model::time::go_span;
 use hullbox_protocol::{Failure, ProcessSpec};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -33,24 +34,35 @@ impl HealthStatus {
     }
 }
 
-/// The state after a check.
+/// Results that are kept, as Docker does.
+const MAX_RESULTS: usize = 5;
+
+/// What health checks have found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthReport {
     /// What follows.
     pub status: HealthStatus,
     /// Failures in a row.
     pub failing_streak: u32,
-    /// Exit code of the last check; -1 if it took too long or could not be run.
+    /// The last checks, in the order of their ends. A restart of the container keeps them.
+    #[serde(default)]
+    pub log: Vec<HealthResult>,
+    /// The status is not what it was before.
+    #[serde(skip)]
+    pub changed: bool,
+}
+
+/// How one check ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthResult {
+    /// Its exit code; -1 if it took too long or could not be run.
     pub exit_code: i32,
-    /// What it said.
+    /// What it wrote, or why it could not be run.
     pub output: String,
     /// When it began, in nanoseconds since 1970.
     pub started_ns: i64,
     /// When it ended, in nanoseconds since 1970.
     pub ended_ns: i64,
-    /// The status is not what it was before.
-    #[serde(skip)]
-    pub changed: bool,
 }
 
 /// What the clock says is to be done.
@@ -69,14 +81,30 @@ pub(super) struct Checker {
     /// The workload's own surroundings.
     process: ProcessSpec,
     report: HealthReport,
+    /// When the workload started, later by the time that it was paused.
     started: Option<Instant>,
     due: Option<Instant>,
-    session: Option<u32>,
+    /// Since when the container is paused. Its clock stands still meanwhile.
+    held: Option<Instant>,
+    check: Option<Check>,
+}
+
+/// The check that runs.
+#[derive(Debug)]
+struct Check {
+    session: u32,
+    began: Instant,
+    began_ns: i64,
     output: Vec<u8>,
+    /// There was more output than is kept.
+    cut: bool,
+    /// It was killed for taking too long.
+    late: bool,
 }
 
 impl Checker {
-    pub(super) fn new(config: Health, workload: &ProcessSpec) -> Self {
+    /// `log` is what earlier runs of the container left.
+    pub(super) fn new(config: Health, workload: &ProcessSpec, log: Vec<HealthResult>) -> Self {
         let mut process = workload.clone();
         process.argv = config.argv.iter().map(|arg| arg.clone().into()).collect();
         process.terminal = None;
@@ -85,64 +113,145 @@ impl Checker {
         Self {
             config,
             process,
-            report: HealthReport::default(),
+            report: HealthReport {
+                log,
+                ..HealthReport::default()
+            },
             started: None,
             due: None,
-            session: None,
-            output: Vec::new(),
+            held: None,
+            check: None,
         }
     }
 
-    pub(super) fn workload_started(&mut self, now: Instant) {
+    pub(super) fn workload_started(&mut self, now: Instant) -> &HealthReport {
         self.started = Some(now);
-        self.due = now.checked_add(Duration::from_millis(self.config.interval_ms));
+        self.due = now.checked_add(self.interval(now));
+        &self.report
     }
 
     /// When [`Self::task`] is to be asked.
     pub(super) const fn due(&self) -> Option<Instant> {
-        self.due
+        match self.held {
+            Some(_) => None,
+            None => self.due,
+        }
+    }
+
+    /// The container is paused, or goes on.
+    pub(super) fn hold(&mut self, held: bool, now: Instant) {
+        if held {
+            self.held.get_or_insert(now);
+        } else if let Some(since) = self.held.take() {
+            let span = now.duration_since(since);
+            for at in [&mut self.due, &mut self.started] {
+                *at = at.and_then(|at| at.checked_add(span));
+            }
+        }
     }
 
     /// What to do now, if it is time.
     pub(super) fn task(&mut self, now: Instant) -> Option<Task> {
-        if self.due.is_none_or(|due| now < due) {
+        if self.due().is_none_or(|due| now < due) {
             return None;
         }
         self.due = None;
-        match self.session {
-            Some(session) => Some(Task::Kill(session)),
+        match &mut self.check {
+            Some(check) => {
+                check.late = true;
+                Some(Task::Kill(check.session))
+            }
             None => Some(Task::Run(Box::new(self.process.clone()))),
         }
     }
 
     /// The check runs as this session from now on.
     pub(super) fn running(&mut self, session: u32, now: Instant) {
-        self.session = Some(session);
-        self.output.clear();
-        self.report.started_ns = now_ns();
+        self.check = Some(Check {
+            session,
+            began: now,
+            began_ns: now_ns(),
+            output: Vec::new(),
+            cut: false,
+            late: false,
+        });
         self.due = now.checked_add(Duration::from_millis(self.config.timeout_ms));
     }
 
     pub(super) fn output(&mut self, bytes: &[u8]) {
-        let room = MAX_OUTPUT.saturating_sub(self.output.len());
-        self.output
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if let Some(check) = &mut self.check {
+            let room = MAX_OUTPUT.saturating_sub(check.output.len());
+            check.cut |= bytes.len() > room;
+            check
+                .output
+                .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
     }
 
-    /// The check ended: with this code, or not at all in time.
+    /// The check ended: with this code, or could not be run.
     pub(super) fn ended(&mut self, code: Result<u8, &Failure>, now: Instant) -> &HealthReport {
-        // Without a due time left, it was killed for taking too long.
-        let late = self.due.is_none();
-        self.session = None;
-        self.due = now.checked_add(Duration::from_millis(self.config.interval_ms));
+        if self.held.is_some() {
+            // It was not, by the time that it ended.
+            self.hold(false, now);
+            self.hold(true, now);
+        }
         let before = self.report.status;
+        if let Some(check) = self.check.take() {
+            let began = check.began;
+            let result = check.result(code, &self.config);
+            self.judge(result.exit_code == 0, began);
+            let log = &mut self.report.log;
+            log.push(result);
+            log.drain(..log.len().saturating_sub(MAX_RESULTS));
+        }
+        self.report.changed = self.report.status != before;
+        self.due = now.checked_add(self.interval(now));
+        &self.report
+    }
+
+    /// What the success or failure of a check that began then means.
+    fn judge(&mut self, success: bool, began: Instant) {
+        let forgiven = self.is_starting(began);
+        let report = &mut self.report;
+        if success {
+            report.failing_streak = 0;
+            report.status = HealthStatus::Healthy;
+        } else if !forgiven {
+            report.failing_streak = report.failing_streak.saturating_add(1);
+            if report.failing_streak >= self.config.retries.max(1) {
+                report.status = HealthStatus::Unhealthy;
+            }
+        }
+    }
+
+    /// Whether no check has succeeded yet, and none has to.
+    fn is_starting(&self, now: Instant) -> bool {
+        let period = Duration::from_millis(self.config.start_period_ms);
+        let early = |started| now.saturating_duration_since(started) < period;
+        self.report.status == HealthStatus::Starting && self.started.is_some_and(early)
+    }
+
+    /// How long to wait for the next check.
+    fn interval(&self, now: Instant) -> Duration {
+        Duration::from_millis(if self.is_starting(now) {
+            self.config.start_interval_ms
+        } else {
+            self.config.interval_ms
+        })
+    }
+}
+
+impl Check {
+    fn result(self, code: Result<u8, &Failure>, config: &Health) -> HealthResult {
         let mut output = String::from_utf8_lossy(&self.output).into_owned();
+        if self.cut {
+            output.push_str("...");
+        }
         let exit_code = match code {
-            Ok(_) if late => {
-                output = format!(
-                    "Health check exceeded timeout ({} ms)",
-                    self.config.timeout_ms
-                );
+            Ok(_) if self.late => {
+                let limit = go_span(Duration::from_millis(config.timeout_ms));
+                let colon = if output.is_empty() { "" } else { ": " };
+                output = format!("Health check exceeded timeout ({limit}){colon}{output}");
                 -1
             }
             Ok(code) => i32::from(code),
@@ -151,24 +260,12 @@ impl Checker {
                 -1
             }
         };
-        let report = &mut self.report;
-        report.exit_code = exit_code;
-        report.output = output;
-        report.ended_ns = now_ns();
-        let starting = self.started.is_some_and(|started| {
-            now.duration_since(started) < Duration::from_millis(self.config.start_period_ms)
-        });
-        if exit_code == 0 {
-            report.failing_streak = 0;
-            report.status = HealthStatus::Healthy;
-        } else if !(starting && before == HealthStatus::Starting) {
-            report.failing_streak = report.failing_streak.saturating_add(1);
-            if report.failing_streak >= self.config.retries.max(1) {
-                report.status = HealthStatus::Unhealthy;
-            }
+        HealthResult {
+            exit_code,
+            output,
+            started_ns: self.began_ns,
+            ended_ns: now_ns(),
         }
-        report.changed = report.status != before;
-        report
     }
 }
 
@@ -180,45 +277,140 @@ fn now_ns() -> i64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn failures_in_a_row_make_it_unhealthy_and_one_success_healthy() {
-        let config = Health {
+    fn config() -> Health {
+        Health {
             argv: vec!["check".into()],
             interval_ms: 1000,
             timeout_ms: 500,
             start_period_ms: 2500,
+            start_interval_ms: 200,
             retries: 2,
-        };
+        }
+    }
+
+    fn checker() -> Checker {
+        Checker::new(config(), &ProcessSpec::default(), Vec::new())
+    }
+
+    /// A check at its time, which ends at once with a code, or takes too long.
+    fn check(checker: &mut Checker, code: Option<u8>) -> HealthReport {
+        let begin = checker.due().unwrap();
+        assert!(matches!(checker.task(begin), Some(Task::Run(_))));
+        checker.running(7, begin);
+        checker.output(b"words");
+        if let Some(code) = code {
+            return checker.ended(Ok(code), begin).clone();
+        }
+        let late = begin + Duration::from_millis(500);
+        assert_eq!(checker.due(), Some(late));
+        assert!(matches!(checker.task(late), Some(Task::Kill(7))));
+        checker.ended(Ok(137), late).clone()
+    }
+
+    #[test]
+    fn failures_in_a_row_make_it_unhealthy_and_one_success_healthy() {
         let zero = Instant::now();
-        let at = |ms| zero + Duration::from_millis(ms);
-        let mut checker = Checker::new(config, &ProcessSpec::default());
+        let mut checker = checker();
         assert_eq!(checker.due(), None);
         checker.workload_started(zero);
-        assert!(checker.task(at(999)).is_none());
-        let mut check = |begin: u64, code: Option<u8>| {
-            assert!(matches!(checker.task(at(begin)), Some(Task::Run(_))));
-            checker.running(7, at(begin));
-            match code {
-                Some(code) => checker.ended(Ok(code), at(begin)).clone(),
-                None => {
-                    assert!(matches!(checker.task(at(begin + 500)), Some(Task::Kill(7))));
-                    checker.ended(Ok(137), at(begin)).clone()
-                }
-            }
+        assert!(checker.task(zero + Duration::from_millis(199)).is_none());
+        // At 200, 400, …, 2400 ms, a failure says nothing.
+        for at in 1..=12 {
+            assert_eq!(checker.due(), Some(zero + Duration::from_millis(at * 200)));
+            let early = check(&mut checker, Some(1));
+            assert_eq!(early.status, HealthStatus::Starting);
+            assert_eq!((early.failing_streak, early.changed), (0, false));
+        }
+        assert_eq!(check(&mut checker, Some(1)).failing_streak, 1);
+        let late = check(&mut checker, None);
+        assert_eq!(late.status, HealthStatus::Unhealthy);
+        assert!(late.changed);
+        let [.., before, last] = &late.log[..] else {
+            panic!("{late:?}");
         };
-        let early = check(1000, Some(1));
+        assert_eq!(late.log.len(), MAX_RESULTS);
+        assert_eq!((before.exit_code, &before.output[..]), (1, "words"));
+        let text = "Health check exceeded timeout (500ms): words";
+        assert_eq!((last.exit_code, &last.output[..]), (-1, text));
+        let well = check(&mut checker, Some(0));
+        assert_eq!(well.status, HealthStatus::Healthy);
+        assert_eq!((well.failing_streak, well.changed), (0, true));
+    }
+
+    #[test]
+    fn a_success_ends_the_start_period() {
+        let zero = Instant::now();
+        let mut checker = checker();
+        checker.workload_started(zero);
+        assert!(check(&mut checker, Some(0)).changed);
+        assert_eq!(checker.due(), Some(zero + Duration::from_millis(1200)));
+        assert_eq!(check(&mut checker, Some(1)).failing_streak, 1);
+        let after = check(&mut checker, Some(1));
+        assert_eq!(after.status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn a_pause_takes_no_time() {
+        let zero = Instant::now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        let mut checker = checker();
+        checker.workload_started(zero);
+        assert!(matches!(checker.task(at(200)), Some(Task::Run(_))));
+        checker.running(7, at(200));
+        checker.hold(true, at(300));
+        checker.hold(true, at(1000));
+        assert_eq!(checker.due(), None);
+        assert!(checker.task(at(60_000)).is_none());
+        checker.hold(false, at(60_300));
+        // Of 500 ms there are 400 left, and of the start period 2200.
+        assert_eq!(checker.due(), Some(at(60_700)));
+        assert!(checker.task(at(60_699)).is_none());
+        let report = checker.ended(Ok(1), at(60_500)).clone();
+        assert_eq!((report.failing_streak, report.log[0].exit_code), (0, 1));
+        assert_eq!(checker.due(), Some(at(60_700)));
+        // The end of a check is heard of before the end of the pause that it went through.
+        let next = checker.due().unwrap();
+        assert!(matches!(checker.task(next), Some(Task::Run(_))));
+        checker.running(8, next);
+        checker.hold(true, next);
+        let later = next + Duration::from_secs(60);
+        let _ = checker.ended(Ok(1), later);
+        checker.hold(false, later);
+        assert_eq!(checker.due(), Some(later + Duration::from_millis(200)));
+        checker.due = Some(at(60_700));
+        // Nothing was held.
+        checker.hold(false, at(60_600));
+        assert_eq!(checker.due(), Some(at(60_700)));
+    }
+
+    #[test]
+    fn output_is_cut_and_failures_to_run_are_told() {
+        let zero = Instant::now();
+        let earlier = HealthResult::default();
+        let mut checker = Checker::new(config(), &ProcessSpec::default(), vec![earlier]);
+        let report = checker.workload_started(zero);
         assert_eq!(
-            (early.status, early.failing_streak),
-            (HealthStatus::Starting, 0)
+            (report.status, report.log.len()),
+            (HealthStatus::Starting, 1)
         );
-        assert_eq!(check(3000, Some(1)).failing_streak, 1);
-        let late = check(4000, None);
-        assert_eq!((late.status, late.exit_code), (HealthStatus::Unhealthy, -1));
-        assert!(late.changed && late.output.contains("timeout"));
-        let well = check(5000, Some(0));
-        assert_eq!(
-            (well.status, well.failing_streak),
-            (HealthStatus::Healthy, 0)
-        );
+        checker.running(7, zero);
+        checker.output(&[b'x'; 4000]);
+        checker.output(&[b'y'; 97]);
+        let report = checker.ended(Ok(0), zero);
+        assert_eq!(report.log[1].output.len(), 4099);
+        assert!(report.log[1].output.ends_with("y..."));
+        checker.running(8, zero);
+        let failure = Failure {
+            kind: hullbox_protocol::FailureKind::NotFound,
+            message: "no such program".into(),
+        };
+        let report = checker.ended(Err(&failure), zero);
+        assert_eq!(report.log[2].exit_code, -1);
+        assert_eq!(report.log[2].output, "no such program");
+        // What an older program wrote of one check is no log.
+        let old = r#"{"status":"healthy","failing_streak":0,"exit_code":0,"output":"",
+            "started_ns":1,"ended_ns":2}"#;
+        let old: HealthReport = serde_json::from_str(old).unwrap();
+        assert_eq!((old.status, old.log.len()), (HealthStatus::Healthy, 0));
     }
 }

@@ -18,7 +18,7 @@ mod time;
 
 use super::backend::{Backend, Link, Saving};
 use super::client::{Client, Role};
-use super::health::{Checker, HealthReport};
+use super::health::{Checker, HealthReport, HealthResult};
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::Signals;
@@ -86,8 +86,12 @@ pub(super) trait Observer {
     fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
     /// It was frozen, or goes on.
     fn paused(&mut self, paused: bool);
-    /// A health check ended.
+    /// A health check ended, or checks begin.
     fn health(&mut self, report: &HealthReport);
+    /// What health checks found in earlier runs of the container.
+    fn health_log(&self) -> Vec<HealthResult> {
+        Vec::new()
+    }
     /// There is another restart policy.
     fn restart(&mut self, restart: Restart);
     /// The restart policy now.

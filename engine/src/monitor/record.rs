@@ -3,7 +3,7 @@
 use super::Config;
 use super::config::Mode;
 use super::execs::Execs;
-use super::health::HealthReport;
+use super::health::{HealthReport, HealthResult};
 use super::hub::Observer;
 use crate::bundle::Isolation;
 use crate::events;
@@ -135,6 +135,12 @@ impl Observer for Recorder<'_> {
         if report.changed {
             self.emit(Action::with(Verb::HealthStatus, report.status.as_str()));
         }
+    }
+
+    fn health_log(&self) -> Vec<HealthResult> {
+        let record = self.state.get(&self.config.bundle.id);
+        let report = record.ok().and_then(|record| record.health);
+        report.map(|report| report.log).unwrap_or_default()
     }
 
     fn restart(&mut self, restart: Restart) {

@@ -335,7 +335,8 @@ impl Life<'_> {
             timing: &self.timing,
             debug: config.debug,
             log: keeps.then(|| Log::new(&bundle.dir, life.log)),
-            health: health.map(|health| Checker::new(health, &bundle.process)),
+            health: health
+                .map(|health| Checker::new(health, &bundle.process, observer.health_log())),
             stdin_once: life.stdin_once || config.mode == Mode::Errand,
             writes: config.mode != Mode::Attached { stdin: false },
             stop_signal: config.stop_signal,

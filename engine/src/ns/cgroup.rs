@@ -75,6 +75,7 @@ pub(super) struct Cgroup {
     dir: OwnedFd,
     id: String,
     legacy: Vec<Legacy>,
+    legacy_roots: legacy::Roots,
     /// Every process in it stands still.
     pub(super) frozen: bool,
 }
@@ -98,6 +99,7 @@ impl Cgroup {
             dir,
             id,
             legacy,
+            legacy_roots: legacy::Roots::open(),
             frozen: false,
         };
         match cgroup.limit(limits).and_then(|()| cgroup.guard_devices()) {
@@ -129,6 +131,7 @@ impl Cgroup {
                 dir,
                 id: id.to_owned(),
                 legacy: Vec::new(),
+                legacy_roots: legacy::Roots::default(),
                 frozen: false,
             })),
             Err(Errno::NOENT) => Ok(None),
@@ -163,10 +166,14 @@ impl Cgroup {
             let (controller, limit) = (setting.controller, setting.limit);
             match write(&self.dir, setting.file, &setting.value) {
                 Ok(()) => {}
-                Err(Errno::NOENT) => match Legacy::create(controller, &self.id, limit)? {
-                    Some(legacy) => self.legacy.push(legacy),
-                    None => return Err(CgroupError::NoController { controller }),
-                },
+                Err(Errno::NOENT) => {
+                    match Legacy::create(&self.legacy_roots, controller, &self.id, limit)? {
+                        Some(legacy) => self.legacy.push(legacy),
+                        // Nothing keeps a limit that is to go.
+                        None if limit == u64::MAX => {}
+                        None => return Err(CgroupError::NoController { controller }),
+                    }
+                }
                 Err(e) => return Err(control("write", setting.file, e)),
             }
         }
@@ -349,7 +356,7 @@ fn has(list: &str, controller: &str) -> bool {
     list.split_ascii_whitespace().any(|name| name == controller)
 }
 
-pub(super) fn make_dir(parent: &OwnedFd, name: &str) -> Result<(), CgroupError> {
+pub(super) fn make_dir(parent: impl AsFd, name: &str) -> Result<(), CgroupError> {
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(control("make", name, e)),

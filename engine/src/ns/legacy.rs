@@ -32,20 +32,29 @@ pub(super) struct Setting {
 
 /// The v1 settings that keep a limit of the controller.
 pub(super) fn settings(controller: &str, limit: u64) -> Vec<Setting> {
-    let set = |file, value: u64, optional| Setting {
+    let set = |file, value: String, optional| Setting {
         file,
-        value: value.to_string(),
+        value,
         optional,
+    };
+    // The highest number takes a limit away, for which each controller has a word of its own.
+    let limit = |none: &str| match limit {
+        u64::MAX => none.to_owned(),
+        limit => limit.to_string(),
     };
     match controller {
         "memory" => vec![
-            set("memory.limit_in_bytes", limit, false),
-            set("memory.memsw.limit_in_bytes", limit, true),
+            set("memory.limit_in_bytes", limit("-1"), false),
+            set("memory.memsw.limit_in_bytes", limit("-1"), true),
         ],
-        "pids" => vec![set("pids.max", limit, false)],
+        "pids" => vec![set("pids.max", limit("max"), false)],
         "cpu" => vec![
-            set("cpu.cfs_period_us", cgroup::CPU_PERIOD_US, false),
-            set("cpu.cfs_quota_us", limit, false),
+            set(
+                "cpu.cfs_period_us",
+                cgroup::CPU_PERIOD_US.to_string(),
+                false,
+            ),
+            set("cpu.cfs_quota_us", limit("-1"), false),
         ],
         _ => Vec::new(),
     }
@@ -61,18 +70,40 @@ fn hierarchy(controller: &str) -> Option<OwnedFd> {
     (found.f_type as u64 == CGROUP1_MAGIC).then_some(root)
 }
 
+/// The roots of v1's hierarchies, open from before the container hides where they are mounted:
+/// other limits may be set while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Roots(Vec<(&'static str, OwnedFd)>);
+
+impl Roots {
+    pub(super) fn open() -> Self {
+        let roots = cgroup::CONTROLLERS.into_iter();
+        Self(
+            roots
+                .filter_map(|name| Some((name, hierarchy(name)?)))
+                .collect(),
+        )
+    }
+
+    fn of(&self, controller: &str) -> Option<BorrowedFd<'_>> {
+        let found = self.0.iter().find(|(name, _)| *name == controller);
+        found.map(|(_, root)| root.as_fd())
+    }
+}
+
 impl Legacy {
     /// Makes the container's group with a limit; `None` if v1 does not have the controller.
     pub(super) fn create(
+        roots: &Roots,
         controller: &'static str,
         id: &str,
         limit: u64,
     ) -> Result<Option<Self>, CgroupError> {
-        let Some(root) = hierarchy(controller) else {
+        let Some(root) = roots.of(controller) else {
             return Ok(None);
         };
-        make_dir(&root, cgroup::GROUP)?;
-        let group = open_dir(&root, cgroup::GROUP).map_err(|e| control("open", controller, e))?;
+        make_dir(root, cgroup::GROUP)?;
+        let group = open_dir(root, cgroup::GROUP).map_err(|e| control("open", controller, e))?;
         make_dir(&group, id)?;
         let dir = open_dir(&group, id).map_err(|e| control("open", controller, e))?;
         for setting in settings(controller, limit) {
@@ -163,4 +194,21 @@ fn remove_from(group: &OwnedFd, id: &str) -> Result<(), CgroupError> {
         }
     }
     Err(control("remove", id, Errno::BUSY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_goes_has_its_own_word() {
+        let values = |controller, limit| -> Vec<_> {
+            let all = settings(controller, limit).into_iter();
+            all.map(|setting| setting.value).collect()
+        };
+        assert_eq!(values("pids", 64), ["64"]);
+        assert_eq!(values("pids", u64::MAX), ["max"]);
+        assert_eq!(values("memory", u64::MAX), ["-1", "-1"]);
+        assert_eq!(values("cpu", u64::MAX), ["100000", "-1"]);
+    }
 }

@@ -12,6 +12,8 @@ use crate::snapshots::About;
 /// [`PlanError::Value`].
 pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec, PlanError> {
     let mut spec = about.spec;
+    // Before the name changes, which an older record tells its default by.
+    spec.configured = Some(spec.configured().into_owned());
     let setup = &mut spec.setup;
     let hostname = match request.hostname {
         Some(name) => {
@@ -29,6 +31,8 @@ pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec
     setup.hostname = hostname;
     setup.machine_id = machine_id(id).to_owned();
     setup.persist = !request.auto_remove;
+    // The workload has the environment that it was saved with; the next run of it has this one.
+    spec.process.env = spec.environment(spec.process.terminal.is_some());
     spec.auto_remove = request.auto_remove;
     spec.life.stdin_once = request.life.stdin_once;
     spec.typed.detached = request.detached;

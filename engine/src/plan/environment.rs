@@ -156,21 +156,41 @@ pub fn merge(mut base: Vec<Entry>, changes: impl IntoIterator<Item = Entry>) -> 
     base
 }
 
-/// What a process beside the workload has for TERM: `xterm` if it has a terminal and nobody chose
-/// another, and none on account of a terminal that only the workload has.
+/// What a container is configured with: what was typed, the last word on each name, then what the
+/// image says of others. A bare name stays, to take out a default.
 #[must_use]
-pub fn for_terminal(mut env: Vec<Entry>, had_terminal: bool, has_terminal: bool) -> Vec<Entry> {
-    let at = env.iter().position(|entry| name_of(entry) == b"TERM");
-    match at {
-        None if has_terminal => env.push(TERM.to_vec()),
-        Some(at) if had_terminal && !has_terminal && env[at] == TERM => drop(env.remove(at)),
-        _ => {}
+pub fn configured(typed: &[Entry], image: &[Entry]) -> Vec<Entry> {
+    let mut all: Vec<Entry> = Vec::new();
+    for entry in typed {
+        match all
+            .iter_mut()
+            .find(|known| name_of(known) == name_of(entry))
+        {
+            Some(known) => known.clone_from(entry),
+            None => all.push(entry.clone()),
+        }
     }
-    env
+    for entry in image.iter().filter(|entry| !name_of(entry).is_empty()) {
+        if !all.iter().any(|known| name_of(known) == name_of(entry)) {
+            all.push(entry.clone());
+        }
+    }
+    all
 }
 
-/// What a process with a terminal is told of it, as Docker does.
-pub(super) const TERM: &[u8] = b"TERM=xterm";
+/// What Docker gives every process of a container, under what the container is configured with.
+/// HOME is added where the user is known, inside.
+#[must_use]
+pub fn defaults(hostname: &str, terminal: bool) -> Vec<Entry> {
+    let mut all = vec![PATH.to_vec(), assignment(b"HOSTNAME", hostname.as_bytes())];
+    if terminal {
+        all.push(b"TERM=xterm".to_vec());
+    }
+    all
+}
+
+/// PATH of an image that sets none.
+const PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// This process's own environment, as a lookup.
 #[must_use]
@@ -183,17 +203,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_typed_comes_first_and_covers_the_image() {
+        let entries = |text: &str| -> Vec<Entry> {
+            text.split(' ')
+                .map(|entry| entry.as_bytes().to_vec())
+                .collect()
+        };
+        // As docker 26.1 shows it of `-e A=1 -e A=2 -e GONE -e HOSTNAME=`.
+        assert_eq!(
+            text(configured(
+                &entries("A=1 A=2 GONE HOSTNAME="),
+                &entries("PATH=/bin GONE=here A=image =x")
+            )),
+            ["A=2", "GONE", "HOSTNAME=", "PATH=/bin"]
+        );
+    }
+
+    #[test]
     fn only_processes_with_a_terminal_hear_of_one() {
-        let env = |text: &str| vec![b"PATH=/bin".to_vec(), text.as_bytes().to_vec()];
-        let bare = vec![b"PATH=/bin".to_vec()];
-        assert_eq!(for_terminal(bare.clone(), false, true), env("TERM=xterm"));
-        assert_eq!(for_terminal(bare.clone(), false, false), bare);
-        assert_eq!(for_terminal(env("TERM=xterm"), true, false), bare);
-        for kept in ["TERM=linux", "TERM="] {
-            for (had, has) in [(true, true), (true, false), (false, true), (false, false)] {
-                assert_eq!(for_terminal(env(kept), had, has), env(kept));
-            }
-        }
+        assert_eq!(text(defaults("h", false))[1..], ["HOSTNAME=h"]);
+        assert_eq!(text(defaults("h", true))[1..], ["HOSTNAME=h", "TERM=xterm"]);
     }
 
     fn lookup(name: &[u8]) -> Option<Vec<u8>> {

@@ -24,6 +24,9 @@ pub struct Life {
     pub health: Option<Health>,
     /// `--no-healthcheck`, or an image that says so.
     pub no_health: bool,
+    /// What was typed of health checks over what the image says, before defaults fill it up. Older
+    /// records do not have it: see [`Self::check`].
+    pub configured_health: Option<HealthCheck>,
     /// Standard input ends with the first client that was attached to it.
     pub stdin_once: bool,
 }
@@ -125,8 +128,15 @@ pub struct Health {
     pub timeout_ms: u64,
     /// How long failures do not count after a start, in milliseconds.
     pub start_period_ms: u64,
+    /// From the end of one check to the next meanwhile, until one succeeds, in milliseconds.
+    #[serde(default = "default_start_interval_ms")]
+    pub start_interval_ms: u64,
     /// Failures in a row that make it unhealthy.
     pub retries: u32,
+}
+
+const fn default_start_interval_ms() -> u64 {
+    5_000
 }
 
 impl Default for Health {
@@ -137,6 +147,7 @@ impl Default for Health {
             interval_ms: 30_000,
             timeout_ms: 30_000,
             start_period_ms: 0,
+            start_interval_ms: default_start_interval_ms(),
             retries: 3,
         }
     }
@@ -151,20 +162,21 @@ impl Life {
             test: Some(HealthTest::Off),
             ..HealthCheck::default()
         };
-        let check = self.health.as_ref().map(Health::check);
+        let check = self.configured_health.clone();
+        let check = check.or_else(|| self.health.as_ref().map(Health::check));
         check.or_else(|| self.no_health.then(none))
     }
 }
 
 impl Health {
     /// As an image has it.
-    #[must_use]
-    pub fn check(&self) -> HealthCheck {
+    fn check(&self) -> HealthCheck {
         HealthCheck {
             test: Some(HealthTest::Run(self.argv.clone())),
             interval: Some(Duration::from_millis(self.interval_ms)),
             timeout: Some(Duration::from_millis(self.timeout_ms)),
             start_period: Some(Duration::from_millis(self.start_period_ms)),
+            start_interval: None,
             retries: Some(self.retries),
         }
     }

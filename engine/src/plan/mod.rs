@@ -17,7 +17,7 @@ pub mod units;
 
 pub use copy::copy;
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
-pub use spec::{ContainerSpec, Typed};
+pub use spec::{Configured, ContainerSpec, Typed};
 
 use crate::bundle::Isolation;
 use crate::paths::{machine_id, short_id};
@@ -26,14 +26,11 @@ use hullbox_protocol::{
     CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use units::{Bytes, ValueError};
 
-/// PATH of an image that sets none.
-const DEFAULT_PATH: &[u8] = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Docker's `/dev/shm`.
 const DEFAULT_SHM: Bytes = Bytes(64 << 20);
-/// Processes in a container, unless it asks for more: what podman has.
-const DEFAULT_PIDS: u64 = 2048;
 /// Below this Docker refuses a limit, and rightly.
 const MIN_MEMORY: Bytes = Bytes(6 << 20);
 /// The least memory a guest kernel is given; a smaller `--memory` becomes a limit inside.
@@ -71,7 +68,7 @@ pub enum PlanError {
     #[error("no command: the image names none and none was given")]
     NoCommand,
     /// A relative working directory.
-    #[error("the working directory {0:?} is not an absolute path")]
+    #[error("the working directory {0:?} is invalid, it needs to be an absolute path")]
     RelativeWorkdir(String),
     /// Arguments and environment are over what the kernel would take.
     #[error("arguments and environment are too long")]
@@ -134,10 +131,12 @@ pub fn plan(
     };
     let (entrypoint, cmd) = command(&request, &image)?;
     let argv: Vec<_> = entrypoint.iter().chain(&cmd).cloned().collect();
-    let env = environment(&request, &image, &hostname);
+    let configured = configured(&request, &image);
+    let defaults = environment::defaults(&hostname, request.tty);
+    let env = environment::merge(defaults, configured.env.iter().cloned());
     check_size(&argv, &env)?;
     let mut life = request.life.clone();
-    (life.health, life.no_health) = health::health(&request, image.health.take())?;
+    health::plan(&mut life, &request, image.health.take())?;
     if let Some(health) = &life.health {
         let argv: Vec<_> = health.argv.iter().map(|a| a.clone().into_bytes()).collect();
         check_size(&argv, &env)?;
@@ -225,6 +224,7 @@ pub fn plan(
         stop_signal: stop_signal.0,
         entrypoint,
         cmd,
+        configured: Some(configured),
         life,
         cold: request.cold,
         auto_remove: request.auto_remove,
@@ -239,11 +239,6 @@ pub fn plan(
 
 /// What the plan does not keep in another form.
 fn typed(request: &RunRequest) -> Typed {
-    let ulimits = request.ulimits.iter().map(|limit| Rlimit {
-        resource: limit.resource,
-        soft: limit.soft,
-        hard: limit.hard,
-    });
     let hosts = request.add_host.iter();
     Typed {
         detached: request.detached,
@@ -251,7 +246,7 @@ fn typed(request: &RunRequest) -> Typed {
         nano_cpus: request.cpus.unwrap_or_default().0,
         cap_add: request.cap_add.clone(),
         cap_drop: request.cap_drop.clone(),
-        ulimits: ulimits.collect(),
+        ulimits: rlimits(request),
         extra_hosts: hosts
             .map(|host| format!("{}:{}", host.name, host.address))
             .collect(),
@@ -302,22 +297,29 @@ fn command(request: &RunRequest, image: &ImageDefaults) -> Result<CommandLine, P
     Ok((entrypoint, arguments))
 }
 
-/// As Docker orders it: PATH, HOSTNAME and TERM first, then what was typed over what the image
-/// says. HOME is added where the user is known, inside.
-fn environment(request: &RunRequest, image: &ImageDefaults, hostname: &str) -> Vec<Vec<u8>> {
-    let mut base = vec![
-        DEFAULT_PATH.to_vec(),
-        format!("HOSTNAME={hostname}").into_bytes(),
-    ];
-    if request.tty {
-        base.push(environment::TERM.to_vec());
+/// Of two limits of one resource the last counts.
+fn rlimits(request: &RunRequest) -> Vec<Rlimit> {
+    let limits = request.ulimits.iter().map(|limit| {
+        let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
+        let rlimit = Rlimit {
+            resource,
+            soft,
+            hard,
+        };
+        (units::rlimit_name(resource), rlimit)
+    });
+    // In the order of their names, as Docker shows them.
+    limits.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// What [`ContainerSpec::configured`] keeps.
+fn configured(request: &RunRequest, image: &ImageDefaults) -> Configured {
+    let typed = request.stop_signal.map(|signal| signal.to_string());
+    Configured {
+        env: environment::configured(&request.env, &image.env),
+        workdir: request.workdir.as_ref().unwrap_or(&image.workdir).clone(),
+        stop_signal: typed.or_else(|| image.stop_signal.clone()),
     }
-    let image = image
-        .env
-        .iter()
-        .filter(|entry| entry.contains(&b'=') && !entry.starts_with(b"="))
-        .cloned();
-    environment::merge(environment::merge(base, image), request.env.iter().cloned())
 }
 
 fn workdir(request: &RunRequest, image: &ImageDefaults) -> Result<String, PlanError> {
@@ -382,11 +384,10 @@ struct Machine {
 
 impl Machine {
     fn decide(request: &RunRequest, host: HostFacts) -> Result<Self, PlanError> {
-        let pids = match request.pids_limit {
-            None => DEFAULT_PIDS,
-            // Docker's 0 and -1 lift the limit.
-            Some(limit) => u64::try_from(limit).unwrap_or(0),
-        };
+        // Docker's 0 and all that is below it are no limit, which is what there is without one. So
+        // no controller is needed unless somebody asks for a limit.
+        let pids = request.pids_limit.unwrap_or(0);
+        let pids = u64::try_from(pids).unwrap_or(0);
         let memory = request.memory.unwrap_or_default();
         if memory.0 != 0 && memory < MIN_MEMORY {
             return Err(value("memory", "the least is 6m"));

@@ -1,12 +1,26 @@
 //! What is kept of a container.
 
+use super::environment::{self, Entry};
 use super::life::Life;
 use crate::bundle::{Bundle, Isolation};
 use crate::paths::Roots;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// What the image and the command line say, before defaults fill it up. This is what an image made
+/// of the container keeps; a default (the host name, a terminal's name) belongs to one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// `-e`, then what the image's ENV adds to it. A name alone takes a default out.
+    pub env: Vec<Entry>,
+    /// `--workdir`, or the image's WORKDIR; empty for none.
+    pub workdir: String,
+    /// `--stop-signal`, or the image's STOPSIGNAL.
+    pub stop_signal: Option<String>,
+}
 
 /// A container with all questions answered: what every start of it begins with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +46,10 @@ pub struct ContainerSpec {
     /// The rest of it, which an image keeps as CMD.
     #[serde(default)]
     pub cmd: Vec<Vec<u8>>,
+    /// What image and command line say of its surroundings. Older records do not have it: see
+    /// [`Self::configured`].
+    #[serde(default)]
+    pub configured: Option<Configured>,
     /// How it lives on.
     #[serde(default)]
     pub life: Life,
@@ -75,6 +93,30 @@ pub struct Typed {
 }
 
 impl ContainerSpec {
+    /// What image and command line say of its surroundings.
+    #[must_use]
+    pub fn configured(&self) -> Cow<'_, Configured> {
+        if let Some(configured) = &self.configured {
+            return Cow::Borrowed(configured);
+        }
+        // A record of a program that kept only the outcome: without what looks like a default.
+        let process = &self.process;
+        let defaults = environment::defaults(&self.setup.hostname, process.terminal.is_some());
+        let said = |entry: &&Entry| !defaults.contains(entry);
+        Cow::Owned(Configured {
+            env: process.env.iter().filter(said).cloned().collect(),
+            workdir: process.cwd.clone(),
+            stop_signal: None,
+        })
+    }
+
+    /// The environment of a process in the container.
+    #[must_use]
+    pub fn environment(&self, terminal: bool) -> Vec<Entry> {
+        let defaults = environment::defaults(&self.setup.hostname, terminal);
+        environment::merge(defaults, self.configured().env.iter().cloned())
+    }
+
     /// The bundle to start: this container, in its place, over these layers (lowest first).
     #[must_use]
     pub fn bundle(&self, id: &str, roots: &Roots, layers: Vec<PathBuf>) -> Bundle {

@@ -73,6 +73,71 @@ fn typed_environment_wins_and_removes() {
 }
 
 #[test]
+fn what_was_configured_is_kept_apart_from_defaults() {
+    let spec = make(RunRequest {
+        env: list(&["NEW=1"]),
+        tty: true,
+        ..RunRequest::default()
+    });
+    let configured = spec.configured().into_owned();
+    assert_eq!(
+        configured.env,
+        list(&["NEW=1", "PATH=/image/bin", "LANG=C"])
+    );
+    assert_eq!(configured.workdir, "/srv");
+    assert_eq!(configured.stop_signal.as_deref(), Some("SIGQUIT"));
+    // Another process with and without a terminal.
+    assert!(spec.environment(true).contains(&b"TERM=xterm".to_vec()));
+    assert!(!spec.environment(false).contains(&b"TERM=xterm".to_vec()));
+
+    // An older record has only the outcome.
+    let old = ContainerSpec {
+        configured: None,
+        ..spec
+    };
+    assert_eq!(
+        old.configured().env,
+        list(&["PATH=/image/bin", "NEW=1", "LANG=C"])
+    );
+
+    // What an image or somebody says of a default is configured.
+    let mut image = image();
+    image.env = list(&["HOSTNAME=image", "TERM=dumb"]);
+    image.workdir = String::new();
+    image.stop_signal = None;
+    let request = RunRequest {
+        env: list(&["HOSTNAME"]),
+        tty: true,
+        stop_signal: Some("9".parse().unwrap()),
+        ..RunRequest::default()
+    };
+    let spec = plan(ID, request, image, HOST).unwrap();
+    let configured = spec.configured().into_owned();
+    assert_eq!(configured.env, list(&["HOSTNAME", "TERM=dumb"]));
+    assert_eq!(configured.workdir, "");
+    assert_eq!(configured.stop_signal.as_deref(), Some("SIGKILL"));
+    assert_eq!(spec.process.env[1..], list(&["TERM=dumb"]));
+}
+
+#[test]
+fn the_last_limit_of_a_resource_counts() {
+    let ulimits = ["nofile=1:2", "core=3", "nofile=5"].map(|text| text.parse().unwrap());
+    let spec = make(RunRequest {
+        ulimits: ulimits.to_vec(),
+        ..RunRequest::default()
+    });
+    let limits: Vec<_> = spec
+        .process
+        .rlimits
+        .iter()
+        .map(|l| (l.resource, l.soft, l.hard))
+        .collect();
+    assert_eq!(limits, [(4, 3, 3), (7, 5, 5)]);
+    // Nobody asked for a limit of processes, so none needs a controller.
+    assert_eq!(spec.setup.limits.pids, 0);
+}
+
+#[test]
 fn guests_get_whole_cpus_and_their_memory() {
     let spec = make(RunRequest::default());
     assert_eq!((spec.vcpus, spec.memory_mib), (2, 1024));
@@ -178,6 +243,7 @@ fn health_checks_of_image_and_command_line_are_merged() {
         test: run("/image"),
         // Every ten milliseconds is more than an image may ask for.
         interval: Some(Duration::from_millis(10)),
+        start_interval: Some(Duration::from_millis(20)),
         retries: Some(7),
         ..HealthCheck::default()
     };
@@ -190,6 +256,7 @@ fn health_checks_of_image_and_command_line_are_merged() {
         .health
         .unwrap();
     assert_eq!(health.argv, ["/image"]);
+    assert_eq!(health.start_interval_ms, 1000);
     assert_eq!(
         (health.interval_ms, health.timeout_ms, health.retries),
         (1000, 1500, 7)
@@ -199,17 +266,25 @@ fn health_checks_of_image_and_command_line_are_merged() {
         interval: Some(Duration::from_millis(10)),
         ..typed.clone()
     };
-    let health = life(typed_test, Some(Ok(said.clone())))
-        .unwrap()
-        .health
-        .unwrap();
+    let both = life(typed_test.clone(), Some(Ok(said.clone()))).unwrap();
+    // An image that is made of it has what was said, without defaults and bounds.
+    let configured = HealthCheck {
+        start_interval: said.start_interval,
+        retries: Some(7),
+        ..typed_test
+    };
+    assert_eq!(both.check(), Some(configured));
+    let health = both.health.unwrap();
     assert_eq!(
         (health.argv[0].as_str(), health.interval_ms),
         ("/typed", 10)
     );
-    // Nothing to run, and nothing to set it for.
-    assert!(life(typed.clone(), None).is_err());
-    assert!(life(typed, Some(Ok(off()))).is_err());
+    // Nothing to run: what was typed is kept for an image that is made of the container.
+    let kept = life(typed.clone(), None).unwrap();
+    assert_eq!((kept.health.is_none(), kept.no_health), (true, false));
+    assert_eq!(kept.check(), Some(typed.clone()));
+    let kept = life(typed, Some(Ok(off()))).unwrap();
+    assert_eq!((kept.health.is_none(), kept.no_health), (true, true));
     let none = life(HealthCheck::default(), None).unwrap();
     assert_eq!((none.check(), none.no_health), (None, false));
     for none in [

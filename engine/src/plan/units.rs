@@ -250,29 +250,42 @@ pub fn rlimit_name(resource: u32) -> Option<&'static str> {
 impl FromStr for Ulimit {
     type Err = ValueError;
 
+    /// The words for what is wrong are Docker's. Podman's `unlimited` and `as` are understood too.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (name, values) = text
             .split_once('=')
-            .ok_or_else(|| ValueError::new("expected NAME=SOFT[:HARD], such as nofile=1024"))?;
+            .ok_or_else(|| ValueError(format!("invalid ulimit argument: {text}")))?;
         let resource = RLIMITS
             .iter()
-            .position(|known| *known == name.trim())
+            .position(|known| *known == name)
             .and_then(|at| u32::try_from(at).ok())
-            .ok_or_else(|| ValueError::new(format!("no limit is called {name:?}")))?;
-        let value = |text: &str| match text.trim() {
+            .ok_or_else(|| ValueError(format!("invalid ulimit type: {name}")))?;
+        let value = |text: &str| match text {
             "-1" | "unlimited" => Ok(u64::MAX),
             number => number
                 .parse()
-                .map_err(|_| ValueError::new(format!("{number:?} is not a limit"))),
+                .map_err(|_| ValueError(format!("{number:?} is not a limit"))),
         };
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+        if hard.contains(':') {
+            return Err(ValueError(format!(
+                "too many limit value arguments - {values}, can only have up to two, `soft[:hard]`"
+            )));
+        }
         let limit = Self {
             resource,
             soft: value(soft)?,
             hard: value(hard)?,
         };
         if limit.soft > limit.hard {
-            return Err(ValueError::new("the soft limit is over the hard limit"));
+            let order = if limit.soft == u64::MAX {
+                format!("soft: -1 (unlimited), hard: {hard}")
+            } else {
+                format!("{soft} > {hard}")
+            };
+            return Err(ValueError(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {order}"
+            )));
         }
         Ok(limit)
     }
@@ -464,8 +477,24 @@ mod tests {
         let limit = ulimit("nofile=1024:2048").unwrap();
         assert_eq!((limit.resource, limit.soft, limit.hard), (7, 1024, 2048));
         assert_eq!(ulimit("core=-1").unwrap().hard, u64::MAX);
-        for bad in ["nofile", "files=1", "nofile=2:1", "nofile=x", "nofile=-1:5"] {
-            assert!(ulimit(bad).is_err(), "{bad}");
+        let half = ulimit("nofile=5:-1").unwrap();
+        assert_eq!((half.soft, half.hard), (5, u64::MAX));
+        // What docker 28.2 says of them.
+        for (bad, why) in [
+            ("nofile", "invalid ulimit argument: nofile"),
+            ("files=1", "invalid ulimit type: files"),
+            ("NOFILE=1", "invalid ulimit type: NOFILE"),
+            ("nofile=2:1", "less than or equal to hard limit: 2 > 1"),
+            ("nofile=-1:5", "hard limit: soft: -1 (unlimited), hard: 5"),
+            ("nofile=1:2:3", "too many limit value arguments - 1:2:3,"),
+            ("nofile=x", "\"x\" is not a limit"),
+            ("nofile=1:", "\"\" is not a limit"),
+            ("nofile= 1", "\" 1\" is not a limit"),
+            ("nofile=-2", "\"-2\" is not a limit"),
+            ("nofile=99999999999999999999", "is not a limit"),
+        ] {
+            let error = ulimit(bad).unwrap_err();
+            assert!(error.0.contains(why), "{bad}: {error}");
         }
     }
 

@@ -14,7 +14,7 @@ impl State {
         let transaction = self.take(&starter.lock.file, id)?;
         super::make_dir(&self.roots.container_runtime_dir(id))?;
         transaction.execute(
-            "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0, health = NULL,
+            "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0,
              beginning = NULL, error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
             params![id, Phase::Starting.as_str(), starter.monitor_pid],
         )?;
@@ -96,7 +96,7 @@ impl State {
     pub fn set_restarting(&self, id: &str, end: &End, restarts: u32) -> Result<(), StateError> {
         self.database.execute(
             "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
-             oom = ?6, error = ?7, restarts = ?8, health = NULL WHERE id = ?1",
+             oom = ?6, error = ?7, restarts = ?8 WHERE id = ?1",
             params![
                 id,
                 Phase::Restarting.as_str(),

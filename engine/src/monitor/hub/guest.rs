@@ -178,7 +178,8 @@ impl Hub<'_> {
                 mark_started(self.timing, self.work.spoke);
                 self.observer.started(&started, self.backend.begun());
                 if let Some(health) = &mut self.health {
-                    health.workload_started(Instant::now());
+                    let report = health.workload_started(Instant::now());
+                    self.observer.health(report);
                 }
                 for client in &mut self.clients {
                     if matches!(client.role, Role::Starter) {
@@ -385,6 +386,11 @@ impl Hub<'_> {
 
     /// Starts a check that is due, or ends one that takes too long.
     pub(super) fn check_health(&mut self, now: Instant) {
+        // Nor does the time count.
+        let held = self.paused || self.is_saving();
+        if let Some(health) = &mut self.health {
+            health.hold(held, now);
+        }
         if !self.may_check() {
             return;
         }
