@@ -6,11 +6,15 @@ use crate::life::Kept;
 use hullbox_tests::{Mode, both_modes, command, hullbox, on_the_machine, run};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Waits until the out-of-memory killer was at work in a container.
 fn until_oom(id: &str) {
-    let mut events = command(["events", "--since", "20m", "--filter", "event=oom"]);
+    let until = SystemTime::now() + Duration::from_secs(170);
+    let until = until.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let until = until.to_string();
+    let mut events = command(["events", "--since", "20m", "--until", &until]);
+    events.args(["--filter", "event=oom"]);
     events.args(["--filter", &format!("container={id}")]);
     let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -26,6 +30,7 @@ const STATE: &str = "{{.State.OOMKilled}} {{.State.Status}} {{.State.ExitCode}}"
 const DEVOUR: &str = "tail /dev/zero";
 
 both_modes! {
+    needs controllers;
     fn a_child_that_is_killed_for_memory_is_told_while_its_container_runs(mode) {
         let box_ = Kept::new("oom-runs", mode);
         let script = format!("{DEVOUR}; echo $?; read x; exit 3");
@@ -41,6 +46,7 @@ both_modes! {
 }
 
 both_modes! {
+    needs controllers;
     fn an_end_after_a_child_was_killed_for_memory_says_so(mode) {
         let box_ = Kept::new("oom-ends", mode);
         let script = format!("[ -e /second ] && exit 5; : >/second; {DEVOUR}; exit 4");
@@ -55,6 +61,7 @@ both_modes! {
 }
 
 both_modes! {
+    needs controllers;
     fn a_workload_that_is_killed_for_memory_dies_of_it(mode) {
         let box_ = Kept::new("oom-dies", mode);
         let id = box_.run(&["busybox", "tail", "/dev/zero"]);
@@ -71,6 +78,7 @@ both_modes! {
 }
 
 both_modes! {
+    needs controllers;
     fn an_exec_that_is_killed_for_memory_is_its_containers(mode) {
         let box_ = Kept::new("oom-exec", mode);
         let id = box_.run(&["busybox", "sleep", "1000"]);
