@@ -1,7 +1,7 @@
 //! The configuration file: the user's, else the system's. What it says about a thing is that thing's
 //! own to understand; the environment over it, too.
 
-use crate::{machine, templates};
+use crate::{images, machine, templates};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;
@@ -37,6 +37,7 @@ pub enum FileError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct File {
+    pub(crate) images: images::Section,
     pub(crate) machine: machine::Section,
     pub(crate) templates: templates::Section,
 }

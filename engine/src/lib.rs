@@ -8,6 +8,7 @@ pub mod containers;
 pub mod cp;
 pub mod doctor;
 pub mod events;
+mod images;
 pub mod logs;
 pub mod machine;
 pub mod monitor;

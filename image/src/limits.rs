@@ -23,10 +23,8 @@ pub struct Limits {
     pub max_expansion: u64,
     /// …counted once it has yielded this many bytes.
     pub expansion_grace_bytes: u64,
-    /// Entries of one layer.
-    pub max_layer_entries: u32,
-    /// Names of one layer together, in bytes.
-    pub max_layer_name_bytes: u32,
+    /// Memory for the entries and names of one layer, in bytes: some 80 an entry and its name.
+    pub max_layer_memory_bytes: u64,
     /// Distinct extended attributes of one layer together, in bytes.
     pub max_layer_xattr_bytes: u32,
     /// Logical size of one file, holes included, in bytes.
@@ -50,8 +48,8 @@ impl Default for Limits {
             // file of zeros within it is what the grace is for.
             max_expansion: 200,
             expansion_grace_bytes: 256 * MIB,
-            max_layer_entries: 1 << 20,
-            max_layer_name_bytes: 24 * 1024 * 1024,
+            // Five million entries.
+            max_layer_memory_bytes: 512 * MIB,
             max_layer_xattr_bytes: 8 * 1024 * 1024,
             max_file_bytes: 1024 * 1024 * MIB,
             max_linked_bytes: 16 * 1024 * MIB,

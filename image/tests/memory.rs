@@ -121,13 +121,13 @@ fn many_entries_take_under_a_hundred_bytes_each() {
 /// The same at full scale; minutes without optimisation.
 #[test]
 #[ignore = "slow: run it with --release"]
-fn a_million_entries_fit_and_ten_million_are_refused() {
-    let (peak, text) = import(1_000_000, 20);
-    println!("{peak} KiB for a million");
+fn three_million_entries_fit_and_ten_million_are_refused() {
+    let (peak, text) = import(3_000_000, 20);
+    println!("{peak} KiB for three million");
     assert!(!text.contains("error"), "{text}");
-    assert!(peak < 100 << 10, "{peak} KiB");
+    assert!(peak < 500 << 10, "{peak} KiB");
     let (peak, text) = import(10_000_000, 20);
     println!("{peak} KiB for ten million");
     assert!(text.contains("TooMany"), "{text}");
-    assert!(peak < 110 << 10, "{peak} KiB");
+    assert!(peak < 1 << 20, "{peak} KiB");
 }

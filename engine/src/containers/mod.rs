@@ -52,6 +52,9 @@ pub enum ContainerError {
     /// The templates cannot be listed.
     #[error(transparent)]
     TemplateList(#[from] crate::templates::ListError),
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] crate::config::FileError),
     /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] crate::snapshots::SnapshotsError),
@@ -203,12 +206,13 @@ impl Engine {
         self.unfinished.as_ref()
     }
 
-    /// Opens the image store.
+    /// Opens the image store, within the limits that the configuration file sets.
     ///
     /// # Errors
-    /// [`ContainerError::Store`].
+    /// [`ContainerError::Store`], [`ContainerError::Config`].
     pub fn images(&self) -> Result<Store, ContainerError> {
-        Ok(Store::open(&self.roots.data)?)
+        let limits = crate::config::file()?.images.limits();
+        Ok(Store::open(&self.roots.data)?.with_limits(limits))
     }
 
     /// The containers' records.

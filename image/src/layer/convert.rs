@@ -34,14 +34,15 @@ pub(crate) enum Converted {
     Dependent(Draft),
 }
 
-/// What [`super::finish`] needs of a dependent layer.
+/// What [`super::finish`] needs of a dependent layer. Its files are closed meanwhile: an archive may
+/// have more such layers than a process descriptors.
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// The image so far: data.
-    pub data: File,
+    pub data: PathBuf,
     pub blocks: u32,
     /// Tails and link targets.
-    pub spool: File,
+    pub spool: PathBuf,
     pub spool_len: u64,
     /// The tree.
     pub tree: PathBuf,
@@ -59,8 +60,8 @@ pub(crate) struct PendingLink {
 
 /// Where a layer's bytes go: three fresh files of the staging area.
 pub(crate) struct Workspace {
-    pub image: File,
-    pub spool: File,
+    pub image: (File, PathBuf),
+    pub spool: (File, PathBuf),
     pub tree: (File, PathBuf),
 }
 
@@ -73,8 +74,8 @@ pub(crate) fn convert<R: TarSource>(
     let mut converter = Converter {
         tree: Tree::new(limits),
         // Block 0 is the superblock's.
-        data: DataWriter::new(space.image, 1),
-        spool: Spool::new(space.spool.try_clone().map_err(LayerError::Write)?, 0),
+        data: DataWriter::new(space.image.0, 1),
+        spool: Spool::new(space.spool.0, 0),
         limits,
         links: Vec::new(),
         links_by_target: HashMap::new(),
@@ -86,7 +87,7 @@ pub(crate) fn convert<R: TarSource>(
     while let Some(entry) = tar.next_entry()? {
         converter.entry(tar, &entry)?;
     }
-    converter.into_converted(space.spool, space.tree)
+    converter.into_converted(space.image.1, space.spool.1, space.tree)
 }
 
 struct Converter<'a> {
@@ -401,7 +402,8 @@ impl Converter<'_> {
 
     fn into_converted(
         mut self,
-        spool: File,
+        data: PathBuf,
+        spool: PathBuf,
         (tree_file, tree_path): (File, PathBuf),
     ) -> Result<Converted, LayerError> {
         if self.implied == 0 && !self.whiteouts && self.links.is_empty() {
@@ -415,7 +417,7 @@ impl Converter<'_> {
             .map_err(LayerError::Write)?;
         self.spool.flush().map_err(LayerError::Write)?;
         let spool_len = self.spool.position();
-        let (data, blocks) = self.data.finish().map_err(LayerError::Write)?;
+        let (_, blocks) = self.data.finish().map_err(LayerError::Write)?;
         Ok(Converted::Dependent(Draft {
             data,
             blocks,

@@ -13,20 +13,24 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::BufReader;
 
-/// Completes a layer's image. `chain` is what lies below, highest layer first.
+/// Completes a layer's image in `image`, which has the draft's data already. `chain` is what lies
+/// below, highest layer first.
 pub(crate) fn finish(
-    draft: Draft,
+    draft: &Draft,
+    image: File,
     chain: &Chain,
     limits: &Limits,
     budget: &mut CopyBudget,
 ) -> Result<(File, Written), LayerError> {
     let mut input = BufReader::new(File::open(&draft.tree).map_err(LayerError::Write)?);
     let tree = Tree::restore(&mut input, limits).map_err(LayerError::Write)?;
+    let spool = File::options().read(true).write(true).open(&draft.spool);
+    let spool = spool.map_err(LayerError::Write)?;
     let sealed_from = draft.blocks;
     let mut resolver = Resolver {
         tree,
-        data: DataWriter::new(draft.data, draft.blocks),
-        spool: Spool::new(draft.spool, draft.spool_len),
+        data: DataWriter::new(image, draft.blocks),
+        spool: Spool::new(spool, draft.spool_len),
         chain,
         budget,
     };

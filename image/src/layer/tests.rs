@@ -21,17 +21,24 @@ fn stack(tars: &[Vec<u8>]) -> Result<Vec<Reader>, LayerError> {
 
 fn layer_file(tar: &[u8], chain: &[Reader], limits: &Limits) -> Result<File, LayerError> {
     let dir = tempfile::tempdir().unwrap();
-    let tree_path = dir.path().join("tree");
+    let fresh = |name: &str| {
+        let path = dir.path().join(name);
+        let mut options = File::options();
+        let options = options.read(true).write(true).create_new(true);
+        (options.open(&path).unwrap(), path)
+    };
     let space = Workspace {
-        image: tempfile::tempfile().unwrap(),
-        spool: tempfile::tempfile().unwrap(),
-        tree: (File::create(&tree_path).unwrap(), tree_path),
+        image: fresh("image"),
+        spool: fresh("spool"),
+        tree: fresh("tree"),
     };
     let mut reader = TarReader::new(tar, limits.max_header_bytes);
     Ok(match convert(&mut reader, space, limits)? {
         Converted::Independent { file, .. } => file,
         Converted::Dependent(draft) => {
-            finish(draft, chain, limits, &mut CopyBudget::new(limits))?.0
+            let image = File::options().read(true).write(true).open(&draft.data);
+            let mut budget = CopyBudget::new(limits);
+            finish(&draft, image.unwrap(), chain, limits, &mut budget)?.0
         }
     })
 }

@@ -134,8 +134,9 @@ pub(crate) struct Tree {
     pub xattrs: XattrTable,
     index: HashTable<u32>,
     hasher: RandomState,
-    max_entries: usize,
-    max_name_bytes: usize,
+    /// Bytes that entries and names may take, and take.
+    max_bytes: u64,
+    bytes: u64,
 }
 
 impl Tree {
@@ -148,8 +149,8 @@ impl Tree {
             xattrs: XattrTable::new(limits.max_layer_xattr_bytes),
             index: HashTable::new(),
             hasher: RandomState::new(),
-            max_entries: usize::try_from(limits.max_layer_entries).unwrap_or(usize::MAX),
-            max_name_bytes: usize::try_from(limits.max_layer_name_bytes).unwrap_or(usize::MAX),
+            max_bytes: limits.max_layer_memory_bytes,
+            bytes: 0,
         }
     }
 
@@ -202,18 +203,7 @@ impl Tree {
         if let Some(found) = self.lookup(dir, name) {
             return Ok(found);
         }
-        if self.dentries.len() >= self.max_entries {
-            return Err(LayerError::TooMany {
-                what: "entries",
-                limit: self.max_entries as u64,
-            });
-        }
-        if self.names.len() + name.len() + 2 > self.max_name_bytes {
-            return Err(LayerError::TooMany {
-                what: "bytes of names",
-                limit: self.max_name_bytes as u64,
-            });
-        }
+        self.charge(entry_bytes(name.len()))?;
         // Callers pass path components, which are at most 255 bytes.
         let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
         let start = number(self.names.len());
@@ -231,14 +221,27 @@ impl Tree {
         Ok(dentry)
     }
 
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> Result<u32, LayerError> {
-        // Each entry of the tar brings at most one, replaced ones included.
-        if self.inodes.len() > self.max_entries {
+    fn charge(&mut self, bytes: usize) -> Result<(), LayerError> {
+        self.bytes += bytes as u64;
+        // Places are 32-bit, whatever a user allows.
+        let full = [self.names.len(), self.dentries.len(), self.inodes.len()]
+            .iter()
+            .any(|&len| len >= NONE as usize - bytes);
+        if full {
+            return Err(LayerError::TooLarge);
+        }
+        if self.bytes > self.max_bytes {
             return Err(LayerError::TooMany {
-                what: "entries",
-                limit: self.max_entries as u64,
+                what: "bytes of entries and names (images.layer_memory_mib in the configuration file \
+                       allows more)",
+                limit: self.max_bytes,
             });
         }
+        Ok(())
+    }
+
+    pub(crate) fn add_inode(&mut self, inode: Inode) -> Result<u32, LayerError> {
+        self.charge(size_of::<Inode>())?;
         let number = number(self.inodes.len());
         self.inodes.push(inode);
         Ok(number)
@@ -306,9 +309,14 @@ fn hash(hasher: &RandomState, dir: u32, name: &[u8]) -> u64 {
     hasher.hash_one((dir, name))
 }
 
-/// Bounded by the limits on entries and names, which are 32-bit.
+/// Bounded where entries and names are added.
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(NONE)
+}
+
+/// What an entry takes: itself, its name with two bytes before it, and its share of the index.
+const fn entry_bytes(name: usize) -> usize {
+    size_of::<Dentry>() + name + 2 + 2 * size_of::<u32>()
 }
 
 fn name_at(names: &[u8], start: u32) -> &[u8] {
@@ -394,6 +402,8 @@ impl Tree {
         for dentry in 0..number(tree.dentries.len()) {
             tree.add_to_index(dentry);
         }
+        let entries = tree.dentries.len() * entry_bytes(0) + tree.inodes.len() * size_of::<Inode>();
+        tree.bytes = (entries + tree.names.len()) as u64;
         Ok(tree)
     }
 }

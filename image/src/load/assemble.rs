@@ -4,7 +4,7 @@ use super::session::{Form, Session};
 use super::{LoadError, docker, oci};
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::erofs::{Reader, Written};
-use crate::layer::{Draft, finish};
+use crate::layer::{LayerError, finish};
 use crate::limits::Limits;
 use crate::load::LoadOptions;
 use crate::reference::Reference;
@@ -244,10 +244,9 @@ impl Finisher {
         }
         let (path, written) = match &session.layers[part.index].form {
             Form::Finished { path, written } => (path.clone(), *written),
-            Form::Draft(draft) => {
+            Form::Draft(_) => {
                 let (file, path) = session.staging.create_file()?;
-                let draft = duplicate(draft, file).map_err(StoreError::io("write", &path))?;
-                let written = complete(session, part, draft, below, &path)?;
+                let written = complete(session, part, file, below, &path)?;
                 (path, written)
             }
         };
@@ -277,19 +276,6 @@ impl Finisher {
     }
 }
 
-/// A draft with its data in a file of its own: a layer may be finished on several chains.
-fn duplicate(draft: &Draft, into: File) -> std::io::Result<Draft> {
-    copy_data(&draft.data, &into)?;
-    Ok(Draft {
-        data: into,
-        blocks: draft.blocks,
-        spool: draft.spool.try_clone()?,
-        spool_len: draft.spool_len,
-        tree: draft.tree.clone(),
-        links: draft.links.clone(),
-    })
-}
-
 /// Copies a file without its holes.
 fn copy_data(from: &File, into: &File) -> std::io::Result<()> {
     use rustix::fs::SeekFrom;
@@ -316,21 +302,29 @@ fn copy_data(from: &File, into: &File) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Finishes a layer on those below. Its data are copied: it may be finished on several chains.
 fn complete(
     session: &mut Session<'_>,
     part: &LayerPart,
-    draft: Draft,
+    file: File,
     below: &[PathBuf],
     path: &std::path::Path,
 ) -> Result<Written, LoadError> {
     let fail = |error| LoadError::Layer(part.name.clone(), error);
+    let limits = session.limits();
+    let Form::Draft(draft) = &session.layers[part.index].form else {
+        return Err(fail(LayerError::TooLarge));
+    };
+    File::open(&draft.data)
+        .and_then(|data| copy_data(&data, &file))
+        .map_err(StoreError::io("write", path))?;
     let mut chain = Vec::new();
     for path in below.iter().rev() {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         chain.push(Reader::open(file).map_err(|error| fail(error.into()))?);
     }
-    let (file, written) =
-        finish(draft, &chain, session.limits(), &mut session.copies).map_err(fail)?;
+    let finished = finish(draft, file, &chain, limits, &mut session.copies);
+    let (file, written) = finished.map_err(fail)?;
     session.sync(path.to_owned(), file);
     Ok(written)
 }

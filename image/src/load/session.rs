@@ -9,6 +9,7 @@ use crate::recipe::{RecipeWriter, Recorder};
 use crate::store::{Staging, Store, StoreError};
 use hullbox_tar::{TarError, TarReader};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use std::thread::JoinHandle;
 
 /// Layers that one source may have, wanted or not.
 const MAX_STAGED: usize = 1024;
+/// Files that are being written out to the disk at a time.
+const MAX_SYNCING: usize = 32;
 /// Bytes between two reports of progress.
 const REPORT_EVERY: u64 = 1024 * 1024;
 
@@ -48,7 +51,8 @@ pub(crate) struct Session<'a> {
     budget: u64,
     pub copies: CopyBudget,
     layer_count: Rc<Cell<usize>>,
-    syncing: Vec<(PathBuf, JoinHandle<io::Result<()>>)>,
+    syncing: VecDeque<(PathBuf, JoinHandle<io::Result<()>>)>,
+    sync_failed: Option<StoreError>,
 }
 
 impl<'a> Session<'a> {
@@ -60,7 +64,8 @@ impl<'a> Session<'a> {
             budget: store.limits().max_total_layer_bytes,
             copies: CopyBudget::new(store.limits()),
             layer_count: Rc::default(),
-            syncing: Vec::new(),
+            syncing: VecDeque::new(),
+            sync_failed: None,
         })
     }
 
@@ -95,10 +100,10 @@ impl<'a> Session<'a> {
             });
         }
         let limits = self.limits();
-        let (image, path) = self.staging.create_file()?;
-        let (spool, spool_path) = self.staging.create_file()?;
+        let image = self.staging.create_file()?;
+        let spool = self.staging.create_file()?;
         let tree = self.staging.create_file()?;
-        let tree_path = tree.1.clone();
+        let (path, spool_path, tree_path) = (image.1.clone(), spool.1.clone(), tree.1.clone());
         let max_bytes = limits.max_layer_bytes.min(self.budget);
         let stream = Stream::new(blob, true, max_bytes, limits)
             .map_err(|error| LoadError::from_read(name, error))?;
@@ -116,11 +121,11 @@ impl<'a> Session<'a> {
             .map_err(|error| LoadError::from_read(name, error))?
             .ok_or_else(|| fail(LayerError::TooLarge))?;
         self.budget = self.budget.saturating_sub(digests.plain_bytes);
-        // The spool lives on as an open file where it is still needed.
-        let _ = std::fs::remove_file(spool_path);
         let form = match converted {
             Converted::Independent { file, written } => {
-                let _ = std::fs::remove_file(tree_path);
+                for path in [spool_path, tree_path] {
+                    let _ = std::fs::remove_file(path);
+                }
                 self.sync(path.clone(), file);
                 Form::Finished { path, written }
             }
@@ -146,8 +151,14 @@ impl<'a> Session<'a> {
         Ok(len)
     }
 
-    /// Writes a finished file out to the disk while work goes on.
+    /// Writes a finished file out to the disk while work goes on; a few at a time, each of which is
+    /// a thread and a descriptor.
     pub(crate) fn sync(&mut self, path: PathBuf, file: File) {
+        if self.syncing.len() >= MAX_SYNCING
+            && let Some((path, thread)) = self.syncing.pop_front()
+        {
+            self.synced(&path, thread);
+        }
         let thread = std::thread::Builder::new()
             .name("sync-layer".to_owned())
             .spawn({
@@ -155,25 +166,39 @@ impl<'a> Session<'a> {
                 move || file?.sync_data()
             });
         match thread {
-            Ok(thread) => self.syncing.push((path, thread)),
+            Ok(thread) => self.syncing.push_back((path, thread)),
             // Without a thread it is done at once; the result is looked at like any other's.
             Err(_) => {
                 let done = file.sync_data();
-                self.syncing.push((path, std::thread::spawn(move || done)));
+                self.note_sync(&path, done);
             }
         }
     }
 
-    /// Waits until every finished file is on the disk, and gives up the staging area.
-    pub(crate) fn into_staging(self) -> Result<Staging, StoreError> {
-        for (path, thread) in self.syncing {
-            let lost = || io::Error::other("the thread that syncs ended early");
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(lost()))
-                .map_err(StoreError::io("sync", &path))?;
+    fn synced(&mut self, path: &Path, thread: JoinHandle<io::Result<()>>) {
+        let lost = || io::Error::other("the thread that syncs ended early");
+        let done = thread.join().unwrap_or_else(|_| Err(lost()));
+        self.note_sync(path, done);
+    }
+
+    /// Keeps the first failure for [`Self::into_staging`].
+    fn note_sync(&mut self, path: &Path, done: io::Result<()>) {
+        if let Err(error) = done {
+            let _ = self
+                .sync_failed
+                .get_or_insert_with(|| StoreError::io("sync", path)(error));
         }
-        Ok(self.staging)
+    }
+
+    /// Waits until every finished file is on the disk, and gives up the staging area.
+    pub(crate) fn into_staging(mut self) -> Result<Staging, StoreError> {
+        while let Some((path, thread)) = self.syncing.pop_front() {
+            self.synced(&path, thread);
+        }
+        match self.sync_failed {
+            Some(error) => Err(error),
+            None => Ok(self.staging),
+        }
     }
 }
 

@@ -177,8 +177,8 @@ fn too_much_of_anything_is_refused() {
     bed.store = Store::open(bed.dir.path().join("store"))
         .unwrap()
         .with_limits(Limits {
-            max_layer_entries: 100,
-            max_layer_name_bytes: 10_000,
+            // About a hundred entries with short names.
+            max_layer_memory_bytes: 7_000,
             max_layer_xattr_bytes: 10_000,
             max_layer_bytes: 1 << 20,
             max_total_layer_bytes: 2 << 20,
@@ -191,18 +191,18 @@ fn too_much_of_anything_is_refused() {
     for i in 0..101 {
         many.file(&i.to_string(), b"");
     }
-    bed.refuses_layer(&many.finish(), "more than 100 entries");
+    bed.refuses_layer(&many.finish(), "more than 7000 bytes of entries and names");
     let deep = format!("{}f", "d/".repeat(200));
     bed.refuses_layer(
         &layer_with_pax(&[("path", deep.as_bytes())]),
-        "more than 100 entries",
+        "more than 7000 bytes of entries and names",
     );
     let mut long = TarBuilder::default();
     for i in 0..60 {
         let name = format!("{i}{}", "n".repeat(200));
         long.pax(&[("path", name.as_bytes())]).file("f", b"");
     }
-    bed.refuses_layer(&long.finish(), "bytes of names");
+    bed.refuses_layer(&long.finish(), "images.layer_memory_mib");
     let mut attributes = TarBuilder::default();
     for i in 0..20 {
         let value = vec![i; 1000];

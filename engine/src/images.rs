@@ -1,0 +1,52 @@
+//! What the configuration file says about images.
+
+use hullbox_image::Limits;
+use serde::Deserialize;
+
+/// How much an image may cost; what is not said stays as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Section {
+    layer_memory_mib: Option<u32>,
+    layer_gib: Option<u32>,
+    archive_gib: Option<u32>,
+    file_gib: Option<u32>,
+    linked_gib: Option<u32>,
+}
+
+impl Section {
+    pub(crate) fn limits(&self) -> Limits {
+        let plain = Limits::default();
+        let gib = |said: Option<u32>, bytes: u64| said.map_or(bytes, |n| u64::from(n) << 30);
+        Limits {
+            max_layer_memory_bytes: self
+                .layer_memory_mib
+                .map_or(plain.max_layer_memory_bytes, |n| u64::from(n) << 20),
+            max_layer_bytes: gib(self.layer_gib, plain.max_layer_bytes),
+            max_total_layer_bytes: gib(self.archive_gib, plain.max_total_layer_bytes),
+            max_file_bytes: gib(self.file_gib, plain.max_file_bytes),
+            max_linked_bytes: gib(self.linked_gib, plain.max_linked_bytes),
+            ..plain
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_is_said_counts_and_the_rest_stays() {
+        let file = config::of_text("[images]\nlayer_memory_mib = 2\nlinked_gib = 3\n").unwrap();
+        let limits = file.images.limits();
+        assert_eq!(limits.max_layer_memory_bytes, 2 << 20);
+        assert_eq!(limits.max_linked_bytes, 3 << 30);
+        assert_eq!(limits.max_file_bytes, Limits::default().max_file_bytes);
+        assert_eq!(
+            config::of_text("").unwrap().images.limits(),
+            Limits::default()
+        );
+        assert!(config::of_text("[images]\nlayer_memory = 2\n").is_err());
+    }
+}
