@@ -1,14 +1,12 @@
 //! Commands on containers.
 
 use crate::app::{PsArgs, RmArgs};
-use crate::container_filters::Wanted;
 use crate::failure::Failure;
 use crate::images::one_of;
 use crate::output::{self, Column, Format};
 use crate::system;
 use crate::text::{ago, cut, size};
-use hullbox_engine::containers::ContainerError;
-pub(crate) use hullbox_engine::containers::command_line;
+use hullbox_engine::containers::{CONTAINER_FILTERS, ContainerError, Listing};
 use hullbox_engine::paths::short_id;
 use hullbox_engine::state::StateError;
 use hullbox_image::rfc3339;
@@ -30,24 +28,21 @@ const COMMAND_LEN: usize = 20;
 
 pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
-    let engine = system::engine()?;
-    let wanted = Wanted::parse(&engine, &args.filters)?;
-    let limit = if args.latest { Some(1) } else { args.last };
-    // Whoever asks for a status wants those that have it, running or not.
-    let all = args.all || limit.is_some() || wanted.of_all();
     // As Docker: a template that shows sizes asks for them.
     let text = args.format.as_deref().unwrap_or_default();
-    let sized = args.size || text.contains(".Size");
-    let mut rows = Vec::new();
-    for record in engine.state().list()? {
-        let shown = all || record.is_active();
-        if shown && wanted.fits(&record) {
-            rows.push(row(&engine.summary(&record, sized)?, args.no_trunc));
-        }
-        if limit.is_some_and(|limit| rows.len() >= limit) {
-            break;
-        }
-    }
+    let listing = Listing {
+        all: args.all,
+        // Docker's 0 is no limit.
+        limit: if args.latest {
+            Some(1)
+        } else {
+            args.last.filter(|last| *last > 0)
+        },
+        size: args.size || text.contains(".Size"),
+        filters: output::filters(&args.filters, CONTAINER_FILTERS)?,
+    };
+    let found = system::engine()?.list(&listing)?;
+    let rows: Vec<_> = found.iter().map(|one| row(one, args.no_trunc)).collect();
     if args.quiet {
         let ids: String = rows
             .iter()

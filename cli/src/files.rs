@@ -293,7 +293,7 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
             changes: args.changes,
             author: args.author.unwrap_or_default(),
             message: args.message.unwrap_or_default(),
-            created_by: crate::containers::command_line(&record),
+            created_by: hullbox_engine::containers::command_line(&record),
             created: crate::text::now_s(),
         },
     };

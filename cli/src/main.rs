@@ -6,7 +6,6 @@ mod bench;
 mod cidfile;
 mod completions;
 mod container_args;
-mod container_filters;
 mod containers;
 mod entry;
 mod exec;

@@ -34,4 +34,5 @@ mod snapshots;
 mod templates;
 mod terminal;
 mod timing;
+mod waits;
 mod words;

@@ -38,7 +38,10 @@ impl Scope<'_> {
                 Node::Print(pipeline) => {
                     let value = self.run(pipeline, dot)?;
                     if pipeline.1.is_none() {
-                        out.push_str(&text(&value));
+                        out.push_str(&match (&value, shown_field(pipeline)) {
+                            (Value::Null, Some(name)) => nothing(name).to_owned(),
+                            (value, _) => text(value),
+                        });
                     }
                 }
                 Node::If(condition, then, otherwise) => {
@@ -177,16 +180,65 @@ fn undefined(name: &str) -> TemplateError {
 }
 
 /// Fields that are maps in Docker's structures: what they do not hold is nothing, not a slip.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 10] = [
+    "DriverOpts",
     "ExposedPorts",
     "Labels",
     "Networks",
     "PortBindings",
     "Ports",
+    "StorageOpt",
     "Sysctls",
     "Tmpfs",
     "Volumes",
 ];
+
+/// The same for lists.
+const LISTS: [&str; 23] = [
+    "Aliases",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "OnBuild",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
+    "SecurityOpt",
+    "Shell",
+    "VolumesFrom",
+];
+
+/// The field that a pipeline shows as it is.
+fn shown_field(pipeline: &Pipeline) -> Option<&str> {
+    match &pipeline.0[..] {
+        [Call(operands)] => match &operands[..] {
+            [Operand::Field(_, path)] => path.last().map(String::as_str),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// How Go prints a field without a value: what is a list or a map, as an empty one.
+fn nothing(name: &str) -> &'static str {
+    match name {
+        name if LISTS.contains(&name) => "[]",
+        name if MAPS.contains(&name) => "map[]",
+        _ => "<nil>",
+    }
+}
 
 /// A field that is not there is an error in a structure, as in Docker: a slip in the name should
 /// not pass for emptiness.

@@ -79,6 +79,21 @@ fn maps_variables_and_formats_are_gos() {
 }
 
 #[test]
+fn what_is_empty_is_shown_as_what_it_is() {
+    let value = json!({ "HostConfig": { "CapAdd": null, "Sysctls": null, "PidsLimit": null } });
+    for (template, expected) in [
+        ("{{.HostConfig.CapAdd}}", "[]"),
+        ("{{.HostConfig.Sysctls}}", "map[]"),
+        ("{{.HostConfig.PidsLimit}}", "<nil>"),
+        ("{{json .HostConfig.CapAdd}}", "null"),
+        ("{{len .HostConfig.CapAdd}}", "0"),
+    ] {
+        let rendered = Template::parse(template).unwrap().render(&value).unwrap();
+        assert_eq!(rendered, expected, "{template}");
+    }
+}
+
+#[test]
 fn blocks() {
     for (template, expected) in [
         ("{{range .Env}}<{{.}}{{$.ID}}>{{end}}", "<A=1abc><B=2abc>"),

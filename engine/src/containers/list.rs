@@ -1,13 +1,44 @@
 //! What a listing tells of containers.
 
+use super::filters::Wanted;
 use super::inspect::{isolation, strings};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
 use crate::state::{Phase, Record};
 use hullbox_model::container::{NetworkSettings, Summary, SummaryHostConfig, SummaryNetworks};
+use hullbox_model::filter::Filters;
 use hullbox_model::time;
 
+/// What a listing is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// Only so many of the newest, running or not.
+    pub limit: Option<usize>,
+    /// Their sizes, too.
+    pub size: bool,
+    /// Of them, which: see [`super::CONTAINER_FILTERS`].
+    pub filters: Filters,
+}
+
 impl Engine {
+    /// The containers that fit, newest first.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn list(&self, listing: &Listing) -> Result<Vec<Summary>, ContainerError> {
+        let wanted = Wanted::new(self, &listing.filters)?;
+        // Whoever asks for a status wants those that have it, running or not.
+        let all = listing.all || listing.limit.is_some() || wanted.of_all();
+        let records = self.state.list()?.into_iter();
+        records
+            .filter(|record| (all || record.is_active()) && wanted.fits(record))
+            .take(listing.limit.unwrap_or(usize::MAX))
+            .map(|record| self.summary(&record, listing.size))
+            .collect()
+    }
+
     /// What a listing tells of a container; with `size`, what it takes on the disk too.
     ///
     /// # Errors

@@ -1,15 +1,14 @@
-//! `ps --filter`, with Docker's meaning.
+//! Which containers a listing shows, with Docker's meaning.
 
-use crate::failure::Failure;
-use crate::output;
-use hullbox_engine::bundle::Isolation;
-use hullbox_engine::containers::Engine;
-use hullbox_engine::monitor::health::HealthStatus;
-use hullbox_engine::state::{Phase, Record};
+use super::inspect::isolation;
+use super::{ContainerError, Engine};
+use crate::monitor::health::HealthStatus;
+use crate::state::{Phase, Record};
 use hullbox_image::Store;
 use hullbox_model::filter::{FilterError, Filters};
 
-const KEYS: &[&str] = &[
+/// Keys of a listing's filters.
+pub const CONTAINER_FILTERS: &[&str] = &[
     "ancestor",
     "before",
     "exited",
@@ -38,8 +37,8 @@ const STATUSES: [&str; 7] = [
 const HEALTHS: [&str; 4] = ["healthy", "none", "starting", "unhealthy"];
 
 /// What a listing is asked for.
-pub(crate) struct Wanted {
-    filters: Filters,
+pub(super) struct Wanted<'a> {
+    filters: &'a Filters,
     /// Created before this, in nanoseconds since 1970.
     before_ns: Option<i64>,
     /// Created after this.
@@ -48,18 +47,17 @@ pub(crate) struct Wanted {
     images: Vec<String>,
 }
 
-impl Wanted {
-    pub(crate) fn parse(engine: &Engine, texts: &[String]) -> Result<Self, Failure> {
-        let filters = output::filters(texts, KEYS)?;
-        one_of_these(&filters, "status", &STATUSES)?;
-        one_of_these(&filters, "health", &HEALTHS)?;
+impl<'a> Wanted<'a> {
+    pub(super) fn new(engine: &Engine, filters: &'a Filters) -> Result<Self, ContainerError> {
+        one_of_these(filters, "status", &STATUSES)?;
+        one_of_these(filters, "health", &HEALTHS)?;
         for value in filters.get("exited") {
             if value.parse::<i64>().is_err() {
-                return Err(invalid("exited", value, "expected an exit code"));
+                return Err(invalid("exited", value, "expected an exit code").into());
             }
         }
         filters.boolean("is-task")?;
-        let created = |key: &str| -> Result<Option<i64>, Failure> {
+        let created = |key: &str| -> Result<Option<i64>, ContainerError> {
             let name = filters.get(key).last();
             let record = name.map(|name| engine.find(name)).transpose()?;
             Ok(record.map(|record| record.created_ns))
@@ -78,24 +76,20 @@ impl Wanted {
     }
 
     /// Whether containers that do not run are meant without being asked for.
-    pub(crate) fn of_all(&self) -> bool {
+    pub(super) fn of_all(&self) -> bool {
         self.filters.contains("status") || self.filters.contains("exited")
     }
 
-    pub(crate) fn fits(&self, record: &Record) -> bool {
-        let filters = &self.filters;
+    pub(super) fn fits(&self, record: &Record) -> bool {
+        let filters = self.filters;
         let health = record.health_status().map_or("none", HealthStatus::as_str);
-        let isolation = match record.spec.isolation {
-            Isolation::Vm => "vm",
-            Isolation::Container => "container",
-        };
         let ended = record.phase == Phase::Exited;
         let code = record.exit_code.filter(|_| ended);
         filters.prefix("id", &record.id)
             && name_fits(filters, &record.name)
             && filters.exact("status", record.phase.word())
             && filters.exact("health", health)
-            && filters.exact("isolation", isolation)
+            && filters.exact("isolation", isolation(&record.spec))
             && filters.any("exited", |value| {
                 code.is_some_and(|code| value.parse() == Ok(i64::from(code)))
             })
@@ -121,15 +115,15 @@ fn name_fits(filters: &Filters, name: &str) -> bool {
     filters.matches("name", name) || filters.matches("name", &format!("/{name}"))
 }
 
-fn invalid(key: &str, value: &str, why: &str) -> Failure {
-    Failure::from(FilterError::Value {
+fn invalid(key: &str, value: &str, why: &str) -> FilterError {
+    FilterError::Value {
         key: key.to_owned(),
         value: value.to_owned(),
         why: why.to_owned(),
-    })
+    }
 }
 
-fn one_of_these(filters: &Filters, key: &str, known: &[&str]) -> Result<(), Failure> {
+fn one_of_these(filters: &Filters, key: &str, known: &[&str]) -> Result<(), FilterError> {
     match filters
         .get(key)
         .iter()
@@ -145,7 +139,7 @@ fn one_of_these(filters: &Filters, key: &str, known: &[&str]) -> Result<(), Fail
 }
 
 /// Ids of the images with these names or ids, and of all whose layers begin with theirs.
-fn descendants(store: &Store, names: &[String]) -> Result<Vec<String>, Failure> {
+fn descendants(store: &Store, names: &[String]) -> Result<Vec<String>, ContainerError> {
     let layers = |text: &str| {
         let image = store.resolve(text).ok()?;
         let layers = image.layers.into_iter().map(|layer| layer.diff_id);
@@ -174,7 +168,7 @@ mod tests {
 
     #[test]
     fn names_fit_with_and_without_their_slash() {
-        let filters = |text: &str| Filters::parse(&[text], KEYS).unwrap();
+        let filters = |text: &str| Filters::parse(&[text], CONTAINER_FILTERS).unwrap();
         for (text, fits) in [
             ("name=web", true),
             ("name=^web-1$", true),
@@ -189,7 +183,7 @@ mod tests {
 
     #[test]
     fn values_that_mean_nothing_are_refused() {
-        let filters = Filters::parse(&["status=gone"], KEYS).unwrap();
+        let filters = Filters::parse(&["status=gone"], CONTAINER_FILTERS).unwrap();
         assert!(one_of_these(&filters, "status", &STATUSES).is_err());
         assert!(one_of_these(&filters, "health", &HEALTHS).is_ok());
     }
