@@ -4,6 +4,7 @@ use crate::life::Kept;
 use crate::outcomes::assert_sound;
 use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Sends a signal to the monitor of a container, which has this id.
 pub(crate) fn signal_monitor(id: &str, signal: &str) {
@@ -47,6 +48,11 @@ both_modes! {
         // The record needs nobody.
         let listed = hullbox(["ps", "-q", "--no-trunc", "--filter", &format!("name={name}")]);
         assert_eq!(listed.exits(0).text(), id);
+        // Nor does most of what `inspect` tells, and it does not wait long for the rest.
+        let begun = Instant::now();
+        let status = hullbox(["inspect", "-f", "{{.State.Status}}", name]);
+        assert_eq!(status.exits(0).text(), "running");
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
         let removed = hullbox(["rm", "-f", name, &two.name]).exits(0).text();
         assert_eq!(removed, format!("{name}\n{}", two.name));
         assert_sound();

@@ -43,9 +43,11 @@ impl Engine {
     }
 
     fn exec_ids(&self, record: &Record) -> Option<Vec<String>> {
+        let kept = || execs::kept(&self.roots.container_dir(&record.id));
         let all = match record.phase {
-            Phase::Running | Phase::Paused => self.execs(record).unwrap_or_default(),
-            _ => execs::kept(&self.roots.container_dir(&record.id)),
+            // Of a monitor that does not answer, what its earlier runs have left is told.
+            Phase::Running | Phase::Paused => self.execs(record).unwrap_or_else(|_| kept()),
+            _ => kept(),
         };
         (!all.is_empty()).then(|| all.into_iter().map(|exec| exec.id).collect())
     }

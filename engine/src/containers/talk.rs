@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// How long a monitor may take to hear a command. It does nothing that takes long, but its host may be
 /// overloaded.
 const HEARD_LIMIT: Duration = Duration::from_secs(10);
+
+/// The same where its answer is a part of a whole that is told without it.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// How long it may take to answer one that it has heard. It waits for the workload's side itself, and
 /// not as long as this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -309,6 +312,14 @@ fn answer_limit(command: &Command) -> Option<Duration> {
     }
 }
 
+/// How long a monitor may take to hear a command. Whoever only looks can do without its answer.
+const fn heard_limit(command: &Command) -> Duration {
+    match command {
+        Command::Execs => LOOK_LIMIT,
+        _ => HEARD_LIMIT,
+    }
+}
+
 /// Connects to a monitor, gives it a command, and sees it heard.
 fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
     let frame = control::to_frame(command).map_err(io::Error::other)?;
@@ -321,8 +332,9 @@ fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
         None,
     )?;
     // It holds for connecting, too: one that accepts nobody has a full backlog before long.
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(HEARD_LIMIT))?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(HEARD_LIMIT))?;
+    let limit = Some(heard_limit(command));
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, limit)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     let stream = UnixStream::from(socket);
     (&stream).write_all(&bytes)?;
