@@ -10,8 +10,7 @@ use hullbox_engine::cp::rules;
 use hullbox_engine::cp::{
     CpError, Direction, PackOptions, Place, UnpackOptions, destination, pack, source_kind, unpack,
 };
-use hullbox_engine::state::Record;
-use hullbox_image::{ConfigPatch, DeriveOptions, Reference};
+use hullbox_image::Reference;
 use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::AttachOptions;
 use std::ffi::{OsStr, OsString};
@@ -287,41 +286,12 @@ pub(crate) fn commit(args: CommitArgs) -> Result<(), Failure> {
     let record = engine.find(&args.name)?;
     let commit = Commit {
         pause: args.pause,
-        image: DeriveOptions {
-            name,
-            config: patch(&record),
-            changes: args.changes,
-            author: args.author.unwrap_or_default(),
-            message: args.message.unwrap_or_default(),
-            created_by: hullbox_engine::containers::command_line(&record),
-            created: crate::text::now_s(),
-        },
+        name,
+        changes: args.changes,
+        author: args.author.unwrap_or_default(),
+        message: args.message.unwrap_or_default(),
+        created: crate::text::now_s(),
     };
     let id = engine.commit(&record, &commit).map_err(told)?;
     output::print(&format!("{id}\n"))
-}
-
-/// The container's configuration, where it may differ from its image's.
-fn patch(record: &Record) -> ConfigPatch {
-    let spec = &record.spec;
-    let configured = spec.configured();
-    let strings = |list: &[Vec<u8>]| {
-        list.iter()
-            .map(|item| String::from_utf8_lossy(item).into_owned())
-            .collect::<Vec<_>>()
-    };
-    ConfigPatch {
-        user: match &spec.process.user {
-            hullbox_protocol::UserSpec::Named { user, .. } => Some(user.clone()),
-            hullbox_protocol::UserSpec::Ids { .. } => None,
-        },
-        working_dir: Some(configured.workdir.clone()),
-        stop_signal: configured.stop_signal.clone(),
-        env: Some(strings(&configured.env)),
-        entrypoint: Some(strings(&spec.entrypoint)),
-        cmd: Some(strings(&spec.cmd)),
-        labels: Some(spec.labels.clone()),
-        health: spec.life.check(),
-        ..ConfigPatch::default()
-    }
 }

@@ -4,8 +4,10 @@
 use super::{ContainerError, Engine, Errand};
 use crate::cp::rules::Kind;
 use crate::state::{Phase, Record};
-use hullbox_image::{DeriveError, DeriveOptions, ImageId, ResolveError, Store, StoreError};
-use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat};
+use hullbox_image::{
+    ConfigPatch, DeriveError, DeriveOptions, ImageId, Reference, ResolveError, Store, StoreError,
+};
+use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat, UserSpec};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, Streams, attach_streams};
 use serde::{Deserialize, Serialize};
 use std::io::{self, PipeReader, Read, Write};
@@ -112,8 +114,16 @@ pub struct Change {
 pub struct Commit {
     /// Freeze the container meanwhile.
     pub pause: bool,
-    /// What the image is beyond its layer.
-    pub image: DeriveOptions,
+    /// Name of the new image.
+    pub name: Option<Reference>,
+    /// Dockerfile instructions (`CMD ["/bin/sh"]`, `ENV A=b`, …), one each: `--change`.
+    pub changes: Vec<String>,
+    /// Who made it.
+    pub author: String,
+    /// Commit message.
+    pub message: String,
+    /// When the image is made, in seconds since 1970.
+    pub created: i64,
 }
 
 impl Engine {
@@ -237,15 +247,23 @@ impl Engine {
         let mut store = self.images()?;
         let pauses = commit.pause && record.phase == Phase::Running;
         let held = pauses.then(|| self.hold(record)).transpose()?;
-        let committed = self.commit_layer(&mut store, record, &commit.image);
+        let options = DeriveOptions {
+            name: commit.name.clone(),
+            config: patch(record),
+            changes: commit.changes.clone(),
+            author: commit.author.clone(),
+            message: commit.message.clone(),
+            created_by: super::command_line(record),
+            created: commit.created,
+        };
+        let committed = self.commit_layer(&mut store, record, &options);
         if held.is_some() {
             // Answered when it is done, which letting go of it is not.
             self.pause(record, false)?;
         }
         let id = committed?;
-        let name = commit.image.name.as_ref().map(|name| name.familiar());
-        let comment = &commit.image.message;
-        self.note_commit(record, &id.to_string(), name.as_deref(), comment);
+        let name = commit.name.as_ref().map(Reference::familiar);
+        self.note_commit(record, &id.to_string(), name.as_deref(), &commit.message);
         Ok(id)
     }
 
@@ -338,6 +356,31 @@ fn check(outcome: Outcome) -> Result<(), FilesError> {
         Outcome::Exited(_) => Err(FilesError::Failed),
         Outcome::Failed(failure) => Err(FilesError::Refused(failure.message)),
         _ => Err(FilesError::BrokeOff),
+    }
+}
+
+/// The container's configuration, where it may differ from its image's.
+fn patch(record: &Record) -> ConfigPatch {
+    let spec = &record.spec;
+    let configured = spec.configured();
+    let strings = |list: &[Vec<u8>]| {
+        list.iter()
+            .map(|item| String::from_utf8_lossy(item).into_owned())
+            .collect::<Vec<_>>()
+    };
+    ConfigPatch {
+        user: match &spec.process.user {
+            UserSpec::Named { user, .. } => Some(user.clone()),
+            UserSpec::Ids { .. } => None,
+        },
+        working_dir: Some(configured.workdir.clone()),
+        stop_signal: configured.stop_signal.clone(),
+        env: Some(strings(&configured.env)),
+        entrypoint: Some(strings(&spec.entrypoint)),
+        cmd: Some(strings(&spec.cmd)),
+        labels: Some(spec.labels.clone()),
+        health: spec.life.check(),
+        ..ConfigPatch::default()
     }
 }
 
