@@ -1,9 +1,10 @@
 //! Many containers at once: each answers for itself, and nothing is left of any.
 //!
-//! `HULLBOX_TEST_CROWD=CONTAINERS,VMS` makes the crowd larger or smaller.
+//! `HULLBOX_TEST_CROWD=CONTAINERS,VMS` makes the crowd larger or smaller, `HULLBOX_TEST_BUSY=ROUNDS,SECONDS`
+//! the rounds of busy guests more and longer: the helper machine's emulator has hung under 20,40.
 
 use crate::outcomes::{assert_nothing_left, assert_sound};
-use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
+use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine, run};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -73,5 +74,34 @@ both_modes! {
         assert_eq!(hullbox(["ps", "-aq"]).exits(0).text(), "");
         assert_sound();
         assert_nothing_left();
+    }
+}
+
+/// Guests that compute, sleep and write fifty times a second, six at once.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn busy_guests_all_get_on() {
+    const GUESTS: usize = 6;
+    let wanted = std::env::var("HULLBOX_TEST_BUSY").unwrap_or_else(|_| "1,10".to_owned());
+    let (rounds, seconds) = wanted.split_once(',').expect("ROUNDS,SECONDS");
+    let [rounds, seconds]: [u64; 2] =
+        [rounds, seconds].map(|text| text.trim().parse().expect("a number"));
+    let lines = seconds * 50;
+    let program = format!(
+        "import time\nfor i in range({lines}):\n print(i, sum(range(1000)), flush=True)\n time.sleep(0.02)"
+    );
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        thread::scope(|scope| {
+            for _ in 0..GUESTS {
+                scope.spawn(|| {
+                    let done = run(Mode::Vm, ["-m", "128m", "demo", "python3", "-c", &program]);
+                    let text = done.exits(0).text();
+                    let last = format!("{} 499500", lines - 1);
+                    assert_eq!(text.lines().count() as u64, lines);
+                    assert_eq!(text.lines().last(), Some(last.as_str()));
+                });
+            }
+        });
     }
 }

@@ -121,7 +121,9 @@ impl RuntimeFiles {
 /// The CPU is emulated: that is what gives the guest a complete KVM on any host. `-cpu max` has
 /// SVM, and memory that helpers can map (`memfd`, shared) is what vhost-user needs. Without `erms`
 /// kernels copy and clear memory eight bytes at a time; with it they trust the CPU to be fast at
-/// single bytes, which an emulated one is not: a third of a guest kernel's start went there.
+/// single bytes, which an emulated one is not: a third of a guest kernel's start went there. Without
+/// `la57` page tables have four levels, not five: with five Linux 6.12 hangs early under QEMU 10, and
+/// each walk is longer.
 #[must_use]
 pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     let files = RuntimeFiles::new(plan.runtime.clone());
@@ -137,7 +139,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
         "-accel",
         "tcg,thread=multi,tb-size=512",
         "-cpu",
-        "max,-erms",
+        "max,-erms,-la57",
         // What the emulator itself may do, should a guest break into it.
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
