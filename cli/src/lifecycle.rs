@@ -11,10 +11,10 @@ use crate::run::MONITOR_DIED;
 use crate::text::size;
 use crate::{output, system};
 use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch, PRUNE_FILTERS};
-use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
+use hullbox_engine::monitor::{Mode, ended_as_told};
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
-use hullbox_engine::state::Record;
+use hullbox_engine::state::{KILLED, Record};
 use hullbox_engine::timing::{Phase, Timing, Zero};
 use hullbox_model::event::Verb;
 use hullbox_protocol::{CgroupLimits, INITIAL_CREDIT};
@@ -126,8 +126,11 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
     timing.mark(Phase::Wait);
     args.timing.show(&timing, joint.timing.as_ref());
     if matches!(joint.outcome, Outcome::Disconnected) {
-        let _ = monitor.process.wait();
+        let ended = monitor.process.wait();
         engine.recover()?;
+        if ended.is_ok_and(ended_as_told) {
+            return Ok(KILLED);
+        }
     }
     if let Outcome::Failed(failure) = joint.outcome {
         // It did not start, which is not an end of the workload's: as in Docker.

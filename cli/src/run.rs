@@ -6,9 +6,10 @@ use crate::join::{check_terminal, join, join_or_leave, own_terminal_size};
 use crate::run_args::RunArgs;
 use crate::{forward, output, system};
 use hullbox_engine::containers::{ContainerError, Launch};
-use hullbox_engine::monitor::Mode;
 use hullbox_engine::monitor::control::Answer;
+use hullbox_engine::monitor::{Mode, ended_as_told};
 use hullbox_engine::paths::Roots;
+use hullbox_engine::state::KILLED;
 use hullbox_engine::timing::{Phase, Zero};
 use hullbox_protocol::INITIAL_CREDIT;
 use hullbox_session::client::{AttachOptions, Outcome};
@@ -68,8 +69,11 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
         Outcome::Interrupted(_) | Outcome::Unread => drop(monitor.process.wait()),
         Outcome::Disconnected => {
             // Reaped, it no longer holds the container's lock.
-            let _ = monitor.process.wait();
+            let ended = monitor.process.wait();
             engine.recover()?;
+            if ended.is_ok_and(ended_as_told) {
+                return Ok(KILLED);
+            }
         }
         _ => {}
     }

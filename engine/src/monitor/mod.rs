@@ -38,7 +38,7 @@ pub(crate) use serve::chain;
 
 pub use config::{Config, Mode, Prospect};
 pub use serve::main;
-pub use signals::KILL_NOW;
+pub use signals::{KILL_NOW, ended_as_told};
 pub use spawn::{Monitor, SpawnError, Waiting, spawn};
 
 /// The hidden argument that makes the program a monitor.

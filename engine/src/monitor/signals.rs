@@ -8,11 +8,19 @@ use signal_hook::consts;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Has a monitor kill its container at once.
 pub const KILL_NOW: Signal = Signal::USR1;
+
+/// Whether a monitor ended because it was told to kill its container, before it could catch that.
+#[must_use]
+pub fn ended_as_told(status: ExitStatus) -> bool {
+    status.signal() == Some(KILL_NOW.as_raw())
+}
 
 /// What a monitor was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +87,13 @@ impl AsFd for Signals {
 mod tests {
     use super::*;
     use signal_hook::low_level::raise;
+
+    #[test]
+    fn an_end_as_told_is_told_from_others() {
+        let ended = |signal| ended_as_told(ExitStatus::from_raw(signal));
+        assert!(ended(KILL_NOW.as_raw()));
+        assert!(!ended(consts::SIGKILL) && !ended(0));
+    }
 
     #[test]
     fn a_kill_is_told_from_a_stop() {
