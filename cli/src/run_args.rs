@@ -6,11 +6,14 @@ use crate::timing::TimingArgs;
 use clap::{Args, ValueEnum};
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
+use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::{Life, LogOptions, Restart};
+use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Sysctl, Systemd};
 use hullbox_engine::plan::units::{
-    Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
+    Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask, ValueError,
 };
 use hullbox_engine::plan::{PullPolicy, RunRequest, environment};
+use hullbox_engine::seccomp::Seccomp;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStringExt;
@@ -32,6 +35,19 @@ pub(crate) enum PullArg {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum NetworkArg {
     None,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SystemdArg {
+    True,
+    False,
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum CgroupNamespaceArg {
+    Private,
+    Host,
 }
 
 #[derive(Debug, Args)]
@@ -73,7 +89,7 @@ pub(crate) struct RunArgs {
         conflicts_with_all = [
             "words", "env", "env_file", "workdir", "user", "group_add", "entrypoint", "cpus",
             "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
-            "cap_drop", "security_opt", "sysctl", "umask", "stop_signal", "stop_timeout",
+            "cap_drop", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
             "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
             "cold",
         ]
@@ -136,9 +152,36 @@ pub(crate) struct RunArgs {
     /// Drop a capability
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    /// Give it everything that its kernel has
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    privileged: bool,
+    /// Give it a device, as HOST[:CONTAINER[:rwm]]
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<Device>,
+    /// Let it use devices, such as 'c 10:* rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<CgroupRule>,
+    /// no-new-privileges, seccomp=FILE, mask=PATH, …
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<SecurityOpt>,
+    /// It is an init system: true (by its name), false, always
+    #[arg(
+        long,
+        value_enum,
+        default_value = "true",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    systemd: SystemdArg,
+    /// Control groups that it sees: its own or all
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "private|host"
+    )]
+    cgroupns: Option<CgroupNamespaceArg>,
     /// Set a kernel parameter of its namespaces
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<Sysctl>,
@@ -240,72 +283,37 @@ impl std::str::FromStr for StorageOpt {
     }
 }
 
-/// `--security-opt`.
-#[derive(Debug, Clone, Copy)]
-enum SecurityOpt {
-    NoNewPrivileges(bool),
-    SeccompUnconfined,
-    SystemPathsUnconfined,
-}
+/// `--security-opt`, as typed too.
+#[derive(Debug, Clone)]
+struct SecurityOpt(String, SecurityOption);
 
 impl std::str::FromStr for SecurityOpt {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        // Docker takes both separators, the colon for compatibility.
-        let (key, value) = text
-            .split_once('=')
-            .or_else(|| text.split_once(':'))
-            .unwrap_or((text, ""));
-        match (key, value) {
-            ("no-new-privileges", "" | "true") => Ok(Self::NoNewPrivileges(true)),
-            ("no-new-privileges", "false") => Ok(Self::NoNewPrivileges(false)),
-            ("seccomp", "unconfined") => Ok(Self::SeccompUnconfined),
-            ("systempaths", "unconfined") => Ok(Self::SystemPathsUnconfined),
-            ("seccomp" | "apparmor" | "label" | "systempaths", _) => {
-                Err(format!("{text:?} is not supported yet"))
-            }
-            _ => Err(format!("no security option is called {key:?}")),
-        }
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Ok(Self(text.to_owned(), text.parse()?))
     }
 }
 
-/// `--sysctl`.
-#[derive(Debug, Clone)]
-struct Sysctl(String, String);
+/// Largest seccomp profile that is read, in bytes.
+const MAX_PROFILE: u64 = 4 << 20;
 
-impl std::str::FromStr for Sysctl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| "expected NAME=VALUE".to_owned())?;
-        // What belongs to the container's own namespaces, as in Docker.
-        let own = name.starts_with("net.")
-            || name.starts_with("fs.mqueue.")
-            || matches!(
-                name,
-                "kernel.msgmax"
-                    | "kernel.msgmnb"
-                    | "kernel.msgmni"
-                    | "kernel.sem"
-                    | "kernel.shmall"
-                    | "kernel.shmmax"
-                    | "kernel.shmmni"
-                    | "kernel.shm_rmid_forced"
-            );
-        let plain = name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
-            && !name.contains("..")
-            && !name.contains('/');
-        if own && plain {
-            Ok(Self(name.to_owned(), value.to_owned()))
-        } else {
-            Err(format!("{name:?} is not a parameter of a container's own"))
-        }
+/// A profile that was named, as its text: whoever asks what the container was made with sees it.
+fn read_profile(path: &str) -> Result<(String, SecurityOption), Failure> {
+    use std::io::Read;
+    let what = || format!("opening seccomp profile ({path}) failed");
+    let file = std::fs::File::open(path).map_err(|error| Failure::of(what(), &error))?;
+    let mut text = String::new();
+    file.take(MAX_PROFILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::of(what(), &error))?;
+    if text.len() as u64 > MAX_PROFILE {
+        return Err(Failure::new(format!("{}: it is too long", what())));
     }
+    let invalid = |error| Failure::of(format!("seccomp profile ({path}) is invalid"), &error);
+    let profile = Seccomp::parse(&text).map_err(invalid)?;
+    let option = SecurityOption::Seccomp(Box::new(profile));
+    Ok((format!("seccomp={}", text.trim()), option))
 }
 
 impl RunArgs {
@@ -319,26 +327,14 @@ impl RunArgs {
         })?;
         let life = self.life(detach)?;
         let health = self.health.check()?;
-        let has = |wanted: fn(&SecurityOpt) -> bool| self.security_opt.iter().any(wanted);
+        let security = self.security()?;
         let request = RunRequest {
             cold: self.cold,
             isolation: match self.isolation {
                 IsolationArg::Vm => Isolation::Vm,
                 IsolationArg::Container => Isolation::Container,
             },
-            no_new_privileges: self
-                .security_opt
-                .iter()
-                .rev()
-                .find_map(|option| match option {
-                    SecurityOpt::NoNewPrivileges(set) => Some(*set),
-                    _ => None,
-                })
-                .unwrap_or(false),
-            seccomp_unconfined: has(|option| matches!(option, SecurityOpt::SeccompUnconfined)),
-            system_paths_unconfined: has(|option| {
-                matches!(option, SecurityOpt::SystemPathsUnconfined)
-            }),
+            security,
             args: words.map(OsString::into_vec).collect(),
             entrypoint: self.entrypoint.map(OsString::into_vec),
             env,
@@ -368,7 +364,7 @@ impl RunArgs {
             dns: self.dns,
             dns_search: self.dns_search,
             dns_option: self.dns_option,
-            sysctls: self.sysctl.into_iter().map(|s| (s.0, s.1)).collect(),
+            sysctls: self.sysctl,
             labels: self.label,
             life,
             health,
@@ -385,6 +381,34 @@ impl RunArgs {
             },
             request,
         })
+    }
+
+    fn security(&self) -> Result<Security, Failure> {
+        let mut security = Security {
+            privileged: self.privileged,
+            devices: self.device.clone(),
+            device_rules: self.device_cgroup_rule.clone(),
+            cgroup_namespace: match self.cgroupns {
+                None | Some(CgroupNamespaceArg::Private) => CgroupNamespace::Private,
+                Some(CgroupNamespaceArg::Host) => CgroupNamespace::Host,
+            },
+            systemd: match self.systemd {
+                SystemdArg::True => Systemd::True,
+                SystemdArg::False => Systemd::False,
+                SystemdArg::Always => Systemd::Always,
+            },
+            ..Security::default()
+        };
+        for SecurityOpt(text, option) in &self.security_opt {
+            match option {
+                SecurityOption::SeccompFile(path) => {
+                    let (text, option) = read_profile(path)?;
+                    security.apply(&text, option);
+                }
+                option => security.apply(text, option.clone()),
+            }
+        }
+        Ok(security)
     }
 
     fn life(&self, detach: bool) -> Result<Life, Failure> {

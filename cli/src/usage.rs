@@ -10,13 +10,12 @@ use std::io::Write;
 
 /// Docker's flags of `run` that mean something this program does not do yet. Naming them apart
 /// tells a known wish from a slip of the finger.
-const NOT_YET: [&str; 46] = [
+const NOT_YET: [&str; 42] = [
     "attach",
     "annotation",
     "blkio-weight",
     "blkio-weight-device",
     "cgroup-parent",
-    "cgroupns",
     "cpu-period",
     "cpu-quota",
     "cpu-rt-period",
@@ -24,8 +23,6 @@ const NOT_YET: [&str; 46] = [
     "cpu-shares",
     "cpuset-cpus",
     "cpuset-mems",
-    "device",
-    "device-cgroup-rule",
     "device-read-bps",
     "device-read-iops",
     "device-write-bps",
@@ -50,7 +47,6 @@ const NOT_YET: [&str; 46] = [
     "oom-score-adj",
     "pid",
     "platform",
-    "privileged",
     "publish",
     "publish-all",
     "runtime",

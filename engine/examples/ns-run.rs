@@ -15,6 +15,7 @@
 
 use hullbox_engine::bundle::{Bundle, Isolation};
 use hullbox_engine::ns;
+use hullbox_engine::seccomp::Seccomp;
 use hullbox_engine::sys::container::{Forked, fork_alone};
 use hullbox_protocol::{
     Builtin, Frame, INITIAL_CREDIT, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec,
@@ -148,6 +149,8 @@ fn parse() -> (Bundle, bool, bool) {
         user,
         additional_groups: groups,
     };
+    let capabilities = bundle.process.capabilities.unwrap_or(u64::MAX);
+    bundle.setup.access.filter = Seccomp::Default.filter(Isolation::Container, capabilities, false);
     let name = dir.file_name().unwrap().to_string_lossy();
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     bundle.id = format!("ns-run-{name}");
@@ -158,6 +161,7 @@ fn parse() -> (Bundle, bool, bool) {
 
 fn empty() -> Bundle {
     Bundle {
+        devices: Vec::new(),
         id: String::new(),
         isolation: Isolation::Container,
         dir: PathBuf::new(),

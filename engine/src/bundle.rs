@@ -1,5 +1,6 @@
 //! What both isolation backends start: one container, all questions answered.
 
+use crate::plan::devices::Device;
 use hullbox_protocol::{ProcessSpec, Setup};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub struct Bundle {
     /// Arrangement of root filesystem, names and limits. A backend fills in
     /// `setup.rootfs.layers` where it needs byte ranges.
     pub setup: Setup,
+    /// Devices of the host to be shared (container mode).
+    #[serde(default)]
+    pub devices: Vec<Device>,
     /// The workload.
     pub process: ProcessSpec,
     /// Virtual CPUs (VM mode).

@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod ns;
 pub mod paths;
 pub mod plan;
+pub mod seccomp;
 pub mod snapshots;
 pub mod state;
 pub mod sys;

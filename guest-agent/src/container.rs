@@ -10,6 +10,7 @@
 //! agent's files or its socket. When it ends the kernel ends everything else in there.
 
 mod cgroup;
+mod confine;
 mod copies;
 mod identity;
 mod mounts;
@@ -24,7 +25,7 @@ use crate::clock;
 use crate::failure::{failed, setup as setup_failure};
 use crate::process::{self, Place, Root};
 use crate::sys::{self, Namespaces};
-use cgroup::Cgroup;
+use cgroup::{Cgroup, Guards, Hierarchy};
 use copies::Copies;
 use hullbox_protocol::{
     AgentEnv, Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, Hygiene,
@@ -47,6 +48,9 @@ use std::time::{Duration, Instant};
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 
+/// Bit of a mask of capabilities.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// The session that is the container's own.
 const WORKLOAD: u32 = 0;
 /// How long descendants of an additional process may hold its output open after its end.
@@ -68,7 +72,9 @@ pub fn run() -> Result<(), String> {
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
-    let hierarchy = cgroup::mount_hierarchy();
+    let hierarchy = Hierarchy::mount();
+    // Only root could, and only its own guest; the other guards do not depend on it.
+    let _ = confine::close_trigger();
     // A workload without loopback is rather a workload than none.
     let _ = sys::loopback_up();
     let dialled = Instant::now();
@@ -87,14 +93,9 @@ fn dial() -> Result<OwnedFd, String> {
 /// Serves a connection that is there already. Gives an exit code.
 pub fn serve(connection: OwnedFd) -> i32 {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
-    match signals.and_then(|signals| {
-        converse(
-            connection,
-            signals,
-            cgroup::mount_hierarchy(),
-            Instant::now(),
-        )
-    }) {
+    match signals
+        .and_then(|signals| converse(connection, signals, Hierarchy::mount(), Instant::now()))
+    {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("hullbox-agent: {error}");
@@ -106,7 +107,7 @@ pub fn serve(connection: OwnedFd) -> i32 {
 fn converse(
     connection: OwnedFd,
     signals: OwnedFd,
-    hierarchy: Result<(), Failure>,
+    hierarchy: Result<Hierarchy, Failure>,
     dialled: Instant,
 ) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
@@ -194,7 +195,7 @@ struct Agent {
     /// What was done so far to make it differ from others.
     hygiene: Hygiene,
     /// Whether the hierarchy for the workload's control group could be mounted.
-    hierarchy: Result<(), Failure>,
+    hierarchy: Result<Hierarchy, Failure>,
     container: Option<Container>,
     copies: Copies,
     /// Since there is a workload.
@@ -326,9 +327,13 @@ impl Agent {
         }
         self.reseeded.clone()?;
         let writable = rootfs::Writable::mount(setup)?;
-        self.hierarchy.clone()?;
-        let cgroup = Cgroup::create(setup.limits)?;
-        let first = First { setup };
+        let hierarchy = self.hierarchy.as_ref().map_err(Clone::clone)?;
+        let cgroup = Cgroup::create(setup.limits, setup.access.manages_cgroups)?;
+        let may_mount = spec
+            .capabilities
+            .is_none_or(|mask| mask & CAP_SYS_ADMIN != 0);
+        let guards = Guards::new(hierarchy, &cgroup, &setup.access, may_mount)?;
+        let first = First { setup, guards };
         let spawned = process::spawn(spec, &first, Namespaces::Own, Some(cgroup.fd()))?;
         // While it sets itself up.
         self.oom = OomWatch::begin();
@@ -372,8 +377,12 @@ impl Agent {
                 "the container is paused, unpause it before exec",
             ));
         }
+        let own = match (setup.access.manages_cgroups, self.sessions.pid(WORKLOAD)) {
+            (true, Some(pid)) => Some(Cgroup::of_process(pid)?),
+            _ => None,
+        };
         children_begin_in(workload)?;
-        let cgroup = container.cgroup.fd();
+        let cgroup = own.as_ref().map_or(container.cgroup.fd(), OwnedFd::as_fd);
         process::spawn(spec, &joined, Namespaces::Inherit, Some(cgroup))
     }
 
@@ -492,24 +501,42 @@ fn own_root() -> Result<Place, Failure> {
 /// The workload's way in: everything is made for it.
 struct First<'a> {
     setup: &'a Setup,
+    guards: Guards<'a>,
 }
 
 impl Root for First<'_> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.guards.descriptors().collect()
+    }
+
     fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
         let setup = self.setup;
-        sys::unshare_cgroup().map_err(failed("cannot unshare the control group"))?;
+        let access = &setup.access;
+        if !access.sees_all_cgroups {
+            sys::unshare_cgroup().map_err(failed("cannot unshare the control group"))?;
+        }
         if !setup.hostname.is_empty() {
             rustix::system::sethostname(setup.hostname.as_bytes())
                 .map_err(failed("cannot set the host name"))?;
         }
         let names = mounts::take_names(setup)?;
+        let devices = confine::machine_devices(access);
+        confine::hide_proc()?;
         rootfs::enter(setup)?;
         mounts::mount_system(setup)?;
         mounts::place_names(names, setup.rootfs.read_only)?;
         for mount in &setup.tmpfs {
             tmpfs::mount(mount)?;
         }
-        mounts::set_sysctls(&setup.sysctls)
+        confine::make_devices(&devices)?;
+        confine::make_devices(&access.devices)?;
+        mounts::set_sysctls(&setup.sysctls)?;
+        confine::confine(access)?;
+        self.guards.attach()
+    }
+
+    fn filter(&self) -> &[u8] {
+        &self.setup.access.filter
     }
 
     fn place(&self, builtin: &Builtin) -> Result<Place, Failure> {
@@ -570,6 +597,10 @@ impl Root for Joined<'_> {
         rustix::thread::move_into_thread_name_spaces(self.workload, ThreadNameSpaceType::MOUNT)
             .map_err(failed("cannot join the container"))?;
         own_root()
+    }
+
+    fn filter(&self) -> &[u8] {
+        &self.setup.access.filter
     }
 
     fn makes_cwd(&self) -> bool {

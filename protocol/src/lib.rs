@@ -28,6 +28,7 @@
 //! outstanding; the receiver returns credit as it passes bytes on.
 #![forbid(unsafe_code)]
 
+mod access;
 mod bounded;
 mod decode;
 mod encode;
@@ -35,6 +36,9 @@ mod frame;
 mod request;
 mod spec;
 
+pub use access::{
+    Access, DeviceAccess, DeviceKind, DeviceNode, DeviceRule, MASKED_PATHS, READ_ONLY_PATHS,
+};
 pub use decode::{Decoder, Incoming};
 pub use encode::{data_header, encode_data, encode_into};
 pub use frame::{
@@ -48,7 +52,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

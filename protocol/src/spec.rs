@@ -1,5 +1,6 @@
 //! The structured payloads: how a guest is set up, what runs in it, how it ended.
 
+use crate::access::Access;
 use crate::bounded::list;
 use crate::request::Builtin;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct Setup {
     /// Tell [`Started::rooted_us`].
     #[serde(default)]
     pub timed: bool,
+    /// What it is kept from, and what it is given beyond the usual.
+    #[serde(default)]
+    pub access: Access,
 }
 
 /// Length of [`Setup::entropy`].

@@ -25,6 +25,7 @@ mod machine;
 mod models;
 mod orphans;
 mod outcomes;
+mod privileges;
 mod pipes;
 mod reference;
 mod reference_lives;

@@ -4,10 +4,11 @@ use super::{Engine, disk_use};
 use crate::bundle::Isolation;
 use crate::monitor::execs;
 use crate::paths::DISK_FILE;
-use crate::plan::{ContainerSpec, caps, units};
+use crate::plan::security::CgroupNamespace;
+use crate::plan::{self, ContainerSpec, caps, units};
 use crate::state::{Beginning, BegunFrom, Phase, Record};
 use hullbox_model::container::{
-    Config, GraphDriver, HostConfig, Hygiene, Inspect, LogConfig, Machine, NetworkSettings,
+    Config, Device, GraphDriver, HostConfig, Hygiene, Inspect, LogConfig, Machine, NetworkSettings,
     RestartPolicy, Start, State, Ulimit,
 };
 use hullbox_model::health::{Health, HealthResult};
@@ -199,13 +200,7 @@ fn config(record: &Record, image: &Config) -> Config {
 fn host_config(spec: &ContainerSpec) -> HostConfig {
     let (memory, nano_cpus) = limits(spec);
     let (cap_add, cap_drop) = caps::named(&spec.typed.cap_add, &spec.typed.cap_drop);
-    let security = [
-        (spec.process.no_new_privileges, "no-new-privileges"),
-        (spec.setup.seccomp_unconfined, "seccomp=unconfined"),
-    ];
-    let security = security
-        .into_iter()
-        .filter_map(|(is, name)| is.then_some(name.to_owned()));
+    let security = &spec.security;
     let groups = match &spec.process.user {
         UserSpec::Named {
             additional_groups, ..
@@ -213,7 +208,6 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         UserSpec::Ids { .. } => Vec::new(),
     };
     let (restart, retries) = spec.life.restart.parts();
-    let (masked_paths, readonly_paths) = crate::ns::confined_paths(&spec.setup);
     let map = |entries: BTreeMap<String, String>| (!entries.is_empty()).then_some(entries);
     let tmpfs = spec.setup.tmpfs.iter();
     HostConfig {
@@ -226,16 +220,28 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         auto_remove: spec.auto_remove,
         cap_add: filled(cap_add),
         cap_drop: filled(cap_drop),
-        cgroupns_mode: "private".to_owned(),
+        cgroupns_mode: match security.cgroup_namespace {
+            CgroupNamespace::Private => "private",
+            CgroupNamespace::Host => "host",
+        }
+        .to_owned(),
+        devices: security.devices.iter().map(device).collect(),
+        device_cgroup_rules: filled(
+            security
+                .device_rules
+                .iter()
+                .map(|rule| rule.text.clone())
+                .collect(),
+        ),
         dns: Some(spec.typed.dns.clone()),
         dns_options: Some(spec.typed.dns_options.clone()),
         dns_search: Some(spec.typed.dns_search.clone()),
         extra_hosts: filled(spec.typed.extra_hosts.clone()),
         group_add: filled(groups),
         ipc_mode: "private".to_owned(),
-        privileged: spec.process.privileged,
+        privileged: security.privileged,
         readonly_rootfs: spec.setup.rootfs.read_only,
-        security_opt: filled(security.collect()),
+        security_opt: filled(security.options.clone()),
         storage_opt: spec
             .disk_bytes
             .map(|bytes| BTreeMap::from([("size".to_owned(), bytes.to_string())])),
@@ -249,10 +255,18 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         memory_swap: i64::try_from(memory).unwrap_or(i64::MAX),
         pids_limit: Some(spec.setup.limits.pids).filter(|pids| *pids > 0),
         ulimits: ulimits(spec),
-        masked_paths,
-        readonly_paths,
+        masked_paths: spec.setup.access.masked_paths.clone(),
+        readonly_paths: spec.setup.access.read_only_paths.clone(),
         init: spec.setup.init.then_some(true),
         ..HostConfig::default()
+    }
+}
+
+fn device(device: &plan::devices::Device) -> Device {
+    Device {
+        path_on_host: device.host.clone(),
+        path_in_container: device.container.clone(),
+        cgroup_permissions: device.permissions.clone(),
     }
 }
 

@@ -3,7 +3,6 @@
 //! All access is by descriptor, so that it works wherever the hierarchy is mounted, and where it
 //! is not mounted at all: the kernel gives a detached mount of it to whoever asks.
 
-use super::devices;
 use super::legacy::{self, Legacy};
 use crate::sys::container as sys;
 use hullbox_protocol::CgroupLimits;
@@ -15,6 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsmount, fsopen,
     move_mount,
 };
+use rustix::process::Pid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,9 +81,13 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the container's cgroup, with limits and device rules in force. What an earlier run
+    /// Makes the container's cgroup, with limits and, if there are any, device rules in force. What an earlier run
     /// left is ended and removed first.
-    pub(super) fn create(id: &str, limits: &CgroupLimits) -> Result<Self, CgroupError> {
+    pub(super) fn create(
+        id: &str,
+        limits: &CgroupLimits,
+        devices: Option<&[u64]>,
+    ) -> Result<Self, CgroupError> {
         let root = hierarchy()?;
         let group = make_group(&root)?;
         if let Some(left) = Self::find(id)? {
@@ -102,7 +106,8 @@ impl Cgroup {
             legacy_roots: legacy::Roots::open(),
             frozen: false,
         };
-        match cgroup.limit(limits).and_then(|()| cgroup.guard_devices()) {
+        let guard = |cgroup: &Self| devices.map_or(Ok(()), |program| cgroup.guard_devices(program));
+        match cgroup.limit(limits).and_then(|()| guard(&cgroup)) {
             Ok(()) => Ok(cgroup),
             Err(e) => {
                 // The first error is the one to tell.
@@ -112,8 +117,8 @@ impl Cgroup {
         }
     }
 
-    fn guard_devices(&self) -> Result<(), CgroupError> {
-        let program = sys::load_device_program(&devices::program());
+    fn guard_devices(&self, program: &[u64]) -> Result<(), CgroupError> {
+        let program = sys::load_device_program(program);
         let program = program.map_err(CgroupError::Devices)?;
         sys::attach_device_program(self.dir.as_fd(), program.as_fd()).map_err(CgroupError::Devices)
     }
@@ -137,6 +142,21 @@ impl Cgroup {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(control("open", id, e)),
         }
+    }
+
+    /// The group that a process is in: this, or one that the container made below it.
+    pub(super) fn of_process(&self, pid: Pid) -> Result<OwnedFd, CgroupError> {
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let failed = |source| control("find", "the place in /proc", source);
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        // Wherever this process itself sees the hierarchy from.
+        let own = format!("/{GROUP}/{}", self.id);
+        let line = text.lines().find_map(|line| line.strip_prefix("0::"));
+        let below = line.and_then(|path| path.split_once(&own));
+        let below = below.map_or("", |(_, below)| below.trim_start_matches('/'));
+        let place = if below.is_empty() { "." } else { below };
+        open_dir(&self.dir, place).map_err(failed)
     }
 
     /// The path from the root of the hierarchy, as an OCI specification names it.

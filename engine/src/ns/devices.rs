@@ -1,137 +1,197 @@
-//! Which devices a container may use: a hand-assembled BPF program on its cgroup.
-//!
-//! Docker's rules: any node may be made, which is what CAP_MKNOD is for, but only those of
-//! [`ALLOWED`] may be opened. A node of a host disk in the container is inert.
+//! The host's devices that a container is given.
 
-/// A character device that every container may open, by major and perhaps minor number.
-const ALLOWED: &[(u32, Option<u32>)] = &[
-    (1, Some(3)), // null
-    (1, Some(5)), // zero
-    (1, Some(7)), // full
-    (1, Some(8)), // random
-    (1, Some(9)), // urandom
-    (5, Some(0)), // tty
-    (5, Some(1)), // console
-    (5, Some(2)), // ptmx
-    (136, None),  // pts/*
+use crate::bundle::Bundle;
+use crate::plan::devices::Device;
+use hullbox_protocol::{DeviceAccess, DeviceKind, DeviceNode};
+use hullbox_session::guard;
+use rustix::fs::{AtFlags, CWD, FileType, Stat};
+use rustix::io::Errno;
+use std::path::Path;
+
+/// Most devices of one container.
+const MAX_DEVICES: usize = 4096;
+/// Deepest directory of devices that is looked into.
+const MAX_DEPTH: usize = 8;
+/// What a container has of its own, whatever the host has; as Docker leaves them out.
+const OWN: [&str; 10] = [
+    "/dev/console",
+    "/dev/fd",
+    "/dev/full",
+    "/dev/mqueue",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/shm",
+    "/dev/tty",
+    "/dev/.lxc",
+    "/dev/.udev",
 ];
 
-// `struct bpf_cgroup_dev_ctx` of `linux/bpf.h`: three words at these offsets.
-const ACCESS_TYPE: u64 = 0;
-const MAJOR: u64 = 4;
-const MINOR: u64 = 8;
-const BPF_DEVCG_ACC_MKNOD: u32 = 1;
-const BPF_DEVCG_DEV_CHAR: u32 = 2;
-
-// Registers: r1 is the context, r0 the verdict.
-const ACCESS: u64 = 2;
-const TYPE: u64 = 3;
-const MAJ: u64 = 4;
-const MIN: u64 = 5;
-
-/// `struct bpf_insn`, packed into a word: opcode, registers, jump offset, immediate.
-const fn instruction(code: u64, dst: u64, src: u64, offset: i16, immediate: u32) -> u64 {
-    code | dst << 8 | src << 12 | (offset as u16 as u64) << 16 | (immediate as u64) << 32
+/// Why a device cannot be given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// It cannot be found.
+    #[error("error gathering device information while adding custom device {path:?}")]
+    Find {
+        /// Its path on the host.
+        path: String,
+        /// Why not.
+        #[source]
+        source: Errno,
+    },
+    /// It is something else.
+    #[error("{0:?} is not a device node")]
+    NotADevice(String),
+    /// A directory with more than anybody means.
+    #[error("more than {MAX_DEVICES} devices")]
+    TooMany,
 }
 
-const fn load_word(dst: u64, offset: u64) -> u64 {
-    instruction(0x61, dst, 1, offset as i16, 0)
-}
-
-const fn jump_unless_equal(dst: u64, value: u32, over: i16) -> u64 {
-    instruction(0x55, dst, 0, over, value)
-}
-
-/// `return verdict`: two instructions.
-const fn verdict(value: u32) -> [u64; 2] {
-    [
-        instruction(0xb7, 0, 0, 0, value),
-        instruction(0x95, 0, 0, 0, 0),
-    ]
-}
-
-/// The program.
-pub(super) fn program() -> Vec<u64> {
-    let mut out = vec![
-        load_word(ACCESS, ACCESS_TYPE),
-        instruction(0xbc, TYPE, ACCESS, 0, 0), // w3 = w2
-        instruction(0x54, TYPE, 0, 0, 0xffff), // w3 &= 0xffff
-        instruction(0x74, ACCESS, 0, 0, 16),   // w2 >>= 16
-        load_word(MAJ, MAJOR),
-        load_word(MIN, MINOR),
-        // Making a node and nothing else is always allowed.
-        jump_unless_equal(ACCESS, BPF_DEVCG_ACC_MKNOD, 2),
-    ];
-    out.extend(verdict(1));
-    out.push(jump_unless_equal(
-        TYPE,
-        BPF_DEVCG_DEV_CHAR,
-        refuse_distance(),
-    ));
-    for &(major, minor) in ALLOWED {
-        match minor {
-            Some(minor) => out.extend([
-                jump_unless_equal(MAJ, major, 3),
-                jump_unless_equal(MIN, minor, 2),
-            ]),
-            None => out.push(jump_unless_equal(MAJ, major, 2)),
+/// The devices that a container is given beyond the usual.
+pub(super) fn of(bundle: &Bundle) -> Result<Vec<DeviceNode>, DeviceError> {
+    let mut found = Vec::new();
+    if bundle.setup.access.privileged {
+        let everything = Listing {
+            device: None,
+            from: "/dev",
+            to: "/dev",
+        };
+        everything.collect(Path::new("/dev"), 0, &mut found)?;
+        if bundle.setup.access.runs_systemd {
+            found.retain(|node| !is_console(&node.path));
         }
-        out.extend(verdict(1));
     }
-    out.extend(verdict(0));
-    out
+    for device in &bundle.devices {
+        one(device, &mut found)?;
+    }
+    Ok(found)
 }
 
-/// How many instructions the rules of [`ALLOWED`] take.
-fn refuse_distance() -> i16 {
-    ALLOWED
+/// Whether it is a virtual console: an init system would put a login on the host's screen.
+fn is_console(path: &str) -> bool {
+    let number = path.strip_prefix("/dev/tty").unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn one(device: &Device, found: &mut Vec<DeviceNode>) -> Result<(), DeviceError> {
+    // A link to a device is meant as the device.
+    let stat = rustix::fs::stat(device.host.as_str()).map_err(|source| DeviceError::Find {
+        path: device.host.clone(),
+        source,
+    })?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let listing = Listing {
+            device: Some(device),
+            from: &device.host,
+            to: &device.container,
+        };
+        return listing.collect(Path::new(&device.host), 0, found);
+    }
+    let node = node(&device.container, &stat, device.access());
+    let node = node.ok_or_else(|| DeviceError::NotADevice(device.host.clone()))?;
+    // What is typed replaces what a privileged container has anyway.
+    found.retain(|known| known.path != node.path);
+    found.push(node);
+    Ok(())
+}
+
+fn node(path: &str, stat: &Stat, access: DeviceAccess) -> Option<DeviceNode> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice => DeviceKind::Char,
+        FileType::BlockDevice => DeviceKind::Block,
+        _ => return None,
+    };
+    Some(DeviceNode {
+        path: path.to_owned(),
+        kind,
+        major: rustix::fs::major(stat.st_rdev),
+        minor: rustix::fs::minor(stat.st_rdev),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        access,
+    })
+}
+
+/// All devices below a directory of the host.
+struct Listing<'a> {
+    device: Option<&'a Device>,
+    from: &'a str,
+    to: &'a str,
+}
+
+impl Listing<'_> {
+    fn collect(
+        &self,
+        directory: &Path,
+        depth: usize,
+        found: &mut Vec<DeviceNode>,
+    ) -> Result<(), DeviceError> {
+        // What goes away meanwhile, or cannot be looked at, is not there.
+        let entries = std::fs::read_dir(directory).into_iter().flatten();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Some(name) = path.to_str().filter(|path| !OWN.contains(path)) else {
+                continue;
+            };
+            let Ok(stat) = rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                if depth < MAX_DEPTH {
+                    self.collect(&path, depth + 1, found)?;
+                }
+                continue;
+            }
+            let below = name.strip_prefix(self.from).unwrap_or(name);
+            let access = self.device.map_or(DeviceAccess::ALL, Device::access);
+            if let Some(node) = node(&format!("{}{below}", self.to), &stat, access) {
+                if found.len() >= MAX_DEVICES {
+                    return Err(DeviceError::TooMany);
+                }
+                found.push(node);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The program that guards them; none of a privileged container, which may use any.
+pub(super) fn program(bundle: &Bundle, given: &[DeviceNode]) -> Option<Vec<u64>> {
+    let access = &bundle.setup.access;
+    let own: Vec<_> = given.iter().map(DeviceNode::rule).collect();
+    let rules = guard::EVERYBODY
         .iter()
-        .map(|rule| if rule.1.is_some() { 4 } else { 3 })
-        .sum()
+        .chain(&own)
+        .chain(&access.device_rules);
+    (!access.privileged).then(|| guard::devices(rules))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Interprets the program for an access (1 mknod, 2 read, 4 write) to a device.
-    fn allowed(kind: u32, access: u32, major: u32, minor: u32) -> bool {
-        let program = program();
-        let context = [access << 16 | kind, major, minor];
-        let mut registers = [0u32; 6];
-        let mut at = 0;
-        loop {
-            let i = program[at];
-            let (dst, src) = ((i >> 8 & 15) as usize, (i >> 12 & 15) as usize);
-            let (offset, immediate) = ((i >> 16) as i16, (i >> 32) as u32);
-            at += 1;
-            match i & 0xff {
-                0x61 => registers[dst] = context[offset as usize / 4],
-                0xbc => registers[dst] = registers[src],
-                0x54 => registers[dst] &= immediate,
-                0x74 => registers[dst] >>= immediate,
-                0x55 if registers[dst] != immediate => at += offset as usize,
-                0x55 => {}
-                0xb7 => registers[dst] = immediate,
-                0x95 => return registers[0] == 1,
-                other => panic!("unknown instruction {other:#x}"),
-            }
-        }
+    fn devices(text: &str) -> Result<Vec<DeviceNode>, DeviceError> {
+        let mut found = Vec::new();
+        one(&text.parse().unwrap(), &mut found).map(|()| found)
     }
 
     #[test]
-    fn dockers_rules() {
-        const BLOCK: u32 = 1;
-        const CHAR: u32 = 2;
-        assert!(allowed(CHAR, 6, 1, 3));
-        assert!(allowed(CHAR, 7, 1, 9));
-        assert!(allowed(CHAR, 6, 5, 2));
-        assert!(allowed(CHAR, 6, 136, 40));
-        assert!(!allowed(CHAR, 2, 1, 1), "mem");
-        assert!(!allowed(CHAR, 2, 10, 232), "kvm");
-        assert!(!allowed(BLOCK, 2, 8, 0), "disk");
-        assert!(!allowed(BLOCK, 2, 1, 3), "a disk with null's numbers");
-        assert!(allowed(BLOCK, 1, 8, 0), "mknod of a disk");
-        assert!(!allowed(BLOCK, 3, 8, 0), "mknod and read of a disk");
+    fn devices_of_the_host_are_looked_up() {
+        let found = devices("/dev/null:/dev/nothing:rw").unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].major, found[0].minor), (1, 3));
+        assert_eq!(found[0].path, "/dev/nothing");
+        assert!(!found[0].access.make);
+        assert!(matches!(
+            devices("/dev/no-such"),
+            Err(DeviceError::Find { .. })
+        ));
+        assert!(matches!(
+            devices("/etc/passwd"),
+            Err(DeviceError::NotADevice(_))
+        ));
+        let within = devices("/dev:/dev/host").unwrap();
+        assert!(within.iter().any(|node| node.path == "/dev/host/null"));
     }
 }

@@ -9,14 +9,14 @@
 use super::network;
 use super::workload::{Workload, default_limits};
 use crate::sys::container::{self as sys, Forked};
-use hullbox_protocol::{Failure, FailureKind};
+use hullbox_protocol::{DeviceKind, DeviceNode, Failure, FailureKind};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Access, FileType};
+use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::{Errno, FdFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
@@ -24,6 +24,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
 /// Exit code of a process that could not become the workload. What went wrong is in the pipe.
@@ -44,6 +45,8 @@ pub(super) struct Launch {
     pub(super) init: Option<Init>,
     /// Files of cgroups to join, by writing 0.
     pub(super) doors: Vec<OwnedFd>,
+    /// Nodes to make outside of /dev.
+    pub(super) devices: Vec<DeviceNode>,
     /// Our own `oom_score_adj` is not zero, and must not be the workload's.
     pub(super) reset_oom_score: bool,
 }
@@ -152,6 +155,7 @@ impl Launch {
         self.take_terminal()?;
         // The one of Docker's links in /dev that the runtime does not make.
         let _ = rustix::fs::symlink("/proc/kcore", "/dev/core");
+        self.devices.iter().try_for_each(make_device)?;
         workload.confine(true)?;
         match &self.init {
             Some(init) => self.run_under(init),
@@ -226,6 +230,42 @@ impl Launch {
             args.execve_file(init.program.as_fd()),
         ))
     }
+}
+
+fn make_device(device: &DeviceNode) -> Result<(), Failure> {
+    let path = Path::new(&device.path);
+    let failed = |error: io::Error| Failure {
+        kind: FailureKind::Setup,
+        message: format!("cannot make the device {}: {error}", device.path),
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let kind = match device.kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+    };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    let mode = rustix::fs::Mode::from_raw_mode(device.mode & 0o7777);
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let owner = (
+        Some(rustix::fs::Uid::from_raw(device.uid)),
+        Some(rustix::fs::Gid::from_raw(device.gid)),
+    );
+    let made = match rustix::fs::mknodat(CWD, path, kind, mode, number) {
+        // By an earlier start of the same container.
+        Err(Errno::EXIST) if is_node(path, kind, number) => Ok(()),
+        other => other,
+    };
+    // Whatever umask we run under.
+    made.and_then(|()| rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()))
+        .and_then(|()| rustix::fs::chownat(CWD, path, owner.0, owner.1, flags))
+        .map_err(|errno| failed(errno.into()))
+}
+
+fn is_node(path: &Path, kind: FileType, number: rustix::fs::Dev) -> bool {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number)
 }
 
 /// Sets a limit, or as much of it as the hard limit of a monitor without CAP_SYS_RESOURCE allows.

@@ -23,7 +23,7 @@ use hullbox_session::status::{StatusWriter, channel};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::{DumpableBehavior, Pid, Signal};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::Winsize;
@@ -39,6 +39,8 @@ const TTY_GROUP: u32 = 5;
 pub(super) struct Target<'a> {
     /// Its first process.
     pub(super) process: BorrowedFd<'a>,
+    /// The same by its number.
+    pub(super) pid: Pid,
     pub(super) cgroup: &'a Cgroup,
     pub(super) setup: &'a Setup,
 }
@@ -48,7 +50,13 @@ pub(super) fn spawn(target: Target<'_>, spec: &ProcessSpec) -> Result<Spawned, N
     let (pipes, theirs) = Pipes::make(spec).map_err(io("make pipes"))?;
     let (reader, status) = channel().map_err(io("make a socket pair"))?;
     let doors = target.cgroup.doors()?;
-    match sys::fork_into(target.cgroup.fd()).map_err(io("fork into the container's cgroup"))? {
+    // One that holds groups of the container's own takes no processes.
+    let own = match target.setup.access.manages_cgroups {
+        true => Some(target.cgroup.of_process(target.pid)?),
+        false => None,
+    };
+    let group = own.as_ref().map_or(target.cgroup.fd(), OwnedFd::as_fd);
+    match sys::fork_into(group).map_err(io("fork into the container's cgroup"))? {
         Forked::Parent(pid) => Ok(Spawned {
             pid,
             status: reader,

@@ -5,9 +5,9 @@ use super::cgroup::Cgroup;
 use super::executor::{Init, LastMile, Launch};
 use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
-use super::{NsError, SpecError, check_caller, guard, init, io, spec, trace};
+use super::{NsError, SpecError, check_caller, devices, guard, init, io, spec, trace};
 use crate::bundle::Bundle;
-use hullbox_protocol::Builtin;
+use hullbox_protocol::{Builtin, DeviceNode};
 use hullbox_session::server::Stdio;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -51,15 +51,26 @@ pub(super) struct Running {
 pub(super) struct Surroundings {
     pub(super) cgroup: Cgroup,
     pub(super) rootfs: Rootfs,
+    devices: Vec<DeviceNode>,
 }
 
 impl Surroundings {
     /// Makes cgroup and root.
     pub(super) fn make(bundle: &Bundle) -> Result<Self, NsError> {
         check_caller()?;
-        let cgroup = Cgroup::create(&bundle.id, &bundle.setup.limits)?;
+        // Of one that does not run, nothing uses any.
+        let devices = match bundle.process.builtin {
+            Some(_) => Vec::new(),
+            None => devices::of(bundle)?,
+        };
+        let rules = devices::program(bundle, &devices);
+        let cgroup = Cgroup::create(&bundle.id, &bundle.setup.limits, rules.as_deref())?;
         match Rootfs::mount(bundle) {
-            Ok(rootfs) => Ok(Self { cgroup, rootfs }),
+            Ok(rootfs) => Ok(Self {
+                cgroup,
+                rootfs,
+                devices,
+            }),
             Err(e) => {
                 rootfs::clear(&rootfs::base_of(&bundle.runtime_dir));
                 // The first error is the one to tell.
@@ -104,10 +115,11 @@ impl Surroundings {
         Cgroup::show_at_standard_place()?;
         let root = self.rootfs.root();
         let workload = Workload::prepare(root, &bundle.setup, &bundle.process)?;
-        let spec = spec::build(bundle, &self.rootfs.path(), root)?;
+        let description = spec::build(bundle, &self.rootfs.path(), root, &self.devices)?;
         let state = state_dir(&bundle.runtime_dir);
         make_empty_dir(&state).map_err(io("make the state directory"))?;
-        spec.save(state.join("config.json"))
+        description
+            .save(state.join("config.json"))
             .map_err(SpecError::from)?;
 
         let (report, report_end) = pipe().map_err(io("make a pipe"))?;
@@ -122,6 +134,12 @@ impl Surroundings {
             report: report_end,
             init,
             doors: self.cgroup.doors()?,
+            devices: self
+                .devices
+                .iter()
+                .filter(|device| !spec::is_in_dev(device))
+                .cloned()
+                .collect(),
             reset_oom_score: has_oom_score(),
         }));
         let builder = ContainerBuilder::new(bundle.id.clone(), SyscallType::default())

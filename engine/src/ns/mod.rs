@@ -31,17 +31,16 @@ mod oom;
 mod others;
 mod requests;
 mod rootfs;
-pub(crate) mod seccomp;
 mod serve;
 mod spec;
 mod trace;
 mod workload;
 
 pub use cgroup::CgroupError;
+pub use devices::DeviceError;
 pub use rootfs::RootfsError;
 pub(crate) use rootfs::upper_dir;
 pub use spec::SpecError;
-pub(crate) use spec::confined_paths;
 pub use workload::WorkloadError;
 
 use crate::bundle::Bundle;
@@ -66,6 +65,9 @@ pub enum NsError {
     /// See [`CgroupError`].
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// See [`DeviceError`].
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// See [`RootfsError`].
     #[error(transparent)]
     Rootfs(#[from] RootfsError),

@@ -251,6 +251,7 @@ impl<'a> Conversation<'a> {
             None => {
                 let target = join::Target {
                     process,
+                    pid: self.running.pid,
                     cgroup: &around.cgroup,
                     setup: &self.bundle.setup,
                 };

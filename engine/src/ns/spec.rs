@@ -8,11 +8,12 @@
 use super::cgroup::Cgroup;
 use super::inroot::Root;
 use crate::bundle::Bundle;
-use hullbox_protocol::{Setup, TmpfsMount};
+use hullbox_protocol::{Access, DeviceKind, DeviceNode, TmpfsMount};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -36,31 +37,6 @@ pub enum SpecError {
     Oci(#[from] OciSpecError),
 }
 
-/// What a container has no business looking at.
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// What a container may look at and not change.
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 /// Settings of the container's own network namespace that let ordinary users bind any port and
 /// ping, as Docker has it.
 const SYSCTLS: [(&str, &str); 2] = [
@@ -72,8 +48,14 @@ const SYSCTLS: [(&str, &str); 2] = [
 const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
 
 /// The specification for a bundle whose root is mounted at `rootfs`.
-pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Spec, SpecError> {
+pub(super) fn build(
+    bundle: &Bundle,
+    rootfs: &Path,
+    root: Root<'_>,
+    devices: &[DeviceNode],
+) -> Result<Spec, SpecError> {
     let setup = &bundle.setup;
+    let access = &setup.access;
     let mut process = ProcessBuilder::default()
         .terminal(bundle.process.terminal.is_some())
         .user(UserBuilder::default().uid(0u32).gid(0u32).build()?)
@@ -87,9 +69,10 @@ pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Sp
         .set_no_new_privileges(None)
         .set_rlimits(None);
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces()?)
-        .masked_paths(confined(setup, &MASKED))
-        .readonly_paths(confined(setup, &READ_ONLY))
+        .namespaces(namespaces(access)?)
+        .masked_paths(access.masked_paths.clone())
+        .readonly_paths(access.read_only_paths.clone())
+        .devices(nodes(devices)?)
         .cgroups_path(Cgroup::oci_path(&bundle.id))
         .sysctl(sysctls(&setup.sysctls))
         .build()?;
@@ -110,31 +93,52 @@ pub(super) fn build(bundle: &Bundle, rootfs: &Path, root: Root<'_>) -> Result<Sp
     Ok(spec)
 }
 
-/// These paths, unless nothing is to be kept from the container.
-/// The paths of a container that show nothing, and those that cannot be written.
-pub(crate) fn confined_paths(setup: &Setup) -> (Vec<String>, Vec<String>) {
-    (confined(setup, &MASKED), confined(setup, &READ_ONLY))
+/// The runtime makes nodes there and nowhere else.
+pub(super) fn is_in_dev(device: &DeviceNode) -> bool {
+    device.path.starts_with("/dev/")
 }
 
-fn confined(setup: &Setup, paths: &[&str]) -> Vec<String> {
-    let paths = if setup.system_paths_unconfined {
-        &[]
-    } else {
-        paths
+/// The nodes to make in /dev, but for those that the runtime makes anyway.
+fn nodes(devices: &[DeviceNode]) -> Result<Vec<LinuxDevice>, OciSpecError> {
+    const USUAL: [&str; 6] = [
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/tty",
+        "/dev/random",
+        "/dev/urandom",
+    ];
+    let own = devices
+        .iter()
+        .filter(|device| is_in_dev(device) && !USUAL.contains(&&*device.path));
+    let node = |device: &DeviceNode| {
+        LinuxDeviceBuilder::default()
+            .path(&device.path)
+            .typ(match device.kind {
+                DeviceKind::Char => LinuxDeviceType::C,
+                DeviceKind::Block => LinuxDeviceType::B,
+            })
+            .major(i64::from(device.major))
+            .minor(i64::from(device.minor))
+            .file_mode(device.mode)
+            .uid(device.uid)
+            .gid(device.gid)
+            .build()
     };
-    paths.iter().map(|&path| path.to_owned()).collect()
+    own.map(node).collect()
 }
 
-fn namespaces() -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(access: &Access) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let cgroup = (!access.sees_all_cgroups).then_some(LinuxNamespaceType::Cgroup);
     [
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Network,
-        LinuxNamespaceType::Cgroup,
     ]
     .into_iter()
+    .chain(cgroup)
     .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
     .collect()
 }
@@ -158,6 +162,8 @@ fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, SpecError> {
     };
     let shm = format!("size={shm_bytes}");
     let nothing = ["nosuid", "noexec", "nodev"];
+    let access = &setup.access;
+    let unless = |writable: bool| -> &[&str] { if writable { &[] } else { &["ro"] } };
     let table: [(&str, &str, &str, Vec<&str>); 7] = [
         ("/proc", "proc", "proc", nothing.to_vec()),
         (
@@ -183,13 +189,13 @@ fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, SpecError> {
             "/sys",
             "sysfs",
             "sysfs",
-            [nothing.as_slice(), &["ro"]].concat(),
+            [nothing.as_slice(), unless(access.privileged)].concat(),
         ),
         (
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            [nothing.as_slice(), &["ro"]].concat(),
+            [nothing.as_slice(), unless(access.manages_cgroups)].concat(),
         ),
         ("/dev/mqueue", "mqueue", "mqueue", nothing.to_vec()),
         (
@@ -290,7 +296,7 @@ fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Result<Vec<String>, Spec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_protocol::ProcessSpec;
+    use hullbox_protocol::{ProcessSpec, Setup};
     use rustix::fd::AsFd;
 
     fn bundle(setup: Setup) -> Bundle {
@@ -301,6 +307,7 @@ mod tests {
             runtime_dir: "/nowhere".into(),
             layers: Vec::new(),
             setup,
+            devices: Vec::new(),
             process: ProcessSpec::default(),
             vcpus: 1,
             memory_mib: 0,
@@ -312,7 +319,13 @@ mod tests {
     fn built(setup: Setup) -> Spec {
         let dir =
             rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-        build(&bundle(setup), Path::new("/root"), Root::new(dir.as_fd())).unwrap()
+        build(
+            &bundle(setup),
+            Path::new("/root"),
+            Root::new(dir.as_fd()),
+            &[],
+        )
+        .unwrap()
     }
 
     #[test]
@@ -347,7 +360,7 @@ mod tests {
         bundle.process.argv = vec![b"hunter2".to_vec()];
         let dir =
             rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-        let spec = build(&bundle, Path::new("/root"), Root::new(dir.as_fd())).unwrap();
+        let spec = build(&bundle, Path::new("/root"), Root::new(dir.as_fd()), &[]).unwrap();
         assert!(!serde_json::to_string(&spec).unwrap().contains("hunter2"));
     }
 }

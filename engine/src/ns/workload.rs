@@ -2,7 +2,7 @@
 //! given, where its program may be.
 
 use super::inroot::{Kind, Root};
-use super::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter};
 use crate::sys::container::ExecArgs;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup, UserSpec};
 use hullbox_session::user::{self, Identity, UserError};
@@ -121,7 +121,8 @@ impl Workload {
             (Some(mask), false) => mask,
             _ => u64::MAX,
         };
-        let filtered = !(setup.seccomp_unconfined || spec.privileged);
+        let filter = Some(&setup.access.filter).filter(|filter| !filter.is_empty());
+        let filter = filter.filter(|_| !spec.privileged);
         Ok(Self {
             candidates: candidates(first, &env)?,
             program: String::from_utf8_lossy(first).into_owned(),
@@ -136,7 +137,7 @@ impl Workload {
             rlimits: spec.rlimits.iter().map(limit).collect::<Result<_, _>>()?,
             capabilities,
             no_new_privileges: spec.no_new_privileges,
-            filter: filtered.then(|| seccomp::filter_for(capabilities)),
+            filter: filter.map(|bytes| seccomp::from_bytes(bytes)),
             terminal: spec.terminal.is_some(),
         })
     }

@@ -6,13 +6,16 @@
 
 pub mod caps;
 mod copy;
+pub mod devices;
 pub mod environment;
 mod files;
 mod health;
 pub mod life;
 pub mod names;
 mod request;
+pub mod security;
 mod spec;
+mod systemd;
 pub mod units;
 
 pub use copy::copy;
@@ -21,9 +24,11 @@ pub use spec::{Configured, ContainerSpec, Typed};
 
 use crate::bundle::Isolation;
 use crate::paths::{machine_id, short_id};
+use crate::seccomp::Seccomp;
 use hullbox_image::HealthCheckError;
 use hullbox_protocol::{
-    CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec, WritableLayer,
+    Access, CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -131,8 +136,12 @@ pub fn plan(
     };
     let (entrypoint, cmd) = command(&request, &image)?;
     let argv: Vec<_> = entrypoint.iter().chain(&cmd).cloned().collect();
+    let systemd = systemd::is_wanted(&request, &argv);
     let configured = configured(&request, &image);
-    let defaults = environment::defaults(&hostname, request.tty);
+    let mut defaults = environment::defaults(&hostname, request.tty);
+    if systemd {
+        defaults.extend(systemd::environment(id));
+    }
     let env = environment::merge(defaults, configured.env.iter().cloned());
     check_size(&argv, &env)?;
     let mut life = request.life.clone();
@@ -144,19 +153,30 @@ pub fn plan(
     let cwd = workdir(&request, &image)?;
     let machine = Machine::decide(&request, host)?;
     let disk_bytes = disk_bytes(&request)?;
-    let capabilities =
-        caps::resolve(&request.cap_add, &request.cap_drop).map_err(|source| PlanError::Value {
-            flag: "cap-add and --cap-drop",
-            source,
-        })?;
+    let capabilities = capabilities(&request)?;
+    let access = access(&request, systemd)?;
     let stop_signal = match (request.stop_signal, image.stop_signal.as_deref()) {
         (Some(signal), _) => signal,
         (None, Some(text)) if !text.is_empty() => text
             .parse()
             .map_err(|_| PlanError::Image("its StopSignal is not a signal"))?,
+        // What systemd takes as the wish to end it all.
+        _ if systemd => units::Signal::RTMIN_3,
         _ => units::Signal::TERM,
     };
     let typed = typed(&request);
+    let mut tmpfs: Vec<_> = request
+        .tmpfs
+        .iter()
+        .map(|mount| TmpfsMount {
+            path: mount.path.clone(),
+            options: mount.options.clone(),
+        })
+        .collect();
+    if systemd {
+        let own = systemd::mounts(&tmpfs);
+        tmpfs.splice(0..0, own);
+    }
     let setup = Setup {
         rootfs: RootfsSpec {
             layers: Vec::new(),
@@ -172,27 +192,25 @@ pub fn plan(
         etc_resolv_conf: files::resolv_conf(&request)?,
         etc_hostname: format!("{hostname}\n"),
         hostname,
-        tmpfs: request
-            .tmpfs
-            .iter()
-            .map(|mount| TmpfsMount {
-                path: mount.path.clone(),
-                options: mount.options.clone(),
-            })
-            .collect(),
+        tmpfs,
         shm_size_bytes: request.shm_size.unwrap_or(DEFAULT_SHM).0,
         limits: machine.limits,
         init: request.init,
         wall_clock_ns: 0,
         persist: !request.auto_remove,
-        sysctls: request.sysctls.clone(),
-        system_paths_unconfined: request.system_paths_unconfined,
-        seccomp_unconfined: request.seccomp_unconfined,
+        sysctls: request
+            .sysctls
+            .iter()
+            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+            .collect(),
+        system_paths_unconfined: request.security.system_paths_unconfined,
+        seccomp_unconfined: request.security.seccomp == Seccomp::Unconfined,
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,
         machine_id: machine_id(id).to_owned(),
         timed: false,
+        access,
     };
     let process = ProcessSpec {
         argv,
@@ -209,7 +227,7 @@ pub fn plan(
             .then(|| request.terminal_size.unwrap_or_default()),
         capabilities: Some(capabilities),
         pipes: hullbox_protocol::PipedStreams::default(),
-        no_new_privileges: request.no_new_privileges,
+        no_new_privileges: request.security.no_new_privileges,
         stdin: request.interactive,
         builtin: None,
         privileged: false,
@@ -228,6 +246,7 @@ pub fn plan(
         life,
         cold: request.cold,
         auto_remove: request.auto_remove,
+        security: request.security,
         labels: image
             .labels
             .into_iter()
@@ -254,6 +273,45 @@ fn typed(request: &RunRequest) -> Typed {
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_option.clone(),
     }
+}
+
+/// What `--cap-add` and `--cap-drop` leave; of a privileged container Docker asks neither.
+fn capabilities(request: &RunRequest) -> Result<u64, PlanError> {
+    let mask =
+        caps::resolve(&request.cap_add, &request.cap_drop).map_err(|source| PlanError::Value {
+            flag: "cap-add and --cap-drop",
+            source,
+        })?;
+    Ok(if request.security.privileged {
+        caps::ALL
+    } else {
+        mask
+    })
+}
+
+/// What the container is kept from, and given. The filter of system calls is made at each start, and
+/// devices of a host are looked up then.
+fn access(request: &RunRequest, systemd: bool) -> Result<Access, PlanError> {
+    let security = &request.security;
+    let (masked_paths, read_only_paths) = security.paths();
+    let devices = match request.isolation {
+        Isolation::Vm => security.devices.iter().map(devices::of_a_vm).collect(),
+        Isolation::Container => Ok(Vec::new()),
+    };
+    Ok(Access {
+        privileged: security.privileged,
+        manages_cgroups: security.privileged || systemd,
+        runs_systemd: systemd,
+        sees_all_cgroups: security.cgroup_namespace == security::CgroupNamespace::Host,
+        masked_paths,
+        read_only_paths,
+        devices: devices.map_err(|source| PlanError::Value {
+            flag: "device",
+            source,
+        })?,
+        device_rules: security.device_rules.iter().map(|rule| rule.rule).collect(),
+        filter: Vec::new(),
+    })
 }
 
 /// A limit for the writable layer. In container mode that is a directory of the host's file system,

@@ -1,6 +1,7 @@
 //! What a plan is made of.
 
 use super::life::Life;
+use super::security::{Security, Sysctl};
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
 use crate::bundle::Isolation;
 use hullbox_image::{HealthCheck, HealthCheckError};
@@ -72,14 +73,10 @@ pub struct RunRequest {
     pub cap_add: Vec<String>,
     /// `--cap-drop`.
     pub cap_drop: Vec<String>,
-    /// `--security-opt no-new-privileges`.
-    pub no_new_privileges: bool,
+    /// `--privileged`, `--security-opt`, `--device` and their like.
+    pub security: Security,
     /// `--cold`: boot its guest, even if there is a template.
     pub cold: bool,
-    /// `--security-opt seccomp=unconfined`.
-    pub seccomp_unconfined: bool,
-    /// `--security-opt systempaths=unconfined`.
-    pub system_paths_unconfined: bool,
     /// `--stop-signal`.
     pub stop_signal: Option<Signal>,
     /// `--add-host`.
@@ -91,7 +88,7 @@ pub struct RunRequest {
     /// `--dns-option`.
     pub dns_option: Vec<String>,
     /// `--sysctl`.
-    pub sysctls: Vec<(String, String)>,
+    pub sysctls: Vec<Sysctl>,
     /// `--label`.
     pub labels: Vec<Label>,
     /// `--restart`, `--log-opt` and their like.

@@ -2,6 +2,7 @@
 
 use super::environment::{self, Entry};
 use super::life::Life;
+use super::security::Security;
 use crate::bundle::{Bundle, Isolation};
 use crate::paths::Roots;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
@@ -58,6 +59,9 @@ pub struct ContainerSpec {
     pub cold: bool,
     /// Remove the container when it ends.
     pub auto_remove: bool,
+    /// What it may do to its kernel, as asked.
+    #[serde(default)]
+    pub security: Security,
     /// Labels of the image and the container's own.
     pub labels: BTreeMap<String, String>,
     /// What was typed.
@@ -120,13 +124,21 @@ impl ContainerSpec {
     /// The bundle to start: this container, in its place, over these layers (lowest first).
     #[must_use]
     pub fn bundle(&self, id: &str, roots: &Roots, layers: Vec<PathBuf>) -> Bundle {
+        let mut setup = self.setup.clone();
+        let security = &self.security;
+        let capabilities = self.process.capabilities.unwrap_or(super::caps::ALL);
+        let privileged = security.privileged;
+        setup.access.filter = security
+            .seccomp
+            .filter(self.isolation, capabilities, privileged);
         Bundle {
             id: id.to_owned(),
             isolation: self.isolation,
             dir: roots.container_dir(id),
             runtime_dir: roots.container_runtime_dir(id),
             layers,
-            setup: self.setup.clone(),
+            setup,
+            devices: security.devices.clone(),
             process: self.process.clone(),
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,

@@ -134,6 +134,8 @@ pub struct Signal(pub u8);
 impl Signal {
     /// What `stop` sends unless the image or the user says otherwise.
     pub const TERM: Self = Self(15);
+    /// What has systemd end everything and itself (systemd(1)).
+    pub const RTMIN_3: Self = Self(37);
     /// What cannot be refused.
     pub const KILL: Self = Self(9);
 }

@@ -1,11 +1,19 @@
 //! The workload's control group.
 
-use crate::failure::failed;
-use hullbox_protocol::{CgroupLimits, Failure};
+use crate::failure::{failed, setup as setup_failure};
+use crate::sys::bpf;
+use hullbox_protocol::{Access, CgroupLimits, Failure};
+use hullbox_session::guard;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where the kernel's parameters are.
+const PARAMETERS: &str = "/proc/sys";
+/// What a container may have that makes control groups of its own.
+const CONTROLLERS: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
 
 const HIERARCHY: &str = "/cg";
 const GROUP: &str = "/cg/workload";
@@ -23,18 +31,109 @@ pub(super) struct Cgroup {
     pub(super) frozen: bool,
 }
 
-/// Mounts the hierarchy in the agent's own root, which needs nothing that the host would say.
-pub(super) fn mount_hierarchy() -> Result<(), Failure> {
-    let what = || failed("cannot mount the control groups");
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    make(HIERARCHY).map_err(what())?;
-    mount("cgroup", HIERARCHY, "cgroup2", flags, None).map_err(what())
+/// The mounted hierarchy, and the programs of an ordinary container, verified.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    devices: OwnedFd,
+    parameters: OwnedFd,
+}
+
+impl Hierarchy {
+    /// Mounts it in the agent's own root. This, and having programs verified, needs nothing that the
+    /// host would say.
+    pub(super) fn mount() -> Result<Self, Failure> {
+        let what = || failed("cannot mount the control groups");
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        make(HIERARCHY).map_err(what())?;
+        // The limits of a group are not for who sees it as the root.
+        mount("cgroup", HIERARCHY, "cgroup2", flags, c"nsdelegate").map_err(what())?;
+        let rules = guard::EVERYBODY.iter().chain(&guard::IN_A_VM);
+        Ok(Self {
+            devices: load_devices(&guard::devices(rules))?,
+            parameters: bpf::load(guard::PARAMETER_PROGRAM, &guard::parameters())
+                .map_err(failed("cannot load the guard of kernel parameters"))?,
+        })
+    }
+}
+
+fn load_devices(program: &[u64]) -> Result<OwnedFd, Failure> {
+    bpf::load(guard::DEVICE_PROGRAM, program).map_err(failed("cannot load the device rules"))
+}
+
+/// Programs to be attached to a group, on the last stretch of the workload's way: to put its root
+/// together takes disks that it may not use.
+#[derive(Debug)]
+pub(super) struct Guards<'a> {
+    group: BorrowedFd<'a>,
+    programs: Vec<(Program<'a>, u32)>,
+}
+
+#[derive(Debug)]
+enum Program<'a> {
+    Known(&'a OwnedFd),
+    Own(OwnedFd),
+}
+
+impl Program<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Known(fd) => fd.as_fd(),
+            Self::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl<'a> Guards<'a> {
+    /// What guards a container. Who may mount file systems of the kernel's own comes by its parameters
+    /// anyway, as in Docker.
+    pub(super) fn new(
+        hierarchy: &'a Hierarchy,
+        group: &'a Cgroup,
+        access: &Access,
+        may_mount: bool,
+    ) -> Result<Self, Failure> {
+        let mut programs = Vec::new();
+        if !access.privileged {
+            let nodes = access.devices.iter().map(|device| device.rule());
+            let own: Vec<_> = nodes.chain(access.device_rules.iter().copied()).collect();
+            let program = match own.is_empty() {
+                true => Program::Known(&hierarchy.devices),
+                false => {
+                    let usual = guard::EVERYBODY.iter().chain(&guard::IN_A_VM);
+                    Program::Own(load_devices(&guard::devices(usual.chain(&own)))?)
+                }
+            };
+            programs.push((program, guard::DEVICE_HOOK));
+        }
+        let confined = access.read_only_paths.iter().any(|path| path == PARAMETERS);
+        if confined && !may_mount {
+            programs.push((Program::Known(&hierarchy.parameters), guard::PARAMETER_HOOK));
+        }
+        Ok(Self {
+            group: group.fd(),
+            programs,
+        })
+    }
+
+    /// What [`Self::attach`] needs open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let programs = self.programs.iter().map(|(program, _)| program.fd());
+        programs.chain([self.group])
+    }
+
+    pub(super) fn attach(&self) -> Result<(), Failure> {
+        for (program, hook) in &self.programs {
+            bpf::attach(self.group, program.fd(), *hook)
+                .map_err(failed("cannot guard the container"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Cgroup {
     /// Makes the group and sets its limits. Controllers without a limit stay off: each costs
     /// start-up time and a little of every operation.
-    pub(super) fn create(limits: CgroupLimits) -> Result<Self, Failure> {
+    pub(super) fn create(limits: CgroupLimits, manages: bool) -> Result<Self, Failure> {
         let what = || failed("cannot make the control group");
         let settings = [
             ("memory", "memory.max", limits.memory_bytes, String::new()),
@@ -52,6 +151,13 @@ impl Cgroup {
             let path = format!("{HIERARCHY}/cgroup.subtree_control");
             write(&path, &controllers.join(" ")).map_err(what())?;
         }
+        if manages {
+            let path = format!("{HIERARCHY}/cgroup.subtree_control");
+            for controller in CONTROLLERS {
+                // What this kernel does not have, the container does not see.
+                let _ = write(&path, &format!("+{controller}"));
+            }
+        }
         make(GROUP).map_err(what())?;
         for (_, file, value, suffix) in wanted() {
             write(&format!("{GROUP}/{file}"), &format!("{value}{suffix}"))
@@ -61,7 +167,7 @@ impl Cgroup {
         let directory = rustix::fs::open(GROUP, flags, Mode::empty()).map_err(what())?;
         Ok(Self {
             directory,
-            memory: limits.memory_bytes > 0,
+            memory: limits.memory_bytes > 0 || manages,
             frozen: false,
         })
     }
@@ -69,6 +175,20 @@ impl Cgroup {
     /// Where to clone a process into.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// The group that a process is in, which may be one that the container made below its own: those
+    /// that hold others take no processes.
+    pub(super) fn of_process(pid: Pid) -> Result<OwnedFd, Failure> {
+        let what = || failed("cannot find the container's control group");
+        mount_proc().map_err(what())?;
+        let file = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| what()(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let path = path.ok_or_else(|| setup_failure("the container has no control group"))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::open(format!("{HIERARCHY}/{path}"), flags, Mode::empty()).map_err(what())
     }
 
     /// Whether its memory was counted from the beginning.

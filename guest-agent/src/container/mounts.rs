@@ -163,7 +163,15 @@ pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> 
 
 /// Everything under /proc, /sys and /dev.
 pub(super) fn mount_system(setup: &Setup) -> Result<(), Failure> {
-    for (source, target, kind, flags, options) in TABLE {
+    for (source, target, kind, mut flags, options) in TABLE {
+        let writable = match kind {
+            "sysfs" => setup.access.privileged,
+            "cgroup2" => setup.access.manages_cgroups,
+            _ => false,
+        };
+        if writable {
+            flags -= MountFlags::RDONLY;
+        }
         // /sys/fs/cgroup is there already; all others are made, and must not be links.
         if kind != "cgroup2" {
             make_mount_point(target)?;

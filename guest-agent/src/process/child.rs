@@ -62,6 +62,12 @@ pub trait Root {
         None
     }
 
+    /// What filters the program's system calls, as [`sys::filter_system_calls`] takes it; nothing does
+    /// if it is empty, or if the program is privileged.
+    fn filter(&self) -> &[u8] {
+        &[]
+    }
+
     /// The last step before the program: what must not be possible earlier.
     ///
     /// # Errors
@@ -120,7 +126,8 @@ fn prepare(
     if root.init() {
         tiny_init::fork(spec.terminal.is_some())?;
     }
-    identity::become_user(&identity, spec)?;
+    let filter = Some(root.filter()).filter(|filter| !filter.is_empty() && !spec.privileged);
+    identity::become_user(&identity, spec, filter)?;
     sys::reset_signals();
     Ok(Ready { program })
 }

@@ -1,6 +1,7 @@
 //! Becoming the user that the process is to run as.
 
 use crate::failure::{failed, setup};
+use crate::sys;
 use hullbox_protocol::{Failure, ProcessSpec, UserSpec};
 use hullbox_session::user;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -64,9 +65,21 @@ fn read(path: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Takes on groups, ids and capabilities; the last thing that needs root.
-pub(super) fn become_user(identity: &Identity, spec: &ProcessSpec) -> Result<(), Failure> {
+/// Takes on groups, ids, capabilities and a filter of system calls; the last thing that needs root.
+pub(super) fn become_user(
+    identity: &Identity,
+    spec: &ProcessSpec,
+    filter: Option<&[u8]>,
+) -> Result<(), Failure> {
     let root = identity.uid == 0;
+    let install = || {
+        let installed = filter.map_or(Ok(()), sys::filter_system_calls);
+        installed.map_err(failed("cannot install the seccomp filter"))
+    };
+    // It takes privileges, or that no more can be had.
+    if !spec.no_new_privileges {
+        install()?;
+    }
     let capabilities = spec.capabilities.filter(|_| !spec.privileged);
     if let Some(mask) = capabilities {
         drop_from_bounding_set(mask)?;
@@ -90,6 +103,7 @@ pub(super) fn become_user(identity: &Identity, spec: &ProcessSpec) -> Result<(),
     }
     if spec.no_new_privileges {
         thread::set_no_new_privs(true).map_err(failed("cannot set no_new_privs"))?;
+        install()?;
     }
     Ok(())
 }

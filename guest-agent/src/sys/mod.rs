@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "raw system calls live here and nowhere else")]
 
 mod blkpg;
+pub mod bpf;
 mod clock;
 mod entry;
 mod held;
@@ -212,6 +213,35 @@ pub fn close_others(keep: &[BorrowedFd<'_>]) {
         }
         first = fd.saturating_add(1).max(first);
     }
+}
+
+/// Filters the system calls of this process and its children: classic BPF, eight bytes an
+/// instruction. Needs CAP_SYS_ADMIN or `no_new_privs`.
+pub fn filter_system_calls(program: &[u8]) -> Result<()> {
+    let instruction = |bytes: &[u8; 8]| libc::sock_filter {
+        code: u16::from_le_bytes([bytes[0], bytes[1]]),
+        jt: bytes[2],
+        jf: bytes[3],
+        k: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    let (whole, rest) = program.as_chunks();
+    let mut filter: Vec<_> = whole.iter().map(instruction).collect();
+    let length = u16::try_from(filter.len()).ok().filter(|_| rest.is_empty());
+    let program = libc::sock_fprog {
+        len: length.ok_or(Errno::INVAL)?,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: `program` describes `filter`, which outlives the call; the kernel copies and verifies
+    // it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    };
+    check(c_int::try_from(result).unwrap_or(-1)).map(drop)
 }
 
 /// Sets one resource limit of this process.

@@ -35,7 +35,7 @@ pub struct HostConfig {
     pub cap_add: Option<Vec<String>>,
     /// Capabilities that were refused.
     pub cap_drop: Option<Vec<String>>,
-    /// `private`.
+    /// `private` or `host`.
     pub cgroupns_mode: String,
     /// Name servers.
     pub dns: Option<Vec<String>>,
@@ -63,7 +63,7 @@ pub struct HostConfig {
     pub publish_all_ports: bool,
     /// Its root filesystem cannot be written.
     pub readonly_rootfs: bool,
-    /// `no-new-privileges`, `seccomp=unconfined`.
+    /// `--security-opt`, as typed.
     pub security_opt: Option<Vec<String>>,
     /// `size`: bytes of its writable layer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,9 +119,9 @@ pub struct HostConfig {
     pub cpuset_cpus: String,
     /// Always empty.
     pub cpuset_mems: String,
-    /// Devices of the host.
+    /// Devices that it was given.
     pub devices: Vec<Device>,
-    /// Always `null`.
+    /// What else it may use.
     pub device_cgroup_rules: Option<Vec<String>>,
     /// Always `null`.
     pub device_requests: Option<Vec<Value>>,

@@ -54,8 +54,9 @@ fn what_was_typed_is_told() {
         request.ulimits = vec!["nofile=10:-1".parse().unwrap()];
         request.add_host = vec!["db:10.0.0.1".parse().unwrap()];
         request.dns = vec!["10.0.0.2".parse().unwrap()];
-        request.no_new_privileges = true;
-        request.system_paths_unconfined = true;
+        for option in ["no-new-privileges", "systempaths=unconfined"] {
+            request.security.apply(option, option.parse().unwrap());
+        }
         request.cpus = Some("1.2345678".parse().unwrap());
         request.memory = Some("64m".parse().unwrap());
         request.stop_signal = Some("RTMIN+3".parse().unwrap());

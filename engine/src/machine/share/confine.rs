@@ -1,7 +1,7 @@
 //! What the share's server gives up before it talks with anybody.
 
 use super::message::Rights;
-use crate::ns::seccomp;
+use crate::seccomp;
 use crate::sys::container::install_seccomp_filter;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{

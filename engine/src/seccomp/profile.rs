@@ -113,6 +113,27 @@ pub(super) const WITH_ARGUMENT: &[(&str, Argument)] = &[
     ),
 ];
 
+/// Calls that every container may make besides if the kernel is its own. Those about namespaces and
+/// mounts are governed by capabilities in the user namespace that they happen in, which a user of
+/// bubblewrap has and the container's root has not; those about memory say where and how pages are
+/// had.
+pub(super) const IN_A_VM: &str = "\
+    chroot clone clone3 fsconfig fsmount fsopen fspick get_mempolicy mbind migrate_pages mount \
+    mount_setattr move_mount move_pages open_tree pivot_root quotactl quotactl_fd set_mempolicy \
+    set_mempolicy_home_node setdomainname sethostname setns umount umount2 unshare userfaultfd";
+
+/// In a microVM [`WITH_ARGUMENT`]'s families, and ALG: but not vsock, behind which the host is.
+pub(super) const SOCKETS_IN_A_VM: Argument = Argument::In(&[
+    (0, 11),
+    (13, 18),
+    (21, 22),
+    (24, 24),
+    (26, 33),
+    (35, 36),
+    (38, 39),
+    (41, 45),
+]);
+
 /// Calls that pretend not to exist, so that the C library falls back to an older one whose
 /// arguments can be judged (those of `clone3` are behind a pointer).
 pub(super) const ABSENT: &[&str] = &["clone3"];
