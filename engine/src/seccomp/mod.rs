@@ -104,11 +104,7 @@ pub(crate) fn filter_of(calls: &str) -> Filter {
 type NumberOf = fn(&(&'static str, i16, i16)) -> i16;
 
 /// What is to be done from each number on, until the next one: sorted, starting at 0.
-fn verdicts(
-    isolation: Isolation,
-    capabilities: u64,
-    number_of: NumberOf,
-) -> Vec<(u32, Verdict)> {
+fn verdicts(isolation: Isolation, capabilities: u64, number_of: NumberOf) -> Vec<(u32, Verdict)> {
     let number = |name: &str| {
         let at = numbers::CALLS
             .binary_search_by(|call| call.0.cmp(name))
