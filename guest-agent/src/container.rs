@@ -28,8 +28,8 @@ use crate::sys::{self, Namespaces};
 use cgroup::{Cgroup, Guards, Hierarchy};
 use copies::Copies;
 use hullbox_protocol::{
-    AgentEnv, Builtin, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello, Hygiene,
-    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
+    AgentEnv, Builtin, CONSOLE_SIZE, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello,
+    Hygiene, PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
@@ -41,6 +41,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -285,7 +286,7 @@ impl Agent {
             return self.go_on_as_copy();
         }
         let spawned = match session {
-            WORKLOAD => self.start_workload(spec),
+            WORKLOAD => self.start_workload(&self.with_console(spec)),
             _ => self.start_additional(spec),
         };
         match spawned {
@@ -316,6 +317,21 @@ impl Agent {
             machine_id_replaced: named(|setup| &setup.machine_id),
             ..self.hygiene
         }
+    }
+
+    /// An init system has a terminal in any case, which is its console: what it has to say it says
+    /// nowhere else.
+    fn with_console<'a>(&self, spec: &'a ProcessSpec) -> Cow<'a, ProcessSpec> {
+        let setup = self.setup.as_deref();
+        let wanted = setup.is_some_and(|setup| setup.access.runs_systemd);
+        if !wanted || spec.terminal.is_some() || spec.builtin.is_some() {
+            return Cow::Borrowed(spec);
+        }
+        let mut spec = spec.clone();
+        spec.terminal = Some(CONSOLE_SIZE);
+        spec.pipes.stdin = true;
+        spec.pipes.stderr = true;
+        Cow::Owned(spec)
     }
 
     fn start_workload(&mut self, spec: &ProcessSpec) -> Result<Spawned, Failure> {

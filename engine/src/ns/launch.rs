@@ -7,7 +7,7 @@ use super::rootfs::{self, Rootfs};
 use super::workload::Workload;
 use super::{NsError, SpecError, check_caller, devices, guard, init, io, spec, trace};
 use crate::bundle::Bundle;
-use hullbox_protocol::{Builtin, DeviceNode};
+use hullbox_protocol::{Builtin, CONSOLE_SIZE, DeviceNode, TerminalSize};
 use hullbox_session::server::Stdio;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -124,7 +124,7 @@ impl Surroundings {
 
         let (report, report_end) = pipe().map_err(io("make a pipe"))?;
         let (status, init) = init_parts(bundle)?;
-        let terminal = bundle.process.terminal.is_some();
+        let terminal = console(bundle);
         let owner = Uid::from_raw(workload.identity.uid);
         let parent = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(io("watch this process"))?;
@@ -147,10 +147,9 @@ impl Surroundings {
             .with_root_path(&state)
             .and_then(ContainerBuilder::validate_id)
             .map_err(create)?;
-        let (mut container, stdio) = if terminal {
-            build_with_terminal(builder, &state, bundle)?
-        } else {
-            build_with_pipes(builder, &state, bundle, owner)?
+        let (mut container, stdio) = match terminal {
+            Some(size) => build_with_terminal(builder, &state, size)?,
+            None => build_with_pipes(builder, &state, bundle, owner)?,
         };
         let pid = container
             .pid()
@@ -256,26 +255,31 @@ fn build_with_pipes(
     ))
 }
 
+/// The terminal of the first process. An init system has one in any case, which is its console: what
+/// it has to say it says nowhere else.
+pub(super) fn console(bundle: &Bundle) -> Option<TerminalSize> {
+    let own = bundle.setup.access.runs_systemd.then_some(CONSOLE_SIZE);
+    bundle.process.terminal.or(own)
+}
+
 /// libcontainer makes the terminal in the container's own devpts and sends its master to a
 /// socket that it finds by path.
 fn build_with_terminal(
     builder: ContainerBuilder,
     state: &Path,
-    bundle: &Bundle,
+    size: TerminalSize,
 ) -> Result<(Container, Stdio), NsError> {
     let listener = console_listener(state).map_err(io("make the console socket"))?;
     let builder = builder.with_console_socket(Some(state.join(CONSOLE)));
     let container = finish(builder, state)?;
     let master = receive_master(&listener).map_err(io("receive the terminal"))?;
-    if let Some(size) = bundle.process.terminal {
-        let size = Winsize {
-            ws_row: size.rows,
-            ws_col: size.columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&master, size).map_err(io("size the terminal"))?;
-    }
+    let size = Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, size).map_err(io("size the terminal"))?;
     Ok((container, Stdio::Terminal(master)))
 }
 

@@ -57,7 +57,7 @@ pub(super) fn build(
     let setup = &bundle.setup;
     let access = &setup.access;
     let mut process = ProcessBuilder::default()
-        .terminal(bundle.process.terminal.is_some())
+        .terminal(super::launch::console(bundle).is_some())
         .user(UserBuilder::default().uid(0u32).gid(0u32).build()?)
         .args(vec!["(workload)".to_owned()])
         .env(Vec::new())
