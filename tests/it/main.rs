@@ -32,6 +32,7 @@ mod reference_lives;
 mod signals;
 mod silent;
 mod snapshots;
+mod systems;
 mod templates;
 mod terminal;
 mod timing;
