@@ -89,7 +89,7 @@ pub(crate) struct RunArgs {
         conflicts_with_all = [
             "words", "env", "env_file", "workdir", "user", "group_add", "entrypoint", "cpus",
             "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
-            "cap_drop", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
+            "cap_drop", "privileged", "systemd", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
             "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
             "cold",
         ]

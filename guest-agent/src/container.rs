@@ -541,6 +541,7 @@ impl Root for First<'_> {
         rootfs::enter(setup)?;
         mounts::mount_system(setup)?;
         mounts::place_names(names, setup.rootfs.read_only)?;
+        mounts::write_machine_id(setup)?;
         for mount in &setup.tmpfs {
             tmpfs::mount(mount)?;
         }

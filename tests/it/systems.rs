@@ -47,7 +47,9 @@ fn inside(name: &str, script: &str) -> String {
 }
 
 fn inspected(name: &str, format: &str) -> String {
-    hullbox(["inspect", "--format", format, name]).exits(0).text()
+    hullbox(["inspect", "--format", format, name])
+        .exits(0)
+        .text()
 }
 
 both_modes! {
@@ -115,7 +117,10 @@ fn sandboxed(text: &str) {
     assert_eq!(lines.len(), 4, "{text}");
     assert_eq!(lines[..2], ["1000", "inside"], "{text}");
     // The sandbox' own init, the shell, and what it runs.
-    assert!(lines[2].parse::<u32>().is_ok_and(|count| count <= 4), "{text}");
+    assert!(
+        lines[2].parse::<u32>().is_ok_and(|count| count <= 4),
+        "{text}"
+    );
     assert!(lines[3].contains("Read-only file system"), "{text}");
 }
 
@@ -135,7 +140,14 @@ fn bubblewrap_works_for_an_ordinary_user_however_the_guest_began() {
     origin.run(&[IMAGE, "sleep", "1000"]);
     let _ = hullbox(["snapshot", "rm", "sandbox"]);
     let _ = hullbox(["snapshot", "create", &origin.name, "sandbox"]).exits(0);
-    let args = ["run", "-d", "--name", &copy.name, "--from-snapshot", "sandbox"];
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        &copy.name,
+        "--from-snapshot",
+        "sandbox",
+    ];
     let _ = hullbox(args).exits(0);
     for name in [&origin.name, &copy.name] {
         sandboxed(&hullbox(["exec", "-u", "alice", name, "sh", "-c", SANDBOX]).text());

@@ -6,7 +6,7 @@
 
 use super::{Agent, WORKLOAD, dial, identity, mounts, wait_connected};
 use crate::failure::{failed, setup as setup_failure};
-use hullbox_protocol::{Failure, Frame, Hello, PROTOCOL_VERSION, Reply, Started};
+use hullbox_protocol::{Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
 use hullbox_session::children::uptime_us;
 use hullbox_session::connection::ConnectionError;
@@ -96,11 +96,18 @@ impl Agent {
         }
         let pid = self.sessions.pid(WORKLOAD);
         let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let done = self.done(true);
+        // What an init system has read it keeps.
+        let setup = self.setup.as_deref();
+        let runs_systemd = setup.is_some_and(|setup| setup.access.runs_systemd);
         let started = Started {
             pid,
             uptime_us: uptime_us(),
             rooted_us: 0,
-            hygiene: self.done(true),
+            hygiene: Hygiene {
+                machine_id_replaced: done.machine_id_replaced && !runs_systemd,
+                ..done
+            },
         };
         self.pump.started(WORKLOAD, started)?;
         self.pump.rejoin(WORKLOAD, carried);

@@ -103,7 +103,8 @@ pub(super) fn take_names(setup: &Setup) -> Result<Names, Failure> {
     ];
     let mut names = Names::default();
     for (target, contents) in files {
-        if contents.is_empty() {
+        let own = target == MACHINE_ID && setup.access.runs_systemd;
+        if contents.is_empty() || own {
             continue;
         }
         names.0.push((target, take_file(target, contents)?));
@@ -159,6 +160,19 @@ pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// To an init system a mounted machine id is one that has yet to be written to the disk, and it fails
+/// to do that. So it is written there, as at a machine's first boot.
+pub(super) fn write_machine_id(setup: &Setup) -> Result<(), Failure> {
+    let regular =
+        |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let wanted = setup.access.runs_systemd && !setup.machine_id.is_empty();
+    if !wanted || !rustix::fs::stat(MACHINE_ID).is_ok_and(regular) {
+        return Ok(());
+    }
+    let text = format!("{}\n", setup.machine_id);
+    write_file(MACHINE_ID, text.as_bytes()).map_err(failed("cannot write the machine id"))
 }
 
 /// Everything under /proc, /sys and /dev.
