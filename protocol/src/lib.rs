@@ -37,7 +37,8 @@ mod request;
 mod spec;
 
 pub use access::{
-    Access, CONSOLE_SIZE, DeviceAccess, DeviceKind, DeviceNode, DeviceRule, MASKED_PATHS, READ_ONLY_PATHS,
+    Access, CONSOLE_SIZE, DeviceAccess, DeviceKind, DeviceNode, DeviceRule, MASKED_PATHS,
+    READ_ONLY_PATHS,
 };
 pub use decode::{Decoder, Incoming};
 pub use encode::{data_header, encode_data, encode_into};

@@ -30,16 +30,16 @@ fn until_log(name: &str, part: &str) {
         .expect("the program starts");
     let output = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut seen = String::new();
-    for line in output.split(b'\n').map_while(Result::ok) {
+    let mut lines = output.split(b'\n').map_while(Result::ok);
+    let found = lines.any(|line| {
         seen.push_str(&String::from_utf8_lossy(&line));
         seen.push('\n');
-        if seen.contains(part) {
-            child.kill().expect("it runs");
-            child.wait().expect("it ends");
-            return;
-        }
-    }
-    panic!("{name} never said {part:?}: {seen}");
+        seen.contains(part)
+    });
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait().expect("it ends");
+    assert!(found, "{name} never said {part:?}: {seen}");
 }
 
 fn inside(name: &str, script: &str) -> String {
