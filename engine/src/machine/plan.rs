@@ -30,6 +30,8 @@ pub struct Plan {
     pub initramfs: PathBuf,
     /// QEMU.
     pub qemu: PathBuf,
+    /// Its model of the emulated processor.
+    pub cpu: String,
     /// What is written through.
     pub volumes: Vec<PathBuf>,
     /// Virtual CPUs.
@@ -118,12 +120,8 @@ impl RuntimeFiles {
 
 /// QEMU's arguments.
 ///
-/// The CPU is emulated: that is what gives the guest a complete KVM on any host. `-cpu max` has
-/// SVM, and memory that helpers can map (`memfd`, shared) is what vhost-user needs. Without `erms`
-/// kernels copy and clear memory eight bytes at a time; with it they trust the CPU to be fast at
-/// single bytes, which an emulated one is not: a third of a guest kernel's start went there. Without
-/// `la57` page tables have four levels, not five: with five Linux 6.12 hangs early under QEMU 10, and
-/// each walk is longer.
+/// The CPU is emulated: that is what gives the guest a complete KVM on any host. Memory that helpers can
+/// map (`memfd`, shared) is what vhost-user needs.
 #[must_use]
 pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     let files = RuntimeFiles::new(plan.runtime.clone());
@@ -138,8 +136,6 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
         "q35,smbus=off,hpet=off,usb=off,dump-guest-core=off",
         "-accel",
         "tcg,thread=multi,tb-size=512",
-        "-cpu",
-        "max,-erms,-la57",
         // What the emulator itself may do, should a guest break into it.
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -155,6 +151,7 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
     let mut pair = |flag: &str, value: OsString| args.extend([flag.into(), value]);
     // No guest runs on the first, which is not counted: guest-agent/src/machine/held.rs.
     pair("-smp", (u16::from(plan.cpus) + 1).to_string().into());
+    pair("-cpu", plan.cpu.clone().into());
     pair("-m", format!("{memory}M").into());
     pair(
         "-object",

@@ -209,6 +209,7 @@ impl Machine {
             kernel: kernel.image,
             kernel_release: kernel.release,
             initramfs,
+            cpu: qemu.cpu().to_owned(),
             qemu: qemu.program,
             volumes,
             cpus: config.cpus,
