@@ -70,7 +70,9 @@ pub(crate) fn rows(rows: &[Value], columns: &[Column], format: &Format) -> Resul
         }
         Format::TemplateTable(template) => {
             let split = |line: String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
-            let mut lines = vec![split(template.heading())];
+            let heading = template.heading(columns);
+            let heading = heading.map_err(|error| Failure::of("cannot apply --format", &error))?;
+            let mut lines = vec![split(heading)];
             for row in rows {
                 lines.push(split(rendered(template, row)?));
             }

@@ -33,6 +33,7 @@ mod signals;
 mod silent;
 mod snapshots;
 mod systems;
+mod table;
 mod templates;
 mod terminal;
 mod timing;

@@ -1,234 +1,216 @@
-//! Go's and Docker's functions on values, and how values are printed.
+//! Docker's functions beside Go's own.
 
-use super::TemplateError;
-use serde_json::{Number, Value};
-use std::cmp::Ordering;
-use std::fmt::Write;
+use super::lookup;
+use gotmpl::{Result, Template, TemplateError, Value};
+use serde_json::Value as Json;
 
-type Result<T> = std::result::Result<T, TemplateError>;
+/// Widest padding, in columns.
+const MAX_PAD: i64 = 1000;
 
-pub(super) fn apply(name: &str, values: &[Value]) -> Result<Value> {
-    let wrong = || TemplateError::new(format!("wrong arguments for {name:?}"));
-    Ok(match (name, values) {
-        ("json", [value]) => value.to_string().into(),
-        ("upper", [value]) => text(value).to_uppercase().into(),
-        ("lower", [value]) => text(value).to_lowercase().into(),
-        ("title", [value]) => title(&text(value)).into(),
-        ("print", values) => values.iter().map(text).collect::<String>().into(),
-        ("println", values) => {
-            let words: Vec<_> = values.iter().map(text).collect();
-            format!("{}\n", words.join(" ")).into()
-        }
-        ("join", [Value::Array(items), separator]) => {
-            let items: Vec<_> = items.iter().map(text).collect();
-            items.join(&text(separator)).into()
-        }
-        ("join", [Value::Null, _]) => "".into(),
-        ("split", [value, separator]) => text(value)
-            .split(&text(separator))
-            .map(Value::from)
-            .collect(),
-        ("truncate", [value, Value::Number(len)]) => {
-            let len = len.as_u64().and_then(|len| usize::try_from(len).ok());
-            let len = len.ok_or_else(wrong)?;
-            text(value).chars().take(len).collect::<String>().into()
-        }
-        ("len", [value]) => length(value).ok_or_else(wrong)?.into(),
-        ("index", [value, keys @ ..]) => index(value, keys)?,
-        ("eq", [first, rest @ ..]) if !rest.is_empty() => rest.contains(first).into(),
-        ("ne", [a, b]) => (a != b).into(),
-        ("lt", [a, b]) => compare(a, b).ok_or_else(wrong)?.is_lt().into(),
-        ("le", [a, b]) => compare(a, b).ok_or_else(wrong)?.is_le().into(),
-        ("gt", [a, b]) => compare(a, b).ok_or_else(wrong)?.is_gt().into(),
-        ("ge", [a, b]) => compare(a, b).ok_or_else(wrong)?.is_ge().into(),
-        ("printf", [Value::String(format), values @ ..]) => printf(format, values).into(),
-        ("pad", [value, Value::Number(before), Value::Number(after)]) => {
-            let spaces = |n: &Number| {
-                let count = n
-                    .as_u64()
-                    .filter(|count| *count <= MAX_WIDTH)
-                    .ok_or_else(wrong)?;
-                Ok(" ".repeat(usize::try_from(count).unwrap_or(0)))
-            };
-            let value = text(value);
-            // Docker leaves what is empty alone.
-            if value.is_empty() {
-                value.into()
-            } else {
-                format!("{}{value}{}", spaces(before)?, spaces(after)?).into()
-            }
-        }
-        ("not", [value]) => (!truth(value)).into(),
-        ("and", [.., last]) => values.iter().find(|v| !truth(v)).unwrap_or(last).clone(),
-        ("or", [.., last]) => values.iter().find(|v| truth(v)).unwrap_or(last).clone(),
-        (
-            "json" | "upper" | "lower" | "title" | "join" | "split" | "truncate" | "len" | "index"
-            | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "printf" | "pad" | "not" | "and" | "or",
-            _,
-        ) => return Err(wrong()),
-        _ => {
-            return Err(TemplateError::new(format!(
-                "no function is called {name:?}"
-            )));
-        }
-    })
+type Function = fn(&[Value]) -> Result<Value>;
+
+/// Over Go's functions of the same names, if there are.
+const FUNCTIONS: [(&str, Function); 13] = [
+    (lookup::FIELD, lookup::field),
+    (lookup::SHOWN, lookup::shown),
+    (lookup::LABEL, lookup::label),
+    ("index", index),
+    ("join", join),
+    ("json", json),
+    ("len", len),
+    ("lower", |args| Ok(one(args)?.to_lowercase().into_value())),
+    ("pad", pad),
+    ("split", split),
+    ("title", |args| Ok(title(&one(args)?).into_value())),
+    ("truncate", truncate),
+    ("upper", |args| Ok(one(args)?.to_uppercase().into_value())),
+];
+
+/// What Go's text/template has itself.
+const BUILT_IN: [&str; 17] = [
+    "and", "call", "eq", "ge", "gt", "html", "js", "le", "lt", "ne", "not", "or", "print",
+    "printf", "println", "slice", "urlquery",
+];
+
+/// In a heading these leave what is there as it is.
+const OF_VALUES: [&str; 7] = [
+    "json", "join", "lower", "split", "title", "truncate", "upper",
+];
+
+pub(super) fn exists(name: &str) -> bool {
+    BUILT_IN.contains(&name) || FUNCTIONS.iter().any(|(known, _)| *known == name)
 }
 
-fn index(value: &Value, keys: &[Value]) -> Result<Value> {
-    let mut value = value;
-    for key in keys {
-        value = match (value, key) {
-            (Value::Array(items), Value::Number(at)) => at
-                .as_u64()
-                .and_then(|at| items.get(usize::try_from(at).ok()?))
-                .ok_or_else(|| TemplateError::new(format!("index {at} is out of range")))?,
-            (Value::Object(map), Value::String(key)) => match map.get(key) {
-                Some(found) => found,
-                // Go's zero value of a map of strings.
-                None if map.values().all(Value::is_string) => return Ok("".into()),
-                None => &Value::Null,
-            },
-            (Value::Null, Value::String(_)) => return Ok("".into()),
-            _ => return Err(TemplateError::new("cannot index that")),
-        };
+pub(super) fn add(template: Template) -> Template {
+    let add = |template: Template, (name, function): (&str, Function)| template.func(name, function);
+    FUNCTIONS.into_iter().fold(template, add)
+}
+
+pub(super) fn add_of_heading(template: Template) -> Template {
+    let same = |args: &[Value]| Ok(args.first().cloned().unwrap_or(Value::Nil));
+    let name = |args: &[Value]| Ok(args.last().cloned().unwrap_or(Value::Nil));
+    let template = add(template).func(lookup::LABEL, name);
+    OF_VALUES.into_iter().fold(template, |template, name| template.func(name, same))
+}
+
+trait IntoValue {
+    fn into_value(self) -> Value;
+}
+
+impl IntoValue for String {
+    fn into_value(self) -> Value {
+        Value::String(self.into())
     }
-    Ok(value.clone())
 }
 
-fn compare(a: &Value, b: &Value) -> Option<Ordering> {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => Some(a.cmp(&b)),
-            _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
+pub(super) fn from_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Nil,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::Int(number),
+            (None, Some(number)) => Value::Uint(number),
+            (None, None) => Value::Float(number.as_f64().unwrap_or(0.0)),
         },
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        _ => None,
+        Json::String(text) => Value::String(text.as_str().into()),
+        Json::Array(items) => Value::List(items.iter().map(from_json).collect()),
+        Json::Object(map) => {
+            let members = map.iter().map(|(key, value)| (key.as_str().into(), from_json(value)));
+            Value::Map(members.collect::<std::collections::BTreeMap<_, _>>().into())
+        }
     }
 }
 
-/// Widths and precisions beyond this are a mistake.
-const MAX_WIDTH: u64 = 1000;
-
-/// Go's `printf` with the verbs `v`, `s`, `d`, `q`, `x`, `t` and `f`, widths and precisions. What does
-/// not fit shows itself in the output, as in Go.
-fn printf(format: &str, values: &[Value]) -> String {
-    let mut out = String::new();
-    let mut values = values.iter();
-    let mut rest = format;
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let end = after.find(|c: char| !"+-# 0123456789.".contains(c));
-        let Some(end) = end else {
-            out.push_str("%!(NOVERB)");
-            return out;
-        };
-        let (flags, verb) = (&after[..end], after[end..].chars().next().unwrap_or('%'));
-        rest = &after[end + verb.len_utf8()..];
-        if verb == '%' {
-            out.push('%');
-            continue;
-        }
-        match values.next() {
-            Some(value) => out.push_str(&formatted(flags, verb, value)),
-            None => {
-                let _ = write!(out, "%!{verb}(MISSING)");
-            }
-        }
-    }
-    out.push_str(rest);
-    let extra: Vec<_> = values.map(text).collect();
-    if !extra.is_empty() {
-        let _ = write!(out, "%!(EXTRA {})", extra.join(", "));
-    }
-    out
-}
-
-fn formatted(flags: &str, verb: char, value: &Value) -> String {
-    let left = flags.contains('-');
-    let zeros = flags.trim_start_matches(['+', '#', ' ']).starts_with('0');
-    let numbers = flags.trim_start_matches(['+', '-', '#', ' ', '0']);
-    let (width, precision) = numbers.split_once('.').unwrap_or((numbers, ""));
-    let number = |text: &str| {
-        text.parse::<usize>()
-            .ok()
-            .filter(|n| *n as u64 <= MAX_WIDTH)
-    };
-    let text = match (verb, value) {
-        ('d', Value::Number(number)) => number.to_string(),
-        ('x', Value::Number(number)) => number
-            .as_i64()
-            .map_or_else(|| number.to_string(), |number| format!("{number:x}")),
-        ('x', Value::String(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
-        ('f', Value::Number(value)) => {
-            let places = number(precision).unwrap_or(6);
-            format!("{:.places$}", value.as_f64().unwrap_or(0.0))
-        }
-        ('q', Value::String(_)) => value.to_string(),
-        ('t', Value::Bool(value)) => value.to_string(),
-        ('s' | 'v', value) => {
-            let text = text(value);
-            match number(precision) {
-                Some(most) if verb == 's' => text.chars().take(most).collect(),
-                _ => text,
-            }
-        }
-        (verb, value) => format!("%!{verb}({})", text(value)),
-    };
-    let width = number(width).unwrap_or(0);
-    match (left, zeros) {
-        (true, _) => format!("{text:<width$}"),
-        (false, true) => format!("{text:0>width$}"),
-        (false, false) => format!("{text:>width$}"),
-    }
-}
-
-fn length(value: &Value) -> Option<usize> {
+fn to_json(value: &Value) -> Json {
     match value {
-        Value::String(text) => Some(text.len()),
-        Value::Array(items) => Some(items.len()),
-        Value::Object(map) => Some(map.len()),
-        Value::Null => Some(0),
-        _ => None,
+        Value::Nil | Value::Function(_) => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(number) => Json::from(*number),
+        Value::Uint(number) => Json::from(*number),
+        Value::Float(number) => Json::from(*number),
+        Value::String(text) => Json::from(&**text),
+        Value::List(items) => items.iter().map(to_json).collect(),
+        Value::Map(map) => {
+            let members = map.iter().map(|(key, value)| (key.to_string(), to_json(value)));
+            Json::Object(members.collect())
+        }
     }
 }
 
+fn wrong(what: impl Into<String>) -> TemplateError {
+    TemplateError::Exec(what.into())
+}
+
+fn count(args: &[Value], wanted: usize) -> Result<()> {
+    if args.len() == wanted {
+        return Ok(());
+    }
+    let got = args.len();
+    Err(wrong(format!("wrong number of args: want {wanted} got {got}")))
+}
+
+/// The lone argument, as text.
+fn one(args: &[Value]) -> Result<String> {
+    count(args, 1)?;
+    Ok(args[0].to_string())
+}
+
+fn json(args: &[Value]) -> Result<Value> {
+    count(args, 1)?;
+    Ok(to_json(&args[0]).to_string().into_value())
+}
+
+fn join(args: &[Value]) -> Result<Value> {
+    count(args, 2)?;
+    let separator = args[1].to_string();
+    match &args[0] {
+        Value::Nil => Ok(String::new().into_value()),
+        Value::List(items) => {
+            let words: Vec<_> = items.iter().map(ToString::to_string).collect();
+            Ok(words.join(&separator).into_value())
+        }
+        other => {
+            let got = other.type_name();
+            Err(wrong(format!("wrong type for value; expected []string; got {got}")))
+        }
+    }
+}
+
+fn split(args: &[Value]) -> Result<Value> {
+    count(args, 2)?;
+    let (text, separator) = (args[0].to_string(), args[1].to_string());
+    let words = text.split(&separator).map(|word| word.to_owned().into_value());
+    Ok(Value::List(words.collect()))
+}
+
+/// The first letter of each word.
 fn title(text: &str) -> String {
-    let mut chars = text.chars();
-    chars
-        .next()
-        .map(|first| first.to_uppercase().chain(chars).collect())
-        .unwrap_or_default()
+    let mut before = ' ';
+    let mut titled = String::new();
+    for c in text.chars() {
+        if before.is_alphanumeric() || before == '_' || before == '\'' {
+            titled.push(c);
+        } else {
+            titled.extend(c.to_uppercase());
+        }
+        before = c;
+    }
+    titled
 }
 
-pub(super) fn truth(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    }
+fn truncate(args: &[Value]) -> Result<Value> {
+    count(args, 2)?;
+    let most = args[1].as_int().and_then(|most| usize::try_from(most).ok());
+    let most = most.ok_or_else(|| wrong("truncate needs a length"))?;
+    let text = args[0].to_string();
+    Ok(text.chars().take(most).collect::<String>().into_value())
 }
 
-/// As Go prints: lists as `[a b]`, maps as `map[k:v]`.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(text).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(map) => {
-            let mut out = String::from("map[");
-            for (at, (key, value)) in map.iter().enumerate() {
-                let gap = if at > 0 { " " } else { "" };
-                let _ = write!(out, "{gap}{key}:{}", text(value));
-            }
-            out.push(']');
-            out
-        }
-        other => other.to_string(),
+fn pad(args: &[Value]) -> Result<Value> {
+    count(args, 3)?;
+    let spaces = |value: &Value| {
+        let count = value.as_int().filter(|count| (0..=MAX_PAD).contains(count));
+        let count = count.and_then(|count| usize::try_from(count).ok());
+        Ok::<_, TemplateError>(" ".repeat(count.ok_or_else(|| wrong("pad needs two lengths"))?))
+    };
+    let text = args[0].to_string();
+    // Docker leaves what is empty alone.
+    if text.is_empty() {
+        return Ok(text.into_value());
     }
+    let (before, after) = (spaces(&args[1])?, spaces(&args[2])?);
+    Ok(format!("{before}{text}{after}").into_value())
+}
+
+/// A `null` is a list or a map without members.
+fn len(args: &[Value]) -> Result<Value> {
+    count(args, 1)?;
+    let len = match &args[0] {
+        Value::Nil => Some(0),
+        other => other.len(),
+    };
+    let len = len.ok_or_else(|| wrong(format!("len of type {}", args[0].type_name())))?;
+    Ok(Value::Int(i64::try_from(len).unwrap_or(i64::MAX)))
+}
+
+/// What a map of strings does not hold is the empty string, Go's zero value of one.
+fn index(args: &[Value]) -> Result<Value> {
+    let Some((first, keys)) = args.split_first() else {
+        return Err(wrong("index of nothing"));
+    };
+    let mut value = first.clone();
+    for key in keys {
+        value = match (&value, key) {
+            (Value::Nil, Value::String(_)) => String::new().into_value(),
+            (Value::Map(map), Value::String(key)) => match map.get(key) {
+                Some(found) => found.clone(),
+                None if map.values().all(|v| matches!(v, Value::String(_))) => {
+                    String::new().into_value()
+                }
+                None => Value::Nil,
+            },
+            _ => value.index(key)?,
+        };
+    }
+    Ok(value)
 }

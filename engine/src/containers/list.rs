@@ -63,7 +63,7 @@ pub(super) fn summary(record: &Record, now_ns: i64) -> Summary {
         names: vec![format!("/{}", record.name)],
         image: record.image_ref.clone(),
         image_id: record.image_id.clone(),
-        command: command_line(record),
+        command: quoted_command_line(record),
         created: seconds(record.created_ns),
         labels: record.spec.labels.clone(),
         state: record.phase.word().to_owned(),
@@ -87,6 +87,16 @@ const fn seconds(ns: i64) -> i64 {
 #[must_use]
 pub fn command_line(record: &Record) -> String {
     let words = strings(&record.spec.process.argv);
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    words.join(" ").chars().map(plain).collect()
+}
+
+/// The same as Docker lists it: arguments with a blank are quoted, whatever else is in them.
+fn quoted_command_line(record: &Record) -> String {
+    let mut words = strings(&record.spec.process.argv);
+    for word in words.iter_mut().skip(1).filter(|word| word.contains(' ')) {
+        *word = format!("'{word}'");
+    }
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     words.join(" ").chars().map(plain).collect()
 }

@@ -1,0 +1,234 @@
+//! What Docker, Podman and we answer to the same commands.
+//!
+//! The answers of docker 26.1.5 and podman 5.4.2 (Debian 13's packages, run with a busybox image, no
+//! network and the file events backend) were recorded with this very table. Where either is named by
+//! `HULLBOX_TEST_DOCKER` or `HULLBOX_TEST_PODMAN` (a command, such as `docker -H unix:///run/d.sock`)
+//! the record is compared with it; the image `busybox` must be there.
+//!
+//! An answer is standard output, with `~` for a newline and one blank for several, and the exit code.
+//! Where Podman differs from Docker, we have Docker's answer; where ours differs, the reason is told.
+
+use hullbox_tests::{Mode, both_modes};
+use std::process::{Command, Stdio};
+
+struct Case {
+    /// What follows the program's name, for a shell.
+    command: &'static str,
+    docker: &'static str,
+    podman: Option<&'static str>,
+    ours: Option<&'static str>,
+}
+
+const fn case(command: &'static str, docker: &'static str) -> Case {
+    Case {
+        command,
+        docker,
+        podman: None,
+        ours: None,
+    }
+}
+
+impl Case {
+    const fn podman(mut self, answer: &'static str) -> Self {
+        self.podman = Some(answer);
+        self
+    }
+
+    /// Ours differs on purpose.
+    const fn ours(mut self, answer: &'static str, _reason: &'static str) -> Self {
+        self.ours = Some(answer);
+        self
+    }
+}
+
+/// Five containers: one that was never started, one that ended with 3, one that was killed, one that
+/// runs and has a health check, and one that is paused.
+const SETUP: &str = r#"
+for c in made ended killed up still; do h rm -f $P-$c; done >/dev/null 2>&1
+h create $R --name $P-made --label a=1 --label b=2 --label tier=web -e X=1 busybox true >/dev/null
+h run $R --name $P-ended --label a=1 busybox sh -c 'echo one; echo two >&2; echo three; printf four; exit 3' >/dev/null 2>&1
+h run -d $R --name $P-killed --label a=2 busybox sleep 1000 >/dev/null
+h kill $P-killed >/dev/null; h wait $P-killed >/dev/null
+h run -d $R --name $P-up --label b=2 --health-cmd true --health-interval 1h --health-retries 2 busybox sleep 1000 >/dev/null
+h run -d $R --name $P-still busybox sleep 1000 >/dev/null
+h pause $P-still >/dev/null
+K=$(h inspect -f '{{.Id}}' $P-killed) S=$(h inspect -f '{{.Id}}' $P-still) E=$(h inspect -f '{{.Id}}' $P-ended)
+"#;
+
+const CLEANUP: &str = "for c in made ended killed up still; do h rm -f $P-$c; done >/dev/null 2>&1\n";
+
+const CASES: &[Case] = &[
+    // Filters.
+    case("ps -a --filter name=^/?$P- --filter label=a --format {{.Names}} | sort | xargs", "t-ended t-killed t-made rc=0"),
+    case("ps -a --filter name=^/?$P- --filter label=a --filter label=b --format {{.Names}} | sort | xargs", "t-made rc=0"),
+    case("ps -a --filter label=a=2 --filter label=tier --format {{.Names}} | sort | xargs", "rc=0"),
+    case("ps -a --filter label=tier=we --format {{.Names}} | sort | xargs", "rc=0"),
+    case("ps -a --filter name=$P-k --filter name=$P-m --format {{.Names}} | sort | xargs", "t-killed t-made rc=0"),
+    case(r#"ps -a --filter "name=$P-(made|up)\$" --format {{.Names}} | sort | xargs"#, "t-made t-up rc=0"),
+    case("ps -a --filter name=$P-mad --format {{.Names}} | sort | xargs", "t-made rc=0"),
+    case("ps -a --filter name=^/?$P- --filter status=exited --format {{.Names}} | sort | xargs", "t-ended t-killed rc=0"),
+    case("ps -a --filter name=^/?$P- --filter status=paused --filter status=created --format {{.Names}} | sort | xargs", "t-made t-still rc=0"),
+    case("ps -a --filter name=^/?$P- --filter exited=3 --format {{.Names}} | sort | xargs", "t-ended rc=0"),
+    case("ps -a --filter name=^/?$P- --filter exited=137 --format {{.Names}} | sort | xargs", "t-killed rc=0"),
+    case("ps -a --filter name=^/?$P- --filter exited=0 --format {{.Names}} | sort | xargs", "rc=0"),
+    case("ps --filter name=^/?$P- --format {{.Names}} | sort | xargs", "t-still t-up rc=0").podman("t-up rc=0"),
+    case("ps -a --filter name=^/?$P- --filter before=$P-killed --format {{.Names}} | sort | xargs", "t-ended t-made rc=0"),
+    case("ps -a --filter name=^/?$P- --filter since=$P-killed --format {{.Names}} | sort | xargs", "t-still t-up rc=0"),
+    case("ps -a --filter name=^/?$P- --filter ancestor=busybox --format {{.Names}} | sort | xargs", "t-ended t-killed t-made t-still t-up rc=0"),
+    case("ps -a --filter ancestor=no-such-image --format {{.Names}} | sort | xargs", "rc=0"),
+    case("ps -a --filter status=sleeping -q", "rc=1").podman("rc=125"),
+    case("ps -a --filter frob=1 -q", "rc=1").podman("rc=125"),
+    case("ps -a --filter frob -q", "rc=125"),
+    case("ps -a --filter exited=many -q", "rc=1").podman("rc=125"),
+    case("ps -a --filter health=sometimes -q", "rc=1").podman("rc=0"),
+    // Formats.
+    case("ps -a --filter name=$P-ended --format '{{.Names}}|{{.State}}|{{.Command}}|{{.Image}}' --no-trunc", r#"t-ended|exited|"sh -c 'echo one; echo two >&2; echo three; printf four; exit 3'"|busybox rc=0"#).podman("t-ended|exited|sh -c echo one; echo two >&2; echo three; printf four; exit 3|docker.io/library/busybox:latest rc=0"),
+    case(r#"ps -a --filter name=$P-ended --format '{{.Label "a"}}'"#, "1 rc=0"),
+    case("ps -a --filter name=$P-made --format '{{.Labels}}'", "a=1,b=2,tier=web rc=0").podman("map[a:1 b:2 tier:web] rc=0"),
+    case(r#"ps -a --filter name=$P-ended --format 'table {{.Names}}\t{{.State}}'"#, "NAMES STATE~t-ended exited rc=0"),
+    case("ps -a --filter name=$P-ended --format 'table {{.ID}}' | head -1", "CONTAINER ID rc=0"),
+    case("ps -a --filter name=$P-ended --format '{{.Nope}}'", "rc=1").podman("rc=125"),
+    case("ps -a --filter name=$P-ended --format '{{.Names'", "rc=1").podman("rc=125"),
+    case(r#"ps -a --filter name=$P-ended --format '{{upper .Names}} {{len .Names}} {{slice .Names 0 2}} {{printf "%-8s|" .Names}}'"#, "rc=1").podman("T-ENDED 7 t- t-ended | rc=0"),
+    case("inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Paused}}' $P-ended $P-still", "exited 3 false false~paused 0 true true rc=0").podman("exited 3 false false~paused 0 false true rc=0"),
+    case("inspect -f '{{json .Config.Labels}}' $P-ended", r#"{"a":"1"} rc=0"#),
+    case("inspect -f '{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}' $P-made", "a=1;b=2;tier=web; rc=0"),
+    case(r#"inspect -f '[{{index .Config.Labels "absent"}}][{{.Config.Labels.absent}}]' $P-ended"#, "[][<no value>] rc=0"),
+    case("inspect -f '{{if eq .State.ExitCode 3}}three{{else}}other{{end}}' $P-ended", "three rc=0"),
+    case(r#"inspect -f '{{join .Config.Cmd "+"}} {{.Config.Cmd}} {{len .Config.Cmd}}' $P-up"#, "sleep+1000 [sleep 1000] 2 rc=0"),
+    case("inspect -f '{{.HostConfig.CapAdd}} {{json .HostConfig.CapAdd}}' $P-up", "[] null rc=0").podman("[] [] rc=0"),
+    case("inspect -f '{{.Nope}}' $P-up", "rc=1").podman("rc=125"),
+    case("inspect -f '{{.Name}}' no-such-thing $P-up", "/t-up rc=1").podman("t-up rc=125"),
+    case("inspect -f '{{range .Config.Env}}{{println .}}{{end}}' $P-made | head -1", "X=1 rc=0").podman("container=podman rc=0"),
+    case("inspect --type image -f '{{json .Config.Cmd}} {{.Os}}' busybox", r#"["sh"] linux rc=0"#),
+    case("inspect -f '{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{.HostConfig.AutoRemove}}' $P-up", "no 0 false rc=0"),
+    // Health.
+    case("inspect -f '{{.State.Health.Status}} {{.State.Health.FailingStreak}} {{len .State.Health.Log}}' $P-up", "starting 0 0 rc=0"),
+    case("inspect -f '{{json .Config.Healthcheck.Test}} {{.Config.Healthcheck.Retries}}' $P-up", r#"["CMD-SHELL","true"] 2 rc=0"#),
+    case("ps --filter name=$P-up --format '{{.Status}}' | sed 's/.*(/(/'", "(health: starting) rc=0").podman("(starting) rc=0"),
+    case("ps -a --filter name=^/?$P- --filter health=starting --format {{.Names}}", "t-up rc=0"),
+    case("ps -a --filter name=^/?$P- --filter health=none --format {{.Names}} | sort | xargs", "t-ended t-killed t-made t-still rc=0").podman("rc=0"),
+    case("inspect -f '{{json .State.Health}}' $P-ended", "null rc=0"),
+    // Logs.
+    case("logs $P-ended 2>/dev/null", "one~three~fourrc=0"),
+    case("logs $P-ended 2>&1 >/dev/null", "two rc=0"),
+    case("logs --tail 1 $P-ended 2>/dev/null", "fourrc=0"),
+    case("logs --tail 0 $P-ended", "rc=0"),
+    case("logs --tail all $P-ended 2>/dev/null | wc -l", "2 rc=0").podman("0 rc=0"),
+    case("logs --since 1h --tail 2 $P-ended 2>/dev/null", "three~fourrc=0"),
+    case("logs --until 1h $P-ended", "rc=0").podman("one~three~fourrc=0"),
+    case("logs -t --tail 1 $P-ended 2>/dev/null | cut -c11,20", "T. rc=0"),
+    case("logs $P-made", "rc=0"),
+    case("logs -f $P-ended 2>/dev/null | wc -l", "2 rc=0"),
+    case("logs --since yesterday $P-ended", "rc=1").podman("rc=125"),
+    case("logs no-such-thing", "rc=1").podman("rc=125"),
+    // Codes.
+    case("run --rm $R busybox sh -c 'exit 4'", "rc=4"),
+    case("run --rm $R busybox no-such-program", "rc=127"),
+    case("run --rm $R busybox /etc", "rc=126"),
+    case("run --rm $R --no-such-flag busybox true", "rc=125"),
+    case(r#"run --rm $R busybox sh -c "kill -9 \$\$""#, "rc=0"),
+    case("start -a $P-ended 2>/dev/null | wc -l", "2 rc=0"),
+    case("start no-such-thing", "rc=1").podman("rc=125"),
+    case("exec $P-ended true", "rc=1").podman("rc=255"),
+    case("exec $P-still true", "rc=1").podman("rc=255"),
+    case("exec $P-up no-such-program", "rc=126").podman("rc=127").ours("rc=127", "a shell's code, as of run"),
+    case("exec $P-up sh -c 'exit 5'", "rc=5"),
+    case("wait $P-ended $P-killed", "3~137 rc=0"),
+    case("wait no-such-thing", "rc=1").podman("rc=125"),
+    case("stop no-such-thing", "rc=1").podman("rc=125"),
+    case("kill $P-ended", "rc=1").podman("rc=125"),
+    case("kill -s FOO $P-up", "rc=1").podman("rc=125"),
+    case("pause $P-still", "rc=1").podman("rc=125"),
+    case("unpause $P-up", "rc=1").podman("rc=125"),
+    case("rm $P-up", "rc=1").podman("rc=2"),
+    case("rm no-such-thing", "rc=1"),
+    case("rm -f no-such-thing", "rc=0"),
+    case("rename $P-up $P-made", "rc=1").podman("rc=125"),
+    case("rmi no-such-image", "rc=1"),
+    case("top $P-ended", "rc=1").podman("rc=125"),
+    case("cp no-such-thing:/x /tmp/y", "rc=1").podman("rc=125"),
+    case("update --pids-limit -1 $P-up | head -1", "t-up rc=0").podman("ID rc=0"),
+    case("inspect no-such-thing", "[] rc=1").podman("[] rc=125"),
+    // Events.
+    case("events --since 1h --until 0s --filter container=$K --format '{{.Action}}' | xargs", "create start kill die rc=0"),
+    case("events --since 1h --until 0s --filter container=$K --filter event=die --format '{{.Actor.Attributes.exitCode}}'", "137 rc=0"),
+    case("events --since 1h --until 0s --filter container=$K --filter event=kill --format '{{.Actor.Attributes.signal}} {{.Actor.Attributes.a}}'", "9 2 rc=0"),
+    case("events --since 1h --until 0s --filter container=$S --format '{{.Type}} {{.Action}}' | xargs", "container create container start container pause rc=0"),
+    case("events --since 1h --until 0s --filter container=$K --filter label=a=2 --filter event=start --filter event=create --format '{{.Actor.Attributes.name}} {{.Action}}' | xargs", "t-killed create t-killed start rc=0"),
+    case("events --since 1h --until 0s --filter container=$E --filter type=image | wc -l", "0 rc=0"),
+];
+
+/// What `engine` answers to each case. `flags` are those of `run` and `create`.
+fn answers(engine: &str, flags: &str, prefix: &str) -> Vec<String> {
+    let mut script = format!("h() {{ {engine} \"$@\"; }}\nR='{flags}' P={prefix}\n{SETUP}");
+    for case in CASES {
+        script.push_str(&format!(
+            "{{ h {}\n}} 2>/dev/null </dev/null; printf ' rc=%s\\0' $?\n",
+            case.command
+        ));
+    }
+    script.push_str(CLEANUP);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &script]).stdin(Stdio::null());
+    let output = shell.output().expect("bash runs").stdout;
+    let text = String::from_utf8_lossy(&output).replace(&format!("{prefix}-"), "t-");
+    text.split_terminator('\0').map(plain).collect()
+}
+
+/// One line, with one blank for several, and no ids.
+fn plain(answer: &str) -> String {
+    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let lines = answer.lines().map(|line| {
+        let words = line.split_ascii_whitespace();
+        let words = words.map(|word| if is_id(&word) { "ID" } else { word });
+        words.collect::<Vec<_>>().join(" ")
+    });
+    let text = lines.collect::<Vec<_>>().join("~");
+    // The code of what ended its output with a newline is on a line of its own.
+    text.replace("~rc=", " rc=").trim().to_owned()
+}
+
+fn compare(answers: &[String], wanted: impl Fn(&Case) -> Option<&'static str>) {
+    assert_eq!(answers.len(), CASES.len(), "{answers:#?}");
+    let differences: Vec<_> = CASES
+        .iter()
+        .zip(answers)
+        .filter_map(|(case, answer)| {
+            let wanted = wanted(case)?;
+            let text = format!("{}\n    wanted: {wanted}\n    answer: {answer}", case.command);
+            (wanted != answer).then_some(text)
+        })
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+both_modes! {
+    fn forty_commands_and_more_are_answered_as_docker_does(mode) {
+        let (flags, prefix) = match mode {
+            Mode::Vm => ("--isolation=vm -m 128m", "tv"),
+            Mode::Container => ("--isolation=container", "tc"),
+        };
+        let answers = answers("\"$HULLBOX_BIN\"", flags, prefix);
+        compare(&answers, |case| Some(case.ours.unwrap_or(case.docker)));
+    }
+}
+
+#[test]
+fn docker_answers_as_the_table_says() {
+    if let Ok(docker) = std::env::var("HULLBOX_TEST_DOCKER") {
+        compare(&answers(&docker, "--network none", "td"), |case| Some(case.docker));
+    }
+}
+
+#[test]
+fn podman_answers_as_the_table_says() {
+    if let Ok(podman) = std::env::var("HULLBOX_TEST_PODMAN") {
+        // Its events have fields of their own.
+        let wanted = |case: &Case| {
+            let is_events = case.command.starts_with("events");
+            (!is_events).then_some(case.podman.unwrap_or(case.docker))
+        };
+        compare(&answers(&podman, "--network none", "tp"), wanted);
+    }
+}
