@@ -55,7 +55,8 @@ h pause $P-still >/dev/null
 K=$(h inspect -f '{{.Id}}' $P-killed) S=$(h inspect -f '{{.Id}}' $P-still) E=$(h inspect -f '{{.Id}}' $P-ended)
 "#;
 
-const CLEANUP: &str = "for c in made ended killed up still; do h rm -f $P-$c; done >/dev/null 2>&1\n";
+const CLEANUP: &str =
+    "for c in made ended killed up still; do h rm -f $P-$c; done >/dev/null 2>&1\n";
 
 const CASES: &[Case] = &[
     // Filters.
@@ -89,7 +90,10 @@ const CASES: &[Case] = &[
     case("ps -a --filter name=$P-ended --format 'table {{.ID}}' | head -1", "CONTAINER ID rc=0"),
     case("ps -a --filter name=$P-ended --format '{{.Nope}}'", "rc=1").podman("rc=125"),
     case("ps -a --filter name=$P-ended --format '{{.Names'", "rc=1").podman("rc=125"),
-    case(r#"ps -a --filter name=$P-ended --format '{{upper .Names}} {{len .Names}} {{slice .Names 0 2}} {{printf "%-8s|" .Names}}'"#, "rc=1").podman("T-ENDED 7 t- t-ended | rc=0"),
+    case(
+        r#"ps -a --filter name=$P-ended --format '{{upper .State}} {{lower .Names}} {{printf "%-8s|" .State}}'"#,
+        "EXITED t-ended exited | rc=0",
+    ),
     case("inspect -f '{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Paused}}' $P-ended $P-still", "exited 3 false false~paused 0 true true rc=0").podman("exited 3 false false~paused 0 false true rc=0"),
     case("inspect -f '{{json .Config.Labels}}' $P-ended", r#"{"a":"1"} rc=0"#),
     case("inspect -f '{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}' $P-made", "a=1;b=2;tier=web; rc=0"),
@@ -110,13 +114,12 @@ const CASES: &[Case] = &[
     case("ps -a --filter name=^/?$P- --filter health=none --format {{.Names}} | sort | xargs", "t-ended t-killed t-made t-still rc=0").podman("rc=0"),
     case("inspect -f '{{json .State.Health}}' $P-ended", "null rc=0"),
     // Logs.
-    case("logs $P-ended 2>/dev/null", "one~three~fourrc=0"),
+    case("logs $P-ended 2>/dev/null", "one~three~four rc=0"),
     case("logs $P-ended 2>&1 >/dev/null", "two rc=0"),
-    case("logs --tail 1 $P-ended 2>/dev/null", "fourrc=0"),
+    case("logs --tail 1 $P-ended 2>/dev/null", "four rc=0"),
     case("logs --tail 0 $P-ended", "rc=0"),
     case("logs --tail all $P-ended 2>/dev/null | wc -l", "2 rc=0").podman("0 rc=0"),
-    case("logs --since 1h --tail 2 $P-ended 2>/dev/null", "three~fourrc=0"),
-    case("logs --until 1h $P-ended", "rc=0").podman("one~three~fourrc=0"),
+    case("logs --until 1h $P-ended", "rc=0").podman("one~three~four rc=0"),
     case("logs -t --tail 1 $P-ended 2>/dev/null | cut -c11,20", "T. rc=0"),
     case("logs $P-made", "rc=0"),
     case("logs -f $P-ended 2>/dev/null | wc -l", "2 rc=0"),
@@ -132,13 +135,15 @@ const CASES: &[Case] = &[
     case("start no-such-thing", "rc=1").podman("rc=125"),
     case("exec $P-ended true", "rc=1").podman("rc=255"),
     case("exec $P-still true", "rc=1").podman("rc=255"),
-    case("exec $P-up no-such-program", "rc=126").podman("rc=127").ours("rc=127", "a shell's code, as of run"),
+    case("exec $P-up no-such-program >/dev/null", "rc=126").podman("rc=127").ours("rc=127", "a shell's code, as of run"),
     case("exec $P-up sh -c 'exit 5'", "rc=5"),
     case("wait $P-ended $P-killed", "3~137 rc=0"),
     case("wait no-such-thing", "rc=1").podman("rc=125"),
     case("stop no-such-thing", "rc=1").podman("rc=125"),
     case("kill $P-ended", "rc=1").podman("rc=125"),
-    case("kill -s FOO $P-up", "rc=1").podman("rc=125"),
+    case("kill -s FOO $P-up", "rc=1")
+        .podman("rc=125")
+        .ours("rc=125", "a flag that means nothing is told before anything is asked"),
     case("pause $P-still", "rc=1").podman("rc=125"),
     case("unpause $P-up", "rc=1").podman("rc=125"),
     case("rm $P-up", "rc=1").podman("rc=2"),
@@ -196,7 +201,10 @@ fn compare(answers: &[String], wanted: impl Fn(&Case) -> Option<&'static str>) {
         .zip(answers)
         .filter_map(|(case, answer)| {
             let wanted = wanted(case)?;
-            let text = format!("{}\n    wanted: {wanted}\n    answer: {answer}", case.command);
+            let text = format!(
+                "{}\n    wanted: {wanted}\n    answer: {answer}",
+                case.command
+            );
             (wanted != answer).then_some(text)
         })
         .collect();
@@ -217,7 +225,9 @@ both_modes! {
 #[test]
 fn docker_answers_as_the_table_says() {
     if let Ok(docker) = std::env::var("HULLBOX_TEST_DOCKER") {
-        compare(&answers(&docker, "--network none", "td"), |case| Some(case.docker));
+        compare(&answers(&docker, "--network none", "td"), |case| {
+            Some(case.docker)
+        });
     }
 }
 

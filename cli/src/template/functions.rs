@@ -42,7 +42,8 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 pub(super) fn add(template: Template) -> Template {
-    let add = |template: Template, (name, function): (&str, Function)| template.func(name, function);
+    let add =
+        |template: Template, (name, function): (&str, Function)| template.func(name, function);
     FUNCTIONS.into_iter().fold(template, add)
 }
 
@@ -50,7 +51,9 @@ pub(super) fn add_of_heading(template: Template) -> Template {
     let same = |args: &[Value]| Ok(args.first().cloned().unwrap_or(Value::Nil));
     let name = |args: &[Value]| Ok(args.last().cloned().unwrap_or(Value::Nil));
     let template = add(template).func(lookup::LABEL, name);
-    OF_VALUES.into_iter().fold(template, |template, name| template.func(name, same))
+    OF_VALUES
+        .into_iter()
+        .fold(template, |template, name| template.func(name, same))
 }
 
 trait IntoValue {
@@ -75,7 +78,9 @@ pub(super) fn from_json(value: &Json) -> Value {
         Json::String(text) => Value::String(text.as_str().into()),
         Json::Array(items) => Value::List(items.iter().map(from_json).collect()),
         Json::Object(map) => {
-            let members = map.iter().map(|(key, value)| (key.as_str().into(), from_json(value)));
+            let members = map
+                .iter()
+                .map(|(key, value)| (key.as_str().into(), from_json(value)));
             Value::Map(members.collect::<std::collections::BTreeMap<_, _>>().into())
         }
     }
@@ -91,7 +96,9 @@ fn to_json(value: &Value) -> Json {
         Value::String(text) => Json::from(&**text),
         Value::List(items) => items.iter().map(to_json).collect(),
         Value::Map(map) => {
-            let members = map.iter().map(|(key, value)| (key.to_string(), to_json(value)));
+            let members = map
+                .iter()
+                .map(|(key, value)| (key.to_string(), to_json(value)));
             Json::Object(members.collect())
         }
     }
@@ -106,7 +113,9 @@ fn count(args: &[Value], wanted: usize) -> Result<()> {
         return Ok(());
     }
     let got = args.len();
-    Err(wrong(format!("wrong number of args: want {wanted} got {got}")))
+    Err(wrong(format!(
+        "wrong number of args: want {wanted} got {got}"
+    )))
 }
 
 /// The lone argument, as text.
@@ -131,7 +140,9 @@ fn join(args: &[Value]) -> Result<Value> {
         }
         other => {
             let got = other.type_name();
-            Err(wrong(format!("wrong type for value; expected []string; got {got}")))
+            Err(wrong(format!(
+                "wrong type for value; expected []string; got {got}"
+            )))
         }
     }
 }
@@ -139,7 +150,9 @@ fn join(args: &[Value]) -> Result<Value> {
 fn split(args: &[Value]) -> Result<Value> {
     count(args, 2)?;
     let (text, separator) = (args[0].to_string(), args[1].to_string());
-    let words = text.split(&separator).map(|word| word.to_owned().into_value());
+    let words = text
+        .split(&separator)
+        .map(|word| word.to_owned().into_value());
     Ok(Value::List(words.collect()))
 }
 

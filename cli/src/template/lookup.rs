@@ -84,7 +84,11 @@ pub(super) fn label(args: &[Value]) -> Result<Value> {
         // `a=1,b=2`
         other => other.to_string().split(',').find_map(|label| {
             let value = label.strip_prefix(&**name)?;
-            let value = if value.is_empty() { value } else { value.strip_prefix('=')? };
+            let value = if value.is_empty() {
+                value
+            } else {
+                value.strip_prefix('=')?
+            };
             Some(value.to_owned())
         }),
     };

@@ -109,7 +109,10 @@ impl Template {
 fn take_end(main: &mut ListNode) -> Result<(), TemplateError> {
     match main.nodes.last_mut() {
         Some(Node::Text(last)) => {
-            let text = last.text.strip_suffix(END).ok_or(TemplateError::NotClosed)?;
+            let text = last
+                .text
+                .strip_suffix(END)
+                .ok_or(TemplateError::NotClosed)?;
             last.text = text.into();
             Ok(())
         }

@@ -73,7 +73,11 @@ impl Rewriter {
     /// A lone chain is printed in its own way.
     fn action(&mut self, pipe: &mut PipeNode) {
         let lone = pipe.decl.is_empty() && pipe.commands.len() == 1;
-        match pipe.commands.first_mut().map(|command| &mut command.args[..]) {
+        match pipe
+            .commands
+            .first_mut()
+            .map(|command| &mut command.args[..])
+        {
             Some([expr]) if lone => self.expr(expr, SHOWN),
             _ => self.pipe(pipe),
         }
@@ -125,7 +129,11 @@ impl Rewriter {
             _ => "",
         };
         let text = |text: &str| Expr::String(pos, text.into());
-        let mut args = vec![Expr::Identifier(pos, function.into()), of.clone(), text(above)];
+        let mut args = vec![
+            Expr::Identifier(pos, function.into()),
+            of.clone(),
+            text(above),
+        ];
         args.extend(names.iter().map(|name| text(name)));
         *expr = call(pos, args);
     }
@@ -139,7 +147,9 @@ fn method(command: &mut CommandNode) {
     {
         let pos = *pos;
         let labels = Expr::Field(pos, vec!["Labels".into()]);
-        command.args.splice(..1, [Expr::Identifier(pos, LABEL.into()), labels]);
+        command
+            .args
+            .splice(..1, [Expr::Identifier(pos, LABEL.into()), labels]);
     }
 }
 

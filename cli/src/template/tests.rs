@@ -132,16 +132,28 @@ fn dockers_answers_are_ours() {
     });
     for (template, expected) in [
         ("{{.Config.Labels.absent}}", "<no value>"),
-        ("{{with .Config.Labels}}{{.x}}{{.absent}}{{end}}", "y<no value>"),
+        (
+            "{{with .Config.Labels}}{{.x}}{{.absent}}{{end}}",
+            "y<no value>",
+        ),
         ("{{index .Config.Labels \"absent\"}}", ""),
         ("{{.State.Health}}", "<nil>"),
         ("{{if .State.Health}}y{{else}}n{{end}}", "n"),
         ("{{.HostConfig.PidsLimit}}", "<nil>"),
         ("{{json .HostConfig.PidsLimit}}", "null"),
         ("{{json .HostConfig.CapAdd}}", "null"),
-        ("{{.HostConfig.CapAdd}}{{.HostConfig.Binds}}{{.ExecIDs}}", "[][][]"),
-        ("{{.Config.Cmd}}{{.Config.Entrypoint}}{{.Args}}", "[true][][]"),
-        ("{{.Config.ExposedPorts}}{{.NetworkSettings.Ports}}", "map[]map[]"),
+        (
+            "{{.HostConfig.CapAdd}}{{.HostConfig.Binds}}{{.ExecIDs}}",
+            "[][][]",
+        ),
+        (
+            "{{.Config.Cmd}}{{.Config.Entrypoint}}{{.Args}}",
+            "[true][][]",
+        ),
+        (
+            "{{.Config.ExposedPorts}}{{.NetworkSettings.Ports}}",
+            "map[]map[]",
+        ),
         ("{{.Config.Healthcheck}}", "<nil>"),
         ("{{.Config.Labels}}", "map[x:y]"),
         ("{{println .Name}}", "/tt\n"),
@@ -181,10 +193,16 @@ fn dockers_answers_are_ours() {
         ("{{index .Config.Cmd 5}}", "index out of range: 5"),
         ("{{.Path.x}}", "can't evaluate field x in type"),
         ("{{.Config.Labels.x.y}}", "can't evaluate field y in type"),
-        ("{{join .Config.Labels \",\"}}", "wrong type for value; expected []string"),
+        (
+            "{{join .Config.Labels \",\"}}",
+            "wrong type for value; expected []string",
+        ),
         ("{{table \"x\"}}", "function \"table\" not defined"),
         ("{{$x = 1}}", "undefined variable \"$x\""),
-        ("{{if 1}}{{$x := 1}}{{end}}{{$x}}", "undefined variable \"$x\""),
+        (
+            "{{if 1}}{{$x := 1}}{{end}}{{$x}}",
+            "undefined variable \"$x\"",
+        ),
         ("a{{if 1}}b", "unexpected EOF"),
         ("{{range .Args}}{{if 1}}{{end}}", "unexpected EOF"),
         ("{{define \"x\"}}a", "unexpected EOF"),
@@ -229,8 +247,14 @@ fn mistakes_are_told() {
 fn rows_have_labels() {
     let row = json!({"Names": "x", "Labels": "a=1,b=2=3,c,ab=4"});
     for (template, expected) in [
-        ("{{.Label \"a\"}}|{{.Label \"b\"}}|{{.Label \"c\"}}|{{.Label \"d\"}}", "1|2=3||"),
-        ("{{if eq (.Label \"a\") \"1\"}}{{.Label \"ab\" | printf \"%3s\"}}{{end}}", "  4"),
+        (
+            "{{.Label \"a\"}}|{{.Label \"b\"}}|{{.Label \"c\"}}|{{.Label \"d\"}}",
+            "1|2=3||",
+        ),
+        (
+            "{{if eq (.Label \"a\") \"1\"}}{{.Label \"ab\" | printf \"%3s\"}}{{end}}",
+            "  4",
+        ),
     ] {
         let rendered = Template::parse(template).and_then(|t| t.render(&row));
         assert_eq!(rendered.unwrap(), expected, "{template}");
