@@ -12,10 +12,11 @@ pub(super) const SHOWN: &str = "__shown";
 pub(super) const LABEL: &str = "__label";
 
 /// Fields that are maps in Docker's structures: what they do not hold is no value, not a slip.
-pub(super) const MAPS: [&str; 12] = [
+pub(super) const MAPS: [&str; 13] = [
     "Annotations",
     "Attributes",
     "Data",
+    "DriverOpts",
     "ExposedPorts",
     "Labels",
     "Networks",
@@ -28,12 +29,16 @@ pub(super) const MAPS: [&str; 12] = [
 ];
 
 /// Fields that are lists in Docker's structures, which Go prints as such when they are nil.
-const LISTS: [&str; 17] = [
+const LISTS: [&str; 27] = [
+    "Aliases",
     "Args",
     "Binds",
     "CapAdd",
     "CapDrop",
     "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
     "Devices",
     "Dns",
     "DnsOptions",
@@ -43,9 +48,15 @@ const LISTS: [&str; 17] = [
     "ExecIDs",
     "ExtraHosts",
     "GroupAdd",
+    "Links",
     "Mounts",
+    "OnBuild",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
     "SecurityOpt",
+    "Shell",
     "Ulimits",
+    "VolumesFrom",
 ];
 
 /// What a chain of fields leads to.
