@@ -76,7 +76,7 @@ both_modes! {
         let seen = |flags: &[&str]| {
             let mut args = flags.to_vec();
             args.extend(["-m", "160m", "busybox", "sh", "-c", script]);
-            run(mode, args).exits(0).text()
+            run(mode, args).exits(0).text().replace('\r', "")
         };
         let with = seen(&["--systemd=always"]);
         assert!(with.starts_with("oci tmpfs tmpfs") && with.ends_with("groups"), "{with}");
