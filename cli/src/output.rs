@@ -121,5 +121,8 @@ pub(crate) fn filters(
 pub(crate) fn piped_output() -> Option<BorrowedFd<'static>> {
     let output = rustix::stdio::stdout();
     let status = rustix::fs::fstat(output).ok()?;
-    (FileType::from_raw_mode(status.st_mode) == FileType::Fifo).then_some(output)
+    let flags = rustix::fs::fcntl_getfl(output).ok()?;
+    // One that is open for reading, too, has a reader, and would be woken by what it wrote itself.
+    let writes = flags & rustix::fs::OFlags::RWMODE == rustix::fs::OFlags::WRONLY;
+    (writes && FileType::from_raw_mode(status.st_mode) == FileType::Fifo).then_some(output)
 }

@@ -451,12 +451,13 @@ mod tests {
                 Frame::Setup(_) | Frame::Exec { .. } | Frame::Shutdown | Frame::Request { .. } => {
                     [false, true, true, true]
                 }
-                Frame::Reply { .. } | Frame::Oom => [true, false, true, true],
+                Frame::Reply { .. } => [true, false, true, true],
                 Frame::Local(_) => [true, true, false, false],
                 Frame::Hello(_)
                 | Frame::Started { .. }
                 | Frame::Failed { .. }
                 | Frame::Exited { .. }
+                | Frame::Oom
                 | Frame::Log(_) => [true, false, true, false],
             };
             assert_eq!(refused, expected, "{frame:?}");

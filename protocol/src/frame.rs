@@ -136,7 +136,7 @@ pub enum Sender {
     Agent,
     /// A command, to a monitor.
     Client,
-    /// A monitor, or the helper machine's agent, to a command that is attached to it.
+    /// A monitor, or an agent that has none (the helper machine's), to a command that is attached.
     Monitor,
     /// Whoever it is.
     #[default]
@@ -162,7 +162,7 @@ impl Sender {
             }
             Self::Agent => streams || reports || matches!(kind, Kind::Reply | Kind::Oom),
             Self::Client => streams || orders || matches!(kind, Kind::Local),
-            Self::Monitor => streams || reports || matches!(kind, Kind::Local),
+            Self::Monitor => streams || reports || matches!(kind, Kind::Local | Kind::Oom),
             Self::Any => true,
         }
     }

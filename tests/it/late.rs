@@ -29,7 +29,8 @@ both_modes! {
         let _ = hullbox(["rm", &kept.name]).exits(0);
         let gone = format!(
             r#"for i in $(seq 200); do
-                grep -lz "[_]_monitor" /proc/[0-9]*/cmdline 2>/dev/null | xargs -r grep -lz {} >/dev/null || exit 0
+                left=$(grep -lz "[_]_monitor" /proc/[0-9]*/cmdline 2>/dev/null | xargs -r grep -lz {})
+                [ -n "$left" ] || exit 0
                 sleep 0.05
             done
             exit 1"#,

@@ -67,7 +67,7 @@ fn a_microvm_is_given_none_of_the_hosts_devices() {
     let text = script(
         Mode::Vm,
         &loops,
-        ": </dev/loop-control && : </dev/loop0 && echo loops",
+        ": </dev/loop-control && [ -b /dev/loop0 ] && echo loops",
     );
     assert_eq!(text.exits(0).text(), "loops");
 }
@@ -100,7 +100,7 @@ both_modes! {
         for option in ["systempaths=unconfined", "unmask=ALL", "unmask=/proc/sys:/proc/interrupts"] {
             assert_eq!(seen(option, writable), "0 1", "{option}");
         }
-        assert_eq!(seen("mask=/etc/passwd:/home", "cat /etc/passwd; ls /home | wc -l"), "0");
+        assert_eq!(seen("mask=/proc/version:/home", "cat /proc/version; ls /home | wc -l"), "0");
         let status = "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status";
         assert_eq!(seen("seccomp=unconfined", status), "NoNewPrivs:\t0\nSeccomp:\t0");
         assert_eq!(seen("no-new-privileges", status), "NoNewPrivs:\t1\nSeccomp:\t2");

@@ -143,7 +143,12 @@ both_modes! {
         debian();
         let box_ = Kept::new("dockerd", mode);
         // Its own network off; its data where overlayfs takes an upper directory.
-        let script = "dockerd --bridge=none --iptables=false --ip6tables=false 2>&1 | {
+        // As Docker's own image for this does: no process may be in a group that hands controllers on.
+        let script = "cd /sys/fs/cgroup && mkdir -p init &&
+            for process in $(cat cgroup.procs); do echo $process >init/cgroup.procs; done
+            for controller in $(cat cgroup.controllers); do echo +$controller >cgroup.subtree_control; done
+            cd /
+            dockerd --bridge=none --iptables=false --ip6tables=false 2>&1 | {
                 while read -r line; do
                     echo \"$line\" >&2
                     case $line in *'API listen on'*) break ;; esac

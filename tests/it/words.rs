@@ -28,7 +28,7 @@ both_modes! {
 
         let _ = hullbox(["commit", &box_.name, &tag]).exits(0);
         assert_eq!(image("{{json .Config.Env}}", &tag), wanted);
-        assert!(!image("{{json .Config}}", &tag).contains("WorkingDir"));
+        assert_eq!(image("{{.Config.WorkingDir}}", &tag), "");
         assert_eq!(image("{{.Config.StopSignal}}", &tag), "SIGINT");
         let mut run = command(["run", "--rm", mode.flag(), "-m", "128m", "-h", "other"]);
         run.args([&tag, "sh", "-c", "echo $HOSTNAME [$TERM] $A"]);

@@ -3,6 +3,7 @@
 use super::{ContainerError, Engine};
 use crate::paths::short_id;
 use crate::snapshots;
+use crate::state::Phase;
 use std::collections::HashSet;
 use std::fs;
 
@@ -66,7 +67,9 @@ impl Engine {
                 what: format!("container {} has lost its {what}", short_id(&record.id)),
                 repaired: false,
             };
-            if !self.roots.container_dir(&record.id).is_dir() {
+            // Whoever made it may have been killed before its directory: it has one when it is used.
+            let unused = record.phase == Phase::Created;
+            if !unused && !self.roots.container_dir(&record.id).is_dir() {
                 findings.push(missing("directory"));
             }
             if store.resolve(&record.image_id).is_err() {

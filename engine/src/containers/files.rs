@@ -17,6 +17,8 @@ use std::thread::JoinHandle;
 
 /// Longest list of changes, in bytes: a hostile guest makes it.
 const MAX_CHANGES: u64 = 64 << 20;
+/// Most changes: short lines are small in the list and large in memory.
+const MAX_CHANGE_COUNT: usize = 2 << 20;
 /// Longest answer to what is at a path, in bytes.
 const MAX_STAT: u64 = 64 * 1024;
 
@@ -214,7 +216,12 @@ impl Engine {
         check(outcome?)?;
         read.map_err(FilesError::Read)?;
         let lines = text.split(|byte| *byte == 0);
-        Ok(lines.filter_map(change).collect())
+        let most = MAX_CHANGE_COUNT.saturating_add(1);
+        let changes: Vec<_> = lines.filter_map(change).take(most).collect();
+        if changes.len() > MAX_CHANGE_COUNT {
+            return Err(FilesError::TooManyChanges);
+        }
+        Ok(changes)
     }
 
     /// Writes all of a container's files as a tar.

@@ -274,7 +274,7 @@ impl Unpacker<'_> {
             Receiving::Tar(error) => error.into(),
             Receiving::Write(error) => CpError::local("write", &self.at(path), error),
         })?;
-        self.done.bytes += entry.size;
+        self.done.bytes = self.done.bytes.saturating_add(entry.size);
         self.describe(&file, entry.mode, (entry.uid, entry.gid), entry.mtime)
             .map_err(self.fail("describe", path))
     }

@@ -372,6 +372,7 @@ impl Supervisor {
 /// Sets the machine's clock. One that cannot be told has gone, or is told the next time.
 fn set_clock(files: &RuntimeFiles) -> Result<(), connect::ConnectError> {
     let mut stream = connect::open_session(files)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
     let mut frame = Vec::new();
     let request = Request::SetClock {
         wall_clock_ns: wall_clock_ns(),

@@ -43,8 +43,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// How long a guest that need not boot may take to say its first word, where another can boot
 /// instead: many of them may begin at once.
 const RESUME_LIMIT: Duration = Duration::from_secs(60);
-/// How long a killed workload may take to say that it is dead.
-const KILL_LIMIT: Duration = Duration::from_secs(3);
+/// How long a killed workload may take to say that it is dead: a microVM writes what it has to first.
+/// Less than whoever asks for the end waits.
+const KILL_LIMIT: Duration = Duration::from_secs(8);
 /// How long after a broken connection the backend may take to say why.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the workload's side may take to answer a request. A guest may be emulated, and busy.

@@ -300,7 +300,9 @@ fn access(request: &RunRequest, systemd: bool) -> Result<Access, PlanError> {
     };
     Ok(Access {
         privileged: security.privileged,
-        manages_cgroups: security.privileged || systemd,
+        // Who sees all groups of the kernel could leave its own, and with it limits and device rules.
+        manages_cgroups: security.privileged
+            || systemd && security.cgroup_namespace == security::CgroupNamespace::Private,
         runs_systemd: systemd,
         sees_all_cgroups: security.cgroup_namespace == security::CgroupNamespace::Host,
         masked_paths,

@@ -131,6 +131,16 @@ impl ContainerSpec {
         setup.access.filter = security
             .seccomp
             .filter(self.isolation, capabilities, privileged);
+        // Records of older programs say it only here.
+        if security.options.is_empty() {
+            if setup.system_paths_unconfined {
+                setup.access.masked_paths.clear();
+                setup.access.read_only_paths.clear();
+            }
+            if setup.seccomp_unconfined {
+                setup.access.filter.clear();
+            }
+        }
         Bundle {
             id: id.to_owned(),
             isolation: self.isolation,

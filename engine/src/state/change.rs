@@ -12,7 +12,7 @@ impl State {
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_start(&mut self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
         let transaction = self.take(&starter.lock.file, id)?;
-        super::make_dir(&self.roots.container_runtime_dir(id))?;
+        self.make_dirs(id)?;
         transaction.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0,
              beginning = NULL, error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
@@ -30,7 +30,7 @@ impl State {
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_errand(&self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
         let transaction = self.take(&starter.lock.file, id)?;
-        super::make_dir(&self.roots.container_runtime_dir(id))?;
+        self.make_dirs(id)?;
         transaction.execute(
             "UPDATE containers SET monitor_pid = ?2 WHERE id = ?1",
             params![id, starter.monitor_pid],

@@ -238,9 +238,15 @@ impl State {
         }
         transaction.commit()?;
         let record = self.get(&new.id)?;
-        make_dir(&self.roots.container_dir(&new.id))?;
-        make_dir(&self.roots.container_runtime_dir(&new.id))?;
+        self.make_dirs(&new.id)?;
         Ok(record)
+    }
+
+    /// The container's directories. Whoever makes one may be killed between its row and these: they are
+    /// made when it is used for the first time, too.
+    fn make_dirs(&self, id: &str) -> Result<(), StateError> {
+        make_dir(&self.roots.container_dir(id))?;
+        make_dir(&self.roots.container_runtime_dir(id))
     }
 
     /// One container by its full id.
