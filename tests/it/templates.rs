@@ -309,7 +309,8 @@ fn a_damaged_template_is_told_once_and_costs_a_boot() {
 
 /// Where the template of the shape is.
 fn template_id() -> String {
-    let script = "cd $HULLBOX_ROOT/templates && grep -l '\"memory_mib\":160' */about.json";
+    let script =
+        "cd $HULLBOX_ROOT/templates && grep -l '\"vcpus\":1,\"memory_mib\":160,' */about.json";
     let text = on_the_machine(script).exits(0).text();
     let id = text.lines().next().and_then(|path| path.split('/').next());
     id.unwrap().to_owned()
