@@ -85,14 +85,6 @@ impl Engine {
         }
     }
 
-    /// Waits for a container's end: its exit code.
-    ///
-    /// # Errors
-    /// [`ContainerError`].
-    pub fn wait(&self, record: &Record) -> Result<u8, ContainerError> {
-        self.wait_armed(self.arm(record, Condition::NotRunning)?)
-    }
-
     fn wait_for_rest(
         &self,
         record: &Record,

@@ -45,15 +45,8 @@ impl LogFollower {
         self.reader.next_line()
     }
 
-    /// Waits until there may be more: true. False means that there will be no more.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn wait(&mut self) -> Result<bool, LogError> {
-        self.wait_for(None)
-    }
-
-    /// The same, until the pipe that its reader reads from is closed at the other end.
+    /// Waits until there may be more: true. False means that there will be no more, or that the pipe
+    /// that its reader reads from is closed at the other end.
     ///
     /// # Errors
     /// The kernel refuses.
