@@ -36,9 +36,10 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     let mut engine = system::open(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
     timing.mark(Phase::Store);
-    let id = created.record.id.clone();
+    let record = created.record.clone();
+    let id = &record.id;
     if let Some(mut file) = cidfile {
-        file.write(&id)?;
+        file.write(id)?;
     }
     let mode = if detach {
         Mode::Detached
@@ -65,8 +66,9 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
         return Ok(0);
     }
     match joint.outcome {
-        // The connection is closed, so the monitor kills the workload and tidies up.
-        Outcome::Interrupted(_) | Outcome::Unread => drop(monitor.process.wait()),
+        // The connection is closed, so the monitor kills the workload and tidies up. Its process may
+        // stay longer than that, for other clients that have not read all.
+        Outcome::Interrupted(_) | Outcome::Unread => engine.wait_until_let_go(&record)?,
         Outcome::Disconnected => {
             // Reaped, it no longer holds the container's lock.
             let ended = monitor.process.wait();

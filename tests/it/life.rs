@@ -446,3 +446,33 @@ both_modes! {
         assert_eq!(box_.exec(&["sh", "-c", "echo =$TERM="]).exits(0).text(), "==");
     }
 }
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn system_prune_removes_what_its_filters_name() {
+    let make = |label: &str| {
+        let label = format!("pruned={label}");
+        hullbox(["create", "--label", &label, "busybox", "true"])
+            .exits(0)
+            .text()
+    };
+    let (gone, kept) = (make("yes"), make("no"));
+    let image = hullbox(["commit", "-c", "LABEL pruned=yes", &kept]);
+    let image = image.exits(0).text();
+    let prune = |filter: &str| hullbox(["system", "prune", "-f", "--filter", filter]);
+    let is_there = |name: &str| hullbox(["inspect", name]).code == 0;
+
+    prune("labels=pruned=yes").fails_saying("labels");
+    let _ = prune("until=1h").exits(0);
+    let _ = prune("label=pruned=other").exits(0);
+    assert!(is_there(&gone) && is_there(&kept) && is_there(&image));
+
+    let told = prune("label=pruned=yes").exits(0).text();
+    assert!(told.contains(&gone) && told.contains(&image), "{told}");
+    assert!(!told.contains(&kept), "{told}");
+    assert!(!is_there(&gone) && !is_there(&image) && is_there(&kept));
+
+    let _ = prune("label!=pruned=no").exits(0);
+    assert!(is_there(&kept));
+    let _ = hullbox(["rm", &kept]).exits(0);
+}

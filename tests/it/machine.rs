@@ -526,17 +526,29 @@ fn the_shares_server_is_confined() {
         ("2".into(), "1".into())
     );
     let held = u64::from_str_radix(&field("CapPrm:"), 16).unwrap();
-    let sys_admin = 1 << 21;
-    assert_eq!(held & sys_admin, 0, "{held:x}");
-    // From its root on there is nothing to write to but the volume.
+    let (sys_admin, mknod) = (1 << 21, 1 << 27);
+    assert_eq!(held & (sys_admin | mknod), 0, "{held:x}");
+    // From its root on there is nothing to write to but the volume, and no device.
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    let writable: Vec<_> = mounts
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|fields| !fields[5].split(',').any(|option| option == "ro"))
-        .map(|fields| PathBuf::from(fields[4]))
+    let without = |wanted: &str| -> Vec<_> {
+        mounts
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| !fields[5].split(',').any(|option| option == wanted))
+            .map(|fields| PathBuf::from(fields[4]))
+            .collect()
+    };
+    assert_eq!(without("ro"), [own.volume()], "{mounts}");
+    assert_eq!(without("nodev"), [PathBuf::new(); 0], "{mounts}");
+    // What it keeps open of /proc has no parent there: only its own root is above it.
+    let fds = PathBuf::from(format!("/proc/{pid}/fd"));
+    let kept: Vec<_> = fs::read_dir(&fds)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|fd| fs::metadata(fd.join("0")).is_ok() || fs::metadata(fd.join("1")).is_ok())
         .collect();
-    assert_eq!(writable, [own.volume()], "{mounts}");
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert!(!kept[0].join("../status").exists());
 }
 
 #[test]

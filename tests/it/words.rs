@@ -130,10 +130,10 @@ both_modes! {
     fn a_check_that_takes_too_long_leaves_its_words(mode) {
         let box_ = Kept::new("late", mode);
         let check = "echo early; [ -e /quick ] || sleep 1000";
-        box_.run(&["--health-cmd", check, "--health-interval", "50ms", "--health-timeout", "400ms", "--health-retries", "1", "busybox", "sleep", "1000"]);
+        box_.run(&["--health-cmd", check, "--health-interval", "50ms", "--health-timeout", "3s", "--health-retries", "1", "busybox", "sleep", "1000"]);
         box_.until_health("unhealthy");
         let last = "{{with index .State.Health.Log 0}}{{.ExitCode}} {{json .Output}}{{end}}";
-        assert_eq!(box_.inspect(last), "-1 \"Health check exceeded timeout (400ms): early\\n\"");
+        assert_eq!(box_.inspect(last), "-1 \"Health check exceeded timeout (3s): early\\n\"");
         let _ = box_.exec(&["touch", "/quick"]).exits(0);
         box_.until_health("healthy");
     }

@@ -85,6 +85,14 @@ impl Engine {
         }
     }
 
+    /// Waits until a container's monitor has let go of it: its end is on record, or it is removed.
+    ///
+    /// # Errors
+    /// The lock file cannot be used.
+    pub fn wait_until_let_go(&self, record: &Record) -> Result<(), ContainerError> {
+        Ok(self.state.wait_for_end(record)?)
+    }
+
     fn wait_for_rest(
         &self,
         record: &Record,

@@ -215,6 +215,8 @@ pub(super) struct Parts<'a> {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub ending: Ending,
+    /// The workload's side ended of itself, and said so.
+    pub orderly: bool,
     pub clients: Vec<Client>,
     /// It was told to end: a restart policy does not apply.
     pub manual: bool,
@@ -310,6 +312,7 @@ impl<'a> Hub<'a> {
         if let Some(log) = &mut self.log {
             log.finish();
         }
+        let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
         let ending = match (ending, self.interrupted) {
             (Ending::Died(None), Some(signal)) => {
                 Ending::Exited(ExitStatus::Signal { signal, oom: false })
@@ -318,6 +321,7 @@ impl<'a> Hub<'a> {
         };
         Outcome {
             ending,
+            orderly,
             clients: self.clients,
             manual: self.manual,
             stopped: self.stopped,

@@ -345,6 +345,7 @@ impl Life<'_> {
         })?;
         let Outcome {
             ending,
+            orderly,
             clients,
             manual,
             stopped,
@@ -353,7 +354,6 @@ impl Life<'_> {
         if backend.found_useless_template() {
             self.useless.set(true);
         }
-        let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
         // What may be started again must be down first.
         let last = manual || config.auto_remove || observer.policy() == Restart::No;
         let cause = backend.release(orderly && last);

@@ -33,14 +33,14 @@ pub fn unshare_user_and_mounts() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the mount at `path` and every mount below it read-only.
+/// Has the mount at `path` and every mount below it lead to no device, and be read-only if asked.
 ///
 /// # Errors
 /// Failure of `mount_setattr`, on kernels before 5.12 for one.
-pub fn set_read_only_recursively(path: &Path) -> io::Result<()> {
+pub fn guard_recursively(path: &Path, read_only: bool) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_set: libc::MOUNT_ATTR_NODEV | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,

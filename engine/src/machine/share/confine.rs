@@ -10,15 +10,15 @@ use rustix::thread::{
 };
 use std::io;
 
-/// To read, write and make files as whoever asks, with the owner and mode that are asked for.
+/// To read, write and make files as whoever asks, with the owner and mode that are asked for. Not to
+/// make devices: one that the machine made would be a device of the host's.
 const FOR_FILES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::MKNOD);
+    .union(CapabilitySet::SETUID);
 
 /// All that serving files takes, and threads, memory and a socket.
 const CALLS: &str = "

@@ -2,7 +2,8 @@
 //!
 //! Mount options inside the machine would bind only an honest machine. Here the server itself has
 //! nothing else: a process in a mount namespace whose root is a recursive bind mount of the host's,
-//! every mount of it read-only, with only the named volumes writable, and the original root is gone.
+//! every mount of it read-only, with only the named volumes writable, and the original root is gone;
+//! no mount leads to a device.
 //! Whatever the machine asks for, the kernel answers with `EROFS`. Should the machine take the
 //! process over, it has the capabilities that files take and no others, and a system call filter.
 //!
@@ -21,7 +22,7 @@ use crate::sys::machine as sys;
 use files::Files;
 use message::Rights;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     unmount,
 };
 use std::fs;
@@ -72,6 +73,7 @@ pub fn serve(share: &Share) -> Result<(), ShareError> {
         enter_user_namespace()?;
         Rights::Own
     };
+    detach_descriptors()?;
     let files = Files::new("/", rights).map_err(at("open /proc"))?;
     enter_view(&share.staging, &share.volumes)?;
     confine::more_files();
@@ -96,12 +98,20 @@ fn enter_user_namespace() -> Result<(), ShareError> {
     Ok(())
 }
 
-fn enter_view(root: &Path, volumes: &[PathBuf]) -> Result<(), ShareError> {
+/// Makes a mount of its own of what leads from a number to an open file. Whoever serves files keeps it
+/// open, and it leads no further: to none of the rest of the host's `/proc`.
+fn detach_descriptors() -> Result<(), ShareError> {
     // Not a slave of the host's: a mount made there later would arrive writable.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(at("make mounts private"))?;
+    let descriptors = Path::new("/proc/self/fd");
+    mount_bind(descriptors, descriptors).map_err(at("bind /proc/self/fd"))?;
+    sys::guard_recursively(descriptors, true).map_err(at("make /proc/self/fd read-only"))
+}
+
+fn enter_view(root: &Path, volumes: &[PathBuf]) -> Result<(), ShareError> {
     mount_bind_recursive("/", root).map_err(at("bind the host's root"))?;
-    sys::set_read_only_recursively(root).map_err(at("make the host's root read-only"))?;
+    sys::guard_recursively(root, true).map_err(at("make the host's root read-only"))?;
     for name in HIDDEN {
         let target = root.join(name);
         if target.is_dir() {
@@ -112,7 +122,9 @@ fn enter_view(root: &Path, volumes: &[PathBuf]) -> Result<(), ShareError> {
     }
     for volume in volumes {
         let inside = volume.strip_prefix("/").unwrap_or(volume);
-        mount_bind_recursive(volume, root.join(inside)).map_err(at("bind a volume"))?;
+        let inside = root.join(inside);
+        mount_bind_recursive(volume, &inside).map_err(at("bind a volume"))?;
+        sys::guard_recursively(&inside, false).map_err(at("keep devices out of a volume"))?;
     }
     rustix::process::chdir(root).map_err(at("enter the view"))?;
     // The old root lies on the new one for a moment, and needs no directory of its own there.
