@@ -2,6 +2,8 @@
 //! machine that comes back whatever happens to it.
 
 use hullbox_tests::{Done, Mode, Terminal, command, finish, fixture};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -312,8 +314,12 @@ fn parent_of(pid: i64) -> Option<i64> {
 }
 
 fn kill(pid: i64) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: i64, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// Fails unless it becomes true within some seconds.
@@ -375,8 +381,28 @@ fn it_survives_kills_and_concurrent_starts() {
     direct.env("HULLBOX_MACHINE", "never");
     finish(direct, b"").fails_saying("helper machine");
 
+    // Nobody starts the next machine before the files of this one are gone: they have the same names.
+    let (supervisor, qemu) = (own.pid(), own.helper("qemu"));
+    signal(supervisor, Signal::STOP);
+    kill(qemu);
+    let zombie =
+        || fs::read_to_string(format!("/proc/{qemu}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    eventually(20, "QEMU does not end", zombie);
+    let lock = fs::File::open(data.join("machine/lock")).unwrap();
+    let free = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(free, Err(rustix::io::Errno::WOULDBLOCK));
+    drop(lock);
+    signal(supervisor, Signal::CONT);
+    let _ = own.sh("true").exits(0);
+
     for word in ["qemu", "\0share\0", "\0vsock\0"] {
+        let supervisor = own.pid();
         kill(own.helper(word));
+        if word.contains("share") {
+            // Until it is noticed, a machine without its share takes commands, and has no programs.
+            let gone = || !Path::new(&format!("/proc/{supervisor}")).exists();
+            eventually(20, "the machine lives on without its share", gone);
+        }
         let done = own.sh(&format!("cat {}/kept", data.display())).exits(0);
         assert_eq!(done.text(), "kept", "after the end of {word}");
     }
@@ -539,7 +565,7 @@ fn the_shares_server_is_confined() {
             .collect()
     };
     assert_eq!(without("ro"), [own.volume()], "{mounts}");
-    assert_eq!(without("nodev"), [PathBuf::new(); 0], "{mounts}");
+    assert!(without("nodev").is_empty(), "{mounts}");
     // What it keeps open of /proc has no parent there: only its own root is above it.
     let fds = PathBuf::from(format!("/proc/{pid}/fd"));
     let kept: Vec<_> = fs::read_dir(&fds)

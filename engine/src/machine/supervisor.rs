@@ -3,8 +3,8 @@
 //! It is started detached by whoever needs the machine first, reports on its standard output once
 //! the agent is up (or why it is not), and then lives until one of its children ends or somebody
 //! sends it SIGTERM. Killed outright, it takes its children with it: the kernel sends each of them
-//! SIGKILL (`PR_SET_PDEATHSIG`). QEMU holds the machine's lock as well, so that the lock is free
-//! only when the disk is no longer in use.
+//! SIGKILL (`PR_SET_PDEATHSIG`). It holds the machine's lock until it has removed the machine's files,
+//! and QEMU holds it as well, so that the lock is free only when the disk is no longer in use.
 
 use super::connect;
 use super::log::BoundedLog;
@@ -55,6 +55,9 @@ struct Supervisor {
     /// Held open while the agent shuts down.
     goodbye: Option<UnixStream>,
     clock: Clock,
+    /// The machine's lock, held until everything of it is removed: the next machine's files have the
+    /// same names.
+    lock: OwnedFd,
 }
 
 /// Runs the machine whose plan is on standard input.
@@ -109,6 +112,8 @@ fn start() -> io::Result<Supervisor> {
         goodbye: None,
         // A session now and then would keep the machine from ever being idle.
         clock: Clock::new(clock::NEVER_S)?,
+        // The kernel gave this number to us alone; see the starter.
+        lock: crate::sys::machine::inherited_fd(plan.lock_fd)?,
         plan,
         files,
     };
@@ -153,8 +158,7 @@ impl Supervisor {
 
         let mut args: Vec<OsString> = vec!["exec".into(), self.plan.qemu.clone().into()];
         args.extend(qemu_arguments(&self.plan));
-        // The kernel gave this number to us alone; see the starter.
-        let lock = crate::sys::machine::inherited_fd(self.plan.lock_fd)?;
+        let lock = self.lock.try_clone()?;
         self.spawn("qemu", args, output, &[lock.as_fd()])
     }
 

@@ -40,7 +40,12 @@ pub fn unshare_user_and_mounts() -> io::Result<()> {
 pub fn guard_recursively(path: &Path, read_only: bool) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_NODEV | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        attr_set: libc::MOUNT_ATTR_NODEV
+            | if read_only {
+                libc::MOUNT_ATTR_RDONLY
+            } else {
+                0
+            },
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,

@@ -22,8 +22,8 @@ use crate::sys::machine as sys;
 use files::Files;
 use message::Rights;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
-    unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, unmount,
 };
 use std::fs;
 use std::io;
