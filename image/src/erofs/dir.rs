@@ -1,7 +1,8 @@
 //! Directories: blocks of entries sorted by name, `.` and `..` among them.
 
 use super::format::{BLOCK_SIZE, DIRENT, dirent_type};
-use crate::layer::tree::Tree;
+use super::layout::{Dir, Layout};
+use crate::layer::tree::{DentryId, Tree};
 use std::io;
 
 /// One entry as it will stand in its directory.
@@ -27,7 +28,10 @@ pub(super) fn size<'a>(names: impl Iterator<Item = &'a [u8]>) -> u64 {
 }
 
 /// The sorted names of a laid-out directory: `.` and `..` go between those around them.
-pub(super) fn names<'a>(tree: &'a Tree, children: &'a [u32]) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn names<'a>(
+    tree: &'a Tree,
+    children: &'a [DentryId],
+) -> impl Iterator<Item = &'a [u8]> {
     let dots = [&b"."[..], b".."];
     let split = children.partition_point(|&child| tree.name(child) < &b"."[..]);
     // No name lies between "." and "..": both are not names, and NUL is in none.
@@ -42,17 +46,17 @@ pub(super) fn names<'a>(tree: &'a Tree, children: &'a [u32]) -> impl Iterator<It
 /// Calls `put` with every block of a directory; the last is as long as its contents.
 pub(super) fn blocks(
     tree: &Tree,
-    dir: u32,
-    parent: u32,
+    layout: &Layout,
+    dir: &Dir,
     mut put: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let special = |name, inode| Entry {
         name,
-        nid: tree.inode(inode).nid,
+        nid: layout.nid(inode),
         mode: tree.inode(inode).mode,
     };
-    let mut dots = vec![special(&b".."[..], parent), special(b".", dir)];
-    let mut children = tree.children(dir).peekable();
+    let mut dots = vec![special(&b".."[..], dir.parent), special(b".", dir.inode)];
+    let mut children = tree.children(dir.inode).peekable();
     let mut block: Vec<Entry<'_>> = Vec::new();
     let mut used = 0;
     let mut bytes = Vec::with_capacity(BLOCK_SIZE);
@@ -61,9 +65,9 @@ pub(super) fn blocks(
             .peek()
             .is_some_and(|&child| dots.is_empty() || tree.name(child) < &b"."[..]);
         let entry = if child_is_next {
-            children.next().map(|child| {
-                let name = tree.name(child);
-                special(name, tree.dentry(child).inode)
+            children.next().and_then(|child| {
+                let inode = tree.dentry(child).inode?;
+                Some(special(tree.name(child), inode))
             })
         } else {
             dots.pop()

@@ -15,6 +15,7 @@
 mod data;
 mod dir;
 mod format;
+mod layout;
 mod reader;
 mod seal;
 mod write;

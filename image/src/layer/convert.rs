@@ -3,11 +3,12 @@
 use super::file::FileSink;
 use super::path::{self, MAX_SYMLINKS, Meaning};
 use super::tree::{
-    Inode, NONE, ROOT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, Tree, flag,
+    Content, DentryId, Inode, InodeId, ROOT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
+    Tree,
 };
 use super::{LayerError, Problem, WalkError, shown};
 use crate::erofs::{
-    BLOCK_SIZE, DataWriter, MAX_INLINE_TAIL, Spool, Written, XattrSet, encode_device,
+    BLOCK_SIZE, DataWriter, MAX_INLINE_TAIL, NO_BLOCK, Spool, Written, XattrSet, encode_device,
     write_metadata,
 };
 use crate::limits::Limits;
@@ -96,7 +97,7 @@ struct Converter<'a> {
     spool: Spool,
     limits: &'a Limits,
     links: Vec<PendingLink>,
-    links_by_target: HashMap<Vec<u8>, u32>,
+    links_by_target: HashMap<Vec<u8>, InodeId>,
     pending_bytes: usize,
     /// Directories below the root that no entry has described yet.
     implied: u64,
@@ -142,7 +143,7 @@ impl Converter<'_> {
             Err(error) => return Err(error.at(path)),
         };
         match name {
-            None => self.tree.inode_mut(dir).flags |= flag::OPAQUE,
+            None => self.tree.inode_mut(dir).set_opaque(),
             Some(name) => {
                 let dentry = self.tree.entry(dir, name)?;
                 self.tree.set_whited_out(dentry, true);
@@ -164,7 +165,7 @@ impl Converter<'_> {
         &mut self,
         tar: &mut TarReader<R>,
         entry: &Entry,
-        dir: u32,
+        dir: InodeId,
         name: &[u8],
     ) -> Result<(), LayerError> {
         if entry.kind == Kind::HardLink {
@@ -174,16 +175,23 @@ impl Converter<'_> {
         match entry.kind {
             Kind::File => self.file(tar, entry, &mut inode)?,
             Kind::Symlink => self.symlink(entry, &mut inode)?,
-            Kind::Char | Kind::Block => inode.data = device(entry)?,
-            Kind::Dir => inode.data = NONE,
+            Kind::Char | Kind::Block => inode.content = Content::Device(device(entry)?),
+            Kind::Dir => inode.content = Content::EMPTY_DIRECTORY,
             Kind::Fifo | Kind::HardLink => {}
         }
+        let dentry = self.entry_to_fill(dir, name)?;
+        self.tree.place(dentry, inode)
+    }
+
+    /// The entry of this name, which gets a described inode now.
+    fn entry_to_fill(&mut self, dir: InodeId, name: &[u8]) -> Result<DentryId, LayerError> {
         let dentry = self.tree.entry(dir, name)?;
-        let old = self.tree.dentry(dentry).inode;
-        if old != NONE && self.tree.inode(old).has(flag::IMPLIED) {
+        if let Some(old) = self.tree.dentry(dentry).inode
+            && self.tree.inode(old).is_implied()
+        {
             self.implied -= 1;
         }
-        self.tree.place(dentry, inode)
+        Ok(dentry)
     }
 
     /// Type, permissions, owner, time and attributes of an entry.
@@ -199,14 +207,12 @@ impl Converter<'_> {
         // Linux ignores a symbolic link's permissions and shows them all.
         let permissions = if kind == S_IFLNK { 0o777 } else { entry.mode };
         Ok(Inode {
-            mode: kind | permissions,
             uid: entry.uid,
             gid: entry.gid,
             mtime: entry.mtime.0,
             mtime_ns: entry.mtime.1,
             xattr: self.xattrs(entry)?,
-            data: NONE,
-            ..Inode::default()
+            ..Inode::of_mode(kind | permissions)
         })
     }
 
@@ -233,13 +239,11 @@ impl Converter<'_> {
         }
         inode.size = entry.link.len() as u64;
         if inline_len(&self.tree, inode) > 0 {
-            inode.flags |= flag::SPOOLED;
-            inode.data = self
-                .spool
-                .put(NONE, &entry.link)
-                .map_err(LayerError::Write)?;
+            let position = self.spool.put(NO_BLOCK, &entry.link);
+            inode.content = Content::Inline(position.map_err(LayerError::Write)?);
         } else {
-            inode.data = self.data.next_block().map_err(LayerError::Write)?;
+            let block = self.data.next_block().map_err(LayerError::Write)?;
+            inode.content = Content::Blocks(block);
             self.data.write(&entry.link).map_err(LayerError::Write)?;
         }
         Ok(())
@@ -275,7 +279,7 @@ impl Converter<'_> {
         sink.finish(&mut self.spool, inode)
     }
 
-    fn hard_link(&mut self, entry: &Entry, dir: u32, name: &[u8]) -> Result<(), LayerError> {
+    fn hard_link(&mut self, entry: &Entry, dir: InodeId, name: &[u8]) -> Result<(), LayerError> {
         let fail = |problem: Problem| problem.of(&entry.path);
         let names = path::components(&entry.link).map_err(fail)?;
         let Some((last, parents)) = names.split_last() else {
@@ -285,8 +289,7 @@ impl Converter<'_> {
             .find_dir(parents)
             .map_err(|e| e.at(&entry.path))?
             .and_then(|dir| self.tree.lookup(dir, last))
-            .map(|dentry| self.tree.dentry(dentry).inode)
-            .filter(|&inode| inode != NONE);
+            .and_then(|dentry| self.tree.dentry(dentry).inode);
         let inode = match found {
             Some(inode) if self.tree.inode(inode).is_dir() => {
                 return Err(fail(Problem::LinkToDirectory));
@@ -294,17 +297,13 @@ impl Converter<'_> {
             Some(inode) => inode,
             None => self.pending(entry)?,
         };
-        let dentry = self.tree.entry(dir, name)?;
-        let old = self.tree.dentry(dentry).inode;
-        if old != NONE && self.tree.inode(old).has(flag::IMPLIED) {
-            self.implied -= 1;
-        }
-        self.tree.dentries[dentry as usize].inode = inode;
+        let dentry = self.entry_to_fill(dir, name)?;
+        self.tree.set_inode(dentry, Some(inode));
         Ok(())
     }
 
     /// The inode that stands for a name of the layers below.
-    fn pending(&mut self, entry: &Entry) -> Result<u32, LayerError> {
+    fn pending(&mut self, entry: &Entry) -> Result<InodeId, LayerError> {
         if let Some(&inode) = self.links_by_target.get(&entry.link) {
             return Ok(inode);
         }
@@ -313,11 +312,11 @@ impl Converter<'_> {
             let target = shown(&entry.link);
             return Err(Problem::LinkMissing(target).of(&entry.path));
         }
+        // `MAX_PENDING_BYTES` bounds the list.
+        let number = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
         let inode = self.tree.add_inode(Inode {
-            mode: S_IFREG,
-            flags: flag::PENDING,
-            data: u32::try_from(self.links.len()).unwrap_or(NONE),
-            ..Inode::default()
+            content: Content::PendingLink(number),
+            ..Inode::of_mode(S_IFREG)
         })?;
         self.links.push(PendingLink {
             path: entry.path.clone(),
@@ -328,17 +327,17 @@ impl Converter<'_> {
     }
 
     /// The directory these names lead to, made if need be.
-    fn walk(&mut self, names: &[&[u8]]) -> Result<u32, WalkError> {
+    fn walk(&mut self, names: &[&[u8]]) -> Result<InodeId, WalkError> {
         self.follow(names, true)
             .and_then(|dir| dir.ok_or(WalkError::Problem(Problem::NotADirectory)))
     }
 
     /// The directory these names lead to, if it is there.
-    fn find_dir(&mut self, names: &[&[u8]]) -> Result<Option<u32>, WalkError> {
+    fn find_dir(&mut self, names: &[&[u8]]) -> Result<Option<InodeId>, WalkError> {
         self.follow(names, false)
     }
 
-    fn follow(&mut self, names: &[&[u8]], make: bool) -> Result<Option<u32>, WalkError> {
+    fn follow(&mut self, names: &[&[u8]], make: bool) -> Result<Option<InodeId>, WalkError> {
         let mut todo: VecDeque<Vec<u8>> = VecDeque::new();
         let mut direct = names.iter();
         let mut trail = vec![ROOT];
@@ -370,8 +369,7 @@ impl Converter<'_> {
                 continue;
             }
             let existing = self.tree.lookup(here, name);
-            let inode = existing.map_or(NONE, |dentry| self.tree.dentry(dentry).inode);
-            if inode == NONE {
+            let Some(inode) = existing.and_then(|dentry| self.tree.dentry(dentry).inode) else {
                 if !make {
                     return Ok(None);
                 }
@@ -379,7 +377,7 @@ impl Converter<'_> {
                 trail.push(self.tree.add_implied_dir(dentry)?);
                 self.implied += 1;
                 continue;
-            }
+            };
             let node = *self.tree.inode(inode);
             match node.kind() {
                 S_IFDIR => trail.push(inode),
@@ -436,15 +434,13 @@ pub(super) fn read_target(
     link: &Inode,
 ) -> Result<Vec<u8>, LayerError> {
     let mut target = vec![0; usize::try_from(link.size).unwrap_or(0).min(MAX_TARGET)];
-    if link.has(flag::SPOOLED) {
-        spool
-            .get(link.data, &mut target)
-            .map_err(LayerError::Write)?;
-    } else {
-        let offset = u64::from(link.data) * BLOCK_SIZE as u64;
-        data.read_at(&mut target, offset)
-            .map_err(LayerError::Write)?;
-    }
+    let read = match link.content {
+        Content::Inline(position) => spool.get(position, &mut target).map(drop),
+        Content::Blocks(block) => data.read_at(&mut target, u64::from(block) * BLOCK_SIZE as u64),
+        // A link's target is never empty, nor made of chunks.
+        _ => Ok(()),
+    };
+    read.map_err(LayerError::Write)?;
     Ok(target)
 }
 

@@ -2,7 +2,7 @@
 
 use super::LayerError;
 use super::convert::inline_len;
-use super::tree::{Inode, NONE, Tree, flag};
+use super::tree::{Content, Inode, Tree};
 use crate::erofs::{BLOCK_SIZE, CHUNK_ENTRY, DataWriter, MAX_CHUNK_BITS, NO_BLOCK, Spool};
 
 /// A file whose holes are together smaller than this, in bytes, is written in one piece.
@@ -116,15 +116,15 @@ impl<'a> FileSink<'a> {
         match self.form {
             Form::Whole {
                 first_block, tail, ..
-            } if tail.is_empty() => inode.data = first_block,
+            } if tail.is_empty() => inode.content = Content::Blocks(first_block),
             Form::Whole {
                 first_block,
                 blocks,
                 tail,
             } => {
-                let first_block = if blocks == 0 { NONE } else { first_block };
-                inode.flags |= flag::SPOOLED;
-                inode.data = spool.put(first_block, &tail).map_err(LayerError::Write)?;
+                let first_block = if blocks == 0 { NO_BLOCK } else { first_block };
+                let position = spool.put(first_block, &tail);
+                inode.content = Content::Inline(position.map_err(LayerError::Write)?);
             }
             Form::Chunks {
                 bits, first_blocks, ..
@@ -133,9 +133,8 @@ impl<'a> FileSink<'a> {
                 for block in first_blocks {
                     list.extend_from_slice(&block.to_le_bytes());
                 }
-                inode.flags |= flag::SPOOLED;
-                inode.set_chunk_bits(bits);
-                inode.data = spool.put(bits.into(), &list).map_err(LayerError::Write)?;
+                let list = spool.put(bits.into(), &list).map_err(LayerError::Write)?;
+                inode.content = Content::Chunks { list, bits };
             }
         }
         Ok(())

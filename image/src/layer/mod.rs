@@ -25,9 +25,9 @@
 //! top of certain others. It is *dependent* and stored under the digest of its chain; all other
 //! layers are stored under their own and shared by whoever has them.
 
-mod below;
 mod convert;
 mod file;
+mod lower;
 mod path;
 mod resolve;
 pub(crate) mod tree;
