@@ -34,19 +34,21 @@ impl Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::config::File;
+
+    fn section(text: &str) -> Result<Section, crate::config::FileError> {
+        File::new("/c".into(), text.to_owned()).table("images")
+    }
 
     #[test]
     fn what_is_said_counts_and_the_rest_stays() {
-        let file = config::of_text("[images]\nlayer_memory_mib = 2\nlinked_gib = 3\n").unwrap();
-        let limits = file.images.limits();
+        let limits = section("[images]\nlayer_memory_mib = 2\nlinked_gib = 3\n")
+            .unwrap()
+            .limits();
         assert_eq!(limits.max_layer_memory_bytes, 2 << 20);
         assert_eq!(limits.max_linked_bytes, 3 << 30);
         assert_eq!(limits.max_file_bytes, Limits::default().max_file_bytes);
-        assert_eq!(
-            config::of_text("").unwrap().images.limits(),
-            Limits::default()
-        );
-        assert!(config::of_text("[images]\nlayer_memory = 2\n").is_err());
+        assert_eq!(section("").unwrap().limits(), Limits::default());
+        assert!(section("[images]\nlayer_memory = 2\n").is_err());
     }
 }

@@ -3,7 +3,6 @@
 pub mod artifacts;
 pub mod bundle;
 mod clock;
-pub mod config;
 pub mod containers;
 pub mod cp;
 pub mod doctor;
@@ -13,13 +12,13 @@ pub mod logs;
 pub mod machine;
 pub mod monitor;
 pub mod ns;
-pub mod paths;
 pub mod plan;
 pub mod seccomp;
 pub mod snapshots;
 pub mod state;
 pub mod sys;
 pub mod templates;
-pub mod timing;
 pub mod vm;
-mod watch;
+
+use hullbox_host::{config, data_lock, watch};
+pub use hullbox_host::{paths, timing};

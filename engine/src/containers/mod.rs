@@ -213,7 +213,8 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::Store`], [`ContainerError::Config`].
     pub fn images(&self) -> Result<Store, ContainerError> {
-        let limits = crate::config::file()?.images.limits();
+        let images: crate::images::Section = crate::config::file()?.table("images")?;
+        let limits = images.limits();
         Ok(Store::open(&self.roots.data)?.with_limits(limits))
     }
 

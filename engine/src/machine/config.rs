@@ -76,9 +76,9 @@ pub enum ConfigError {
 }
 
 /// What the configuration file says about the machine.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Section {
+struct Section {
     policy: Option<Policy>,
     memory_mib: Option<u32>,
     cpus: Option<u8>,
@@ -99,7 +99,7 @@ impl MachineConfig {
     }
 
     fn load_with(file: &File, policy: Option<OsString>) -> Result<Self, ConfigError> {
-        let mut config = Self::from_section(file.machine.clone())?;
+        let mut config = Self::from_section(file.table("machine")?)?;
         if let Some(value) = policy {
             config.policy = parse_policy(&value)?;
         }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn load(text: &str, policy: Option<&str>) -> Result<MachineConfig, ConfigError> {
-        let file = config::of_text(text)?;
+        let file = File::new("/c".into(), text.to_owned());
         MachineConfig::load_with(&file, policy.map(OsString::from))
     }
 

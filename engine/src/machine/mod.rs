@@ -34,7 +34,7 @@ mod tsc;
 mod version;
 mod vsock;
 
-pub(crate) use config::Section;
+pub use crate::data_lock::DataLock;
 pub use config::{ConfigError, MachineConfig, POLICY_VARIABLE, Policy};
 pub use connect::ConnectError;
 pub use disk::DiskError;
@@ -46,7 +46,6 @@ pub use plan::find_program;
 pub use policy::{KvmVerdict, Route, kvm_verdict, route};
 pub use qemu::Qemu;
 pub use start::StartOptions;
-pub use state::DataLock;
 
 use crate::paths::{PathError, Roots};
 use plan::RuntimeFiles;

@@ -103,7 +103,7 @@ fn run(bundle: &Bundle, connection: UnixStream, monitor: Pid) -> i32 {
         Ok(()) => 0,
         Err(error) => {
             // The peer was told; this is for a debugging eye.
-            let message = super::serve::chain(&error);
+            let message = hullbox_host::error::chain(&error);
             let _ = io::Write::write_fmt(
                 &mut io::stderr(),
                 format_args!("hullbox: container mode: {message}\n"),

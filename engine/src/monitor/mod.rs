@@ -34,8 +34,6 @@ mod waiting;
 
 pub(crate) use backend::{Backend, Link, Progress, Reporter, Saving, saving};
 
-pub(crate) use serve::chain;
-
 pub use config::{Config, Mode, Prospect};
 pub use serve::main;
 pub use signals::{KILL_NOW, ended_as_told};

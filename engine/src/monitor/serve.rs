@@ -13,7 +13,6 @@ use super::rules::Ending;
 use super::signals::Signals;
 use super::waiting::{self, GOOD_RUN, Waited};
 use crate::bundle::{Bundle, Isolation};
-use crate::machine;
 use crate::plan::GuestSize;
 use crate::plan::life::{Restart, STOP_TIMEOUT_S};
 use crate::state::{End, State};
@@ -21,6 +20,9 @@ use crate::sys::{self, StandardFd};
 use crate::templates::{self, Policy};
 use crate::timing::{Phase, Timing};
 use crate::vm::{self, Ahead};
+use hullbox_host::clock::wall_clock_ns;
+use hullbox_host::data_lock::DataLock;
+use hullbox_host::error::chain;
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
@@ -52,7 +54,7 @@ pub fn main() -> io::Result<()> {
     let timing = prospect.timing;
     timing.mark(Phase::Monitor);
     // While a container runs here, no helper machine takes the data directory.
-    let direct = machine::hold_directly(&prospect.data).map_err(io::Error::other)?;
+    let direct = DataLock::try_shared(&prospect.data)?;
     let (size, templates) = (prospect.guest, prospect.templates);
     let snapshot = prospect.snapshot.as_deref();
     let ahead = match (snapshot, size) {
@@ -272,7 +274,7 @@ impl Life<'_> {
             kind: FailureKind::Setup,
             message: chain(error),
         };
-        bundle.setup.wall_clock_ns = vm::wall_clock_ns();
+        bundle.setup.wall_clock_ns = wall_clock_ns();
         bundle.setup.timed = self.timing.is_on();
         let backend: Box<dyn Backend> = match bundle.isolation {
             Isolation::Vm => {
@@ -487,16 +489,4 @@ fn take_standard_fds() -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok((client, lock))
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -4,6 +4,7 @@ use super::{ENTRY, TemplateError, directory, key, origin, place};
 use crate::paths::open_lock_file;
 use crate::plan::GuestSize;
 use crate::vm::{self, GuestError};
+use hullbox_host::data_lock::DataLock;
 use hullbox_vmm::{Outcome, SaveError, Snapshot, Vm, VmError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -252,7 +253,7 @@ pub fn main(arguments: &[std::ffi::OsString]) -> io::Result<()> {
     };
     let data = Path::new(data);
     // A helper machine may have come for the data directory meanwhile: then it is not ours.
-    let Some(_direct) = crate::machine::hold_directly(data).map_err(io::Error::other)? else {
+    let Some(_direct) = DataLock::try_shared(data)? else {
         return Ok(());
     };
     // Whatever else runs comes first.

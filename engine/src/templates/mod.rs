@@ -70,7 +70,7 @@ pub enum PolicyError {
 /// What the configuration file says about templates.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Section {
+struct Section {
     policy: Option<Policy>,
 }
 
@@ -95,7 +95,10 @@ impl Policy {
         file: impl FnOnce() -> Result<&'a File, FileError>,
     ) -> Result<Self, PolicyError> {
         match variable {
-            None => Ok(file()?.templates.policy.unwrap_or_default()),
+            None => {
+                let section: Section = file()?.table("templates")?;
+                Ok(section.policy.unwrap_or_default())
+            }
             Some(value) => match value.to_str() {
                 Some("auto") => Ok(Self::Auto),
                 Some("never") => Ok(Self::Never),

@@ -1,11 +1,13 @@
 //! Where a guest begins: at a template, or at the kernel's entry.
 
-use super::{GUEST_CID, GuestError, OwnDisk, shape, wall_clock_ns};
+use super::{GUEST_CID, GuestError, OwnDisk, shape};
 use crate::plan::GuestSize;
 use crate::snapshots::{self, SnapshotsError};
 use crate::state::BegunFrom;
 use crate::templates;
 use crate::timing::{Phase, Timing};
+use hullbox_host::clock::wall_clock_ns;
+use hullbox_host::error::chain;
 use hullbox_protocol::{AgentEnv, Setup};
 use hullbox_vmm::{
     DiskConfig, Foundation, RunningVm, SerialConfig, Step, Vm, VmConfig, VsockConfig,
@@ -70,7 +72,7 @@ pub(crate) fn prepare(
                 (ahead.foundation, ahead.template) = (Some(foundation), Some(id));
             }
             Ok(None) => {}
-            Err(error) => ahead.warning = Some(cold_because(&crate::monitor::chain(&error))),
+            Err(error) => ahead.warning = Some(cold_because(&chain(&error))),
         }
     }
     if ahead.foundation.is_none() {
@@ -197,7 +199,7 @@ pub(super) fn launch(
                     useless: false,
                 });
             }
-            Err(error) => warning = Some(cold_because(&crate::monitor::chain(&error))),
+            Err(error) => warning = Some(cold_because(&chain(&error))),
         }
     }
     let config = spare.booting();

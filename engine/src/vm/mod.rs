@@ -18,6 +18,8 @@ use crate::snapshots::{About, SnapshotsError, Work};
 use crate::state::BegunFrom;
 use crate::templates;
 use crate::timing::{Phase, Timing};
+use hullbox_host::clock::wall_clock_ns;
+use hullbox_host::error::chain;
 use hullbox_protocol::{
     CONTROL_PORT, ENTROPY_BYTES, Failure, FailureKind, LayerDisk, Setup, WritableLayer,
 };
@@ -33,7 +35,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tasks::Tasks;
 
 /// Every guest's context id: each VM has its own vsock, so they need not differ.
@@ -316,9 +317,7 @@ impl Backend for Guest {
                 ..about
             },
         };
-        self.tasks
-            .save(work)
-            .map_err(|error| crate::monitor::chain(&error))
+        self.tasks.save(work).map_err(|error| chain(&error))
     }
 
     fn begun(&self) -> Option<BegunFrom> {
@@ -338,7 +337,7 @@ impl Backend for Guest {
         let link = self.boot_instead(spare, setup, why);
         Some(link.map_err(|error| Failure {
             kind: FailureKind::Setup,
-            message: crate::monitor::chain(&error),
+            message: chain(&error),
         }))
     }
 
@@ -358,15 +357,6 @@ impl Backend for Guest {
         }
         self.join()
     }
-}
-
-/// Nanoseconds since 1970.
-pub(crate) fn wall_clock_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|now| u64::try_from(now.as_nanos()).ok())
-        .unwrap_or(0)
 }
 
 /// Random bytes of the host.

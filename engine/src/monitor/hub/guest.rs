@@ -10,7 +10,7 @@ use crate::monitor::rules::{
 };
 use crate::monitor::streams::{OUTPUTS, index};
 use crate::timing::{Phase, Timing};
-use crate::vm;
+use hullbox_host::clock::wall_clock_ns;
 use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Started, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;
@@ -373,7 +373,7 @@ impl Hub<'_> {
         let number = self.number();
         if let Some(clock) = &mut self.clock {
             clock.tells(number);
-            let wall_clock_ns = vm::wall_clock_ns();
+            let wall_clock_ns = wall_clock_ns();
             let request = Request::SetClock { wall_clock_ns };
             self.say(Frame::Request { number, request });
         }

@@ -27,26 +27,35 @@ pub enum Woken {
 
 /// Tells when something changes. Which it was does not matter: whoever is woken looks at all.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     inotify: OwnedFd,
 }
 
 impl Watch {
     /// Watches nothing yet.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Failure of inotify, or of `poll`.
+    pub fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         Ok(Self { inotify })
     }
 
     /// Watches files that are made in a directory, renamed into it, or written there.
-    pub(crate) fn add_dir(&self, dir: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Failure of inotify, or of `poll`.
+    pub fn add_dir(&self, dir: &Path) -> io::Result<()> {
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         inotify::add_watch(&self.inotify, dir, flags)?;
         Ok(())
     }
 
     /// Watches an open file: that it grows, is renamed or is removed.
-    pub(crate) fn add_file(&self, file: impl AsFd) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Failure of inotify, or of `poll`.
+    pub fn add_file(&self, file: impl AsFd) -> io::Result<()> {
         // By descriptor, because the name may be another file's by now.
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         let flags = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
@@ -55,11 +64,10 @@ impl Watch {
     }
 
     /// Waits for a change, for one of `others`, or so long.
-    pub(crate) fn wait(
-        &self,
-        others: &[BorrowedFd<'_>],
-        limit: Option<Duration>,
-    ) -> io::Result<Woken> {
+    ///
+    /// # Errors
+    /// Failure of inotify, or of `poll`.
+    pub fn wait(&self, others: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Woken> {
         let limit = limit.map(|limit| Timespec::try_from(limit).unwrap_or(LONG));
         let mut fds = vec![PollFd::from_borrowed_fd(
             self.inotify.as_fd(),

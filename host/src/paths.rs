@@ -131,10 +131,10 @@ impl Roots {
 }
 
 /// The writable layer of a microVM, in its container's directory.
-pub(crate) const DISK_FILE: &str = "disk.ext4";
+pub const DISK_FILE: &str = "disk.ext4";
 
 /// A file to be locked, and nothing else: readable by its owner alone, made if there is none.
-pub(crate) fn open_lock_file(path: &Path) -> std::io::Result<std::fs::File> {
+pub fn open_lock_file(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::File::options()
         .write(true)
