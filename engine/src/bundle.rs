@@ -1,20 +1,10 @@
 //! What both isolation backends start: one container, all questions answered.
 
-use crate::plan::devices::Device;
+pub use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Setup};
+use hullbox_security::devices::Device;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-/// Which wall stands around the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Isolation {
-    /// Its own microVM.
-    #[default]
-    Vm,
-    /// Namespaces of the host kernel.
-    Container,
-}
 
 /// A container ready to start. The same value drives a microVM and a namespace container:
 /// `setup` and `process` mean the same in both, which is what makes the two comparable.

@@ -3,6 +3,5 @@
 //! The engine's only `unsafe` code, apart from what a dependency does.
 
 pub mod container;
-pub mod machine;
 
 pub use hullbox_host::sys::*;

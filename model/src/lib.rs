@@ -8,6 +8,8 @@ pub mod exec;
 pub mod filter;
 pub mod health;
 pub mod image;
+pub mod isolation;
 pub mod log;
 pub mod system;
 pub mod time;
+pub mod value;

@@ -50,7 +50,7 @@ impl FromStr for Restart {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let invalid = || {
-            ValueError(format!(
+            ValueError::new(format!(
                 "{text:?} is not one of no, always, unless-stopped, on-failure[:N]"
             ))
         };

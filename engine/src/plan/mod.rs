@@ -4,21 +4,19 @@
 //! [`ContainerSpec`] of them, which is what is kept of a container and what every start of it
 //! begins with. Nothing here does I/O.
 
-pub mod caps;
 mod copy;
-pub mod devices;
 pub mod environment;
 mod files;
 mod health;
 pub mod life;
 pub mod names;
 mod request;
-pub mod security;
 mod spec;
 mod systemd;
 pub mod units;
 
 pub use copy::copy;
+pub use hullbox_security::{caps, devices, options as security};
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
 pub use spec::{Configured, ContainerSpec, Typed};
 

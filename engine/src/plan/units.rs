@@ -1,18 +1,8 @@
 //! Values as people type them: sizes, CPUs, signals, limits.
 
+pub use hullbox_model::value::ValueError;
 use std::fmt;
 use std::str::FromStr;
-
-/// Why a typed value makes no sense. Says only the why; the flag's name is the caller's to add.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ValueError(pub(crate) String);
-
-impl ValueError {
-    pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-}
 
 /// A number of bytes: `128m`, `1.5g`, `4096`, powers of 1024.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -256,21 +246,21 @@ impl FromStr for Ulimit {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (name, values) = text
             .split_once('=')
-            .ok_or_else(|| ValueError(format!("invalid ulimit argument: {text}")))?;
+            .ok_or_else(|| ValueError::new(format!("invalid ulimit argument: {text}")))?;
         let resource = RLIMITS
             .iter()
             .position(|known| *known == name)
             .and_then(|at| u32::try_from(at).ok())
-            .ok_or_else(|| ValueError(format!("invalid ulimit type: {name}")))?;
+            .ok_or_else(|| ValueError::new(format!("invalid ulimit type: {name}")))?;
         let value = |text: &str| match text {
             "-1" | "unlimited" => Ok(u64::MAX),
             number => number
                 .parse()
-                .map_err(|_| ValueError(format!("{number:?} is not a limit"))),
+                .map_err(|_| ValueError::new(format!("{number:?} is not a limit"))),
         };
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
         if hard.contains(':') {
-            return Err(ValueError(format!(
+            return Err(ValueError::new(format!(
                 "too many limit value arguments - {values}, can only have up to two, `soft[:hard]`"
             )));
         }
@@ -285,7 +275,7 @@ impl FromStr for Ulimit {
             } else {
                 format!("{soft} > {hard}")
             };
-            return Err(ValueError(format!(
+            return Err(ValueError::new(format!(
                 "ulimit soft limit must be less than or equal to hard limit: {order}"
             )));
         }

@@ -8,6 +8,8 @@ use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::ptr;
 
+pub use hullbox_host::sys::seccomp::install_seccomp_filter;
+
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result == -1 {
         Err(io::Error::last_os_error())
@@ -151,27 +153,6 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
             BPF_PROG_ATTACH,
             attr.as_ptr(),
             size_of_val(&attr),
-        )
-    })
-    .map(drop)
-}
-
-/// Installs a seccomp filter on this thread. Needs CAP_SYS_ADMIN or `no_new_privs`.
-///
-/// # Errors
-/// Failure of `seccomp`.
-pub fn install_seccomp_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
-        filter: filter.as_ptr().cast_mut(),
-    };
-    // SAFETY: `program` describes `filter`, which outlives the call; the kernel only reads it.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            0,
-            &raw const program,
         )
     })
     .map(drop)

@@ -2,6 +2,7 @@
 //! process of Hullbox on the host may need. This crate's only `unsafe` code.
 
 pub mod program;
+pub mod seccomp;
 
 use std::fs::File;
 use std::io;

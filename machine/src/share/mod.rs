@@ -18,7 +18,7 @@ mod message;
 
 pub use device::QUEUE_SIZE;
 
-use crate::sys::machine as sys;
+use crate::sys;
 use files::Files;
 use message::Rights;
 use rustix::mount::{

@@ -8,10 +8,10 @@
 
 use super::connect;
 use super::log::BoundedLog;
-use super::plan::{Plan, RuntimeFiles, qemu_arguments};
+use super::plan::{HIDDEN_COMMAND, Plan, RuntimeFiles, qemu_arguments};
 use super::state::Record;
 use super::vsock;
-use crate::clock::{self, Clock, wall_clock_ns};
+use hullbox_host::clock::{self, Clock, wall_clock_ns};
 use hullbox_protocol::{Frame, MACHINE_PORT, MACHINE_READY_PORT, Request, encode_into};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
@@ -92,7 +92,7 @@ fn start() -> io::Result<Supervisor> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     let plan: Plan = serde_json::from_slice(&text)?;
-    crate::sys::set_cloexec_from_3()?;
+    hullbox_host::sys::set_cloexec_from_3()?;
     rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
     let files = RuntimeFiles::new(plan.runtime.clone());
     let (terminate, terminate_write) = UnixStream::pair()?;
@@ -178,7 +178,7 @@ impl Supervisor {
         // No other thread starts programs in this process.
         set_inheritable(FdFlags::empty())?;
         let child = Command::new("/proc/self/exe")
-            .arg(super::HIDDEN_COMMAND)
+            .arg(HIDDEN_COMMAND)
             .arg("child")
             .arg(std::process::id().to_string())
             .args(args)

@@ -1,6 +1,9 @@
 //! Running a program in the machine as if it ran here.
 
-use super::{Machine, MachineError, StartOptions};
+use crate::config::POLICY_VARIABLE;
+use crate::error::{ForwardError, MachineError};
+use crate::machine::Machine;
+use crate::start::StartOptions;
 use hullbox_protocol::{
     Failure, Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec,
 };
@@ -36,41 +39,6 @@ pub struct Session {
     pub stdin: bool,
     /// Whether it gets a terminal.
     pub terminal: Terminal,
-}
-
-/// Why a forwarded program's end is not known, or why it did not run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ForwardError {
-    /// The directory we are in cannot be told.
-    #[error("cannot tell the working directory")]
-    WorkingDirectory(#[source] io::Error),
-    /// Its name is not text.
-    #[error("the working directory {} is not valid UTF-8", .0.display())]
-    NotUtf8(PathBuf),
-    /// Our own program file is not to be found under its name.
-    #[error("cannot tell where this program is")]
-    OwnProgram(#[source] io::Error),
-    /// The program could not be run.
-    #[error("{}", .0.message)]
-    Failed(Failure),
-    /// The machine ended in the middle.
-    #[error("the helper machine ended while the command ran")]
-    Disconnected,
-    /// The streams failed.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-}
-
-impl ForwardError {
-    /// The exit code that goes with it, if it has one of its own.
-    #[must_use]
-    pub const fn exit_code(&self) -> Option<u8> {
-        match self {
-            Self::Failed(failure) => Some(failure.exit_code()),
-            _ => None,
-        }
-    }
 }
 
 /// Resource limits that a program inherits from its caller here, and so must there.
@@ -135,7 +103,7 @@ impl Machine {
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let runtime = self.files.dir.parent().unwrap_or(&self.files.dir);
         let ours: [(&str, OsString); 3] = [
-            (super::POLICY_VARIABLE, "never".into()),
+            (POLICY_VARIABLE, "never".into()),
             ("HULLBOX_ROOT", self.data.clone().into()),
             ("HULLBOX_RUNTIME", runtime.into()),
         ];

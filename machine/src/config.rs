@@ -1,6 +1,6 @@
 //! What the user wants of the helper machine: a configuration file, and the environment over it.
 
-use crate::config::{self, File, FileError};
+use hullbox_host::config::{self, File, FileError};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs;

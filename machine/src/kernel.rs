@@ -98,14 +98,13 @@ pub fn find(
 ) -> Result<Option<MachineKernel>, KernelError> {
     if let Some(dir) = named {
         // Whoever names one knows.
-        let newest = all_in(dir, "")
+        return all_in(dir, "")
             .into_iter()
-            .max_by(|a, b| compare(&a.release, &b.release));
-        return newest
+            .max_by(|a, b| compare(&a.release, &b.release))
             .map(Some)
             .ok_or_else(|| KernelError::NotThere(dir.to_owned()));
     }
-    if let Some(kernel) = qemu.newest(all_in(Path::new("/"), "-cloud-amd64")) {
+    if let Some(kernel) = newest(qemu, all_in(Path::new("/"), "-cloud-amd64")) {
         return Ok(Some(kernel));
     }
     let cached = read_names(cache)
@@ -114,9 +113,15 @@ pub fn find(
         .flat_map(|name| all_in(&cache.join(name), ""))
         .collect();
     // A kernel for desktops serves too, if it has the drivers, but boots slower.
-    Ok(qemu
-        .newest(cached)
-        .or_else(|| qemu.newest(all_in(Path::new("/"), ""))))
+    Ok(newest(qemu, cached).or_else(|| newest(qemu, all_in(Path::new("/"), ""))))
+}
+
+/// The newest of several kernels that runs on this emulator.
+fn newest(qemu: &Qemu, kernels: Vec<MachineKernel>) -> Option<MachineKernel> {
+    kernels
+        .into_iter()
+        .filter(|kernel| qemu.runs(&kernel.release))
+        .max_by(|a, b| compare(&a.release, &b.release))
 }
 
 /// As [`find`], and fetches Debian's package when there is none.
@@ -306,6 +311,25 @@ fn last_line(output: &[u8]) -> String {
         .to_owned()
 }
 
+/// Where kernels that were fetched are kept: one place for all of a user's data directories, and
+/// one that may be emptied at any time.
+#[must_use]
+pub fn cache() -> PathBuf {
+    let dir = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = if rustix::process::geteuid().is_root() {
+        PathBuf::from("/var/cache")
+    } else {
+        dir("XDG_CACHE_HOME")
+            .or_else(|| dir("HOME").map(|home| home.join(".cache")))
+            .unwrap_or_else(std::env::temp_dir)
+    };
+    base.join("hullbox/kernel")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +349,19 @@ mod tests {
             program: "/q".into(),
             version: version.to_owned(),
         }
+    }
+
+    #[test]
+    fn the_newest_that_runs_is_taken() {
+        let kernel = |release: &str| MachineKernel {
+            release: release.to_owned(),
+            image: "/i".into(),
+            modules: "/m".into(),
+        };
+        let kernels = || vec![kernel("6.1.0-9"), kernel("6.12.1"), kernel("6.1.0-49")];
+        let newest = |version| super::newest(&qemu(version), kernels()).unwrap().release;
+        assert_eq!(newest("7.2.1"), "6.1.0-49");
+        assert_eq!(newest("10.0.2"), "6.12.1");
     }
 
     #[test]

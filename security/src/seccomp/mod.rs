@@ -14,12 +14,12 @@ mod custom;
 mod numbers;
 mod profile;
 
-pub(crate) use assemble::Filter;
+pub use assemble::Filter;
 
-use crate::bundle::Isolation;
-use crate::plan::units::ValueError;
 use assemble::Verdict;
 pub use custom::Profile;
+use hullbox_model::isolation::Isolation;
+use hullbox_model::value::ValueError;
 use profile::Argument;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,7 +66,8 @@ fn to_bytes(filter: &Filter) -> Vec<u8> {
 }
 
 /// The other way; a rest that is no instruction is left out.
-pub(crate) fn from_bytes(bytes: &[u8]) -> Filter {
+#[must_use]
+pub fn from_bytes(bytes: &[u8]) -> Filter {
     let (whole, _) = bytes.as_chunks::<8>();
     let instruction = |bytes: &[u8; 8]| libc::sock_filter {
         code: u16::from_le_bytes([bytes[0], bytes[1]]),
@@ -86,7 +87,7 @@ fn filter_for(isolation: Isolation, capabilities: u64) -> Filter {
 
 /// A filter for a process of our own, which makes none but these calls (names between blanks).
 #[must_use]
-pub(crate) fn filter_of(calls: &str) -> Filter {
+pub fn filter_of(calls: &str) -> Filter {
     let allowed = |name| calls.split_whitespace().any(|allowed| allowed == name);
     let known = numbers::CALLS.iter().filter_map(|call| {
         let verdict = if allowed(call.0) {

@@ -6,6 +6,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// The hidden command with which the program runs the machine's host processes. Whoever uses this
+/// library must pass what follows it on the command line to [`crate::hidden`].
+pub const HIDDEN_COMMAND: &str = "__machine";
+
 /// Longest path of a Unix socket, in bytes (`sun_path` less its NUL).
 const MAX_SOCKET_PATH: usize = 107;
 /// The vsock address of the machine. One machine, one vsock: any number above the host's would do.

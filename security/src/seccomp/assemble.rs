@@ -4,7 +4,7 @@ use super::profile::Argument;
 use serde::{Deserialize, Serialize};
 
 /// An assembled filter.
-pub(crate) type Filter = Vec<libc::sock_filter>;
+pub type Filter = Vec<libc::sock_filter>;
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq)]

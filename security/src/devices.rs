@@ -1,6 +1,6 @@
 //! `--device` and `--device-cgroup-rule`.
 
-use super::units::ValueError;
+use hullbox_model::value::ValueError;
 use hullbox_protocol::{DeviceAccess, DeviceKind, DeviceNode, DeviceRule};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -144,7 +144,7 @@ const MAX_LOOPS: u32 = 256;
 ///
 /// # Errors
 /// A guest has none of the host's.
-pub(super) fn of_a_vm(device: &Device) -> Result<DeviceNode, ValueError> {
+pub fn of_a_vm(device: &Device) -> Result<DeviceNode, ValueError> {
     let path = device.host.as_str();
     let known = IN_A_VM.iter().find(|known| known.0 == path).copied();
     let (_, kind, major, minor, mode) = known.or_else(|| a_loop(path)).ok_or_else(|| {

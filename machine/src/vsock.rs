@@ -1,7 +1,7 @@
 //! QEMU's vsock device, served over vhost-user by the same core as the microVM's own.
 
 use super::plan::{MACHINE_CID, RuntimeFiles};
-use crate::sys::machine::inherited_fd;
+use crate::sys::inherited_fd;
 use hullbox_vmm::vsock::VsockCore;
 use std::ffi::OsString;
 use std::io;

@@ -1,17 +1,19 @@
 //! Starting the machine, once however many ask at the same time.
 
+use super::config::MachineConfig;
 use super::connect::{self, ConnectError};
 use super::disk;
+use super::error::MachineError;
 use super::initramfs::{self, AgentSource, GuestConfig};
 use super::kernel;
-use super::plan::{Plan, ROOT_TAG};
+use super::machine::Machine;
+use super::plan::{HIDDEN_COMMAND, Plan, ROOT_TAG};
 use super::qemu::Qemu;
 use super::state::Record;
 use super::supervisor::READY;
 use super::tsc;
-use super::{HIDDEN_COMMAND, Machine, MachineConfig, MachineError};
-use crate::data_lock::DataLock;
-use crate::paths::ensure_private_dir;
+use hullbox_host::data_lock::DataLock;
+use hullbox_host::paths::ensure_private_dir;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::Signal;
@@ -120,7 +122,7 @@ impl Machine {
             path: path.clone(),
             source,
         };
-        let file = crate::paths::open_lock_file(&path).map_err(io_error)?;
+        let file = hullbox_host::paths::open_lock_file(&path).map_err(io_error)?;
         match flock(&file, operation) {
             Ok(()) => Ok(Some(file)),
             Err(Errno::INTR | Errno::WOULDBLOCK) => Ok(None),
@@ -187,7 +189,7 @@ impl Machine {
         }
         let kernel = kernel::find_or_fetch(
             config.kernel_dir.as_deref(),
-            &super::kernel_cache(),
+            &kernel::cache(),
             &qemu,
             progress,
         )?;
@@ -225,7 +227,7 @@ impl Machine {
     fn spawn(&self, plan: &Plan, lock: &DataLock) -> Result<(), MachineError> {
         let io_error = |source| MachineError::Supervisor { source };
         // What our caller left open in us goes no further, but for the lock.
-        crate::sys::set_cloexec_from_3().map_err(io_error)?;
+        hullbox_host::sys::set_cloexec_from_3().map_err(io_error)?;
         let inheritable = |flags| {
             fcntl_setfd(lock.file(), flags).map_err(|errno| MachineError::Supervisor {
                 source: errno.into(),
@@ -332,7 +334,7 @@ enum TakenOver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paths::Roots;
+    use hullbox_host::paths::Roots;
 
     #[test]
     fn a_machine_that_somebody_waits_for_can_be_stopped() {

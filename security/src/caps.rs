@@ -1,6 +1,6 @@
 //! Capabilities by Docker's names.
 
-use super::units::ValueError;
+use hullbox_model::value::ValueError;
 use std::collections::BTreeSet;
 
 /// Number is position (capabilities(7)).

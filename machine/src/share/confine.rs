@@ -1,8 +1,8 @@
 //! What the share's server gives up before it talks with anybody.
 
 use super::message::Rights;
-use crate::seccomp;
-use crate::sys::container::install_seccomp_filter;
+use hullbox_host::sys::seccomp::install_seccomp_filter;
+use hullbox_security::seccomp;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,

@@ -1,8 +1,7 @@
 //! The emulator: which one there is, and what its version can and cannot do.
 
 use super::plan::find_program;
-use super::version::{self, compare};
-use super::{MachineError, MachineKernel};
+use super::version::compare;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +11,18 @@ const SOUND: &str = "10";
 /// QEMU 7.2 makes Linux 6.12 panic while it starts, at a `cmpxchg16b` in the slab allocator, which
 /// came with 6.2.
 const FIRST_TOO_NEW: &str = "6.2";
+
+/// Why there is no QEMU to use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QemuError {
+    /// It is missing.
+    #[error("QEMU was not found; install the package qemu-system-x86")]
+    NotFound,
+    /// What should be QEMU does not run.
+    #[error("{} does not say which version of QEMU it is", .0.display())]
+    NotQemu(PathBuf),
+}
 
 /// A QEMU for x86-64.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +37,11 @@ impl Qemu {
     /// The one that the settings name, else the one in PATH.
     ///
     /// # Errors
-    /// [`MachineError::NoQemu`]; [`MachineError::NotQemu`] of a program that the settings name.
-    pub fn find(named: Option<&Path>) -> Result<Self, MachineError> {
+    /// [`QemuError::NotFound`]; [`QemuError::NotQemu`] of a program that the settings name.
+    pub fn find(named: Option<&Path>) -> Result<Self, QemuError> {
         let program = match named {
             Some(path) => path.to_owned(),
-            None => find_program(PROGRAM, &[]).ok_or(MachineError::NoQemu)?,
+            None => find_program(PROGRAM, &[]).ok_or(QemuError::NotFound)?,
         };
         let output = Command::new(&program)
             .arg("--version")
@@ -39,7 +50,7 @@ impl Qemu {
             .output()
             .ok()
             .filter(|output| output.status.success())
-            .ok_or_else(|| MachineError::NotQemu(program.clone()))?;
+            .ok_or_else(|| QemuError::NotQemu(program.clone()))?;
         let version = parse(&String::from_utf8_lossy(&output.stdout));
         Ok(Self { program, version })
     }
@@ -65,14 +76,6 @@ impl Qemu {
         } else {
             "max,-erms,-la57"
         }
-    }
-
-    /// The newest of several kernels that runs.
-    pub(super) fn newest(&self, kernels: Vec<MachineKernel>) -> Option<MachineKernel> {
-        kernels
-            .into_iter()
-            .filter(|kernel| self.runs(&kernel.release))
-            .max_by(|a, b| version::compare(&a.release, &b.release))
     }
 }
 
@@ -104,18 +107,5 @@ mod tests {
         assert!(new.runs("6.1.0-49-cloud-amd64") && new.runs("6.12.95+deb12-cloud-amd64"));
         assert!(!of("what?").runs("6.2.0"));
         assert!(old.cpu().starts_with("max,") && new.cpu().starts_with("EPYC-Rome,"));
-    }
-
-    #[test]
-    fn the_newest_that_runs_is_taken() {
-        let kernel = |release: &str| MachineKernel {
-            release: release.to_owned(),
-            image: "/i".into(),
-            modules: "/m".into(),
-        };
-        let kernels = || vec![kernel("6.1.0-9"), kernel("6.12.1"), kernel("6.1.0-49")];
-        let newest = |text| of(text).newest(kernels()).unwrap().release;
-        assert_eq!(newest("QEMU emulator version 7.2.1"), "6.1.0-49");
-        assert_eq!(newest("QEMU emulator version 10.0.2"), "6.12.1");
     }
 }

@@ -43,7 +43,7 @@ fn reading() -> Option<(Instant, u64)> {
     (0..TRIES)
         .map(|_| {
             let before = Instant::now();
-            let count = crate::sys::machine::time_stamp();
+            let count = crate::sys::time_stamp();
             let took = before.elapsed();
             (took, before + took / 2, count)
         })

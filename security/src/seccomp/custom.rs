@@ -2,8 +2,8 @@
 
 use super::assemble::{self, Comparison, Condition, Filter, Rule, Verdict};
 use super::numbers;
-use crate::plan::caps;
-use crate::plan::units::ValueError;
+use crate::caps;
+use hullbox_model::value::ValueError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

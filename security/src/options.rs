@@ -1,8 +1,8 @@
 //! What a container may do to the kernel that it runs on, as typed.
 
-use super::devices::{CgroupRule, Device};
-use super::units::ValueError;
+use crate::devices::{CgroupRule, Device};
 use crate::seccomp::Seccomp;
+use hullbox_model::value::ValueError;
 use hullbox_protocol::{MASKED_PATHS, READ_ONLY_PATHS};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;

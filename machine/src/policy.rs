@@ -1,7 +1,7 @@
 //! Whether a command runs here or in the helper machine.
 
 use super::config::{MachineConfig, Policy};
-use crate::paths::{Roots, ensure_private_dir};
+use hullbox_host::paths::{Roots, ensure_private_dir};
 use hullbox_vmm::probe::{Verdict, probe};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
