@@ -1,6 +1,5 @@
 //! Containers: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
 
-pub mod bundle;
 mod clock;
 pub mod containers;
 pub mod cp;
@@ -10,7 +9,6 @@ mod images;
 pub mod logs;
 pub mod monitor;
 pub mod ns;
-pub mod plan;
 pub mod snapshots;
 pub mod state;
 pub mod sys;
@@ -18,7 +16,9 @@ pub mod templates;
 pub mod vm;
 
 pub use hullbox_artifacts as artifacts;
+pub use hullbox_backend::bundle;
 use hullbox_host::{config, watch};
 pub use hullbox_host::{paths, timing};
 pub use hullbox_machine as machine;
+pub use hullbox_plan as plan;
 pub use hullbox_security::seccomp;

@@ -4,17 +4,14 @@ use crate::config::POLICY_VARIABLE;
 use crate::error::{ForwardError, MachineError};
 use crate::machine::Machine;
 use crate::start::StartOptions;
-use hullbox_protocol::{
-    Failure, Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec,
-};
-use hullbox_session::client::{AttachError, AttachOptions, Outcome, attach, terminal_size};
+use hullbox_protocol::{Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec};
+use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::termios::isatty;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
 /// Whether a program gets a terminal of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,7 +170,7 @@ impl Engine {
         let spec = match about {
             Some(about) => {
                 image_ref.clone_from(&about.image_ref);
-                plan::copy(&id, order.request, about)?
+                plan::copy(&id, order.request, about.spec, &about.container_id)?
             }
             None => plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?,
         };

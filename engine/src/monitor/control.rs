@@ -8,6 +8,7 @@
 
 use crate::plan::life::Restart;
 use crate::timing::{Marks, Timing};
+pub use hullbox_backend::backend::VmUsage;
 use hullbox_model::exec::ExecInspect;
 use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, Usage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -71,7 +72,7 @@ pub enum Command {
     Save {
         /// Into this empty directory.
         dir: PathBuf,
-        /// An [`crate::snapshots::About`], as JSON: what of it is not known yet is filled in.
+        /// A [`hullbox_backend::saving::Description`], as JSON.
         about: String,
     },
     /// Replace the restart policy.
@@ -103,17 +104,6 @@ pub enum Answer {
     Ended(u8),
     /// What took how long, for who asked with the command; the answer itself follows.
     Timing(Marks),
-}
-
-/// What a microVM costs, seen from outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmUsage {
-    /// Exits of its virtual CPUs, and interrupts to them, by reason.
-    pub events: Vec<(String, u64)>,
-    /// Memory of its process that nobody else shares, in bytes.
-    pub host_private_bytes: u64,
-    /// Resident memory of its process, in bytes.
-    pub host_resident_bytes: u64,
 }
 
 impl Command {

@@ -16,7 +16,7 @@ mod saving;
 mod sessions;
 mod time;
 
-use super::backend::{Backend, Link, Saving};
+use super::backend::{Backend, Link};
 use super::client::{Client, Role};
 use super::health::{Checker, HealthReport, HealthResult};
 use super::log::Log;
@@ -26,6 +26,7 @@ use crate::clock::{self, AGAINST_DRIFT_S, Clock};
 use crate::plan::life::Restart;
 use crate::state::BegunFrom;
 use crate::timing::{Phase, Timing};
+use hullbox_backend::saving::Saving;
 use hullbox_model::exec::ExecInspect;
 use hullbox_protocol::{
     CgroupLimits, ExitStatus, Failure, FailureKind, Frame, ProcessSpec, Sender, Started,

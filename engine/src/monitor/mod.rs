@@ -15,7 +15,6 @@
 //! connection breaks (the command was killed), the workload is killed too and nothing stays
 //! behind. Any other runs on. Further commands reach the monitor through its [`control`] socket.
 
-mod backend;
 mod client;
 mod config;
 mod container;
@@ -32,7 +31,7 @@ mod spawn;
 mod streams;
 mod waiting;
 
-pub(crate) use backend::{Backend, Link, Progress, Reporter, Saving, saving};
+pub(crate) use hullbox_backend::backend;
 
 pub use config::{Config, Mode, Prospect};
 pub use serve::main;

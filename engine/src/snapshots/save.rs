@@ -1,9 +1,10 @@
 //! Saving a guest, in the process that runs it.
 
-use super::{ABOUT, About, SnapshotsError, file_error, origin};
+use super::{ABOUT, SnapshotsError, file_error, origin};
 use crate::paths::DISK_FILE;
 use crate::templates;
 use crate::vm;
+use hullbox_backend::saving::Description;
 use hullbox_vmm::{RunningVm, SaveError, Unsealed};
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +24,7 @@ pub(crate) struct Work {
     pub(crate) data: PathBuf,
     /// The container's own disk, if it has one.
     pub(crate) disk: Option<PathBuf>,
-    pub(crate) about: About,
+    pub(crate) about: Description,
 }
 
 impl Work {

@@ -13,7 +13,8 @@ mod record;
 mod recover;
 mod schema;
 
-pub use record::{Beginning, BegunFrom, Filter, NewContainer, Phase, Record, Resolved};
+pub use hullbox_backend::backend::BegunFrom;
+pub use record::{Beginning, Filter, NewContainer, Phase, Record, Resolved};
 pub use recover::KILLED;
 
 use crate::paths::{DISK_FILE, Roots, short_id};

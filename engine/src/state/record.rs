@@ -3,6 +3,7 @@
 use super::StateError;
 use crate::monitor::health::{HealthReport, HealthStatus};
 use crate::plan::ContainerSpec;
+use hullbox_backend::backend::BegunFrom;
 use hullbox_protocol::Hygiene;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
@@ -66,18 +67,6 @@ pub struct Beginning {
     pub from: BegunFrom,
     /// As its agent told.
     pub hygiene: Hygiene,
-}
-
-/// Where a guest began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BegunFrom {
-    /// At the kernel's entry.
-    Boot,
-    /// Where the guest of the template with this id was saved.
-    Template(String),
-    /// Where the container was saved in the snapshot of this name.
-    Snapshot(String),
 }
 
 /// What [`super::State::create`] needs.

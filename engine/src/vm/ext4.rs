@@ -12,9 +12,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The least size: what overlayfs itself needs is small against it.
-pub(crate) const MIN_BYTES: u64 = 1 << 20;
-
 const BLOCK: u64 = 4096;
 const SUPER_OFFSET: u64 = 1024;
 const SUPER_LEN: usize = 1024;

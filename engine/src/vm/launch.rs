@@ -3,9 +3,9 @@
 use super::{GUEST_CID, GuestError, OwnDisk, shape};
 use crate::plan::GuestSize;
 use crate::snapshots::{self, SnapshotsError};
-use crate::state::BegunFrom;
 use crate::templates;
 use crate::timing::{Phase, Timing};
+use hullbox_backend::backend::BegunFrom;
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::error::chain;
 use hullbox_protocol::{AgentEnv, Setup};

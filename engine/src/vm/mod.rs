@@ -10,14 +10,13 @@ pub(crate) use launch::{Ahead, prepare, revive, template_cmdline, template_confi
 
 use crate::artifacts::{self, Artifact, ArtifactError};
 use crate::bundle::Bundle;
-use crate::monitor::control::VmUsage;
-use crate::monitor::{Backend, Link, Saving};
 use crate::paths::DISK_FILE;
 use crate::plan::GuestSize;
-use crate::snapshots::{About, SnapshotsError, Work};
-use crate::state::BegunFrom;
+use crate::snapshots::{SnapshotsError, Work};
 use crate::templates;
 use crate::timing::{Phase, Timing};
+use hullbox_backend::backend::{Backend, BegunFrom, Link, VmUsage};
+use hullbox_backend::saving::{Description, Saving};
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::error::chain;
 use hullbox_protocol::{
@@ -304,7 +303,7 @@ impl Backend for Guest {
         })
     }
 
-    fn save(&mut self, dir: &Path, about: About) -> Result<Saving, String> {
+    fn save(&mut self, dir: &Path, about: Description) -> Result<Saving, String> {
         if !self.saved.silent {
             return Err("a guest whose serial port is read cannot be saved".to_owned());
         }
@@ -312,10 +311,7 @@ impl Backend for Guest {
             dir: dir.to_owned(),
             data: self.saved.data.clone(),
             disk: self.saved.disk.clone(),
-            about: About {
-                both_disks: self.saved.both_disks,
-                ..about
-            },
+            about: about.with("both_disks", self.saved.both_disks),
         };
         self.tasks.save(work).map_err(|error| chain(&error))
     }

@@ -1,7 +1,7 @@
 //! Doing something with a VM that a thread of its own waits for.
 
-use crate::monitor::{Progress, Reporter, Saving, saving};
 use crate::snapshots::Work;
+use hullbox_backend::saving::{Progress, Reporter, Saving, saving};
 use hullbox_host::error::chain;
 use hullbox_vmm::{Outcome, RunningVm};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};

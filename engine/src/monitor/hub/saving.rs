@@ -2,9 +2,9 @@
 
 use super::Hub;
 use super::sessions::{Pending, Save};
-use crate::monitor::backend::Progress;
 use crate::monitor::control::Answer;
 use crate::monitor::rules::one_line;
+use hullbox_backend::saving::Progress;
 use hullbox_protocol::{Frame, Request};
 
 impl Hub<'_> {
@@ -20,7 +20,7 @@ impl Hub<'_> {
             self.resume();
             return Err(ENDING.to_owned());
         }
-        match self.backend.save(&save.dir, *save.about) {
+        match self.backend.save(&save.dir, save.about) {
             Ok(saving) => {
                 self.saving = Some((saving, client));
                 Ok(())

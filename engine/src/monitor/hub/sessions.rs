@@ -2,8 +2,8 @@
 
 use crate::monitor::rules::Said;
 use crate::monitor::streams::{Input, Shared};
-use crate::snapshots::About;
 use crate::timing::Timing;
+use hullbox_backend::saving::Description;
 use hullbox_protocol::CgroupLimits;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -85,5 +85,5 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Save {
     pub(super) dir: PathBuf,
-    pub(super) about: Box<About>,
+    pub(super) about: Description,
 }

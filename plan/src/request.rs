@@ -3,8 +3,8 @@
 use super::life::Life;
 use super::security::{Security, Sysctl};
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
-use crate::bundle::Isolation;
 use hullbox_image::{HealthCheck, HealthCheckError};
+use hullbox_model::isolation::Isolation;
 use hullbox_protocol::TerminalSize;
 use std::net::IpAddr;
 

@@ -2,7 +2,8 @@
 //!
 //! [`RunRequest`] is what was typed, [`ImageDefaults`] what the image says; [`plan`] makes a
 //! [`ContainerSpec`] of them, which is what is kept of a container and what every start of it
-//! begins with. Nothing here does I/O.
+//! begins with.
+#![forbid(unsafe_code)]
 
 mod copy;
 pub mod environment;
@@ -16,19 +17,20 @@ mod systemd;
 pub mod units;
 
 pub use copy::copy;
+pub use hullbox_backend::bundle::GuestSize;
 pub use hullbox_security::{caps, devices, options as security};
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
 pub use spec::{Configured, ContainerSpec, Typed};
 
-use crate::bundle::Isolation;
-use crate::paths::{machine_id, short_id};
-use crate::seccomp::Seccomp;
+use hullbox_backend::bundle::MIN_DISK_BYTES;
+use hullbox_host::paths::{machine_id, short_id};
 use hullbox_image::HealthCheckError;
+use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{
     Access, CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec,
     WritableLayer,
 };
-use serde::{Deserialize, Serialize};
+use hullbox_security::seccomp::Seccomp;
 use std::collections::BTreeMap;
 use units::{Bytes, ValueError};
 
@@ -42,7 +44,7 @@ const MIN_GUEST_MIB: u32 = 64;
 /// the guest first touches it.
 const DEFAULT_GUEST_MIB: u32 = 1024;
 /// The least size of a writable layer that may be asked for.
-const MIN_DISK: Bytes = Bytes(crate::vm::ext4::MIN_BYTES);
+const MIN_DISK: Bytes = Bytes(MIN_DISK_BYTES);
 /// The size of a writable layer's disk, its own metadata included.
 const MAX_DISK: Bytes = Bytes(16 << 30);
 /// The most memory a guest may have, in MiB.
@@ -406,15 +408,6 @@ fn check_size(argv: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), PlanError> {
         return Err(PlanError::TooLong);
     }
     Ok(())
-}
-
-/// A guest's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestSize {
-    /// Virtual CPUs.
-    pub vcpus: u8,
-    /// Memory.
-    pub memory_mib: u32,
 }
 
 /// The size of the guest that [`plan`] will ask for, which no image has a say in. `None` when there

@@ -1,17 +1,20 @@
 //! The container that goes on from a snapshot.
 
 use super::{ContainerSpec, PlanError, RunRequest, check_hostname};
-use crate::paths::{machine_id, short_id};
-use crate::snapshots::About;
+use hullbox_host::paths::{machine_id, short_id};
 
-/// The container that was saved, under names of its own. Of the request, what a workload that runs
+/// The container that was saved (`spec`, of the container `saved_id`), under names of its own. Of the request, what a workload that runs
 /// already leaves open counts: host name, labels, who ends its input, and whether the container is
 /// removed in the end.
 ///
 /// # Errors
 /// [`PlanError::Value`].
-pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec, PlanError> {
-    let mut spec = about.spec;
+pub fn copy(
+    id: &str,
+    request: RunRequest,
+    mut spec: ContainerSpec,
+    saved_id: &str,
+) -> Result<ContainerSpec, PlanError> {
     // Before the name changes, which an older record tells its default by.
     spec.configured = Some(spec.configured().into_owned());
     let setup = &mut spec.setup;
@@ -23,7 +26,7 @@ pub fn copy(id: &str, request: RunRequest, about: About) -> Result<ContainerSpec
             })?;
             name
         }
-        None if setup.hostname == short_id(&about.container_id) => short_id(id).to_owned(),
+        None if setup.hostname == short_id(saved_id) => short_id(id).to_owned(),
         None => setup.hostname.clone(),
     };
     setup.etc_hosts = renamed(&setup.etc_hosts, &setup.hostname, &hostname);

@@ -486,7 +486,7 @@ mod tests {
             ("nofile=99999999999999999999", "is not a limit"),
         ] {
             let error = ulimit(bad).unwrap_err();
-            assert!(error.0.contains(why), "{bad}: {error}");
+            assert!(error.to_string().contains(why), "{bad}: {error}");
         }
     }
 

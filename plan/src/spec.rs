@@ -3,8 +3,9 @@
 use super::environment::{self, Entry};
 use super::life::Life;
 use super::security::Security;
-use crate::bundle::{Bundle, Isolation};
-use crate::paths::Roots;
+use hullbox_backend::bundle::Bundle;
+use hullbox_host::paths::Roots;
+use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

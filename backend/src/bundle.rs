@@ -6,6 +6,18 @@ use hullbox_security::devices::Device;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Least size of the file system of a microVM's writable layer, in bytes.
+pub const MIN_DISK_BYTES: u64 = 1 << 20;
+
+/// A guest's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSize {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Memory.
+    pub memory_mib: u32,
+}
+
 /// A container ready to start. The same value drives a microVM and a namespace container:
 /// `setup` and `process` mean the same in both, which is what makes the two comparable.
 #[derive(Debug, Clone, Serialize, Deserialize)]
