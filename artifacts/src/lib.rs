@@ -3,6 +3,7 @@
 //!
 //! A file is unpacked into the data directory under a name that holds its hash, staged and
 //! renamed, so that it is whole whenever it is there; a newer program unpacks its own beside it.
+#![forbid(unsafe_code)]
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};

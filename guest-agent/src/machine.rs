@@ -1,6 +1,6 @@
 //! The helper machine's role: PID 1 under QEMU with Debian's cloud kernel.
 //!
-//! The host side (`engine/src/machine`) builds an initramfs and a command line; this
+//! The host side (`machine/src`) builds an initramfs and a command line; this
 //! module's side of that contract is:
 //!
 //! # Initramfs
