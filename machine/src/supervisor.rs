@@ -112,7 +112,7 @@ fn start() -> io::Result<Supervisor> {
         // A session now and then would keep the machine from ever being idle.
         clock: Clock::new(clock::NEVER_S)?,
         // The kernel gave this number to us alone; see the starter.
-        lock: crate::sys::machine::inherited_fd(plan.lock_fd)?,
+        lock: crate::sys::inherited_fd(plan.lock_fd)?,
         plan,
         files,
     };
