@@ -3,14 +3,10 @@
 use crate::error::BenchError;
 use crate::runner::Streams;
 use crate::scratch::Scratch;
+use crate::workload::{DRAIN, HELLO, HOLD, MEMORY_MIB, PROBE};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Where the probe is in every root filesystem.
-pub(crate) const PROBE: &str = "/probe";
-/// The memory that everybody gets.
-pub(crate) const MEMORY_MIB: u64 = 128;
 
 /// One of ours. A further way to start a container is one more line here.
 struct Own {
@@ -34,11 +30,6 @@ enum Origin {
 
 /// What a program was doing when it was saved, so that its copies go on with it.
 const SAVED: [&str; 2] = [HOLD, DRAIN];
-/// The probe waits for ever.
-const HOLD: &str = "hold";
-/// It reads its input to the end, and says how much that was.
-const DRAIN: &str = "drain";
-
 const OWN: [Own; 4] = [
     Own {
         id: "vm",
@@ -252,15 +243,15 @@ impl Contender {
             }
             Program::Hullbox(_) => {
                 command.args(["run", "--rm"]).args(&self.named.flags);
-                command.args(["--name", name, scratch.image(), PROBE, "hello"]);
+                command.args(["--name", name, scratch.image(), PROBE, HELLO]);
             }
             Program::Oci(_) => {
                 command.arg("run").arg("--bundle");
-                command.arg(scratch.bundle("hello")).arg(name);
+                command.arg(scratch.bundle(HELLO)).arg(name);
             }
             Program::Podman(_) => {
                 command.args(["run", "--rm"]).args(podman_flags(name));
-                command.arg(scratch.rootfs()).args([PROBE, "hello"]);
+                command.arg(scratch.rootfs()).args([PROBE, HELLO]);
             }
         }
         command

@@ -20,6 +20,7 @@ mod report;
 mod runner;
 mod scratch;
 mod stats;
+mod workload;
 
 pub use contender::{Named, Peer, Wall};
 pub use error::BenchError;

@@ -2,8 +2,8 @@
 //! files as bundles for the peers. One directory, removed at the end; what a killed benchmark left
 //! is removed by the next.
 
-use crate::contender::{MEMORY_MIB, PROBE};
 use crate::error::BenchError;
+use crate::workload::{HELLO, HOLD, MEMORY_MIB, PROBE};
 use hullbox_image::{ImportOptions, Reference, Source, Store};
 use hullbox_tar::{Entry, Kind, TarWriter};
 use rustix::fs::{FlockOperation, flock};
@@ -71,7 +71,7 @@ impl Scratch {
         store.import(Source::Stream(&mut &tar[..]), &options, &mut |_| {})?;
         let image = store.resolve(IMAGE)?;
         self.write_rootfs(probe)?;
-        for job in ["hello", "hold"] {
+        for job in [HELLO, HOLD] {
             let dir = self.bundle(job);
             make_dir(&dir)?;
             let config = dir.join("config.json");

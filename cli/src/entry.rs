@@ -1,14 +1,18 @@
 //! From the first instruction to the exit code.
 
-use crate::app::{Cli, Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
-use crate::failure::{FAILED, Failure, RUN_FAILED, report};
-use crate::inspect::Kind;
-use crate::{
-    bench, completions, containers, exec, files, forward, housekeeping, image_store, images,
-    inspect, lifecycle, logs, run, snapshots, system, templates, usage, watch,
+use crate::args::command::{
+    Cli, Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand,
 };
+use crate::args::parse::parse;
+use crate::args::system::Kind;
+use crate::containers::{cp, exec, files, lifecycle, logs, run, snapshots, stats, top};
+use crate::machine::forward::{self, Decision};
+use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
+use crate::system::{bench, completions, events, housekeeping, info, inspect, templates};
+use crate::{containers, images, machine};
+use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
+use hullbox_engine::monitor;
 use hullbox_engine::timing::Zero;
-use hullbox_engine::{machine, monitor};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,11 +22,11 @@ pub(crate) fn main() -> ExitCode {
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some(monitor::ENTRY) => return monitor_main(),
         Some(hullbox_engine::templates::ENTRY) => return template_main(&args[2..]),
-        Some(files::STAT) => return hidden_stat(&args),
-        Some(machine::HIDDEN_COMMAND) => return machine::hidden(&args[2..]),
+        Some(cp::STAT) => return hidden_stat(&args),
+        Some(HIDDEN_COMMAND) => return hidden(&args[2..]),
         _ => {}
     }
-    let done = usage::parse(&args).and_then(|cli| {
+    let done = parse(&args).and_then(|cli| {
         let failed = failure_code(&cli.command);
         dispatch(cli, zero, &args[1..]).map_err(|failure| failure.or_code(failed))
     });
@@ -41,11 +45,11 @@ const fn failure_code(command: &Command) -> u8 {
     }
 }
 
-/// The container's half of `cp` looks at a path: see [`files::cp`].
+/// The container's half of `cp` looks at a path: see [`cp::cp`].
 fn hidden_stat(args: &[OsString]) -> ExitCode {
     let done = forward::decide_hidden(&args[1..]).and_then(|decision| match decision {
-        forward::Decision::Forwarded(code) => Ok(code),
-        forward::Decision::Direct(_lock) => files::stat_command(&args[2..]),
+        Decision::Forwarded(code) => Ok(code),
+        Decision::Direct(_lock) => cp::stat_command(&args[2..]),
     });
     match done {
         Ok(code) => ExitCode::from(code),
@@ -74,45 +78,45 @@ fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
     // Held to the end: while it is, no helper machine takes the data directory.
     let command = cli.command;
     let _direct = match forward::decide(&command, args)? {
-        forward::Decision::Forwarded(code) => return Ok(code),
-        forward::Decision::Direct(lock) => lock,
+        Decision::Forwarded(code) => return Ok(code),
+        Decision::Direct(lock) => lock,
     };
     match command {
         Command::Life(command) | Command::Container(ContainerCommand::Life(command)) => {
             return life(command, debug, zero);
         }
         Command::Ps(args) | Command::Container(ContainerCommand::Ls(args)) => {
-            containers::list(&args)
+            containers::list::list(&args)
         }
         Command::Rm(args) | Command::Container(ContainerCommand::Rm(args)) => {
-            containers::remove(&args)
+            containers::list::remove(&args)
         }
         Command::Container(ContainerCommand::Inspect(args)) => {
             inspect::inspect(&args, Kind::Container)
         }
-        Command::Container(ContainerCommand::Prune(args)) => lifecycle::prune(&args),
+        Command::Container(ContainerCommand::Prune(args)) => containers::prune::prune(&args),
         Command::Inspect(args) => inspect::inspect(&args, args.kind.unwrap_or(Kind::Any)),
-        Command::Load(args) => images::load(&args),
-        Command::Import(args) => images::import(&args),
-        Command::Images(args) => images::list(&args),
-        Command::Rmi(args) => images::remove(&args),
-        Command::Tag(args) => images::tag(&args),
-        Command::Save(args) => image_store::save(&args),
-        Command::History(args) => image_store::history(&args),
+        Command::Load(args) => images::load::load(&args),
+        Command::Import(args) => images::load::import(&args),
+        Command::Images(args) => images::list::list(&args),
+        Command::Rmi(args) => images::list::remove(&args),
+        Command::Tag(args) => images::tag::tag(&args),
+        Command::Save(args) => images::save::save(&args),
+        Command::History(args) => images::history::history(&args),
         Command::Image(command) => image(command),
         Command::Events(args) | Command::System(SystemCommand::Events(args)) => {
-            watch::events(&args)
+            events::events(&args)
         }
-        Command::Info(args) | Command::System(SystemCommand::Info(args)) => system::info(&args),
+        Command::Info(args) | Command::System(SystemCommand::Info(args)) => info::info(&args),
         Command::System(SystemCommand::Df(args)) => housekeeping::df(&args),
         Command::System(SystemCommand::Check(args)) => return housekeeping::check(&args),
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
         Command::Template(command) => templates::template(&command),
         Command::Snapshot(command) => snapshots::snapshot(&command),
-        Command::Machine(command) => return system::machine(command),
+        Command::Machine(command) => return machine::commands::run(command),
         Command::Bench(args) => return bench::bench(&args),
-        Command::Doctor(args) => return system::doctor(&args),
-        Command::Version(args) => system::version(&args),
+        Command::Doctor(args) => return info::doctor(&args),
+        Command::Version(args) => info::version(&args),
         Command::Completion(args) => completions::completion(&args),
         Command::Man(args) => completions::man(&args),
     }?;
@@ -135,9 +139,9 @@ fn life(command: LifeCommand, debug: bool, zero: Zero) -> Result<u8, Failure> {
         LifeCommand::Exec(args) => return exec::exec(args, zero),
         LifeCommand::Attach(args) => return exec::attach(args),
         LifeCommand::Logs(args) => logs::logs(&args),
-        LifeCommand::Top(args) => watch::top(&args),
-        LifeCommand::Stats(args) => watch::stats(&args),
-        LifeCommand::Cp(args) => return files::cp(&args),
+        LifeCommand::Top(args) => top::top(&args),
+        LifeCommand::Stats(args) => stats::stats(&args),
+        LifeCommand::Cp(args) => return cp::cp(&args),
         LifeCommand::Diff(args) => files::diff(&args),
         LifeCommand::Export(args) => files::export(&args),
         LifeCommand::Commit(args) => files::commit(args),
@@ -147,14 +151,14 @@ fn life(command: LifeCommand, debug: bool, zero: Zero) -> Result<u8, Failure> {
 
 fn image(command: ImageCommand) -> Result<(), Failure> {
     match command {
-        ImageCommand::Ls(args) => images::list(&args),
-        ImageCommand::Rm(args) => images::remove(&args),
-        ImageCommand::Load(args) => images::load(&args),
-        ImageCommand::Import(args) => images::import(&args),
-        ImageCommand::Tag(args) => images::tag(&args),
-        ImageCommand::Save(args) => image_store::save(&args),
-        ImageCommand::History(args) => image_store::history(&args),
-        ImageCommand::Prune(args) => image_store::prune(&args),
+        ImageCommand::Ls(args) => images::list::list(&args),
+        ImageCommand::Rm(args) => images::list::remove(&args),
+        ImageCommand::Load(args) => images::load::load(&args),
+        ImageCommand::Import(args) => images::load::import(&args),
+        ImageCommand::Tag(args) => images::tag::tag(&args),
+        ImageCommand::Save(args) => images::save::save(&args),
+        ImageCommand::History(args) => images::history::history(&args),
+        ImageCommand::Prune(args) => images::prune::prune(&args),
         ImageCommand::Inspect(args) => inspect::inspect(&args, Kind::Image),
     }
 }

@@ -1,38 +1,21 @@
 //! The `hullbox` program: what is typed, what is printed, and the exit code.
+//!
+//! ```text
+//! main ─► entry ─┬─► args        what can be typed; parses it, and knows nothing of what it does
+//!                ├─► machine     which commands the helper machine runs, and how
+//!                └─► containers, images, system       what each command does
+//!                         └─► engine, output          opening the engine; printing and failing
+//! ```
 #![forbid(unsafe_code)]
 
-mod app;
-mod bench;
-mod cidfile;
-mod completions;
-mod container_args;
+mod args;
 mod containers;
+mod engine;
 mod entry;
-mod exec;
-mod failure;
-mod files;
-mod forward;
-mod housekeeping;
-mod image_args;
-mod image_store;
 mod images;
-mod inspect;
-mod join;
-mod life_args;
-mod lifecycle;
-mod logs;
+mod machine;
 mod output;
-mod output_file;
-mod run;
-mod run_args;
-mod snapshots;
 mod system;
-mod template;
-mod templates;
-mod text;
-mod timing;
-mod usage;
-mod watch;
 
 fn main() -> std::process::ExitCode {
     entry::main()

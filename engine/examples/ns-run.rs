@@ -18,8 +18,7 @@ use hullbox_engine::ns;
 use hullbox_engine::seccomp::Seccomp;
 use hullbox_engine::sys::container::{Forked, fork_alone};
 use hullbox_protocol::{
-    Builtin, Frame, INITIAL_CREDIT, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec,
-    WritableLayer,
+    Builtin, Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach};
 use std::os::fd::AsFd;
@@ -52,12 +51,10 @@ fn main() -> ExitCode {
     };
     drop(theirs);
     let options = AttachOptions {
-        session: 0,
         stdin: bundle.process.stdin,
-        input_credit: INITIAL_CREDIT,
         tty: bundle.process.terminal.is_some(),
         sig_proxy: true,
-        detach: None,
+        ..AttachOptions::default()
     };
     let frames = [
         Frame::Setup(Box::new(bundle.setup.clone())),

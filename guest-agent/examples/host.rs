@@ -10,8 +10,8 @@
 //! control port, sends `Setup` and `Exec`, and behaves like `docker run -i`.
 
 use hullbox_protocol::{
-    Frame, INITIAL_CREDIT, LayerDisk, MACHINE_PORT, ProcessSpec, RootfsSpec, Setup, TmpfsMount,
-    UserSpec, WritableLayer,
+    Frame, LayerDisk, MACHINE_PORT, ProcessSpec, RootfsSpec, Setup, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
 use std::error::Error;
@@ -81,12 +81,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         std::thread::spawn(move || run_beside(second, command, env));
     }
     let options = AttachOptions {
-        session: 0,
         stdin: spec.stdin,
-        input_credit: INITIAL_CREDIT,
         tty: spec.terminal.is_some(),
         sig_proxy: true,
-        detach: None,
+        ..AttachOptions::default()
     };
     let exec = Frame::Exec {
         session: 0,

@@ -4,7 +4,7 @@ use crate::config::POLICY_VARIABLE;
 use crate::error::{ForwardError, MachineError};
 use crate::machine::Machine;
 use crate::start::StartOptions;
-use hullbox_protocol::{Frame, INITIAL_CREDIT, PipedStreams, ProcessSpec, Rlimit, UserSpec};
+use hullbox_protocol::{Frame, PipedStreams, ProcessSpec, Rlimit, UserSpec};
 use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::termios::isatty;
@@ -202,12 +202,10 @@ fn current_umask() -> u32 {
 
 fn run(connection: OwnedFd, spec: ProcessSpec, stdin: bool, tty: bool) -> Result<u8, ForwardError> {
     let options = AttachOptions {
-        session: 0,
         stdin,
-        input_credit: INITIAL_CREDIT,
         tty,
         sig_proxy: true,
-        detach: None,
+        ..AttachOptions::default()
     };
     let exec = Frame::Exec {
         session: 0,

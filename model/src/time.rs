@@ -1,6 +1,6 @@
 //! Points and spans of time as people type them: `--since`, `--until`, `--health-interval`.
 
-use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc};
 use std::time::Duration;
 
 /// A text that is no point in time.
@@ -72,6 +72,29 @@ pub fn words(seconds: u64) -> String {
         () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
         () => format!("{} years", hours / 24 / 365),
     }
+}
+
+/// Seconds since 1970 as Docker's client prints a time in a listing: `2026-11-29 12:00:00 +0000 UTC`,
+/// in the zone of this process. A zone that is not UTC's is named by its offset, as Go names one that
+/// has no abbreviation: `2026-11-29 17:30:00 +0530 +0530`.
+#[must_use]
+pub fn local(seconds: i64) -> String {
+    let utc = DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+    in_zone(&utc.with_timezone(&Local))
+}
+
+fn in_zone<Z: TimeZone>(time: &DateTime<Z>) -> String
+where
+    Z::Offset: std::fmt::Display,
+{
+    let offset = time.offset().fix();
+    let shown = time.format("%Y-%m-%d %H:%M:%S %z");
+    if offset.local_minus_utc() == 0 {
+        return format!("{shown} UTC");
+    }
+    let zone = time.format("%z").to_string();
+    // Go leaves out minutes that are none.
+    format!("{shown} {}", zone.strip_suffix("00").unwrap_or(&zone))
 }
 
 /// Whether a text is a time stamp of RFC 3339.
@@ -156,6 +179,18 @@ pub fn go_span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_have_dockers_times() {
+        let at = |offset_s: i32| {
+            let zone = chrono::FixedOffset::east_opt(offset_s).unwrap();
+            let utc = DateTime::from_timestamp(1_795_953_600, 0).unwrap();
+            in_zone(&utc.with_timezone(&zone))
+        };
+        assert_eq!(at(0), "2026-11-29 12:00:00 +0000 UTC");
+        assert_eq!(at(-3 * 3600), "2026-11-29 09:00:00 -0300 -03");
+        assert_eq!(at(5 * 3600 + 1800), "2026-11-29 17:30:00 +0530 +0530");
+    }
 
     #[test]
     fn spans_are_printed_as_go_does() {

@@ -10,14 +10,16 @@ pub use terminal::terminal_size;
 use crate::connection::{Connection, ConnectionError};
 use crate::server::wait_for;
 use crate::sink::{Sink, Writer};
-use hullbox_protocol::{ExitStatus, Failure, Frame, Incoming, MAX_DATA, Sender, Stream};
+use hullbox_protocol::{
+    ExitStatus, Failure, Frame, INITIAL_CREDIT, Incoming, MAX_DATA, Sender, Stream,
+};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use signals::{Signals, Watch};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use terminal::RawTerminal;
 
-/// How to join.
+/// How to attach.
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
     /// The session, as in its `Exec`.
@@ -36,6 +38,20 @@ pub struct AttachOptions {
     pub sig_proxy: bool,
     /// How to leave from a terminal without ending the process; `None`: not at all.
     pub detach: Option<Detach>,
+}
+
+impl Default for AttachOptions {
+    /// The output of a process that is new, as session 0: no input, no terminal, no signals.
+    fn default() -> Self {
+        Self {
+            session: 0,
+            stdin: false,
+            input_credit: INITIAL_CREDIT,
+            tty: false,
+            sig_proxy: false,
+            detach: None,
+        }
+    }
 }
 
 /// How it ended.

@@ -1,13 +1,14 @@
 //! A container's files, from inside its walls: what is at a path, archives in and out, what was
 //! changed, and an image of that.
 
+use super::list::{Quoting, command_line};
 use super::{ContainerError, Engine, Errand};
 use crate::cp::rules::Kind;
 use crate::state::{Phase, Record};
 use hullbox_image::{
     ConfigPatch, DeriveError, DeriveOptions, ImageId, Reference, ResolveError, Store, StoreError,
 };
-use hullbox_protocol::{Builtin, INITIAL_CREDIT, PathStat, UserSpec};
+use hullbox_protocol::{Builtin, PathStat, UserSpec};
 use hullbox_session::client::{AttachError, AttachOptions, Outcome, Streams, attach_streams};
 use serde::{Deserialize, Serialize};
 use std::io::{self, PipeReader, Read, Write};
@@ -260,7 +261,7 @@ impl Engine {
             changes: commit.changes.clone(),
             author: commit.author.clone(),
             message: commit.message.clone(),
-            created_by: super::command_line(record),
+            created_by: command_line(record, Quoting::None),
             created: commit.created,
         };
         let committed = self.commit_layer(&mut store, record, &options);
@@ -313,14 +314,7 @@ impl Output {
         let (reader, writer) = io::pipe().map_err(FilesError::Read)?;
         let connection = errand.connection;
         let attach = move || {
-            let options = AttachOptions {
-                session: 0,
-                stdin: false,
-                input_credit: INITIAL_CREDIT,
-                tty: false,
-                sig_proxy: false,
-                detach: None,
-            };
+            let options = AttachOptions::default();
             let (stdin, stderr) = (io::stdin(), io::stderr());
             let streams = Streams {
                 stdin: stdin.as_fd(),

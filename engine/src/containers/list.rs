@@ -5,9 +5,11 @@ use super::inspect::{isolation, strings};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
 use crate::state::{Phase, Record};
+use hullbox_image::Store;
 use hullbox_model::container::{NetworkSettings, Summary, SummaryHostConfig, SummaryNetworks};
 use hullbox_model::filter::Filters;
 use hullbox_model::time;
+use std::collections::HashMap;
 
 /// What a listing is asked for.
 #[derive(Debug, Clone, Default)]
@@ -31,29 +33,58 @@ impl Engine {
         let wanted = Wanted::new(self, &listing.filters)?;
         // Whoever asks for a status wants those that have it, running or not.
         let all = listing.all || listing.limit.is_some() || wanted.of_all();
+        let store = listing.size.then(|| self.images()).transpose()?;
+        let mut sizes = store.as_ref().map(ImageSizes::new);
+        let now_ns = crate::events::now_ns();
         let records = self.state.list()?.into_iter();
-        records
+        let summaries = records
             .filter(|record| (all || record.is_active()) && wanted.fits(record))
             .take(listing.limit.unwrap_or(usize::MAX))
-            .map(|record| self.summary(&record, listing.size))
-            .collect()
+            .map(|record| match &mut sizes {
+                Some(sizes) => self.summary_with_sizes(&record, now_ns, sizes),
+                None => summary(&record, now_ns),
+            });
+        Ok(summaries.collect())
     }
 
-    /// What a listing tells of a container; with `size`, what it takes on the disk too.
-    ///
-    /// # Errors
-    /// [`ContainerError::Store`].
-    pub fn summary(&self, record: &Record, size: bool) -> Result<Summary, ContainerError> {
-        let mut summary = summary(record, crate::events::now_ns());
-        if size {
-            let written = self.written_bytes(record);
-            // An image that cannot be read any more takes nothing that anybody could tell.
-            let image = self.images()?.inspect(&record.image_id);
-            let image = image.map_or(0, |image| image.size);
-            summary.size_rw = Some(written);
-            summary.size_root_fs = Some(image.saturating_add(written));
+    /// What a listing tells of a container, and what it takes on the disk.
+    pub(super) fn summary_with_sizes(
+        &self,
+        record: &Record,
+        now_ns: i64,
+        images: &mut ImageSizes<'_>,
+    ) -> Summary {
+        let written = self.written_bytes(record);
+        Summary {
+            size_rw: Some(written),
+            size_root_fs: Some(images.of(&record.image_id).saturating_add(written)),
+            ..summary(record, now_ns)
         }
-        Ok(summary)
+    }
+}
+
+/// Sizes of images by their ids. Each image is looked up once, however many containers it has.
+pub(super) struct ImageSizes<'a> {
+    store: &'a Store,
+    known: HashMap<String, u64>,
+}
+
+impl<'a> ImageSizes<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            known: HashMap::new(),
+        }
+    }
+
+    /// In bytes; none of an image that cannot be read any more.
+    fn of(&mut self, id: &str) -> u64 {
+        if let Some(size) = self.known.get(id) {
+            return *size;
+        }
+        let size = self.store.inspect(id).map_or(0, |image| image.size);
+        self.known.insert(id.to_owned(), size);
+        size
     }
 }
 
@@ -63,7 +94,7 @@ pub(super) fn summary(record: &Record, now_ns: i64) -> Summary {
         names: vec![format!("/{}", record.name)],
         image: record.image_ref.clone(),
         image_id: record.image_id.clone(),
-        command: quoted_command_line(record),
+        command: command_line(record, Quoting::Blanks),
         created: seconds(record.created_ns),
         labels: record.spec.labels.clone(),
         state: record.phase.word().to_owned(),
@@ -83,19 +114,22 @@ const fn seconds(ns: i64) -> i64 {
     ns.div_euclid(1_000_000_000)
 }
 
-/// What a container runs, as one line that is fit for a terminal.
-#[must_use]
-pub fn command_line(record: &Record) -> String {
-    let words = strings(&record.spec.process.argv);
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    words.join(" ").chars().map(plain).collect()
+/// Which arguments of a command line are quoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quoting {
+    /// None, as Docker has it in `history`.
+    None,
+    /// Those with a blank, whatever else is in them, as Docker has it in `ps`.
+    Blanks,
 }
 
-/// The same as Docker lists it: arguments with a blank are quoted, whatever else is in them.
-fn quoted_command_line(record: &Record) -> String {
+/// What a container runs as one line without control characters.
+pub(super) fn command_line(record: &Record, quoting: Quoting) -> String {
     let mut words = strings(&record.spec.process.argv);
-    for word in words.iter_mut().skip(1).filter(|word| word.contains(' ')) {
-        *word = format!("'{word}'");
+    if quoting == Quoting::Blanks {
+        for argument in words.iter_mut().skip(1).filter(|word| word.contains(' ')) {
+            *argument = format!("'{argument}'");
+        }
     }
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     words.join(" ").chars().map(plain).collect()

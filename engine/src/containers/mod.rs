@@ -24,7 +24,7 @@ pub use files::{Change, ChangeKind, Commit, FilesError, Look};
 pub use filters::CONTAINER_FILTERS;
 pub use images::{IMAGE_FILTERS, IMAGE_PRUNE_FILTERS, prune_options};
 pub use launch::{Created, Launch};
-pub use list::{Listing, command_line};
+pub use list::Listing;
 pub use prune::{PRUNE_FILTERS, disk_use};
 pub use talk::{ExecOrder, Held, Joined};
 pub use wait::{Armed, Condition};

@@ -1,5 +1,6 @@
 //! What images and containers take on the disk.
 
+use super::list::ImageSizes;
 use super::{ContainerError, Engine, disk_use};
 use crate::{snapshots, templates};
 use hullbox_model::system::{DiskUsage, Usage};
@@ -20,10 +21,11 @@ impl Engine {
         }
         let mut containers = Vec::new();
         let mut container_usage = Usage::default();
+        let (mut sizes, now_ns) = (ImageSizes::new(&store), crate::events::now_ns());
         for record in &records {
             let bytes = disk_use(&self.roots.container_dir(&record.id));
             container_usage.add(bytes, bytes, record.is_active());
-            containers.push(self.summary(record, true)?);
+            containers.push(self.summary_with_sizes(record, now_ns, &mut sizes));
         }
         let mut template_usage = Usage::default();
         for one in templates::list(&self.roots.data)? {

@@ -1,0 +1,133 @@
+//! What can be typed for images.
+
+use super::bool_flag::BOOL;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// `--format` of `save`, in Podman's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum SaveFormat {
+    /// What `docker save` writes
+    #[default]
+    DockerArchive,
+    /// An OCI image layout in a tar
+    OciArchive,
+    /// An OCI image layout as a directory
+    OciDir,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  hullbox save -o debian.tar debian:12")]
+pub(crate) struct SaveArgs {
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// The form of the archive
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) format: SaveFormat,
+    /// Names or ids; a name without a tag means all of its tags
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Show sizes and times for people
+    #[arg(short = 'H', long, value_name = BOOL, default_value = "true")]
+    pub(crate) human: bool,
+    /// Show only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show whole ids and commands
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePruneArgs {
+    /// Remove all images that no container uses, not just those without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Remove only what fits: `until=TIME`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  docker save debian:12 | hullbox load")]
+pub(crate) struct LoadArgs {
+    /// Read this file or directory instead of standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) input: Option<PathBuf>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  hullbox import -c 'CMD [\"/bin/sh\"]' rootfs.tar.gz mine:v1")]
+pub(crate) struct ImportArgs {
+    /// Apply a Dockerfile instruction (CMD, ENTRYPOINT, ENV, USER, WORKDIR, …)
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub(crate) changes: Vec<String>,
+    /// Note this message in the image's history
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// The tarball, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) source: PathBuf,
+    /// Name of the new image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show only images of this repository or with this name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// For compatibility; there are no intermediate images
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+    /// Show only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show only what fits: `reference=PATTERN`, `dangling=true|false`
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<String>,
+    /// `table`, `json`, a template, or a `table` with a template
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Remove all names of an image, and the image under stopped containers' feet not at all
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Name or id of an image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) source: String,
+    /// Its new name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) target: String,
+}

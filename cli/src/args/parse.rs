@@ -1,0 +1,367 @@
+//! Parsing the command line, and one clear line for what does not parse.
+
+use super::bool_flag;
+use super::command::Cli;
+use crate::output::failure::{FAILED, Failure, RUN_FAILED, output_failed};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::io::Write;
+
+/// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
+/// do not exist.
+const NOT_YET: [&str; 42] = [
+    "attach",
+    "annotation",
+    "blkio-weight",
+    "blkio-weight-device",
+    "cgroup-parent",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cpu-shares",
+    "cpuset-cpus",
+    "cpuset-mems",
+    "device-read-bps",
+    "device-read-iops",
+    "device-write-bps",
+    "device-write-iops",
+    "disable-content-trust",
+    "domainname",
+    "expose",
+    "gpus",
+    "ip",
+    "ip6",
+    "ipc",
+    "kernel-memory",
+    "link",
+    "link-local-ip",
+    "mac-address",
+    "memory-reservation",
+    "memory-swap",
+    "memory-swappiness",
+    "mount",
+    "network-alias",
+    "oom-kill-disable",
+    "oom-score-adj",
+    "pid",
+    "platform",
+    "publish",
+    "publish-all",
+    "runtime",
+    "userns",
+    "volume",
+    "volumes-from",
+];
+
+/// The same by their short names.
+const NOT_YET_SHORT: [(&str, &str); 5] = [
+    ("-a", "attach"),
+    ("-c", "cpu-shares"),
+    ("-P", "publish-all"),
+    ("-p", "publish"),
+    ("-v", "volume"),
+];
+
+/// The whole command line's definition.
+pub(crate) fn definition() -> clap::Command {
+    with_docker_values(Cli::command())
+}
+
+/// Parses a command line, the program's name in front.
+///
+/// # Errors
+/// It does not parse, or asks for help; then everything is said already.
+pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
+    let mut cli = definition()
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| failure(&error, args))?;
+    cli.forwarded.clone().apply(&mut cli.command);
+    Ok(cli)
+}
+
+/// Flags take values as in Docker: some switches one of their own, and any value may begin with a
+/// hyphen, as in `-e -x=1` or `--cpus -1`.
+fn with_docker_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let arg = bool_flag::with_value(arg);
+        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+        if takes_value && !arg.is_require_equals_set() {
+            arg.allow_hyphen_values(true)
+        } else {
+            arg
+        }
+    });
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, with_docker_values)
+    })
+}
+
+fn failure(error: &clap::Error, args: &[OsString]) -> Failure {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let text = error.render().to_string();
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => Failure::silent(0),
+                Err(error) => output_failed(&error),
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let text = error.render().to_string();
+            // Nothing was asked for: no output, and no error.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            Failure::silent(0)
+        }
+        _ => Failure::new(line(error))
+            .with_hint(hint(error, args))
+            .with_code(code(error)),
+    }
+}
+
+/// Docker's exit codes: a flag that means nothing is told from too many or too few arguments.
+fn code(error: &clap::Error) -> u8 {
+    let is_flag = || {
+        let argument = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(all)) => all.first().cloned(),
+            _ => text(error, ContextKind::InvalidArg),
+        };
+        argument.is_some_and(|argument| argument.starts_with('-'))
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => FAILED,
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument if !is_flag() => FAILED,
+        _ => RUN_FAILED,
+    }
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => Some(texts.join(", ")),
+        other => Some(other.to_string()),
+    }
+}
+
+fn line(error: &clap::Error) -> String {
+    let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::UnknownArgument => unknown(&argument),
+        ErrorKind::InvalidSubcommand => {
+            let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("there is no command {name:?}")
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing argument: {argument}"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            // `--memory <SIZE>`, or `--rm[=<BOOL>]`.
+            let flag = argument.split([' ', '[']).next().unwrap_or_default();
+            let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+            let why = match (error.source(), text(error, ContextKind::ValidValue)) {
+                (Some(source), _) => source.to_string(),
+                (None, Some(valid)) => format!("possible values are {valid}"),
+                (None, None) if value.is_empty() => return format!("{flag} needs a value"),
+                (None, None) => "not a value it takes".to_owned(),
+            };
+            format!("invalid value {value:?} for {flag}: {why}")
+        }
+        ErrorKind::ArgumentConflict => {
+            let other = text(error, ContextKind::PriorArg).unwrap_or_default();
+            if other.is_empty() || other == argument {
+                format!("{argument} was given more than once")
+            } else {
+                format!("{argument} cannot be used with {other}")
+            }
+        }
+        _ => {
+            let rendered = error.render().to_string();
+            let first = rendered.lines().next().unwrap_or("invalid usage");
+            first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        }
+    }
+}
+
+fn unknown(argument: &str) -> String {
+    let flag = argument.split('=').next().unwrap_or(argument);
+    let long = flag.strip_prefix("--");
+    let short = NOT_YET_SHORT.iter().find(|(short, _)| *short == flag);
+    let known = match (long, short) {
+        (Some(name), _) if NOT_YET.contains(&name) => Some(name),
+        (None, Some((_, name))) => Some(*name),
+        _ => None,
+    };
+    match known {
+        Some(name) => format!("--{name} is not supported yet"),
+        None if flag.starts_with('-') => format!("unknown flag: {flag}"),
+        None => format!("unexpected argument: {flag}"),
+    }
+}
+
+/// What was probably meant, as far as clap finds something alike, and where to read on.
+fn hint(error: &clap::Error, args: &[OsString]) -> String {
+    let alike = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ];
+    let help = help(args);
+    match alike.into_iter().find_map(|kind| text(error, kind)) {
+        Some(meant) => format!("did you mean {}? {help}", meant.replace(", ", " or ")),
+        None => help,
+    }
+}
+
+fn help(args: &[OsString]) -> String {
+    let mut command = String::from("hullbox");
+    let known = definition();
+    let mut at = &known;
+    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        match at.find_subcommand(arg) {
+            Some(found) => {
+                command.push(' ');
+                command.push_str(arg);
+                at = found;
+            }
+            None if arg.starts_with('-') => {}
+            None => break,
+        }
+    }
+    format!("see '{command} --help'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(line: &str) -> String {
+        let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let command = definition();
+        let error = command
+            .try_get_matches_from(&args)
+            .and_then(|matches| Cli::from_arg_matches(&matches))
+            .unwrap_err();
+        super::line(&error)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn switches_take_values_as_dockers_do() {
+        use crate::args::command::{Command, LifeCommand};
+        let run = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            match parse(&args).unwrap().command {
+                Command::Life(LifeCommand::Run(args)) => *args,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (line, interactive, tty, rm, sig_proxy) in [
+            ("hullbox run busybox", false, false, false, true),
+            ("hullbox run -it --rm busybox", true, true, true, true),
+            (
+                "hullbox run -ti=false --rm=1 busybox",
+                false,
+                true,
+                true,
+                true,
+            ),
+            (
+                "hullbox run --interactive=T --rm=false busybox",
+                true,
+                false,
+                false,
+                true,
+            ),
+            (
+                "hullbox run --sig-proxy=false busybox",
+                false,
+                false,
+                false,
+                false,
+            ),
+            // Only behind an equals sign: this is the image, and its argument.
+            (
+                "hullbox run --sig-proxy false -t",
+                false,
+                false,
+                false,
+                true,
+            ),
+        ] {
+            let args = run(line);
+            let got = (args.interactive, args.tty, args.rm, args.sig_proxy);
+            assert_eq!(got, (interactive, tty, rm, sig_proxy), "{line}");
+        }
+        assert_eq!(run("hullbox run --sig-proxy false -t").words.len(), 2);
+        assert!(
+            fails("hullbox run --rm=maybe busybox").contains("for --rm: expected true or false")
+        );
+    }
+
+    #[test]
+    fn exit_codes_and_hints_are_dockers() {
+        for (line, code, meant) in [
+            (
+                "hullbox run --memry 1g busybox",
+                RUN_FAILED,
+                "did you mean --memory?",
+            ),
+            (
+                "hullbox ps --no-such-flag",
+                RUN_FAILED,
+                "see 'hullbox ps --help'",
+            ),
+            ("hullbox create -m lots busybox", RUN_FAILED, ""),
+            ("hullbox imags", FAILED, "did you mean image or images?"),
+            ("hullbox image prun", FAILED, "did you mean prune?"),
+            ("hullbox logs", FAILED, "see 'hullbox logs --help'"),
+            ("hullbox ps extra", FAILED, ""),
+            ("hullbox run", FAILED, ""),
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let error = definition().try_get_matches_from(&args).unwrap_err();
+            assert_eq!(super::code(&error), code, "{line}");
+            let hint = hint(&error, &args);
+            assert!(hint.contains(meant), "{line}: {hint}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_one_clear_line() {
+        for (line, part) in [
+            (
+                "hullbox run --no-such-flag busybox",
+                "unknown flag: --no-such-flag",
+            ),
+            (
+                "hullbox run -v /a:/b busybox",
+                "--volume is not supported yet",
+            ),
+            (
+                "hullbox run --publish=1:1 busybox",
+                "--publish is not supported yet",
+            ),
+            ("hullbox run -m lots busybox", "for --memory: not a size"),
+            ("hullbox run --cpus -1 busybox", "for --cpus: not a number"),
+            (
+                "hullbox run --isolation=magic busybox",
+                "possible values are vm, container",
+            ),
+            ("hullbox run", "missing argument: <IMAGE>"),
+            ("hullbox fly", "no command \"fly\""),
+            ("hullbox run --ulimit nofile=x busybox", "for --ulimit"),
+        ] {
+            let got = fails(line);
+            assert!(got.contains(part), "{line}: {got}");
+            assert!(!got.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The flags of `run` and `create`.
+
+use super::bool_flag::BOOL;
+use super::health::HealthArgs;
+use super::values::{DetachKeys, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs};
+use clap::{Args, ValueEnum};
+use hullbox_engine::plan::devices::{CgroupRule, Device};
+use hullbox_engine::plan::life::Restart;
+use hullbox_engine::plan::security::Sysctl;
+use hullbox_engine::plan::units::{
+    Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
+};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum IsolationArg {
+    Vm,
+    Container,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PullArg {
+    Missing,
+    Never,
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum NetworkArg {
+    None,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SystemdArg {
+    True,
+    False,
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum CgroupNamespaceArg {
+    Private,
+    Host,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    next_line_help = false,
+    override_usage = "hullbox run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    after_help = "Example:\n  echo hello | hullbox run --rm -i -m 256m busybox cat"
+)]
+pub(crate) struct RunArgs {
+    /// Keep standard input open
+    #[arg(short, long, value_name = BOOL)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long, value_name = BOOL)]
+    pub(crate) tty: bool,
+    /// Run it in the background, and print its id
+    #[arg(short, long, value_name = BOOL)]
+    pub(crate) detach: bool,
+    /// Remove the container when it ends
+    #[arg(long, value_name = BOOL)]
+    pub(crate) rm: bool,
+    /// Which wall stands around it
+    #[arg(
+        long,
+        value_enum,
+        default_value = "vm",
+        hide_possible_values = true,
+        value_name = "vm|container"
+    )]
+    pub(crate) isolation: IsolationArg,
+    /// Boot its guest, even if there is a template to begin at
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Go on from a snapshot, in place of an image
+    #[arg(
+        long,
+        value_name = "SNAPSHOT",
+        conflicts_with_all = [
+            "words", "env", "env_file", "workdir", "user", "group_add", "entrypoint", "cpus",
+            "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
+            "cap_drop", "privileged", "systemd", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
+            "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
+            "cold",
+        ]
+    )]
+    pub(crate) from_snapshot: Option<String>,
+    /// Name the container
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set a variable; NAME alone takes the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Who runs it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Add supplementary groups
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
+    /// Replace the image's ENTRYPOINT; '' for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<OsString>,
+    /// Host name inside
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// CPUs, such as 1.5
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<NanoCpus>,
+    /// Memory, such as 512m
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<Bytes>,
+    /// Most processes; -1 for no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<Bytes>,
+    /// Set a resource limit, such as nofile=1024:2048
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// size=SIZE: most that it may write to its own disk
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) storage_opt: Vec<StorageOpt>,
+    /// Mount the root filesystem read-only
+    #[arg(long, value_name = BOOL)]
+    pub(crate) read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    /// Run it under a small init that reaps
+    #[arg(long, value_name = BOOL)]
+    pub(crate) init: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAP")]
+    pub(crate) cap_drop: Vec<String>,
+    /// Give it everything that its kernel has
+    #[arg(long, value_name = BOOL)]
+    pub(crate) privileged: bool,
+    /// Give it a device, as HOST[:CONTAINER[:rwm]]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<Device>,
+    /// Let it use devices, such as 'c 10:* rwm'
+    #[arg(long, value_name = "RULE")]
+    pub(crate) device_cgroup_rule: Vec<CgroupRule>,
+    /// no-new-privileges, seccomp=FILE, mask=PATH, …
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) security_opt: Vec<SecurityOpt>,
+    /// It is an init system: true (by its name), false, always
+    #[arg(
+        long,
+        value_enum,
+        default_value = "true",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    pub(crate) systemd: SystemdArg,
+    /// Control groups that it sees: its own or all
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "private|host"
+    )]
+    pub(crate) cgroupns: Option<CgroupNamespaceArg>,
+    /// Set a kernel parameter of its namespaces
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) sysctl: Vec<Sysctl>,
+    /// File mode mask
+    #[arg(long, value_name = "MASK")]
+    pub(crate) umask: Option<Umask>,
+    /// Signal that stops it
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<Signal>,
+    /// Seconds from that signal to SIGKILL; -1 for no end
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(crate) stop_timeout: Option<i64>,
+    /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<Restart>,
+    /// What of its output is kept: json-file or none
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<LogDriver>,
+    /// max-size=SIZE, max-file=N
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) log_opt: Vec<LogOpt>,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
+    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<DetachKeys>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:IP")]
+    pub(crate) add_host: Vec<HostEntry>,
+    /// Name server
+    #[arg(long, value_name = "IP")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Search domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Resolver option
+    #[arg(long, alias = "dns-opt", value_name = "OPTION")]
+    pub(crate) dns_option: Vec<String>,
+    /// Network; there is none yet
+    #[arg(long, alias = "net", value_enum, value_name = "none", hide = true)]
+    pub(crate) network: Option<NetworkArg>,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) label: Vec<Label>,
+    /// Write the container's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// The id that the container gets: see [`super::forwarded`]
+    #[arg(skip)]
+    pub(crate) container_id: Option<String>,
+    /// Get the image first: missing, never, always
+    #[arg(
+        long,
+        value_enum,
+        default_value = "missing",
+        hide_possible_values = true,
+        hide_default_value = true,
+        value_name = "WHEN"
+    )]
+    pub(crate) pull: PullArg,
+    /// Pass signals on
+    #[arg(long, value_name = BOOL, default_value = "true")]
+    pub(crate) sig_proxy: bool,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
+    /// Show no progress
+    #[arg(short, long, hide = true)]
+    pub(crate) quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+    /// The image, and command and arguments instead of its CMD
+    // One argument, because after the image's name nothing is a flag of ours.
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "from_snapshot",
+        trailing_var_arg = true
+    )]
+    pub(crate) words: Vec<OsString>,
+}

@@ -1,0 +1,168 @@
+//! What the flags of `run` and `create` ask of the engine.
+
+use super::health;
+use crate::args::run::{CgroupNamespaceArg, IsolationArg, PullArg, RunArgs, SystemdArg};
+use crate::args::values::{LogDriver, LogOpt, SecurityOpt};
+use crate::output::failure::Failure;
+use hullbox_engine::bundle::Isolation;
+use hullbox_engine::containers::RunOrder;
+use hullbox_engine::plan::life::{Life, LogOptions, Restart};
+use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Systemd};
+use hullbox_engine::plan::{PullPolicy, RunRequest, environment as variables};
+use hullbox_engine::seccomp::Seccomp;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+
+/// Largest seccomp profile that is read, in bytes.
+const MAX_PROFILE: u64 = 4 << 20;
+
+/// Reads a seccomp profile. The option is kept with the text in place of the path, as Docker shows it
+/// in `inspect`.
+fn read_profile(path: &str) -> Result<(String, SecurityOption), Failure> {
+    let what = || format!("opening seccomp profile ({path}) failed");
+    let file = std::fs::File::open(path).map_err(|error| Failure::of(what(), &error))?;
+    let mut text = String::new();
+    file.take(MAX_PROFILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::of(what(), &error))?;
+    if text.len() as u64 > MAX_PROFILE {
+        return Err(Failure::new(format!("{}: it is too long", what())));
+    }
+    let invalid = |error| Failure::of(format!("seccomp profile ({path}) is invalid"), &error);
+    let profile = Seccomp::parse(&text).map_err(invalid)?;
+    let option = SecurityOption::Seccomp(Box::new(profile));
+    Ok((format!("seccomp={}", text.trim()), option))
+}
+
+/// The order for the engine. Reads environment files.
+pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
+    let env = environment(&args)?;
+    let mut words = args.words.clone().into_iter();
+    let image = words.next().unwrap_or_default();
+    let image = image.into_string().map_err(|image| {
+        Failure::new(format!("invalid reference {:?}", image.to_string_lossy()))
+    })?;
+    let life = life(&args, detach)?;
+    let health = health::check(&args.health)?;
+    let security = security(&args)?;
+    let request = RunRequest {
+        cold: args.cold,
+        isolation: match args.isolation {
+            IsolationArg::Vm => Isolation::Vm,
+            IsolationArg::Container => Isolation::Container,
+        },
+        security,
+        args: words.map(OsString::into_vec).collect(),
+        entrypoint: args.entrypoint.map(OsString::into_vec),
+        env,
+        workdir: args.workdir,
+        user: args.user,
+        group_add: args.group_add,
+        hostname: args.hostname,
+        interactive: args.interactive,
+        detached: detach,
+        tty: args.tty,
+        terminal_size: None,
+        auto_remove: args.rm,
+        read_only: args.read_only,
+        init: args.init,
+        cpus: args.cpus,
+        memory: args.memory,
+        disk_size: args.storage_opt.last().map(|option| option.size),
+        pids_limit: args.pids_limit,
+        shm_size: args.shm_size,
+        tmpfs: args.tmpfs,
+        ulimits: args.ulimit,
+        umask: args.umask,
+        cap_add: args.cap_add,
+        cap_drop: args.cap_drop,
+        stop_signal: args.stop_signal,
+        add_host: args.add_host,
+        dns: args.dns,
+        dns_search: args.dns_search,
+        dns_option: args.dns_option,
+        sysctls: args.sysctl,
+        labels: args.label,
+        life,
+        health,
+    };
+    Ok(RunOrder {
+        image,
+        id: args.container_id,
+        name: args.name,
+        snapshot: args.from_snapshot,
+        pull: match args.pull {
+            PullArg::Missing => PullPolicy::Missing,
+            PullArg::Never => PullPolicy::Never,
+            PullArg::Always => PullPolicy::Always,
+        },
+        request,
+    })
+}
+
+fn security(args: &RunArgs) -> Result<Security, Failure> {
+    let mut security = Security {
+        privileged: args.privileged,
+        devices: args.device.clone(),
+        device_rules: args.device_cgroup_rule.clone(),
+        cgroup_namespace: match args.cgroupns {
+            None | Some(CgroupNamespaceArg::Private) => CgroupNamespace::Private,
+            Some(CgroupNamespaceArg::Host) => CgroupNamespace::Host,
+        },
+        systemd: match args.systemd {
+            SystemdArg::True => Systemd::True,
+            SystemdArg::False => Systemd::False,
+            SystemdArg::Always => Systemd::Always,
+        },
+        ..Security::default()
+    };
+    for SecurityOpt(text, option) in &args.security_opt {
+        match option {
+            SecurityOption::SeccompFile(path) => {
+                let (text, option) = read_profile(path)?;
+                security.apply(&text, option);
+            }
+            option => security.apply(text, option.clone()),
+        }
+    }
+    Ok(security)
+}
+
+fn life(args: &RunArgs, detach: bool) -> Result<Life, Failure> {
+    let restart = args.restart.unwrap_or_default();
+    if args.rm && restart != Restart::No {
+        return Err(Failure::new("--rm and --restart exclude each other"));
+    }
+    let mut log = LogOptions {
+        keep: args.log_driver != Some(LogDriver::None),
+        ..LogOptions::default()
+    };
+    for option in &args.log_opt {
+        match *option {
+            LogOpt::MaxSize(bytes) => log.max_size_bytes = bytes,
+            LogOpt::MaxFile(count) => log.max_files = count,
+            LogOpt::Same => {}
+        }
+    }
+    Ok(Life {
+        stop_timeout_s: args.stop_timeout,
+        restart,
+        log,
+        stdin_once: args.interactive && !detach,
+        ..Life::default()
+    })
+}
+
+/// Files first, then flags: what is typed wins.
+fn environment(args: &RunArgs) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut entries = Vec::new();
+    for path in &args.env_file {
+        entries.extend(variables::from_file(path, &variables::own)?);
+    }
+    for argument in &args.env {
+        let bytes = argument.clone().into_vec();
+        entries.push(variables::from_argument(&bytes, &variables::own)?);
+    }
+    Ok(entries)
+}

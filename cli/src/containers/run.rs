@@ -1,0 +1,114 @@
+//! `run` and `create`.
+
+use super::cidfile::CidFile;
+use super::join::{
+    MONITOR_DIED, check_terminal, detach as detach_by, join, join_or_leave, own_terminal_size,
+};
+use super::order::order;
+use super::timing as account;
+use crate::args::run::RunArgs;
+use crate::engine;
+use crate::output::failure::{FAILED, Failure, RUN_FAILED};
+use crate::output::stdout;
+use hullbox_engine::containers::{ContainerError, Launch};
+use hullbox_engine::monitor::control::Answer;
+use hullbox_engine::monitor::{Mode, ended_as_told};
+use hullbox_engine::paths::Roots;
+use hullbox_engine::state::KILLED;
+use hullbox_engine::timing::{Phase, Zero};
+use hullbox_session::client::{AttachOptions, Outcome};
+
+pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
+    let shown = args.timing;
+    let timing = account::since(shown, zero);
+    timing.mark(Phase::Cli);
+    let (tty, interactive, sig_proxy) = (args.tty, args.interactive, args.sig_proxy);
+    let detach = args.detach;
+    if !detach {
+        check_terminal(tty, interactive).map_err(|failure| failure.or_code(FAILED))?;
+    }
+    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let keys = args.detach_keys.take().unwrap_or_default();
+    let mut order = order(args, detach)?;
+    order.request.terminal_size = tty.then(own_terminal_size).flatten();
+    let roots = Roots::from_env()?;
+    let launch = Launch::prepare(&roots, &order, debug, &timing)?;
+    timing.mark(Phase::Spawn);
+    let mut engine = engine::open_at(roots)?;
+    let created = engine.create(launch, order).map_err(explain)?;
+    timing.mark(Phase::Store);
+    let record = created.record.clone();
+    let id = &record.id;
+    if let Some(mut file) = cidfile {
+        file.write(id)?;
+    }
+    let mode = if detach {
+        Mode::Detached
+    } else {
+        Mode::Foreground
+    };
+    let mut monitor = engine.start(created, mode)?;
+    timing.mark(Phase::Order);
+    let options = AttachOptions {
+        stdin: interactive && !detach,
+        tty: tty && !detach,
+        sig_proxy: sig_proxy && !detach,
+        detach: detach_by(keys).filter(|_| tty && interactive && !detach),
+        ..AttachOptions::default()
+    };
+    // What a terminal writes to nobody is told of: it hangs up.
+    let join = if options.tty { join_or_leave } else { join };
+    let joint = join(monitor.connection, options)?;
+    timing.mark(Phase::Wait);
+    account::show(shown, &timing, joint.timing.as_ref());
+    if detach && matches!(joint.answer, Some(Answer::Done)) {
+        stdout::print(&format!("{id}\n"))?;
+        return Ok(0);
+    }
+    match joint.outcome {
+        // The connection is closed, so the monitor kills the workload and tidies up. Its process may
+        // stay longer than that, for other clients that have not read all.
+        Outcome::Interrupted(_) | Outcome::Unread => engine.wait_until_let_go(&record)?,
+        Outcome::Disconnected => {
+            // Reaped, it no longer holds the container's lock.
+            let ended = monitor.process.wait();
+            engine.recover()?;
+            if ended.is_ok_and(ended_as_told) {
+                return Ok(KILLED);
+            }
+        }
+        _ => {}
+    }
+    joint.code(MONITOR_DIED)
+}
+
+/// `create`.
+pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
+    account::refuse(args.timing, "give it to run or start")?;
+    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let order = order(args, false).map_err(|failure| failure.or_code(RUN_FAILED))?;
+    let record = engine::open()?.create_only(order).map_err(explain)?;
+    if let Some(mut file) = cidfile {
+        file.write(&record.id)?;
+    }
+    stdout::print(&format!("{}\n", record.id))
+}
+
+fn explain(error: ContainerError) -> Failure {
+    let hint = match &error {
+        ContainerError::NoImage(_) => Some(
+            "there is no registry support yet: load the image with 'hullbox load -i FILE', \
+             and see 'hullbox images'"
+                .to_owned(),
+        ),
+        ContainerError::State(hullbox_engine::state::StateError::NameInUse { name, .. }) => Some(
+            format!("remove it with 'hullbox rm {name}', or choose another name"),
+        ),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match hint {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}

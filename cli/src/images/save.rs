@@ -1,0 +1,46 @@
+//! `save`.
+
+use crate::args::image::{SaveArgs, SaveFormat};
+use crate::engine;
+use crate::output::failure::{Failure, output_failed};
+use crate::output::file::OutputFile;
+use hullbox_engine::containers::Engine;
+use hullbox_image::{ArchiveFormat, SaveError, Store};
+use hullbox_model::event::Verb;
+
+pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
+    let format = match args.format {
+        SaveFormat::DockerArchive => ArchiveFormat::Docker,
+        SaveFormat::OciArchive => ArchiveFormat::Oci,
+        SaveFormat::OciDir => {
+            let dir = args.output.as_deref().ok_or_else(|| {
+                Failure::new("an oci-dir cannot be written to standard output")
+                    .with_hint("name a directory with -o")
+            })?;
+            let engine = engine::open()?;
+            let store = engine.images()?;
+            store.save_layout(&args.images, dir)?;
+            note_saved(&engine, &store, &args.images);
+            return Ok(());
+        }
+    };
+    let engine = engine::open()?;
+    let store = engine.images()?;
+    let mut output = OutputFile::open(args.output.as_deref())?;
+    match store.save(&args.images, format, output.file()) {
+        Err(SaveError::Write(error)) => Err(output_failed(&error)),
+        other => Ok(other?),
+    }?;
+    output.keep()?;
+    note_saved(&engine, &store, &args.images);
+    Ok(())
+}
+
+/// Appends an event for each saved image.
+fn note_saved(engine: &Engine, store: &Store, names: &[String]) {
+    for name in names {
+        if let Ok(image) = store.resolve(name) {
+            engine.note_image(Verb::Save, &image.id.to_string(), Some(name.clone()));
+        }
+    }
+}

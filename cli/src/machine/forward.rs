@@ -1,0 +1,81 @@
+//! Which commands the helper machine runs instead of this process.
+
+use super::host_files::{self, HostFile};
+use super::start::{failed, options, progress};
+use super::streams::{self, Streams};
+use crate::args::command::Command;
+use crate::args::forwarded::Forwarded;
+use crate::output::failure::Failure;
+use hullbox_engine::machine::{self, DataLock, Machine, MachineConfig, Route, hold_directly};
+use hullbox_engine::paths::Roots;
+use std::ffi::OsString;
+
+/// Who runs the command.
+pub(crate) enum Decision {
+    /// The machine has run it, and this is its exit code.
+    Forwarded(u8),
+    /// This process. While the lock is held, no machine takes the data directory.
+    Direct(Option<DataLock>),
+}
+
+/// Runs the command in the helper machine if the policy says so. `args` is the command line as it was
+/// typed, without the program's name.
+///
+/// # Errors
+/// The machine cannot run it, or a file of the host that belongs to the command cannot be written.
+pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, Failure> {
+    match streams::of(command) {
+        Some(streams) => route(streams, host_files::of(command), args),
+        None => Ok(Decision::Direct(None)),
+    }
+}
+
+/// The same for a hidden command that looks into a container.
+///
+/// # Errors
+/// As of [`decide`].
+pub(crate) fn decide_hidden(args: &[OsString]) -> Result<Decision, Failure> {
+    route(Streams::default(), Ok(None), args)
+}
+
+fn route(
+    streams: Streams,
+    host_file: Result<Option<HostFile<'_>>, Failure>,
+    args: &[OsString],
+) -> Result<Decision, Failure> {
+    let config = MachineConfig::load()?;
+    let roots = Roots::from_env()?;
+    let machine = Machine::new(&roots);
+    if let Route::Machine(reason) = machine::route(&config, &roots) {
+        let run = |forwarded: &Forwarded| {
+            let options = options(&roots, config)?;
+            let progress = |text: &str| match &reason {
+                Some(reason) => progress(&format!("{text}, because {reason}")),
+                None => progress(text),
+            };
+            let args = forwarded.command_line(args);
+            machine
+                .forward_self(
+                    &args,
+                    (streams.stdin, streams.terminal),
+                    &options,
+                    &progress,
+                )
+                .map_err(failed)
+        };
+        let code = match host_file? {
+            Some(file) => file.run(run)?,
+            None => run(&Forwarded::default())?,
+        };
+        return Ok(Decision::Forwarded(code));
+    }
+    roots.create()?;
+    match hold_directly(&roots.data)? {
+        Some(lock) => Ok(Decision::Direct(Some(lock))),
+        None => Err(Failure::new(format!(
+            "the helper machine is using the data directory {}",
+            roots.data.display()
+        ))
+        .with_hint("let it run the command (HULLBOX_MACHINE=auto), or 'hullbox machine stop'")),
+    }
+}

@@ -1,0 +1,129 @@
+//! `system df`, `system check` and `system prune`.
+
+use crate::args::filters::filters;
+use crate::args::system::{CheckArgs, FormatArgs, PruneArgs};
+use crate::engine;
+use crate::images::prune::report_of;
+use crate::output::confirm::confirm;
+use crate::output::failure::Failure;
+use crate::output::format::{self, Column, Format};
+use crate::output::stdout;
+use crate::output::text::size;
+use hullbox_engine::containers::{PRUNE_FILTERS, prune_options};
+use hullbox_engine::templates;
+use hullbox_image::{CheckOptions, Severity};
+use serde_json::json;
+
+const DF: [Column; 5] = [
+    ("TYPE", "Type"),
+    ("TOTAL", "TotalCount"),
+    ("ACTIVE", "Active"),
+    ("SIZE", "Size"),
+    ("RECLAIMABLE", "Reclaimable"),
+];
+
+pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
+    let format = Format::parse(args.format.as_deref())?;
+    let usage = engine::open()?.disk_usage()?;
+    let share = |part: u64, whole: u64| match whole {
+        0 => size(part),
+        _ => {
+            let percent = u128::from(part) * 100 / u128::from(whole);
+            format!("{} ({percent}%)", size(part))
+        }
+    };
+    let rows = [
+        ("Images", usage.image_usage),
+        ("Containers", usage.container_usage),
+        ("Templates", usage.template_usage),
+        ("Snapshots", usage.snapshot_usage),
+    ]
+    .map(|(kind, usage)| {
+        json!({
+            "Type": kind,
+            "TotalCount": usage.total_count.to_string(),
+            "Active": usage.active_count.to_string(),
+            "Size": size(usage.total_size),
+            "Reclaimable": share(usage.reclaimable, usage.total_size),
+            "DiskUse": size(usage.disk_size),
+        })
+    });
+    format::rows(&rows, &DF, &format)
+}
+
+/// Exit code 1 if something is wrong and stays so.
+pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let engine = engine::open()?;
+    let options = CheckOptions {
+        repair: args.repair,
+        quick: args.quick,
+    };
+    let mut store = engine.images()?;
+    let images = store.check(options, &mut |id| engine.image_use(id))?;
+    let containers = engine.check(args.repair)?;
+    let mut text = String::new();
+    for finding in &images.findings {
+        let severity = match finding.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let path = finding
+            .path
+            .as_ref()
+            .map(|path| format!(" ({})", path.display()))
+            .unwrap_or_default();
+        let mended = if finding.repaired { ": mended" } else { "" };
+        text.push_str(&format!("{severity}: {}{path}{mended}\n", finding.what));
+    }
+    for finding in &containers {
+        let mended = if finding.repaired { ": mended" } else { "" };
+        text.push_str(&format!("warning: {}{mended}\n", finding.what));
+    }
+    let sound = images.is_sound() && containers.iter().all(|finding| finding.repaired);
+    text.push_str(&format!(
+        "{}: {} images, {} layers, {} of layers verified, {} containers\n",
+        if sound { "sound" } else { "NOT sound" },
+        images.images,
+        images.layers,
+        size(images.verified_bytes),
+        engine.state().list()?.len(),
+    ));
+    stdout::print(&text)?;
+    Ok(u8::from(!sound))
+}
+
+pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
+    let what = if args.all {
+        "all stopped containers, all images without a container, and stale templates"
+    } else {
+        "all stopped containers, all images without a name, and stale templates"
+    };
+    let warning = format!("WARNING! This will remove {what}.");
+    if !args.force && !confirm(&warning)? {
+        return Ok(());
+    }
+    let filters = filters(&args.filters, PRUNE_FILTERS)?;
+    // Before anything is removed: a filter that cannot be read removes nothing.
+    prune_options(args.all, &filters)?;
+    let engine = engine::open()?;
+    let mut text = String::new();
+    let removed = engine.prune(&filters)?;
+    if !removed.containers_deleted.is_empty() {
+        text.push_str(&format!(
+            "Deleted Containers:\n{}\n\n",
+            removed.containers_deleted.join("\n")
+        ));
+    }
+    // Templates have no labels: whoever names some does not mean them.
+    if filters.is_empty() {
+        let stale = templates::prune(false, &engine.roots().data)?;
+        if !stale.is_empty() {
+            let ids: String = stale.iter().map(|one| format!("{}\n", one.id)).collect();
+            text.push_str(&format!("Deleted Templates:\n{ids}\n"));
+        }
+    }
+    let pruned = engine.prune_images(args.all, &filters)?;
+    text.push_str(&report_of(&pruned, removed.space_reclaimed));
+    stdout::print(&text)
+}
