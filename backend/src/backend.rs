@@ -54,6 +54,11 @@ pub trait Backend {
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
 
+    /// Whether its connection takes descriptors for the streams of processes.
+    fn takes_descriptors(&self) -> bool {
+        false
+    }
+
     /// What whoever started it should hear, once.
     fn warning(&mut self) -> Option<String> {
         None

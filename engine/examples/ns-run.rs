@@ -21,6 +21,7 @@ use hullbox_protocol::{
     Builtin, Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
 };
 use hullbox_session::client::{AttachOptions, Outcome, attach};
+use hullbox_session::direct::Descriptors;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -38,13 +39,13 @@ fn main() -> ExitCode {
     }
     if serve {
         let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-        ns::run(&bundle, socket.into()).unwrap();
+        ns::run(&bundle, socket.into(), Descriptors::default()).unwrap();
         return ExitCode::SUCCESS;
     }
     let (ours, theirs) = UnixStream::pair().unwrap();
     let Forked::Parent(supervisor) = fork_alone().unwrap() else {
         drop(ours);
-        if let Err(e) = ns::run(&bundle, theirs) {
+        if let Err(e) = ns::run(&bundle, theirs, Descriptors::default()) {
             eprintln!("ns-run: {e}");
         }
         std::process::exit(0);

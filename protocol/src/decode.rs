@@ -1,6 +1,6 @@
 //! Bytes become frames: the one place where a peer is believed, and how far.
 
-use crate::frame::{DecodeError, Frame, HEADER_LEN, Kind, Sender, Stream};
+use crate::frame::{DecodeError, Frame, HEADER_LEN, Kind, Sender, Stream, StreamSet};
 use crate::spec::TerminalSize;
 use serde::de::DeserializeOwned;
 
@@ -231,6 +231,14 @@ fn parse(kind: Kind, stream: u8, session: u32, payload: &[u8]) -> Result<Frame, 
         Kind::Log => Frame::Log(String::from_utf8_lossy(payload).into_owned()),
         Kind::Shutdown => Frame::Shutdown,
         Kind::Oom => Frame::Oom,
+        Kind::Descriptors => match payload {
+            [bits] => Frame::Descriptors {
+                session,
+                streams: StreamSet::from_bits(*bits).ok_or(malformed)?,
+            },
+            _ => return Err(malformed),
+        },
+        Kind::Relay => Frame::Relay { session },
         Kind::Request => Frame::Request {
             number: session,
             request: from_postcard(kind, payload)?,
@@ -325,6 +333,13 @@ mod tests {
             Frame::Log("hällo".into()),
             Frame::Shutdown,
             Frame::Oom,
+            Frame::Descriptors {
+                session: 6,
+                streams: StreamSet::default()
+                    .with(Stream::Stdin)
+                    .with(Stream::Stderr),
+            },
+            Frame::Relay { session: 6 },
             Frame::Local(vec![1, 2, 3]),
             Frame::Request {
                 number: 5,
@@ -447,10 +462,14 @@ mod tests {
             });
             let expected = match frame {
                 Frame::Data { .. } | Frame::Eof { .. } | Frame::Credit { .. } => [false; 4],
-                Frame::Signal { .. } | Frame::Resize { .. } => [false, true, false, true],
-                Frame::Setup(_) | Frame::Exec { .. } | Frame::Shutdown | Frame::Request { .. } => {
-                    [false, true, true, true]
+                Frame::Signal { .. } | Frame::Resize { .. } | Frame::Descriptors { .. } => {
+                    [false, true, false, true]
                 }
+                Frame::Setup(_)
+                | Frame::Exec { .. }
+                | Frame::Shutdown
+                | Frame::Request { .. }
+                | Frame::Relay { .. } => [false, true, true, true],
                 Frame::Reply { .. } => [true, false, true, true],
                 Frame::Local(_) => [true, true, false, false],
                 Frame::Hello(_)

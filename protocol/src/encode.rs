@@ -55,6 +55,10 @@ pub fn encode_into(frame: &Frame, out: &mut Vec<u8>) -> Result<(), DecodeError> 
         }
         Frame::Shutdown => put(Kind::Shutdown, 0, 0, &[], out),
         Frame::Oom => put(Kind::Oom, 0, 0, &[], out),
+        Frame::Descriptors { session, streams } => {
+            put(Kind::Descriptors, 0, *session, &[streams.bits()], out)
+        }
+        Frame::Relay { session } => put(Kind::Relay, 0, *session, &[], out),
         Frame::Request { number, request } => structured(Kind::Request, *number, request, out),
         Frame::Reply { number, reply } => structured(Kind::Reply, *number, reply, out),
         Frame::Local(bytes) => put(Kind::Local, 0, 0, bytes, out),

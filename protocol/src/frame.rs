@@ -6,6 +6,8 @@
 //! ```
 
 use crate::request::{Reply, Request};
+use serde::{Deserialize, Serialize};
+
 use crate::spec::{ExitStatus, Failure, Hello, ProcessSpec, Setup, Started, TerminalSize};
 
 /// Bytes before the payload.
@@ -48,6 +50,69 @@ impl Stream {
     }
 }
 
+/// Some of a session's standard streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct StreamSet(u8);
+
+impl StreamSet {
+    const ALL: [Stream; 3] = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+
+    /// The set of a bit for each stream: 1, 2 and 4. `None` if there are other bits.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0..=7 => Some(Self(bits)),
+            _ => None,
+        }
+    }
+
+    /// A bit for each stream.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The same set and this stream.
+    #[must_use]
+    pub const fn with(self, stream: Stream) -> Self {
+        Self(self.0 | 1 << stream.byte())
+    }
+
+    /// Whether this stream is one of them.
+    #[must_use]
+    pub const fn contains(self, stream: Stream) -> bool {
+        self.0 >> stream.byte() & 1 == 1
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All of them: input, output, error.
+    pub fn iter(self) -> impl Iterator<Item = Stream> {
+        Self::ALL
+            .into_iter()
+            .filter(move |stream| self.contains(*stream))
+    }
+}
+
+impl TryFrom<u8> for StreamSet {
+    type Error = &'static str;
+
+    fn try_from(bits: u8) -> Result<Self, Self::Error> {
+        Self::from_bits(bits).ok_or("not a set of standard streams")
+    }
+}
+
+impl From<StreamSet> for u8 {
+    fn from(set: StreamSet) -> Self {
+        set.bits()
+    }
+}
+
 /// The kind byte of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -86,6 +151,10 @@ pub enum Kind {
     Local = 16,
     /// See [`Frame::Oom`].
     Oom = 17,
+    /// See [`Frame::Descriptors`].
+    Descriptors = 18,
+    /// See [`Frame::Relay`].
+    Relay = 19,
 }
 
 impl Kind {
@@ -108,6 +177,8 @@ impl Kind {
             15 => Self::Reply,
             16 => Self::Local,
             17 => Self::Oom,
+            18 => Self::Descriptors,
+            19 => Self::Relay,
             _ => return None,
         })
     }
@@ -117,7 +188,8 @@ impl Kind {
         match self {
             Self::Data => MAX_DATA,
             Self::Setup | Self::Exec => MAX_PAYLOAD,
-            Self::Eof | Self::Shutdown | Self::Oom => 0,
+            Self::Eof | Self::Shutdown | Self::Oom | Self::Relay => 0,
+            Self::Descriptors => 1,
             Self::Credit | Self::Signal => 4,
             Self::Resize => 8,
             Self::Hello | Self::Started | Self::Failed | Self::Exited | Self::Log => 8 * 1024,
@@ -156,12 +228,17 @@ impl Sender {
             Self::Host => {
                 let whole = matches!(
                     kind,
-                    Kind::Setup | Kind::Exec | Kind::Shutdown | Kind::Request
+                    Kind::Setup
+                        | Kind::Exec
+                        | Kind::Shutdown
+                        | Kind::Request
+                        | Kind::Descriptors
+                        | Kind::Relay
                 );
                 streams || orders || whole
             }
             Self::Agent => streams || reports || matches!(kind, Kind::Reply | Kind::Oom),
-            Self::Client => streams || orders || matches!(kind, Kind::Local),
+            Self::Client => streams || orders || matches!(kind, Kind::Local | Kind::Descriptors),
             Self::Monitor => streams || reports || matches!(kind, Kind::Local | Kind::Oom),
             Self::Any => true,
         }
@@ -265,6 +342,20 @@ pub enum Frame {
     Local(Vec<u8>),
     /// The out-of-memory killer was at work in the container, for the first time or again.
     Oom,
+    /// With this frame came (`SCM_RIGHTS`) a descriptor for each of these streams, in the order of
+    /// [`StreamSet::iter`]: the other end of the stream, of a process that is asked for next.
+    /// Between processes of one host only.
+    Descriptors {
+        /// That of the `Exec` which follows.
+        session: u32,
+        /// Which streams.
+        streams: StreamSet,
+    },
+    /// Outputs that went to descriptors go on as `Data`.
+    Relay {
+        /// See [`Frame::Exec`].
+        session: u32,
+    },
 }
 
 /// Why a peer's bytes are not a frame. The connection is of no use afterwards.

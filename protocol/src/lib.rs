@@ -44,6 +44,7 @@ pub use decode::{Decoder, Incoming};
 pub use encode::{data_header, encode_data, encode_into};
 pub use frame::{
     DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
+    StreamSet,
 };
 pub use request::{Builtin, MAX_PROCESSES, PathStat, ProcessInfo, Reply, Request, Usage};
 pub use spec::{

@@ -1,11 +1,13 @@
 //! A non-blocking connection that speaks frames.
 
+use crate::direct::{Descriptors, MAX_DESCRIPTORS, receive_with, send_with};
 use hullbox_protocol::{
-    DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Sender, Stream, data_header,
-    encode_into,
+    DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Sender, Stream, StreamSet,
+    data_header, encode_into,
 };
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -87,6 +89,8 @@ pub struct Connection {
     fd: OwnedFd,
     outbox: Outbox,
     decoder: Decoder,
+    /// Descriptors that arrived, until their frame is dealt with; `None` where none are taken.
+    descriptors: Option<VecDeque<OwnedFd>>,
 }
 
 impl AsFd for Connection {
@@ -116,7 +120,38 @@ impl Connection {
             fd,
             outbox: Outbox::default(),
             decoder: Decoder::of(sender),
+            descriptors: None,
         })
+    }
+
+    /// Takes descriptors that come with frames from now on. The kernel closes what comes otherwise.
+    pub fn accept_descriptors(&mut self) {
+        let _ = self.descriptors.get_or_insert_default();
+    }
+
+    /// What came with a [`Frame::Descriptors`] of these streams.
+    ///
+    /// # Errors
+    /// See [`take_descriptors`].
+    pub fn take_descriptors(&mut self, streams: StreamSet) -> Result<Descriptors, ConnectionError> {
+        take_descriptors(&mut self.descriptors, streams)
+    }
+
+    /// Queues a [`Frame::Descriptors`] together with what it announces.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub fn send_descriptors(
+        &mut self,
+        session: u32,
+        descriptors: Descriptors,
+    ) -> Result<(), ConnectionError> {
+        let streams = descriptors.streams();
+        if streams.is_empty() {
+            return Ok(());
+        }
+        self.outbox.attach(descriptors);
+        self.send(&Frame::Descriptors { session, streams })
     }
 
     /// Queues a frame.
@@ -232,11 +267,18 @@ impl Connection {
         };
         let room = self.decoder.room(len);
         let read = loop {
-            match rustix::io::read(&self.fd, &mut *room) {
+            let read = match &mut self.descriptors {
+                None => rustix::io::read(&self.fd, &mut *room),
+                Some(descriptors) => receive_with(self.fd.as_fd(), room, descriptors),
+            };
+            match read {
                 Err(Errno::INTR) => {}
                 result => break result,
             }
         };
+        if self.descriptors.as_ref().map_or(0, VecDeque::len) > MAX_DESCRIPTORS {
+            return Err(ConnectionError::Violation("descriptors of no stream"));
+        }
         self.decoder.arrived(read.unwrap_or(0));
         match read {
             Ok(0) if self.decoder.is_mid_frame() => {
@@ -256,11 +298,31 @@ impl Connection {
         Ok(self.decoder.next_incoming()?)
     }
 
-    /// As [`Self::next_incoming`], together with a way to queue answers while the
-    /// frame is still borrowed.
-    pub(crate) fn split(&mut self) -> (&mut Decoder, &mut Outbox) {
-        (&mut self.decoder, &mut self.outbox)
+    /// As [`Self::next_incoming`], together with a way to queue answers, and with what came beside
+    /// frames, while the frame is still borrowed.
+    pub(crate) fn split(&mut self) -> (&mut Decoder, &mut Outbox, &mut Received) {
+        (&mut self.decoder, &mut self.outbox, &mut self.descriptors)
     }
+}
+
+/// Descriptors that arrived.
+pub type Received = Option<VecDeque<OwnedFd>>;
+
+/// Takes those of these streams out of what arrived.
+///
+/// # Errors
+/// [`ConnectionError::Violation`] if they did not come.
+pub fn take_descriptors(
+    received: &mut Received,
+    streams: StreamSet,
+) -> Result<Descriptors, ConnectionError> {
+    let mut next = || received.as_mut().and_then(VecDeque::pop_front);
+    let mut descriptors = Descriptors::default();
+    for stream in streams.iter() {
+        let missing = ConnectionError::Violation("a descriptor that did not come");
+        *descriptors.of_mut(stream) = Some(next().ok_or(missing)?);
+    }
+    Ok(descriptors)
 }
 
 /// Bytes on their way to the peer. The buffer is zeroed once, lazily by the
@@ -270,6 +332,10 @@ pub(crate) struct Outbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes that were written.
+    written: u64,
+    /// Descriptors that go with the byte of this number.
+    attached: VecDeque<(u64, Descriptors)>,
 }
 
 impl Outbox {
@@ -305,6 +371,12 @@ impl Outbox {
         self.end += bytes.len();
     }
 
+    /// Sends these with the next byte that is queued.
+    fn attach(&mut self, descriptors: Descriptors) {
+        let at = self.written + self.pending() as u64;
+        self.attached.push_back((at, descriptors));
+    }
+
     pub(crate) fn push(&mut self, frame: &Frame) -> Result<(), DecodeError> {
         let mut wire = Vec::new();
         encode_into(frame, &mut wire)?;
@@ -338,12 +410,11 @@ impl Outbox {
 
     fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<(), ConnectionError> {
         while self.pending() > 0 {
-            let waiting = &self.buffer[self.start..self.end];
-            // MSG_NOSIGNAL: a peer that went away is an error of this
-            // connection, not a SIGPIPE for the whole process.
-            let sent = rustix::net::send(fd, waiting, rustix::net::SendFlags::NOSIGNAL);
-            match sent {
-                Ok(sent) => self.start += sent,
+            match self.write_some(fd) {
+                Ok(sent) => {
+                    self.start += sent;
+                    self.written += sent as u64;
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
@@ -351,9 +422,36 @@ impl Outbox {
         }
         if self.buffer.len() > 2 * BUFFER_LEN {
             // A rare huge frame went out: give its memory back.
-            *self = Self::default();
+            (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
         }
         Ok(())
+    }
+
+    /// Writes once, what waits or the part of it before descriptors that go along.
+    ///
+    /// `MSG_NOSIGNAL`: a peer that went away is an error of this connection, not a SIGPIPE for the
+    /// whole process.
+    fn write_some(&mut self, fd: BorrowedFd<'_>) -> Result<usize, Errno> {
+        let waiting = &self.buffer[self.start..self.end];
+        let until = |at: u64| usize::try_from(at - self.written).unwrap_or(usize::MAX);
+        let (now, next) = match self.attached.front() {
+            Some((at, _)) if *at == self.written => (true, self.attached.get(1)),
+            next => (false, next),
+        };
+        let len = next.map_or(waiting.len(), |(at, _)| until(*at).min(waiting.len()));
+        let bytes = &waiting[..len];
+        if !now {
+            return rustix::net::send(fd, bytes, SendFlags::NOSIGNAL);
+        }
+        let sent = match self.attached.front() {
+            Some((_, descriptors)) => send_with(fd, bytes, descriptors)?,
+            None => 0,
+        };
+        if sent > 0 {
+            // They are the peer's now.
+            let _ = self.attached.pop_front();
+        }
+        Ok(sent)
     }
 }
 
@@ -446,5 +544,61 @@ mod tests {
         drop(peer);
         connection.send(&Frame::Shutdown).unwrap();
         assert!(connection.flush().is_err());
+    }
+
+    #[test]
+    fn descriptors_come_with_their_frames_among_others() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut from = Connection::new(a.into()).unwrap();
+        let mut to = Connection::new(b.into()).unwrap();
+        to.accept_descriptors();
+        let mut kept = Vec::new();
+        for session in 0..5 {
+            let (read, write) = rustix::pipe::pipe().unwrap();
+            let bytes = vec![1; 1000];
+            from.send_data(session, Stream::Stdin, &bytes).unwrap();
+            let descriptors = Descriptors {
+                stderr: Some(write),
+                ..Descriptors::default()
+            };
+            from.send_descriptors(session, descriptors).unwrap();
+            kept.push(read);
+        }
+        from.send(&Frame::Shutdown).unwrap();
+        from.flush().unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            assert!(to.fill().unwrap());
+            while let Some(incoming) = to.next_incoming().unwrap() {
+                if let Incoming::Frame(Frame::Descriptors { session, streams }) = incoming {
+                    seen.push((session, to.take_descriptors(streams).unwrap()));
+                }
+            }
+        }
+        for ((session, descriptors), read) in seen.into_iter().zip(kept) {
+            rustix::io::write(descriptors.stderr.unwrap(), &[session as u8]).unwrap();
+            let mut byte = [0; 2];
+            assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
+            assert_eq!(u32::from(byte[0]), session);
+        }
+    }
+
+    #[test]
+    fn more_descriptors_than_a_process_has_streams_end_the_connection() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut from = Connection::new(a.into()).unwrap();
+        let mut to = Connection::new(b.into()).unwrap();
+        to.accept_descriptors();
+        for session in 0..4 {
+            let null = std::fs::File::open("/dev/null").unwrap();
+            let descriptors = Descriptors {
+                stdin: Some(null.into()),
+                ..Descriptors::default()
+            };
+            from.send_descriptors(session, descriptors).unwrap();
+            from.flush().unwrap();
+        }
+        let ended = (0..4).find_map(|_| to.fill().err());
+        assert!(matches!(ended, Some(ConnectionError::Violation(_))));
     }
 }

@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod children;
 pub mod client;
 pub mod connection;
+pub mod direct;
 pub mod guard;
 mod pipe;
 pub mod processes;

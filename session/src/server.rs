@@ -27,7 +27,8 @@
 mod poll;
 mod source;
 
-use crate::connection::{Connection, ConnectionError};
+use crate::connection::{Connection, ConnectionError, take_descriptors};
+use crate::direct::{Descriptors, DirectInput, Input, Moved};
 use crate::sink::{Sink, Writer};
 use hullbox_protocol::{
     ExitStatus, Failure, Frame, Incoming, ProcessSpec, Request, Sender, Setup, Started, Stream,
@@ -36,7 +37,7 @@ use hullbox_protocol::{
 pub(crate) use poll::wait_for;
 use source::Source;
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,8 @@ struct Session {
     terminal: Option<Arc<OwnedFd>>,
     opened: bool,
     stdin: Sink,
+    /// Where input comes from, if not from frames.
+    input: Option<DirectInput>,
     stdout: Source,
     stderr: Source,
     exit: Option<Exit>,
@@ -195,7 +198,35 @@ impl Session {
     fn end(&mut self, stream: Stream) {
         match self.source(stream) {
             Some(source) => source.turn_away(),
-            None => self.stdin.end(),
+            None => self.end_input(),
+        }
+    }
+
+    fn end_input(&mut self) {
+        self.input = None;
+        self.stdin.end();
+    }
+
+    /// Joins streams to these descriptors, where there are any.
+    fn direct(&mut self, descriptors: Descriptors) {
+        self.input = descriptors.stdin.map(DirectInput::new);
+        self.stdout.direct(descriptors.stdout);
+        self.stderr.direct(descriptors.stderr);
+    }
+
+    /// Gives the process input that there is without frames.
+    fn feed(&mut self) {
+        let (Some(input), Some(writer)) = (&mut self.input, &self.stdin.writer) else {
+            return;
+        };
+        match input.move_to(writer.as_fd()) {
+            Input::Bytes(bytes) => self.stdin.pass_on(&bytes),
+            Input::Moved(Moved::End) => self.end_input(),
+            Input::Moved(Moved::Unread) => self.stdin.break_off(),
+            Input::Moved(Moved::Full) => {
+                let _ = self.stdin.enlarge();
+            }
+            Input::Moved(Moved::Bytes(_) | Moved::Nothing | Moved::Unfit) => {}
         }
     }
 
@@ -214,6 +245,8 @@ pub struct Pump {
     closed: bool,
     /// Sessions outlive the connection.
     lasting: bool,
+    /// The streams of a process that is about to be asked for.
+    announced: Option<(u32, Descriptors)>,
 }
 
 impl Pump {
@@ -229,7 +262,19 @@ impl Pump {
             finishing: Vec::new(),
             closed: false,
             lasting: false,
+            announced: None,
         })
+    }
+
+    /// Takes descriptors for processes' streams from the peer, which is on the same host.
+    pub fn accept_descriptors(&mut self) {
+        self.connection.accept_descriptors();
+    }
+
+    /// Joins streams of a session to these descriptors, in place of the connection, when the session
+    /// is asked for next.
+    pub fn announce(&mut self, session: u32, descriptors: Descriptors) {
+        self.announced = Some((session, descriptors));
     }
 
     /// Keeps the sessions when the connection ends, for [`Self::carry`], or no longer.
@@ -324,6 +369,7 @@ impl Pump {
             Drain::Grace(time) => Some(Instant::now() + time),
         };
         let session = self.session_or_new(session);
+        session.input = None;
         session.stdin.break_off();
         // Nobody is left whom the peer could send anything.
         let _ = session.stdin.take_broken();
@@ -404,7 +450,8 @@ impl Pump {
     /// Takes all whole frames that were read.
     fn decode(&mut self) -> Result<(), ConnectionError> {
         let sessions = &mut self.sessions;
-        let (decoder, _) = self.connection.split();
+        let announced = &mut self.announced;
+        let (decoder, _, received) = self.connection.split();
         while let Some(incoming) = decoder.next_incoming()? {
             match incoming {
                 Incoming::Data {
@@ -420,8 +467,18 @@ impl Pump {
                 Incoming::Data { .. } => {
                     return Err(ConnectionError::Violation("output sent to the process"));
                 }
+                Incoming::Frame(Frame::Descriptors { session, streams }) => {
+                    *announced = Some((session, take_descriptors(received, streams)?));
+                }
                 Incoming::Frame(frame) => {
                     if let Some(event) = take_frame(sessions, frame)? {
+                        if let Event::Exec { session, .. } = event
+                            && let Some((_, descriptors)) =
+                                announced.take_if(|(announced, _)| *announced == session)
+                            && let Some(state) = find(sessions, session)
+                        {
+                            state.direct(descriptors);
+                        }
                         self.events.push_back(event);
                     }
                 }
@@ -432,7 +489,7 @@ impl Pump {
 
     /// Queues what the state of the sessions calls for.
     fn settle(&mut self) -> Result<(), ConnectionError> {
-        let (_, outbox) = self.connection.split();
+        let (_, outbox, _) = self.connection.split();
         let mut push = |frame| outbox.push(&frame).map_err(ConnectionError::Encode);
         for state in &mut self.sessions {
             let (session, stream) = (state.id, Stream::Stdin);
@@ -486,6 +543,13 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
             Some(None) => Some(Event::Resize { session, size }),
             None => None,
         },
+        Frame::Relay { session } => {
+            if let Some(session) = find(sessions, session) {
+                session.stdout.direct(None);
+                session.stderr.direct(None);
+            }
+            None
+        }
         Frame::Shutdown => Some(Event::Shutdown),
         Frame::Request { number, request } => Some(Event::Request { number, request }),
         Frame::Credit {
@@ -512,6 +576,8 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
         | Frame::Reply { .. }
         | Frame::Local(_)
         | Frame::Oom
+        // Dealt with by whoever has what came with it.
+        | Frame::Descriptors { .. }
         | Frame::Log(_) => {
             return Err(ConnectionError::Violation("a frame of the other direction"));
         }

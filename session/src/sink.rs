@@ -158,8 +158,14 @@ impl Sink {
             return false;
         };
         self.allowance = allowance;
+        self.pass_on(bytes);
+        true
+    }
+
+    /// Passes bytes on that need no credit: whoever has them waits while [`Self::is_waiting`].
+    pub(crate) fn pass_on(&mut self, bytes: &[u8]) {
         if self.broken || self.ended {
-            return true;
+            return;
         }
         let mut rest = bytes;
         if self.queue.is_empty() {
@@ -179,7 +185,6 @@ impl Sink {
         if !self.broken {
             self.queue.extend(rest);
         }
-        true
     }
 
     /// The peer sent its last byte.
@@ -223,7 +228,7 @@ impl Sink {
     }
 
     /// Makes room in a process's pipe that is full; once.
-    fn enlarge(&mut self) -> bool {
+    pub(crate) fn enlarge(&mut self) -> bool {
         match &self.writer {
             Some(Writer::Pipe(fd)) if !self.enlarged => {
                 self.enlarged = true;
@@ -271,8 +276,12 @@ impl Sink {
     }
 
     fn owe(&mut self, written: usize) {
-        // What was written came out of the allowance, so it fits.
-        self.owed += u32::try_from(written).unwrap_or(0);
+        // What was written came out of the allowance, or needed no credit.
+        let most = INITIAL_CREDIT.saturating_sub(self.allowance);
+        let owed = self
+            .owed
+            .saturating_add(u32::try_from(written).unwrap_or(u32::MAX));
+        self.owed = owed.min(most);
     }
 
     fn close_if_done(&mut self) {

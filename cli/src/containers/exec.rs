@@ -1,6 +1,8 @@
 //! `exec` and `attach`.
 
-use super::join::{MONITOR_DIED, check_terminal, detach, join, join_or_leave, own_terminal_size};
+use super::join::{
+    MONITOR_DIED, check_terminal, detach, join, join_or_leave, own_streams, own_terminal_size,
+};
 use super::timing as account;
 use crate::args::container::{AttachArgs, ExecArgs};
 use crate::engine;
@@ -9,6 +11,7 @@ use hullbox_engine::containers::{ContainerError, ExecOrder};
 use hullbox_engine::plan::environment;
 use hullbox_engine::state::{self, Record};
 use hullbox_engine::timing::{Phase, Zero};
+use hullbox_protocol::Stream;
 use hullbox_session::client::{AttachOptions, Outcome};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -48,11 +51,12 @@ pub(crate) fn exec(args: ExecArgs, zero: Zero) -> Result<u8, Failure> {
         privileged: args.privileged,
     };
     timing.mark(Phase::Store);
-    let joined = engine.exec(&record, order, args.detach, &timing)?;
+    let own = own_streams(args.interactive, args.tty || args.detach || timing.is_on())?;
+    let joined = engine.exec(&record, order, args.detach, &timing, own)?;
     timing.mark(Phase::Order);
     let keys = detach(args.detach_keys.unwrap_or_default());
     let options = AttachOptions {
-        stdin: args.interactive && attached,
+        stdin: args.interactive && attached && !joined.direct.contains(Stream::Stdin),
         tty: args.tty && attached,
         sig_proxy: attached,
         detach: keys.filter(|_| args.tty && args.interactive && attached),

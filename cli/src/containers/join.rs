@@ -9,6 +9,7 @@ use hullbox_protocol::{FailureKind, Frame, TerminalSize};
 use hullbox_session::client::{
     AttachError, AttachOptions, Detach, Outcome, attach, attach_or_leave, terminal_size,
 };
+use hullbox_session::direct::Descriptors;
 use rustix::termios::isatty;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -118,6 +119,18 @@ pub(super) fn check_terminal(tty: bool, interactive: bool) -> Result<(), Failure
             .with_hint("leave out -t, or run it from a terminal"));
     }
     Ok(())
+}
+
+/// Our standard streams, of those that a process's may be joined to without frames; none where
+/// frames are wanted, for a terminal or for what they tell of the time.
+pub(super) fn own_streams(interactive: bool, by_frames: bool) -> Result<Descriptors, Failure> {
+    if by_frames {
+        return Ok(Descriptors::default());
+    }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let input = interactive.then(|| stdin.as_fd());
+    Descriptors::of(input, stdout.as_fd(), stderr.as_fd())
+        .map_err(|error| Failure::of("cannot pass the standard streams on", &error))
 }
 
 /// The size of our terminal, if standard input or output is one.

@@ -17,6 +17,7 @@ use hullbox_engine::timing::{Phase, Timing, Zero};
 use hullbox_model::event::Verb;
 use hullbox_protocol::CgroupLimits;
 use hullbox_session::client::{AttachOptions, Outcome};
+use hullbox_session::direct::Descriptors;
 
 /// Docker's period for `--cpus`.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -76,7 +77,7 @@ fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), St
     let timing = Timing::default();
     let launch = Launch::prepare_for(engine.roots(), &record, debug, &timing)?;
     let created = engine.take(launch)?;
-    let monitor = engine.start(created, Mode::Detached)?;
+    let monitor = engine.start(created, Mode::Detached, Descriptors::default())?;
     let joint = join(monitor.connection, AttachOptions::default()).map_err(StartError::Said)?;
     if matches!(joint.answer, Some(Answer::Done)) {
         return Ok(());
@@ -101,7 +102,7 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
     timing.mark(Phase::Spawn);
     let created = engine.take(launch)?;
     timing.mark(Phase::Store);
-    let mut monitor = engine.start(created, Mode::Attached { stdin })?;
+    let mut monitor = engine.start(created, Mode::Attached { stdin }, Descriptors::default())?;
     timing.mark(Phase::Order);
     let keys = detach(args.detach_keys.unwrap_or_default());
     let options = AttachOptions {

@@ -2,7 +2,8 @@
 
 use super::cidfile::CidFile;
 use super::join::{
-    MONITOR_DIED, check_terminal, detach as detach_by, join, join_or_leave, own_terminal_size,
+    MONITOR_DIED, check_terminal, detach as detach_by, join, join_or_leave, own_streams,
+    own_terminal_size,
 };
 use super::order::order;
 use super::timing as account;
@@ -16,6 +17,7 @@ use hullbox_engine::monitor::{Mode, ended_as_told};
 use hullbox_engine::paths::Roots;
 use hullbox_engine::state::KILLED;
 use hullbox_engine::timing::{Phase, Zero};
+use hullbox_protocol::Stream;
 use hullbox_session::client::{AttachOptions, Outcome};
 
 pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
@@ -47,10 +49,11 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     } else {
         Mode::Foreground
     };
-    let mut monitor = engine.start(created, mode)?;
+    let own = own_streams(interactive, tty || detach || timing.is_on())?;
+    let mut monitor = engine.start(created, mode, own)?;
     timing.mark(Phase::Order);
     let options = AttachOptions {
-        stdin: interactive && !detach,
+        stdin: interactive && !detach && !monitor.direct.contains(Stream::Stdin),
         tty: tty && !detach,
         sig_proxy: sig_proxy && !detach,
         detach: detach_by(keys).filter(|_| tty && interactive && !detach),

@@ -5,6 +5,7 @@ use crate::monitor::{self, Mode};
 use crate::state::{Record, StateError};
 use crate::timing::Timing;
 use hullbox_protocol::{Builtin, CgroupLimits, ProcessSpec, UserSpec};
+use hullbox_session::direct::Descriptors;
 use std::os::fd::OwnedFd;
 use std::process::Child;
 
@@ -45,7 +46,12 @@ impl Engine {
         if let Some(builtin) = &spec.builtin {
             self.note_errand(record, builtin);
         }
-        match self.exec_spec(record, Box::new(spec.clone()), false, &Timing::default()) {
+        match self.exec_spec(
+            record,
+            Box::new(spec.clone()),
+            (false, &Timing::default()),
+            Descriptors::default(),
+        ) {
             Err(ContainerError::NotRunning(_)) => self.errand_alone(record, spec),
             joined => Ok(Errand {
                 connection: joined?.connection,
@@ -83,7 +89,8 @@ impl Engine {
             launch,
             bundle,
         };
-        let monitor: monitor::Monitor = self.start(created, Mode::Errand)?;
+        let monitor: monitor::Monitor =
+            self.start(created, Mode::Errand, Descriptors::default())?;
         Ok(Errand {
             connection: monitor.connection,
             process: Some(monitor.process),

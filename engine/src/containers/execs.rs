@@ -7,6 +7,7 @@ use crate::monitor::execs;
 use crate::state::Record;
 use crate::timing::Timing;
 use hullbox_model::exec::ExecInspect;
+use hullbox_protocol::StreamSet;
 
 impl Engine {
     /// Makes a process beside the workload that is not started yet: its id.
@@ -38,7 +39,10 @@ impl Engine {
             timing: timing.clone(),
         };
         let connection = self.say(record, &command)?.into();
-        Ok(Joined { connection })
+        Ok(Joined {
+            connection,
+            direct: StreamSet::default(),
+        })
     }
 
     /// The processes that were run beside a container's workload, the oldest first: those that run,

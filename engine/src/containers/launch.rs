@@ -10,6 +10,8 @@ use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
 use hullbox_model::event::Verb;
+use hullbox_protocol::StreamSet;
+use hullbox_session::direct::Descriptors;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -218,17 +220,24 @@ impl Engine {
         Ok(image.layers.into_iter().map(|layer| layer.path).collect())
     }
 
-    /// Starts a container that was just made or taken. Its monitor tells the rest.
+    /// Starts a container that was just made or taken. Its monitor tells the rest. `own` are the
+    /// caller's standard streams, of those that the workload's may be joined to without frames:
+    /// which were is in [`Monitor::direct`].
     ///
     /// # Errors
     /// [`ContainerError::Spawn`]; the container is finished or removed then.
-    pub fn start(&self, created: Created, mode: Mode) -> Result<Monitor, ContainerError> {
+    pub fn start(
+        &self,
+        created: Created,
+        mode: Mode,
+        own: Descriptors,
+    ) -> Result<Monitor, ContainerError> {
         let Created {
             record,
             launch,
             bundle,
         } = created;
-        let config = monitor::Config {
+        let mut config = monitor::Config {
             bundle,
             data: self.roots().data.clone(),
             runtime: self.roots().runtime.clone(),
@@ -238,8 +247,12 @@ impl Engine {
             stop_signal: record.spec.stop_signal,
             life: record.spec.life,
             debug: launch.debug,
+            streams: StreamSet::default(),
         };
-        let started = launch.monitor.order(&config);
+        let own = Some(own).filter(|_| config.may_be_direct());
+        let own = own.unwrap_or_default();
+        config.streams = own.streams();
+        let started = launch.monitor.order(&config, &own);
         // The monitor alone holds the lock now.
         drop(launch.lock);
         Ok(started.inspect_err(|_| {

@@ -1,6 +1,7 @@
 //! Talking to the monitors of running containers.
 
 use super::{ContainerError, Engine};
+use crate::bundle::Isolation;
 use crate::monitor::control::{self, Answer, Command, VmUsage};
 use crate::paths::short_id;
 use crate::plan::life::Restart;
@@ -9,10 +10,11 @@ use crate::state::Record;
 use crate::timing::Timing;
 use hullbox_model::event::Verb;
 use hullbox_protocol::{
-    CgroupLimits, Decoder, HEADER_LEN, ProcessInfo, ProcessSpec, Request, Sender, TerminalSize,
-    Usage, UserSpec,
+    CgroupLimits, Decoder, Frame, HEADER_LEN, ProcessInfo, ProcessSpec, Request, Sender, StreamSet,
+    TerminalSize, Usage, UserSpec,
 };
 use hullbox_session::connection::Connection;
+use hullbox_session::direct::{Descriptors, send_with};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
@@ -61,6 +63,8 @@ pub struct ExecOrder {
 pub struct Joined {
     /// Speaks frames of session 0.
     pub connection: OwnedFd,
+    /// Streams of the process that do not travel on it.
+    pub direct: StreamSet,
 }
 
 /// A container that is frozen meanwhile.
@@ -78,10 +82,13 @@ impl Engine {
         let connection = self.say(record, &Command::Attach { stdin })?;
         Ok(Joined {
             connection: connection.into(),
+            direct: StreamSet::default(),
         })
     }
 
-    /// Runs a process beside the workload. What refuses it shows as a failed session.
+    /// Runs a process beside the workload. What refuses it shows as a failed session. `own` are the
+    /// caller's standard streams, of those that the process's may be joined to without frames:
+    /// which were is in [`Joined::direct`].
     ///
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
@@ -91,26 +98,34 @@ impl Engine {
         order: ExecOrder,
         detach: bool,
         timing: &Timing,
+        own: Descriptors,
     ) -> Result<Joined, ContainerError> {
         let spec = Box::new(exec_spec(&record.spec, order));
-        self.exec_spec(record, spec, detach, timing)
+        let may_be_direct =
+            record.spec.isolation == Isolation::Container && !detach && spec.terminal.is_none();
+        let own = Some(own).filter(|_| may_be_direct).unwrap_or_default();
+        self.exec_spec(record, spec, (detach, timing), own)
     }
 
     pub(super) fn exec_spec(
         &self,
         record: &Record,
         spec: Box<ProcessSpec>,
-        detach: bool,
-        timing: &Timing,
+        (detach, timing): (bool, &Timing),
+        descriptors: Descriptors,
     ) -> Result<Joined, ContainerError> {
         let command = Command::Exec {
             spec,
             detach,
             timing: timing.clone(),
+            streams: descriptors.streams(),
         };
+        let direct = descriptors.streams();
         let connection = self.say(record, &command)?;
+        pass(&connection, &descriptors).map_err(|error| talk_error(record, error))?;
         Ok(Joined {
             connection: connection.into(),
+            direct,
         })
     }
 
@@ -345,6 +360,30 @@ fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     Ok(stream)
+}
+
+/// Sends the descriptors that belong to a command, once that is acknowledged. A monitor that has closed
+/// the connection has answered already.
+fn pass(to: &UnixStream, descriptors: &Descriptors) -> io::Result<()> {
+    match send_descriptors(to, descriptors) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
+}
+
+fn send_descriptors(mut to: &UnixStream, descriptors: &Descriptors) -> io::Result<()> {
+    let streams = descriptors.streams();
+    if streams.is_empty() {
+        return Ok(());
+    }
+    let frame = Frame::Descriptors {
+        session: 0,
+        streams,
+    };
+    let mut bytes = Vec::new();
+    hullbox_protocol::encode_into(&frame, &mut bytes).map_err(io::Error::other)?;
+    let sent = send_with(to.as_fd(), &bytes, descriptors)?;
+    to.write_all(bytes.get(sent..).unwrap_or_default())
 }
 
 /// One short answer, and not a byte of what follows it.

@@ -4,6 +4,7 @@ use super::control::{self, Answer, Command};
 use crate::timing::Timing;
 use hullbox_protocol::{Frame, Sender};
 use hullbox_session::connection::{Connection, ConnectionError};
+use hullbox_session::direct::Descriptors;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -51,6 +52,10 @@ pub(super) struct Client {
     pub(super) id: u64,
     pub(super) connection: Connection,
     pub(super) role: Role,
+    /// Its command, until the descriptors come that belong to it.
+    pub(super) postponed: Option<Command>,
+    /// The other ends of streams of the process that it asks for.
+    pub(super) descriptors: Option<Descriptors>,
     since: Instant,
 }
 
@@ -67,10 +72,14 @@ impl Role {
 
 impl Client {
     pub(super) fn new(id: u64, fd: OwnedFd, role: Role) -> io::Result<Self> {
+        let mut connection = Connection::to(fd, Sender::Client).map_err(io::Error::other)?;
+        connection.accept_descriptors();
         Ok(Self {
             id,
-            connection: Connection::to(fd, Sender::Client).map_err(io::Error::other)?,
+            connection,
             role,
+            postponed: None,
+            descriptors: None,
             since: Instant::now(),
         })
     }

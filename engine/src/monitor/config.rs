@@ -1,15 +1,20 @@
 //! A monitor's orders and how they travel: first what is known at once, then all of it.
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Isolation};
 use crate::paths::Roots;
 use crate::plan::GuestSize;
 use crate::plan::life::Life;
 use crate::templates::Policy;
 use crate::timing::Timing;
+use hullbox_protocol::StreamSet;
+use hullbox_session::direct::{Descriptors, receive_with, send_with};
+use rustix::io::retry_on_intr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// Longest encoding of a [`Config`], in bytes: a `Setup`, an `Exec`, and paths.
@@ -68,9 +73,29 @@ pub struct Config {
     pub stop_signal: u8,
     /// Show what goes on inside on standard error.
     pub debug: bool,
+    /// Streams of the workload whose other ends come with these orders.
+    pub streams: StreamSet,
 }
 
 impl Config {
+    /// Whether the workload's output is logged. What somebody who is there reads and nobody could
+    /// read later is not.
+    pub(crate) fn keeps_log(&self) -> bool {
+        self.life.log.keep
+            && self.mode != Mode::Errand
+            && !(self.auto_remove && self.mode == Mode::Foreground)
+    }
+
+    /// Whether the workload's streams may be joined to its starter's without frames: nobody else
+    /// has a use for them.
+    pub(crate) fn may_be_direct(&self) -> bool {
+        self.mode == Mode::Foreground
+            && self.bundle.isolation == Isolation::Container
+            && !self.keeps_log()
+            && self.bundle.process.terminal.is_none()
+            && !self.bundle.setup.access.runs_systemd
+    }
+
     pub(super) fn roots(&self) -> Roots {
         Roots {
             data: self.data.clone(),
@@ -79,24 +104,39 @@ impl Config {
     }
 }
 
-/// Sends one of the above.
-pub(super) fn send(message: &impl Serialize, mut to: impl Write) -> io::Result<()> {
+/// Sends one of the above, and descriptors along with it.
+pub(super) fn send(
+    message: &impl Serialize,
+    descriptors: &Descriptors,
+    mut to: &UnixStream,
+) -> io::Result<()> {
     let body = postcard::to_allocvec(message).map_err(io::Error::other)?;
     let len = u32::try_from(body.len())
         .ok()
         .filter(|_| body.len() <= MAX_LEN)
         .ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    to.write_all(&len.to_le_bytes())?;
+    let len = len.to_le_bytes();
+    // So short a message is not cut.
+    let sent = match descriptors.streams().is_empty() {
+        true => 0,
+        false => send_with(to.as_fd(), &len, descriptors)?,
+    };
+    to.write_all(len.get(sent..).unwrap_or_default())?;
     to.write_all(&body)
 }
 
-/// Receives one of the above. `None` when the sender thought better of it.
-pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+/// Receives one of the above, and the descriptors that came along. `None` when the sender thought
+/// better of it.
+pub(super) fn receive<T: DeserializeOwned>(
+    mut from: &UnixStream,
+) -> io::Result<Option<(T, VecDeque<OwnedFd>)>> {
     let mut len = [0; 4];
-    match from.read_exact(&mut len) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
+    let mut descriptors = VecDeque::new();
+    let begun = retry_on_intr(|| receive_with(from.as_fd(), &mut len, &mut descriptors))?;
+    if begun == 0 {
+        return Ok(None);
     }
+    from.read_exact(len.get_mut(begun..).unwrap_or_default())?;
     let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
     if len > MAX_LEN {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge));
@@ -104,6 +144,6 @@ pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Op
     let mut body = vec![0; len];
     from.read_exact(&mut body)?;
     postcard::from_bytes(&body)
-        .map(Some)
+        .map(|message| Some((message, descriptors)))
         .map_err(io::Error::other)
 }

@@ -9,6 +9,7 @@ use super::signals::KILL_NOW;
 use crate::bundle::Bundle;
 use crate::ns;
 use crate::sys::container::{Forked, close_all_but, fork_alone, ignore_signals, reset_signals};
+use hullbox_session::direct::Descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, pidfd_send_signal,
@@ -35,19 +36,24 @@ pub(super) struct Container {
 
 impl Container {
     /// Forks the child. Of the monitor's descriptors it keeps `keep`, which hold the container's
-    /// lock, and none of its connections.
-    pub(super) fn start(bundle: &Bundle, keep: &[BorrowedFd<'_>]) -> io::Result<Self> {
+    /// lock, and those of the workload's streams, and none of its connections.
+    pub(super) fn start(
+        bundle: &Bundle,
+        keep: &[BorrowedFd<'_>],
+        streams: Descriptors,
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let monitor = rustix::process::getpid();
         match fork_alone()? {
             Forked::Child => {
                 let mut kept = keep.to_vec();
                 kept.push(theirs.as_fd());
+                kept.extend(streams.borrowed());
                 // The owners of what is closed are in frames that this process never returns to: so
                 // is the pipe that the monitor's handlers of signals write to.
                 let ready = take_signals().and_then(|()| close_all_but(&kept));
                 let code = match ready {
-                    Ok(()) => run(bundle, theirs, monitor),
+                    Ok(()) => run(bundle, theirs, streams, monitor),
                     Err(_) => 1,
                 };
                 std::process::exit(code)
@@ -93,13 +99,13 @@ fn take_signals() -> io::Result<()> {
 }
 
 /// The child's life. Returns its exit code.
-fn run(bundle: &Bundle, connection: UnixStream, monitor: Pid) -> i32 {
+fn run(bundle: &Bundle, connection: UnixStream, streams: Descriptors, monitor: Pid) -> i32 {
     let bound = set_parent_process_death_signal(Some(Signal::KILL));
     // The monitor may have died before the call.
     if bound.is_err() || getppid() != Some(monitor) {
         return 1;
     }
-    match ns::run(bundle, connection) {
+    match ns::run(bundle, connection, streams) {
         Ok(()) => 0,
         Err(error) => {
             // The peer was told; this is for a debugging eye.
@@ -123,6 +129,10 @@ impl Backend for Container {
 
     fn ended(&self) -> BorrowedFd<'_> {
         self.child.as_fd()
+    }
+
+    fn takes_descriptors(&self) -> bool {
+        true
     }
 
     fn kill(&mut self) {

@@ -10,7 +10,7 @@ use crate::plan::life::Restart;
 use crate::timing::{Marks, Timing};
 pub use hullbox_backend::backend::VmUsage;
 use hullbox_model::exec::ExecInspect;
-use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, Usage};
+use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,10 @@ pub enum Command {
         detach: bool,
         /// Collects what takes how long, to be answered before the end.
         timing: Timing,
+        /// Streams of it that do not travel on this connection. Their other ends follow, when the
+        /// command was acknowledged ([`Frame::Descriptors`]): a monitor that does not answer must
+        /// not hold them.
+        streams: StreamSet,
     },
     /// Make a process beside the workload that is not started yet: [`Answer::Made`].
     ExecCreate {
@@ -107,6 +111,11 @@ pub enum Answer {
 }
 
 impl Command {
+    /// Whether descriptors follow before it can be obeyed.
+    pub(super) fn awaits_descriptors(&self) -> bool {
+        matches!(self, Self::Exec { streams, .. } if !streams.is_empty())
+    }
+
     /// Whether who says it stays connected for as long as something in the container takes.
     pub(super) const fn stays(&self) -> bool {
         matches!(

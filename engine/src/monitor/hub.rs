@@ -206,6 +206,8 @@ pub(super) struct Parts<'a> {
     pub stdin_once: bool,
     /// The first client writes the workload's input.
     pub writes: bool,
+    /// Its streams go to the first client without frames, where they can.
+    pub direct: bool,
     pub stop_signal: u8,
     /// How long a stop may take before the workload is killed; `None` is for ever.
     pub stop_timeout: Option<Duration>,
@@ -238,7 +240,10 @@ impl<'a> Hub<'a> {
             debug: parts.debug,
             outgoing: parts.opening,
             said: parts.backend.can_begin_anew().then(Vec::new),
-            work: Workload::default(),
+            work: Workload {
+                direct: parts.direct,
+                ..Workload::default()
+            },
             execs: Vec::new(),
             pending: Vec::new(),
             next_number: WORKLOAD + 1,

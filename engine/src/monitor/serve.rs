@@ -24,6 +24,8 @@ use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::data_lock::DataLock;
 use hullbox_host::error::chain;
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
+use hullbox_session::connection::take_descriptors;
+use hullbox_session::direct::Descriptors;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
 use std::error::Error;
@@ -48,7 +50,7 @@ pub fn main() -> io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = Signals::catch()?;
     let orders = UnixStream::from(client.try_clone()?);
-    let Some(prospect) = receive::<Prospect>(&orders)? else {
+    let Some((prospect, _)) = receive::<Prospect>(&orders)? else {
         return Ok(());
     };
     let timing = prospect.timing;
@@ -65,15 +67,17 @@ pub fn main() -> io::Result<()> {
     let wants_template = snapshot.is_none() && templates == Policy::Auto;
     let missed = wants_template && ahead.found_no_template();
     let useless = Cell::new(ahead.found_useless_template());
-    let Some(config) = receive::<Config>(&orders)? else {
+    let Some((config, received)) = receive::<Config>(&orders)? else {
         return Ok(());
     };
+    let descriptors = take_descriptors(&mut Some(received), config.streams);
     // Whoever waits for the connection's end must not wait for this process's.
     drop(orders);
     timing.mark(Phase::Orders);
     let client = Client::new(STARTER, client, first_role(config.mode))?;
     let life = Life {
         control: listen(&config)?,
+        direct: Cell::new(Some(descriptors.map_err(io::Error::other)?)),
         config,
         signals: &signals,
         lock,
@@ -125,6 +129,8 @@ struct Life<'a> {
     lock: OwnedFd,
     templates: Policy,
     timing: Timing,
+    /// The other ends of streams of the first run's workload.
+    direct: Cell<Option<Descriptors>>,
     /// A template was found, and was of no use.
     useless: &'a Cell<bool>,
 }
@@ -291,7 +297,8 @@ impl Life<'_> {
                 Box::new(guest.map_err(|error| failure(&error))?)
             }
             Isolation::Container => {
-                let container = Container::start(&bundle, &[self.lock.as_fd()]);
+                let streams = self.direct.take().unwrap_or_default();
+                let container = Container::start(&bundle, &[self.lock.as_fd()], streams);
                 Box::new(container.map_err(|error| failure(&error))?)
             }
         };
@@ -323,10 +330,6 @@ impl Life<'_> {
         }
         let config = &self.config;
         let life = &config.life;
-        // What somebody who is there reads and nobody could read later is not kept.
-        let keeps = life.log.keep
-            && config.mode != Mode::Errand
-            && !(config.auto_remove && config.mode == Mode::Foreground);
         let health = life.health.clone();
         let hub = Hub::new(Parts {
             backend: backend.as_mut(),
@@ -336,11 +339,12 @@ impl Life<'_> {
             opening: opening(&bundle),
             timing: &self.timing,
             debug: config.debug,
-            log: keeps.then(|| Log::new(&bundle.dir, life.log)),
+            log: config.keeps_log().then(|| Log::new(&bundle.dir, life.log)),
             health: health
                 .map(|health| Checker::new(health, &bundle.process, observer.health_log())),
             stdin_once: life.stdin_once || config.mode == Mode::Errand,
             writes: config.mode != Mode::Attached { stdin: false },
+            direct: !config.streams.is_empty(),
             stop_signal: config.stop_signal,
             stop_timeout: self.stop_timeout(),
             observer,

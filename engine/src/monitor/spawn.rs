@@ -4,6 +4,8 @@ use super::config::send;
 use super::{Config, Prospect};
 use crate::state::LifeLock;
 use crate::sys;
+use hullbox_protocol::StreamSet;
+use hullbox_session::direct::Descriptors;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -24,6 +26,8 @@ pub struct Monitor {
     pub connection: OwnedFd,
     /// To wait for its end.
     pub process: Child,
+    /// Streams of the workload that do not travel on the connection.
+    pub direct: StreamSet,
 }
 
 /// Why there is no monitor.
@@ -51,7 +55,7 @@ pub fn spawn(
 ) -> Result<Waiting, SpawnError> {
     let (connection, theirs) = UnixStream::pair().map_err(SpawnError::Start)?;
     // It waits in the socket until there is somebody to read it.
-    send(prospect, &connection).map_err(SpawnError::Start)?;
+    send(prospect, &Descriptors::default(), &connection).map_err(SpawnError::Start)?;
     // Everything this program opens is close-on-exec; what it was started with may not be.
     sys::set_cloexec_from_3().map_err(SpawnError::Start)?;
     let process = Command::new("/proc/self/exe")
@@ -86,15 +90,16 @@ impl Waiting {
         self.process.id()
     }
 
-    /// Tells the monitor what to do.
+    /// Tells the monitor what to do. The descriptors are those of [`Config::streams`].
     ///
     /// # Errors
     /// [`SpawnError::Orders`].
-    pub fn order(self, config: &Config) -> Result<Monitor, SpawnError> {
-        send(config, &self.connection).map_err(SpawnError::Orders)?;
+    pub fn order(self, config: &Config, descriptors: &Descriptors) -> Result<Monitor, SpawnError> {
+        send(config, descriptors, &self.connection).map_err(SpawnError::Orders)?;
         Ok(Monitor {
             connection: self.connection.into(),
             process: self.process,
+            direct: config.streams,
         })
     }
 }

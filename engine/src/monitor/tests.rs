@@ -1,5 +1,6 @@
 mod anew;
 mod bounds;
+mod direct;
 mod late;
 mod saves;
 
@@ -12,7 +13,7 @@ use super::rules::Ending;
 use crate::timing::{Phase, Timing, Zero};
 use hullbox_protocol::{
     Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, INITIAL_CREDIT, MAX_DATA,
-    PROTOCOL_VERSION, Started, Stream, encode_into,
+    PROTOCOL_VERSION, Started, Stream, StreamSet, encode_into,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::{self, Read, Write};
@@ -114,6 +115,7 @@ fn run(
 ) -> Outcome {
     let (_keep, signals) = UnixStream::pair().unwrap();
     let signals = super::signals::Signals::read_from(signals).unwrap();
+    let direct = backend.takes_descriptors();
     let mut outcome = Hub::new(Parts {
         backend: &mut backend,
         clients: vec![Client::new(0, client, Role::attached(true)).unwrap()],
@@ -126,6 +128,7 @@ fn run(
         health: None,
         stdin_once: true,
         writes: true,
+        direct,
         stop_signal: 15,
         stop_timeout: None,
         observer: &mut Nothing,
@@ -450,6 +453,7 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
                 spec: Box::new(spec.clone()),
                 detach: false,
                 timing: Timing::since(Zero::now()),
+                streams: StreamSet::default(),
             };
             let mut third = Door::say(&path, &exec);
             let Some(Frame::Exec { session, .. }) = guest.hear() else {
@@ -595,6 +599,7 @@ fn late_words_of_a_client_cost_it_nothing() {
                 spec: Box::default(),
                 detach: false,
                 timing: Timing::default(),
+                streams: StreamSet::default(),
             };
             let mut client = Door::say(path, &exec);
             let Some(Frame::Exec { session, .. }) = guest.hear() else {
@@ -774,6 +779,7 @@ fn a_second_writer_is_told_what_the_first_one_left() {
             spec: Box::default(),
             detach: true,
             timing: Timing::default(),
+            streams: StreamSet::default(),
         };
         let mut other = Door::say(path, &exec);
         let Some(Frame::Exec { session, .. }) = guest.hear() else {

@@ -47,6 +47,7 @@ use crate::bundle::Bundle;
 use crate::sys::container as sys;
 use hullbox_protocol::{Failure, FailureKind};
 use hullbox_session::connection::ConnectionError;
+use hullbox_session::direct::Descriptors;
 use libcontainer::error::LibcontainerError;
 use std::error::Error;
 use std::os::unix::net::UnixStream;
@@ -137,13 +138,18 @@ fn io<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> NsErro
 /// layer.
 ///
 /// The calling process must have no other threads, and is no use for anything else afterwards:
-/// it is in a mount namespace of its own, and not dumpable.
+/// it is in a mount namespace of its own, and not dumpable. `descriptors` are the other ends of the
+/// workload's streams, of those that are not to travel as frames.
 ///
 /// # Errors
 /// [`NsError::Connection`] when the connection breaks, which ends the container;
 /// [`NsError::Cgroup`] when something could not be removed.
-pub fn run(bundle: &Bundle, connection: UnixStream) -> Result<(), NsError> {
-    serve::serve(bundle, connection)
+pub fn run(
+    bundle: &Bundle,
+    connection: UnixStream,
+    descriptors: Descriptors,
+) -> Result<(), NsError> {
+    serve::serve(bundle, connection, descriptors)
 }
 
 /// Ends whatever is left of a container whose monitor was killed, and removes what it left:

@@ -12,6 +12,7 @@ use hullbox_protocol::{
     Started, TerminalSize,
 };
 use hullbox_session::children::Spawned;
+use hullbox_session::direct::Descriptors;
 use hullbox_session::server::{Drain, Event, Pump, Stdio};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -29,8 +30,13 @@ const MAX_REPORT: usize = 8 * 1024;
 // Index of the descriptor among those that the pump watches for us.
 const REPORT: usize = 1;
 
-pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsError> {
+pub(super) fn serve(
+    bundle: &Bundle,
+    connection: UnixStream,
+    descriptors: Descriptors,
+) -> Result<(), NsError> {
     let mut pump = Pump::new(OwnedFd::from(connection))?;
+    pump.accept_descriptors();
     let hello = Hello {
         version: PROTOCOL_VERSION,
         uptime_us: uptime_us(),
@@ -43,6 +49,7 @@ pub(super) fn serve(bundle: &Bundle, connection: UnixStream) -> Result<(), NsErr
     let rooted_us = uptime_us();
     let told = match surroundings.start(bundle) {
         Ok(running) => {
+            pump.announce(WORKLOAD, descriptors);
             Conversation::new(running, bundle, rooted_us).hold(&mut pump, &mut surroundings)
         }
         Err(e) => Ok(Ending::Failed(e.failure())),

@@ -2,6 +2,7 @@
 
 use super::{Event, Pump};
 use crate::connection::ConnectionError;
+use crate::direct::Moved;
 use hullbox_protocol::{Frame, MAX_DATA, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -14,7 +15,11 @@ pub(super) enum Token {
     Connection,
     Extra(usize),
     Stdin(usize),
+    /// What feeds a process's input without frames.
+    DirectInput(usize),
     Output(usize, Stream),
+    /// Where an output goes without frames.
+    DirectOutput(usize, Stream),
 }
 
 impl Pump {
@@ -46,14 +51,22 @@ impl Pump {
                 && session.stdin.is_watched()
             {
                 let mut flags = PollFlags::empty();
-                flags.set(PollFlags::OUT, session.stdin.is_waiting());
+                let input = session.input.as_ref();
+                let full = session.stdin.is_waiting() || input.is_some_and(|input| input.full);
+                flags.set(PollFlags::OUT, full);
                 watch(Token::Stdin(index), writer.as_fd(), flags);
+                if let Some(input) = input.filter(|_| !full) {
+                    watch(Token::DirectInput(index), input.as_fd(), PollFlags::IN);
+                }
             }
             for (stream, source) in session.sources() {
                 if let Some(fd) = source.fd.as_ref()
                     && source.is_watched(room)
                 {
                     watch(Token::Output(index, stream), fd.as_fd(), PollFlags::IN);
+                }
+                if let Some(fd) = source.awaited() {
+                    watch(Token::DirectOutput(index, stream), fd, PollFlags::OUT);
                 }
             }
             if let Some(deadline) = session.exit.as_ref().and_then(|exit| exit.deadline) {
@@ -86,11 +99,21 @@ impl Pump {
                 },
                 _ if self.closed => {}
                 Token::Stdin(index) => {
-                    let sink = &mut self.sessions[index].stdin;
+                    let session = &mut self.sessions[index];
+                    let sink = &mut session.stdin;
+                    if let Some(input) = &mut session.input {
+                        input.full = false;
+                    }
                     if flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
                         sink.break_off();
                     } else {
                         sink.write_queued();
+                    }
+                }
+                Token::DirectInput(index) => self.sessions[index].feed(),
+                Token::DirectOutput(index, stream) => {
+                    if let Some(source) = self.sessions[index].source(stream) {
+                        source.try_again();
                     }
                 }
                 Token::Output(index, stream) => {
@@ -114,6 +137,17 @@ impl Pump {
         let Some(source) = session.source(stream) else {
             return Ok(());
         };
+        match source.move_direct() {
+            None | Some(Moved::Unfit) => {}
+            Some(Moved::End) => {
+                let ended = Frame::Eof {
+                    session: id,
+                    stream,
+                };
+                return self.connection.send(&ended);
+            }
+            Some(_) => return Ok(()),
+        }
         let Some(fd) = source.fd.clone() else {
             return Ok(());
         };
@@ -127,7 +161,7 @@ impl Pump {
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             // A terminal whose last slave was closed says EIO instead of an end.
             Ok(_) | Err(_) => {
-                source.fd = None;
+                source.close();
                 let ended = Frame::Eof {
                     session: id,
                     stream,
@@ -155,7 +189,7 @@ impl Pump {
             exit.deadline = Some(now + Duration::from_millis(100));
             for source in [&mut session.stdout, &mut session.stderr] {
                 if source.fd.as_ref().is_some_and(|fd| !is_readable(fd)) {
-                    source.fd = None;
+                    source.close();
                 }
             }
         }

@@ -1,9 +1,10 @@
+mod direct;
+
 use super::*;
 use crate::client::{AttachOptions, Outcome, Streams, attach_streams};
 use hullbox_protocol::{INITIAL_CREDIT, MAX_DATA, encode_data, encode_into};
 use rustix::process::{PidfdFlags, pidfd_open};
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::thread;
@@ -42,6 +43,7 @@ fn spawn(spec: &ProcessSpec) -> (Child, Stdio) {
 /// Serves one session the way a backend does. Returns how the connection ended.
 fn serve(connection: OwnedFd, drain: Drain) -> Event {
     let mut pump = Pump::new(connection).unwrap();
+    pump.accept_descriptors();
     let mut running: Option<(u32, Child, OwnedFd)> = None;
     loop {
         let exited: Vec<_> = running.iter().map(|(_, _, fd)| fd.as_fd()).collect();

@@ -135,14 +135,7 @@ impl Hub<'_> {
 
     fn client_said(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
         match self.clients[at].role {
-            Role::Asking => match Client::command(&frame) {
-                Some(command) => {
-                    self.clients[at].heard();
-                    self.obey(at, command);
-                    Ok(())
-                }
-                None => Err(ConnectionError::Violation("not a command")),
-            },
+            Role::Asking => self.asking_said(at, &frame),
             Role::Attached { .. } => self.attached_said(at, frame),
             Role::Exec { session } if matches!(Client::command(&frame), Some(Command::Detach)) => {
                 self.let_exec_go(at, session);
@@ -156,6 +149,27 @@ impl Hub<'_> {
             Role::Leaving if client_may_say(&frame) => Ok(()),
             _ => Err(ConnectionError::Violation("not a client's frame")),
         }
+    }
+
+    fn asking_said(&mut self, at: usize, frame: &Frame) -> Result<(), ConnectionError> {
+        let client = &mut self.clients[at];
+        let command = match (client.postponed.take(), frame) {
+            (Some(command), Frame::Descriptors { streams, .. }) => {
+                client.descriptors = Some(client.connection.take_descriptors(*streams)?);
+                command
+            }
+            (None, frame) if let Some(command) = Client::command(frame) => {
+                client.heard();
+                if command.awaits_descriptors() {
+                    client.postponed = Some(command);
+                    return Ok(());
+                }
+                command
+            }
+            _ => return Err(ConnectionError::Violation("not a command")),
+        };
+        self.obey(at, command);
+        Ok(())
     }
 
     fn attached_said(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
@@ -238,6 +252,10 @@ impl Hub<'_> {
         match command {
             Command::Attach { stdin } => {
                 self.clients[at].role = Role::attached(false);
+                if std::mem::take(&mut self.work.direct) {
+                    // There are two readers now.
+                    self.say(Frame::Relay { session: WORKLOAD });
+                }
                 let (session, stream) = (WORKLOAD, Stream::Stdin);
                 let input = &mut self.work.input;
                 let frame = if stdin && input.claim(id) {
@@ -257,6 +275,7 @@ impl Hub<'_> {
                 spec,
                 detach,
                 timing,
+                streams: _,
             } => self.start_exec(at, None, spec, (detach, timing)),
             Command::ExecCreate { spec } => {
                 let answer = match self.refuses_exec(&spec) {
@@ -367,6 +386,7 @@ impl Hub<'_> {
             ..Exec::new(session, owner)
         });
         self.clients[at].role = Role::Exec { session };
+        self.pass_descriptors(at, session);
         // What we do ourselves is no exec to anybody.
         let program = spec.builtin.is_none().then(|| spec.clone());
         self.say(Frame::Exec { session, spec });
@@ -381,6 +401,21 @@ impl Hub<'_> {
         });
         if let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) {
             exec.id = id;
+        }
+    }
+
+    /// Gives the workload's side what a client passed for the streams of its process.
+    fn pass_descriptors(&mut self, at: usize, session: u32) {
+        let Some(descriptors) = self.clients[at].descriptors.take() else {
+            return;
+        };
+        // What was said before comes first.
+        self.drain();
+        if let Guest::Connected(guest) = &mut self.guest
+            && self.backend.takes_descriptors()
+        {
+            // A broken guest is noticed when it is read.
+            let _ = guest.send_descriptors(session, descriptors);
         }
     }
 
@@ -486,6 +521,8 @@ impl Hub<'_> {
                         session,
                         stream: Stream::Stdin,
                     });
+                    // What it says from now on is dropped.
+                    self.say(Frame::Relay { session });
                 }
             }
             Role::Holding => self.thaw(),

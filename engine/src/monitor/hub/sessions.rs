@@ -17,6 +17,8 @@ pub(super) struct Workload {
     pub(super) spoke: bool,
     pub(super) outputs: [Shared; 2],
     pub(super) input: Input,
+    /// Streams of it go to whoever started it without coming by here.
+    pub(super) direct: bool,
 }
 
 /// Whose a process beside the workload is.

@@ -144,6 +144,7 @@ fn between(
             health: None,
             stdin_once: true,
             writes: true,
+            direct: false,
             stop_signal: 15,
             stop_timeout: None,
             observer: &mut Nothing,

@@ -21,6 +21,7 @@ fn exec() -> Command {
         spec: Box::default(),
         detach: false,
         timing: Timing::default(),
+        streams: StreamSet::default(),
     }
 }
 

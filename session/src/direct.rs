@@ -1,0 +1,258 @@
+//! Streams without frames: bytes that go from a process's pipe to a descriptor of whoever asked for
+//! the process, by way of the process's parent alone.
+//!
+//! ```text
+//! process ─ pipe ─► its parent ─ splice(2) ─► pipe or file of the caller
+//! ```
+//!
+//! The process never has the caller's descriptor. With it, it could change the flags, owner and mode
+//! of the caller's file, read what it was only to write, and put characters into a terminal's input.
+
+use hullbox_protocol::{MAX_DATA, Stream, StreamSet};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use rustix::pipe::{SpliceFlags, splice};
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Descriptors of one process's streams.
+pub(crate) const MAX_DESCRIPTORS: usize = 3;
+
+/// Most that is moved at a time, in bytes: more than a pipe holds.
+const MOVE_LEN: usize = 1024 * 1024;
+
+/// The other ends of a process's standard streams; `None` is one that travels as frames.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    /// Read from.
+    pub stdin: Option<OwnedFd>,
+    /// Written to.
+    pub stdout: Option<OwnedFd>,
+    /// Written to.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    /// Copies of those of these descriptors that streams can be joined to: pipes and regular files,
+    /// open in the stream's direction. The others are left to frames: a terminal or a socket may
+    /// keep a writer waiting, and a file that is appended to takes no pages.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn of(
+        stdin: Option<BorrowedFd<'_>>,
+        stdout: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> std::io::Result<Self> {
+        let copy = |fd: Option<BorrowedFd<'_>>| fd.map(|fd| fd.try_clone_to_owned()).transpose();
+        Ok(Self {
+            stdin: copy(stdin.filter(|fd| is_fit(*fd, OFlags::WRONLY)))?,
+            stdout: copy(Some(stdout).filter(|fd| is_fit(*fd, OFlags::RDONLY)))?,
+            stderr: copy(Some(stderr).filter(|fd| is_fit(*fd, OFlags::RDONLY)))?,
+        })
+    }
+
+    /// Which there are.
+    #[must_use]
+    pub fn streams(&self) -> StreamSet {
+        let of = |set: StreamSet, (stream, fd): (Stream, &Option<OwnedFd>)| match fd {
+            Some(_) => set.with(stream),
+            None => set,
+        };
+        self.all().into_iter().fold(StreamSet::default(), of)
+    }
+
+    /// Those that there are, in the order of [`StreamSet::iter`].
+    pub fn borrowed(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let all = self.all().into_iter();
+        all.filter_map(|(_, fd)| fd.as_ref().map(AsFd::as_fd))
+    }
+
+    fn all(&self) -> [(Stream, &Option<OwnedFd>); 3] {
+        [
+            (Stream::Stdin, &self.stdin),
+            (Stream::Stdout, &self.stdout),
+            (Stream::Stderr, &self.stderr),
+        ]
+    }
+
+    /// That of one stream.
+    pub fn of_mut(&mut self, stream: Stream) -> &mut Option<OwnedFd> {
+        match stream {
+            Stream::Stdin => &mut self.stdin,
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+/// Whether a descriptor is a pipe or a regular file, and not open in the `wrong` direction alone.
+fn is_fit(fd: BorrowedFd<'_>, wrong: OFlags) -> bool {
+    let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let flags = rustix::fs::fcntl_getfl(fd);
+    let Ok((kind, flags)) = kind.and_then(|kind| Ok((kind, flags?))) else {
+        return false;
+    };
+    matches!(kind, FileType::Fifo | FileType::RegularFile)
+        && flags & OFlags::RWMODE != wrong
+        && !flags.intersects(OFlags::APPEND | OFlags::PATH)
+}
+
+/// Writes bytes, and descriptors along with the first of them; returns how many bytes.
+///
+/// # Errors
+/// sendmsg(2).
+pub fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], with: &Descriptors) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors: Vec<_> = with.borrowed().collect();
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(
+        fd,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+}
+
+/// Reads, and takes the descriptors that came with what was read.
+///
+/// # Errors
+/// recvmsg(2).
+pub fn receive_with(
+    from: BorrowedFd<'_>,
+    room: &mut [u8],
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let iov = &mut [IoSliceMut::new(room)];
+    let received = recvmsg(from, iov, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    Ok(received.bytes)
+}
+
+/// What came of moving bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// So many bytes.
+    Bytes(usize),
+    /// There are no more.
+    End,
+    /// The far end takes none now.
+    Full,
+    /// The far end's reader is gone.
+    Unread,
+    /// Another reader was faster, or a signal came.
+    Nothing,
+    /// They cannot be moved like this.
+    Unfit,
+}
+
+/// Moves bytes from one descriptor to another, of which one is a pipe, without waiting for a pipe.
+fn move_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Moved {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    match splice(from, None, to, None, MOVE_LEN, flags) {
+        Ok(0) => Moved::End,
+        Ok(moved) => Moved::Bytes(moved),
+        Err(Errno::WOULDBLOCK) => Moved::Full,
+        Err(Errno::PIPE) => Moved::Unread,
+        Err(Errno::INTR) => Moved::Nothing,
+        Err(_) => Moved::Unfit,
+    }
+}
+
+/// Where an output goes.
+#[derive(Debug)]
+pub(crate) struct DirectOutput {
+    to: OwnedFd,
+    /// It took nothing when it was last tried.
+    pub(crate) full: bool,
+}
+
+impl DirectOutput {
+    pub(crate) const fn new(to: OwnedFd) -> Self {
+        Self { to, full: false }
+    }
+
+    /// Moves what a process wrote.
+    pub(crate) fn move_from(&mut self, process: BorrowedFd<'_>) -> Moved {
+        let moved = move_bytes(process, self.to.as_fd());
+        self.full = moved == Moved::Full;
+        moved
+    }
+}
+
+impl AsFd for DirectOutput {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.to.as_fd()
+    }
+}
+
+/// Where an input comes from.
+#[derive(Debug)]
+pub(crate) struct DirectInput {
+    from: OwnedFd,
+    /// The process's pipe took nothing when it was last tried.
+    pub(crate) full: bool,
+    /// A pipe, whose pages move. Those of a file stay the host's: they are the very memory that
+    /// other processes read the file from.
+    pages_move: bool,
+}
+
+/// What a descriptor had to give.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// It went to the process, or did not.
+    Moved(Moved),
+    /// This is for the process.
+    Bytes(Vec<u8>),
+}
+
+impl DirectInput {
+    pub(crate) fn new(from: OwnedFd) -> Self {
+        let stat = rustix::fs::fstat(&from);
+        let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        Self {
+            from,
+            full: false,
+            pages_move: kind == Ok(FileType::Fifo),
+        }
+    }
+
+    /// Moves what there is to a process's pipe, or gives it.
+    pub(crate) fn move_to(&mut self, process: BorrowedFd<'_>) -> Input {
+        if self.pages_move {
+            let moved = move_bytes(self.from.as_fd(), process);
+            self.full = moved == Moved::Full;
+            self.pages_move = moved != Moved::Unfit;
+            return Input::Moved(moved);
+        }
+        let mut bytes = vec![0; MAX_DATA];
+        Input::Moved(match rustix::io::read(&self.from, &mut bytes) {
+            Ok(read @ 1..) => {
+                bytes.truncate(read);
+                return Input::Bytes(bytes);
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Moved::Nothing,
+            // An end, or an input that cannot be read.
+            Ok(_) | Err(_) => Moved::End,
+        })
+    }
+}
+
+impl AsFd for DirectInput {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.from.as_fd()
+    }
+}
