@@ -79,7 +79,17 @@ pub fn unpack(
     Ok(unpacker.done)
 }
 
-/// A directory that gets its looks when nothing is put into it any more.
+/// Where an entry goes.
+struct Target<'a> {
+    /// The directory that it is put into.
+    parent: OwnedFd,
+    /// Its name there.
+    name: &'a [u8],
+    /// Its path, relative to the root.
+    path: &'a [u8],
+}
+
+/// A directory that gets its owner, mode and time when nothing is put into it any more.
 struct PendingDir {
     path: Vec<u8>,
     mode: u16,
@@ -113,12 +123,16 @@ impl Unpacker<'_> {
             };
         };
         let (parent, name) = split(&path);
-        let parent = self.parent(parent)?;
+        let target = Target {
+            parent: self.parent(parent)?,
+            name,
+            path: &path,
+        };
         match entry.kind {
-            TarKind::Dir => self.dir(&parent, name, &path, entry)?,
-            TarKind::File => self.file(tar, &parent, name, &path, entry)?,
-            TarKind::Symlink => self.symlink(&parent, name, &path, entry)?,
-            TarKind::HardLink => self.hard_link(&parent, name, &path, entry)?,
+            TarKind::Dir => self.dir(&target, entry)?,
+            TarKind::File => self.file(tar, &target, entry)?,
+            TarKind::Symlink => self.symlink(&target, entry)?,
+            TarKind::HardLink => self.hard_link(&target, entry)?,
             TarKind::Char | TarKind::Block | TarKind::Fifo => {
                 self.done.skipped_count += 1;
                 if self.done.skipped.len() < MAX_SKIPPED {
@@ -182,40 +196,40 @@ impl Unpacker<'_> {
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), how)
     }
 
-    /// The directory something goes into, made if the stream did not say that it is there.
+    /// The directory that an entry is put into. It and those above it are created where the stream had
+    /// no entries for them.
     fn parent(&self, path: &[u8]) -> Result<OwnedFd, CpError> {
         match self.open_dir(path, OFlags::PATH) {
             Err(Errno::NOENT) => {}
             other => return other.map_err(self.fail("open", path)),
         }
-        let mut made = 0;
-        for end in (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/') {
-            let (parent, name) = split(&path[..end]);
-            let parent = self
-                .open_dir(parent, OFlags::PATH)
-                .map_err(self.fail("open", parent))?;
-            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) => made += 1,
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(self.fail("create", &path[..end])(error)),
-            }
+        // From the top down, and not by recursion: the stream decides how deep the path is.
+        let slashes = (0..path.len()).filter(|&at| path[at] == b'/');
+        for end in slashes.chain([path.len()]) {
+            self.create_missing(&path[..end])?;
         }
-        debug_assert!(made > 0, "something was missing");
         self.open_dir(path, OFlags::PATH)
             .map_err(self.fail("open", path))
     }
 
-    fn dir(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &TarEntry,
-    ) -> Result<(), CpError> {
-        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+    /// Creates a directory in one that is there, unless it is there itself.
+    fn create_missing(&self, path: &[u8]) -> Result<(), CpError> {
+        let (parent, name) = split(path);
+        let parent = self
+            .open_dir(parent, OFlags::PATH)
+            .map_err(self.fail("open", parent))?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(self.fail("create", path)(error)),
+        }
+    }
+
+    fn dir(&mut self, target: &Target<'_>, entry: &TarEntry) -> Result<(), CpError> {
+        let path = target.path;
+        match rustix::fs::mkdirat(&target.parent, target.name, Mode::from_raw_mode(0o700)) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                // One that was there keeps its looks.
+                // One that was there keeps its owner, mode and time.
                 return self
                     .open_dir(path, OFlags::PATH)
                     .map(drop)
@@ -239,16 +253,17 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Takes a file or a link out of the way.
-    fn clear(&self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), CpError> {
-        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+    /// Unlinks a file or a symbolic link that is where an entry goes.
+    fn clear(&self, target: &Target<'_>) -> Result<(), CpError> {
+        let (parent, path) = (&target.parent, target.path);
+        let stat = match rustix::fs::statat(parent, target.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(self.fail("examine", path)(error)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Symlink => {
-                rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                rustix::fs::unlinkat(parent, target.name, AtFlags::empty())
                     .map_err(self.fail("replace", path))
             }
             FileType::Directory => Err(CpError::local("replace", &self.at(path), Errno::ISDIR)),
@@ -259,15 +274,14 @@ impl Unpacker<'_> {
     fn file<R: BufRead>(
         &mut self,
         tar: &mut TarReader<R>,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
+        target: &Target<'_>,
         entry: &TarEntry,
     ) -> Result<(), CpError> {
-        self.clear(parent, name, path)?;
+        self.clear(target)?;
+        let path = target.path;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(parent, name, flags | OFlags::CLOEXEC, mode)
+        let file = rustix::fs::openat(&target.parent, target.name, flags | OFlags::CLOEXEC, mode)
             .map_err(self.fail("create", path))?;
         let file = File::from(file);
         hullbox_archive::receive_file(&file, entry, tar).map_err(|error| match error {
@@ -296,14 +310,10 @@ impl Unpacker<'_> {
         rustix::fs::futimens(file, &times(mtime))
     }
 
-    fn symlink(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &TarEntry,
-    ) -> Result<(), CpError> {
-        self.clear(parent, name, path)?;
+    fn symlink(&mut self, target: &Target<'_>, entry: &TarEntry) -> Result<(), CpError> {
+        self.clear(target)?;
+        let Target { parent, name, path } = target;
+        let (name, path) = (*name, *path);
         rustix::fs::symlinkat(&entry.link[..], parent, name).map_err(self.fail("create", path))?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.keep_owner {
@@ -315,34 +325,28 @@ impl Unpacker<'_> {
             .map_err(self.fail("describe", path))
     }
 
-    fn hard_link(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &TarEntry,
-    ) -> Result<(), CpError> {
+    fn hard_link(&mut self, target: &Target<'_>, entry: &TarEntry) -> Result<(), CpError> {
         let refuse = |problem| CpError::refused(&entry.path, problem);
-        let target = self
+        let file = self
             .place(&entry.link)?
             .ok_or_else(|| refuse("is a hard link to a directory"))?;
-        if target == path {
+        if file == target.path {
             return Ok(());
         }
-        let (target_parent, target_name) = split(&target);
+        let (directory, name) = split(&file);
         let from = self
-            .open_dir(target_parent, OFlags::PATH)
-            .map_err(self.fail("open", target_parent))?;
-        let stat = rustix::fs::statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.fail("examine", &target))?;
+            .open_dir(directory, OFlags::PATH)
+            .map_err(self.fail("open", directory))?;
+        let stat = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.fail("examine", &file))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Symlink => {}
             _ => return Err(refuse("is a hard link to what is no file")),
         }
-        self.clear(parent, name, path)?;
-        // Without AT_SYMLINK_FOLLOW a link is linked to itself and not to its target.
-        rustix::fs::linkat(&from, target_name, parent, name, AtFlags::empty())
-            .map_err(self.fail("create", path))
+        self.clear(target)?;
+        // Without AT_SYMLINK_FOLLOW a symbolic link is linked itself, and not what it leads to.
+        rustix::fs::linkat(&from, name, &target.parent, target.name, AtFlags::empty())
+            .map_err(self.fail("create", target.path))
     }
 
     /// Deepest first: a directory may take away the right to look into it.
