@@ -13,6 +13,7 @@ mod cgroup;
 mod confine;
 mod copies;
 mod identity;
+mod machine_id;
 mod mounts;
 mod oom;
 mod requests;

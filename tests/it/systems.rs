@@ -69,6 +69,39 @@ both_modes! {
     }
 }
 
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_copy_of_a_running_system_has_a_machine_id_of_its_own() {
+    debian();
+    let origin = Kept::new("system", Mode::Vm);
+    let copy = Kept::new("system-copy", Mode::Vm);
+    origin.run(&[IMAGE]);
+    assert_eq!(until_up(&origin.name), "running");
+    let _ = hullbox(["snapshot", "rm", "system"]);
+    let _ = hullbox(["snapshot", "create", &origin.name, "system"]).exits(0);
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        &copy.name,
+        "--from-snapshot",
+        "system",
+    ];
+    let _ = hullbox(args).exits(0);
+    for name in [&origin.name, &copy.name] {
+        let id = inspected(name, "{{.Id}}");
+        assert_eq!(inside(name, "cat /etc/machine-id"), id[..32], "{name}");
+        // To a program that is started now, whatever the init system has read.
+        assert_eq!(inside(name, "systemd-id128 machine-id"), id[..32], "{name}");
+        assert_eq!(until_up(name), "running");
+    }
+    assert_eq!(
+        inspected(&copy.name, "{{.Start.Hygiene.MachineIdReplaced}}"),
+        "true"
+    );
+    let _ = hullbox(["snapshot", "rm", "system"]).exits(0);
+}
+
 both_modes! {
     fn systemd_mode_is_for_init_systems_or_whoever_asks(mode) {
         let script = "echo $container $(stat -f -c %T /run /tmp); [ -w /sys/fs/cgroup/cgroup.procs ] && \

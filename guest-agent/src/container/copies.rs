@@ -4,13 +4,17 @@
 //! was then but for the connection, which ends: so a copy knows what it is. It dials its own host,
 //! takes on an identity of its own, and only then lets the workload run.
 
-use super::{Agent, WORKLOAD, dial, identity, mounts, wait_connected};
+use super::cgroup::mount_proc;
+use super::{Agent, WORKLOAD, dial, identity, machine_id, mounts, wait_connected};
 use crate::failure::{failed, setup as setup_failure};
 use hullbox_protocol::{Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
 use hullbox_session::children::uptime_us;
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Carried, Pump};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// What an agent knows of copies of itself.
@@ -91,21 +95,19 @@ impl Agent {
         let Some(carried) = self.copies.carried.take() else {
             return Ok(());
         };
-        if let Err(failure) = self.identify() {
-            return self.pump.fail(WORKLOAD, failure);
-        }
+        let has_machine_id = match self.identify() {
+            Ok(has_machine_id) => has_machine_id,
+            Err(failure) => return self.pump.fail(WORKLOAD, failure),
+        };
         let pid = self.sessions.pid(WORKLOAD);
         let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
         let done = self.done(true);
-        // What an init system has read it keeps.
-        let setup = self.setup.as_deref();
-        let runs_systemd = setup.is_some_and(|setup| setup.access.runs_systemd);
         let started = Started {
             pid,
             uptime_us: uptime_us(),
             rooted_us: 0,
             hygiene: Hygiene {
-                machine_id_replaced: done.machine_id_replaced && !runs_systemd,
+                machine_id_replaced: done.machine_id_replaced && has_machine_id,
                 ..done
             },
         };
@@ -114,8 +116,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes on the copy's own name and lets the workload run.
-    fn identify(&mut self) -> Result<(), Failure> {
+    /// Takes on the copy's own names and lets the workload run. Whether its machine id is the copy's.
+    fn identify(&mut self) -> Result<bool, Failure> {
+        let workload = self.sessions.pid(WORKLOAD);
         let (Some(setup), Some(container)) = (&self.setup, &mut self.container) else {
             return Err(setup_failure("no Setup before Exec"));
         };
@@ -126,8 +129,25 @@ impl Agent {
                 .map_err(failed("cannot set the host name"))?;
         }
         mounts::rewrite_names(setup)?;
+        let has_machine_id = match workload {
+            // Written into the container's own file; what an init system has read of it, it keeps until
+            // it reads it again.
+            Some(pid) if setup.access.runs_systemd && !setup.machine_id.is_empty() => {
+                machine_id::write(root_of(pid)?, &setup.machine_id)?
+            }
+            _ => true,
+        };
         cgroup::freeze(container.cgroup.fd(), false).map_err(setup_failure)?;
         container.cgroup.frozen = false;
-        Ok(())
+        Ok(has_machine_id)
     }
+}
+
+/// The root directory of a process of the container.
+fn root_of(pid: Pid) -> Result<OwnedFd, Failure> {
+    let what = || failed("cannot open the container's root");
+    mount_proc().map_err(what())?;
+    let path = format!("/proc/{}/root", pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(what())
 }

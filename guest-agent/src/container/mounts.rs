@@ -1,5 +1,6 @@
 //! What a container finds in its root besides the image: kernel filesystems, devices, names.
 
+use super::machine_id;
 use crate::failure::{failed, setup};
 use crate::paths;
 use hullbox_protocol::{Failure, Setup};
@@ -165,14 +166,13 @@ pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> 
 /// To an init system a mounted machine id is one that has yet to be written to the disk, and it fails
 /// to do that. So it is written there, as at a machine's first boot.
 pub(super) fn write_machine_id(setup: &Setup) -> Result<(), Failure> {
-    let regular =
-        |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    let wanted = setup.access.runs_systemd && !setup.machine_id.is_empty();
-    if !wanted || !rustix::fs::stat(MACHINE_ID).is_ok_and(regular) {
+    if !setup.access.runs_systemd || setup.machine_id.is_empty() {
         return Ok(());
     }
-    let text = format!("{}\n", setup.machine_id);
-    write_file(MACHINE_ID, text.as_bytes()).map_err(failed("cannot write the machine id"))
+    let what = || failed("cannot open the root filesystem");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).map_err(what())?;
+    machine_id::write(&root, &setup.machine_id).map(drop)
 }
 
 /// Everything under /proc, /sys and /dev.
