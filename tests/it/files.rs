@@ -209,6 +209,64 @@ both_modes! {
     }
 }
 
+both_modes! {
+    fn what_is_copied_below_dev_lies_in_the_root_of_a_stopped_container(mode) {
+        let box_ = Kept::new("below-dev", mode);
+        let here = Here::new(&box_.name);
+        let new = here.write("new", "new");
+        let at = |path: &str| format!("{}:{path}", box_.name);
+        let _ = box_.make(&["create"], &["busybox", "sleep", "1000"]).exits(0);
+        let _ = hullbox(["cp", &new, &at("/dev/new")]).exits(0);
+        let _ = hullbox(["cp", &at("/dev/new"), &here.path("back")]).exits(0);
+        assert_eq!(here.read("back"), "new");
+        let changes = hullbox(["diff", &box_.name]).exits(0).text();
+        assert!(changes.lines().any(|line| line == "A /dev/new"), "{changes}");
+
+        // As in Docker and podman the mounts of a running container cover it, and what is copied
+        // there goes with them.
+        let _ = hullbox(["start", &box_.name]).exits(0);
+        let _ = box_.exec(&["test", "!", "-e", "/dev/new"]).exits(0);
+        let _ = hullbox(["cp", &new, &at("/dev/mounted")]).exits(0);
+        let _ = box_.exec(&["cat", "/dev/mounted"]).exits(0);
+        let _ = hullbox(["stop", "-t", "0", &box_.name]).exits(0);
+        let _ = hullbox(["cp", &at("/dev/new"), &here.path("back")]).exits(0);
+        hullbox(["cp", &at("/dev/mounted"), &here.path("back")]).fails_saying("the source does not exist");
+    }
+}
+
+both_modes! {
+    fn archives_are_written_to_files_however_they_are_named(mode) {
+        let box_ = Kept::new("named-files", mode);
+        let here = Here::new(&box_.name);
+        let _ = box_.make(&["create"], &["busybox", "true"]).exits(0);
+        let (export, save) = (here.path("export"), here.path("save"));
+        let head = |text: &str, value: &str| format!("{text}{value}");
+        for flags in [
+            vec!["-o".to_owned(), export.clone()],
+            vec![head("-o", &export)],
+            vec![head("-o=", &export)],
+            vec!["--output".to_owned(), export.clone()],
+            vec![head("--output=", &export)],
+        ] {
+            let mut args = vec!["container".to_owned(), "export".to_owned(), box_.name.clone()];
+            args.extend(flags.clone());
+            let done = hullbox(&args).exits(0);
+            assert!(done.stdout.is_empty(), "{flags:?}");
+            assert!(std::fs::metadata(&export).expect("an archive").len() > 1 << 20, "{flags:?}");
+            std::fs::remove_file(&export).expect("it is removed");
+        }
+        let _ = hullbox(["save", "busybox", "-o", &save]).exits(0);
+        assert!(std::fs::metadata(&save).expect("an archive").len() > 1 << 20);
+        // A flag's value that looks like the flag, and words that are the container's.
+        let id = here.path("id");
+        let words = ["echo", "--cidfile", &id, "-o", &save];
+        let mut run = command(["run", "--rm", mode.flag(), "-m", "160m", "--cidfile", &id]);
+        run.args(["-e", "A=--cidfile", "busybox"]).args(words);
+        assert_eq!(finish(run, b"").exits(0).text(), words[1..].join(" "));
+        assert_eq!(here.read("id").len(), 64);
+    }
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn an_absent_image_is_no_failure_by_force() {

@@ -86,6 +86,14 @@ const CASES: &[Case] = &[
     case("ps -a --filter name=$P-ended --format '{{.Names}}|{{.State}}|{{.Command}}|{{.Image}}' --no-trunc", r#"t-ended|exited|"sh -c 'echo one; echo two >&2; echo three; printf four; exit 3'"|busybox rc=0"#).podman("t-ended|exited|sh -c echo one; echo two >&2; echo three; printf four; exit 3|docker.io/library/busybox:latest rc=0"),
     case(r#"ps -a --filter name=$P-ended --format '{{.Label "a"}}'"#, "1 rc=0"),
     case("ps -a --filter name=$P-made --format '{{.Labels}}'", "a=1,b=2,tier=web rc=0").podman("map[a:1 b:2 tier:web] rc=0"),
+    case(
+        r"ps -a --filter name=$P-ended --format '{{.CreatedAt}}' | sed -E 's/^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(\.[0-9]+)? [+-][0-9]{4} [A-Z+-][A-Z0-9]+$/TIME/'",
+        "TIME rc=0",
+    ),
+    case(
+        r"images --format '{{.CreatedAt}}' busybox | sed -E 's/^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}(\.[0-9]+)? [+-][0-9]{4} [A-Z+-][A-Z0-9]+$/TIME/'",
+        "TIME rc=0",
+    ),
     case(r#"ps -a --filter name=$P-ended --format 'table {{.Names}}\t{{.State}}'"#, "NAMES STATE~t-ended exited rc=0"),
     case("ps -a --filter name=$P-ended --format 'table {{.ID}}' | head -1", "CONTAINER ID rc=0"),
     case("ps -a --filter name=$P-ended --format '{{.Nope}}'", "rc=1").podman("rc=125"),
