@@ -1,4 +1,4 @@
-//! Who takes part, and how each is told to run, start, join and remove a container.
+//! The contenders, and the command line with which each runs, starts, enters and removes a container.
 
 use crate::error::BenchError;
 use crate::runner::Streams;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One of ours. A further way to start a container is one more line here.
+/// A contender of ours. A further way to start a container is one more entry of [`OWN`].
 struct Own {
     id: &'static str,
     label: &'static str,
@@ -17,18 +17,18 @@ struct Own {
     origin: Origin,
 }
 
-/// What is made before anything is measured, and where its containers begin.
+/// What is prepared before anything is measured, and what its containers are restored from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// Nothing.
     Nothing,
-    /// A guest whose agent is ready.
+    /// A template: a guest whose agent is ready.
     Template,
-    /// A container whose program runs.
+    /// A snapshot: a container whose program runs.
     Snapshot,
 }
 
-/// What a program was doing when it was saved, so that its copies go on with it.
+/// What the program does when it is saved: its copies go on with that.
 const SAVED: [&str; 2] = [HOLD, DRAIN];
 const OWN: [Own; 4] = [
     Own {
@@ -94,16 +94,16 @@ impl Peer {
     }
 }
 
-/// The wall of one of ours.
+/// How one of our containers is isolated, as of `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wall {
+pub enum Isolation {
     /// A microVM.
     Vm,
     /// Namespaces.
     Container,
 }
 
-impl Wall {
+impl Isolation {
     const fn name(self) -> &'static str {
         match self {
             Self::Vm => "vm",
@@ -119,7 +119,7 @@ pub struct Named {
     pub id: String,
     /// For people.
     pub label: String,
-    /// The program's own words on its version.
+    /// What the program prints as its version.
     pub version: String,
     /// The flags it was started with, where it is one of ours.
     pub flags: Vec<String>,
@@ -140,15 +140,18 @@ pub(crate) struct Contender {
     program: Program,
 }
 
-/// Who takes part: ours behind these walls, and these peers, or with `None` those installed.
+/// The contenders: ours with these isolations (all if empty), and these peers (`None`: those that are
+/// installed).
 pub(crate) fn choose(
     hullbox: &Path,
-    walls: &[Wall],
+    isolations: &[Isolation],
     peers: Option<&[Peer]>,
 ) -> Result<Vec<Contender>, BenchError> {
     let mut chosen: Vec<Contender> = OWN
         .iter()
-        .filter(|own| walls.is_empty() || walls.iter().any(|wall| wall.name() == own.isolation))
+        .filter(|own| {
+            isolations.is_empty() || isolations.iter().any(|one| one.name() == own.isolation)
+        })
         .map(|own| Contender {
             named: Named {
                 id: own.id.to_owned(),
@@ -193,12 +196,12 @@ impl Contender {
         }
     }
 
-    /// Whether its containers are this program's.
+    /// Whether its containers are Hullbox's.
     pub(crate) const fn is_ours(&self) -> bool {
         matches!(self.program, Program::Hullbox(_))
     }
 
-    /// What has to be done once before its containers can start as they are meant to.
+    /// Commands that prepare it, once, before any container is started.
     pub(crate) fn prepare(&self, scratch: &Scratch) -> Vec<Command> {
         let command = |args: &[&str]| {
             let mut command = self.base(scratch);
@@ -225,7 +228,7 @@ impl Contender {
         }
     }
 
-    /// What goes into [`Self::run`].
+    /// What [`Self::run`] gets on standard input.
     pub(crate) const fn input(&self) -> Streams {
         match self.origin {
             Origin::Snapshot => Streams::Input(1),
@@ -233,7 +236,7 @@ impl Contender {
         }
     }
 
-    /// Runs the probe in a new container and removes that at its end.
+    /// Runs the probe in a new container, which is removed when it exits.
     pub(crate) fn run(&self, scratch: &Scratch, name: &str) -> Command {
         let mut command = self.base(scratch);
         match &self.program {
@@ -325,7 +328,7 @@ impl Contender {
                 for (flag, dir) in [("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
                     command.arg(flag).arg(scratch.peer_runtime(dir));
                 }
-                // What needs neither a daemon nor a journal, and no storage of its own.
+                // Settings that need neither a daemon nor a journal.
                 command.args([
                     "--storage-driver=vfs",
                     "--cgroup-manager=cgroupfs",
@@ -347,7 +350,7 @@ fn podman_flags(name: &str) -> Vec<String> {
     ]
 }
 
-/// The first line of what a program says of itself.
+/// The first line of a program's `--version`.
 fn version(path: &Path) -> String {
     let said = Command::new(path).arg("--version").output();
     let text = said.map(|output| output.stdout).unwrap_or_default();
@@ -365,16 +368,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walls_and_peers_are_chosen() {
-        let ids = |walls: &[Wall], peers: Option<&[Peer]>| -> Vec<String> {
-            let chosen = choose(Path::new("/bin/hullbox"), walls, peers).unwrap();
+    fn isolations_and_peers_are_chosen() {
+        let ids = |isolations: &[Isolation], peers: Option<&[Peer]>| -> Vec<String> {
+            let chosen = choose(Path::new("/bin/hullbox"), isolations, peers).unwrap();
             chosen.into_iter().map(|one| one.named.id).collect()
         };
         assert_eq!(
             ids(&[], Some(&[])),
             ["vm", "vm-clone", "vm-cold", "container"]
         );
-        assert_eq!(ids(&[Wall::Container], Some(&[])), ["container"]);
-        assert_eq!(ids(&[Wall::Vm], Some(&[])), ["vm", "vm-clone", "vm-cold"]);
+        assert_eq!(ids(&[Isolation::Container], Some(&[])), ["container"]);
+        assert_eq!(
+            ids(&[Isolation::Vm], Some(&[])),
+            ["vm", "vm-clone", "vm-cold"]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a benchmark ended without a report. What it made is removed all the same.
+/// Why a benchmark ended without a report. Everything it created is removed in any case.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
@@ -36,7 +36,7 @@ pub enum BenchError {
     /// A contender's command.
     #[error("{contender}: cannot run {program}")]
     Spawn {
-        /// Whose.
+        /// The contender's id.
         contender: String,
         /// Which program.
         program: String,
@@ -47,33 +47,33 @@ pub enum BenchError {
     /// A contender's command failed.
     #[error("{contender}: {what} failed ({status}): {said}")]
     Failed {
-        /// Whose.
+        /// The contender's id.
         contender: String,
         /// What was measured.
         what: String,
         /// How it ended.
         status: String,
-        /// The end of what it said, in one line.
+        /// The end of its standard error, in one line.
         said: String,
     },
     /// A contender's command did not end.
     #[error("{contender}: {what} did not end within {limit_s} seconds")]
     Late {
-        /// Whose.
+        /// The contender's id.
         contender: String,
         /// What was measured.
         what: String,
-        /// How long it had.
+        /// The timeout.
         limit_s: u64,
     },
-    /// The probe's answer is not what it should be.
-    #[error("{contender}: {what} gave an answer that makes no sense: {answer}")]
+    /// The probe's result does not parse.
+    #[error("{contender}: {what} printed an invalid result: {answer}")]
     Answer {
-        /// Whose.
+        /// The contender's id.
         contender: String,
         /// What was measured.
         what: String,
-        /// The beginning of it.
+        /// The beginning of the result.
         answer: String,
     },
     /// A peer that was asked for.
@@ -88,7 +88,7 @@ pub enum BenchError {
     /// The image's tar.
     #[error("cannot make the image")]
     Import(#[from] hullbox_image::ImportError),
-    /// The image as it came out.
+    /// The image that was made.
     #[error("cannot look at the image")]
     Resolve(#[from] hullbox_image::ResolveError),
 }

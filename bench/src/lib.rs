@@ -1,8 +1,8 @@
-//! Measures every wall side by side, and makes a report of it.
+//! Measures containers in VMs, in namespaces and of other programs in turns, and makes a report of it.
 //!
-//! The real programs are driven from outside, ours and its peers alike, as their users drive
-//! them: what is measured is what one waits for. So this crate knows the engine's command line and
-//! its image store, and nothing of the engine.
+//! The programs are run by their command lines, ours and the peers' alike: what is measured is what a
+//! user waits for. So this crate knows the command line of Hullbox and its image store, and nothing of
+//! the engine.
 //!
 //! ```text
 //! contender × metrics ─► measure (rounds) ─► Report ─► render: table, HTML; serde: JSON
@@ -22,7 +22,7 @@ mod scratch;
 mod stats;
 mod workload;
 
-pub use contender::{Named, Peer, Wall};
+pub use contender::{Isolation, Named, Peer};
 pub use error::BenchError;
 pub use memory::Resident;
 pub use metrics::{METRICS, Metric, Probe, Unit};
@@ -53,8 +53,8 @@ pub struct Plan {
     pub rounds: usize,
     /// What is measured; empty for everything.
     pub probes: Vec<Probe>,
-    /// Which of our walls take part; empty for all.
-    pub walls: Vec<Wall>,
+    /// Which of our isolations take part; empty for all.
+    pub isolations: Vec<Isolation>,
     /// Which peers take part; `None` for those that are installed and work.
     pub peers: Option<Vec<Peer>>,
     /// Instances in a crowd.
@@ -96,7 +96,8 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
     let started_s = started.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
     let clock = Instant::now();
     let place = &plan.installation;
-    let mut contenders = contender::choose(&place.hullbox, &plan.walls, plan.peers.as_deref())?;
+    let mut contenders =
+        contender::choose(&place.hullbox, &plan.isolations, plan.peers.as_deref())?;
     let probe = read(&place.probe)?;
     let mut digests = Digests {
         probe: Digest::of(&probe).to_string(),
@@ -210,7 +211,7 @@ fn warm_up(
             return true;
         }
         let is_optional = match contender.is_ours() {
-            true => contender.named.id == REFERENCE && !is_root && plan.walls.is_empty(),
+            true => contender.named.id == REFERENCE && !is_root && plan.isolations.is_empty(),
             false => plan.peers.is_none(),
         };
         match bench

@@ -1,5 +1,5 @@
-//! The rounds: contenders take turns in each, so that a drift of the machine's speed touches all
-//! of them, and everything one has left behind is waited for before the next one's turn.
+//! The rounds. Contenders take turns in each, so that a drift of the machine's speed affects all of
+//! them alike, and all processes of one contender have exited before the next one's turn.
 
 use crate::contender::Contender;
 use crate::error::BenchError;
@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// How long an instance is left alone before its memory is looked at.
+/// How long an instance is idle before its memory is measured.
 const REST: Duration = Duration::from_millis(300);
 /// Containers' names, after the benchmark's own.
 const RUN: &str = "run";
@@ -36,7 +36,7 @@ pub(crate) struct Amounts {
 }
 
 impl Amounts {
-    /// Enough to tell contenders apart on an emulated processor.
+    /// Enough for differences to be significant on an emulated processor.
     pub(crate) const FULL: Self = Self {
         touch_mib: 32,
         syscalls: 100_000,
@@ -47,7 +47,7 @@ impl Amounts {
         files: 500,
         stream_mib: 32,
     };
-    /// Enough to see that everything answers.
+    /// Just enough to see whether everything runs.
     pub(crate) const QUICK: Self = Self {
         touch_mib: 20,
         syscalls: 10_000,
@@ -164,7 +164,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// What is asked of one running container, its memory first, while it is as it started.
+    /// All rows of one running container; its memory first, before anything else runs in it.
     fn inside(&mut self, contender: &Contender) -> Result<(), BenchError> {
         if self.wants(Probe::Memory) {
             thread::sleep(REST);
@@ -305,7 +305,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// A crowd of one contender's: starts it, asks each, removes it.
+    /// The density rows of one contender: starts its containers, measures each, removes them.
     pub(crate) fn density(&mut self, contender: &Contender) -> Result<(), BenchError> {
         let names: Vec<String> = (0..self.instances)
             .map(|number| number.to_string())
@@ -362,7 +362,7 @@ impl Figures {
             })
     }
 
-    /// One figure for each of another.
+    /// One figure divided by another.
     fn each(&self, key: &str, of: &str) -> Result<f64, BenchError> {
         Ok(self.get(key)? as f64 / self.get(of)?.max(1) as f64)
     }

@@ -1,4 +1,4 @@
-//! What processes take of the host's memory, by the kernel's own account.
+//! Memory of processes, as /proc/PID/smaps accounts for it.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// Of these processes together. One that is gone counts nothing.
+    /// The sum of these processes. One that has exited counts nothing.
     #[must_use]
     pub fn of(pids: &[i32]) -> Self {
         let mut sum = Self::default();
@@ -93,7 +93,7 @@ fn is_guest(name: &str, bytes: u64) -> bool {
     }
 }
 
-/// What the host still has to give, of `/proc/meminfo`.
+/// Memory that the host has available (`MemAvailable` of `/proc/meminfo`).
 #[must_use]
 pub fn available_bytes() -> u64 {
     meminfo("MemAvailable:")

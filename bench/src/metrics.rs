@@ -157,7 +157,7 @@ pub const METRICS: [Metric; 24] = [
         "exec in a running container",
         Nanoseconds,
         "Starting one more program in a container that already runs: health checks, shells, \
-         cron-like jobs. Here a VM does not boot, so the wall costs a message and an answer.",
+         cron-like jobs. Here a VM does not boot, so isolation costs a message and an answer.",
     ),
     row(
         "memory.private",
@@ -214,7 +214,7 @@ pub const METRICS: [Metric; 24] = [
         Kernel,
         "a system call",
         Nanoseconds,
-        "The cheapest call into the kernel. In a VM it ends in the guest's kernel and the wall is \
+        "The cheapest call into the kernel. In a VM it ends in the guest's kernel and the VM boundary is \
          not crossed; in a container a seccomp filter may look at each call.",
     ),
     row(
@@ -230,7 +230,7 @@ pub const METRICS: [Metric; 24] = [
         Kernel,
         "first touch of a page",
         Nanoseconds,
-        "Writing to a fresh page of memory. In a VM the first touch may cross the wall, because \
+        "Writing to a fresh page of memory. In a VM the first access may exit to the host, because \
          the host has to find the memory too: programs that grow quickly feel it.",
     ),
     row(
@@ -254,7 +254,7 @@ pub const METRICS: [Metric; 24] = [
         Cpu,
         "work in registers",
         Nanoseconds,
-        "Arithmetic that needs no kernel and no memory: neither wall should be felt. A difference \
+        "Arithmetic that needs no kernel and no memory: isolation should not be felt. A difference \
          means that the instance shares its processor with something else.",
     ),
     row(
@@ -279,7 +279,7 @@ pub const METRICS: [Metric; 24] = [
         Disk,
         "a random read of 4 KiB",
         Nanoseconds,
-        "Small reads one after the other, as databases do them. Each crosses a VM's wall once and \
+        "Small reads one after the other, as databases do them. Each crosses the VM boundary once and \
          back: here the distance is felt most.",
     ),
     row(
@@ -312,7 +312,7 @@ pub const METRICS: [Metric; 24] = [
         "standard output",
         BytesPerSecond,
         "How fast what the program says arrives at the command line. In a VM every byte crosses \
-         the wall: large pipes through a container feel it, logs do not.",
+         the boundary: large pipes through a container feel it, logs do not.",
     ),
     row(
         "streams.input",

@@ -1,4 +1,4 @@
-//! What comes out: one record with everything in it, from which table, JSON and HTML are made.
+//! The report: one record of everything that was measured, from which table, JSON and HTML are made.
 
 use crate::contender::Named;
 use crate::memory;
@@ -34,11 +34,11 @@ pub struct Report {
     pub outer_host: Option<Host>,
     /// Of everything that ran.
     pub digests: Digests,
-    /// Who took part.
+    /// The contenders.
     pub contenders: Vec<Named>,
     /// What was measured.
     pub rows: Vec<Row>,
-    /// What a reader might look for in vain, and why.
+    /// What is missing in the report, and why.
     pub left_out: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Host {
     pub kernel: String,
     /// Memory.
     pub memory_bytes: u64,
-    /// What Hullbox says of KVM.
+    /// The verdict of Hullbox on the host's KVM.
     pub kvm: String,
 }
 
@@ -104,7 +104,7 @@ pub struct Cell {
 }
 
 impl Report {
-    /// What people call the contender of a cell.
+    /// The contender's label.
     pub(crate) fn label<'a>(&'a self, cell: &'a Cell) -> &'a str {
         self.contenders
             .iter()

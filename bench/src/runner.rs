@@ -15,23 +15,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// No command of a benchmark takes longer, on the slowest machine that was seen.
+/// Timeout of a command; none took as long on the slowest machine measured.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long a signal waits to be noticed.
+/// Interval at which signals are checked for.
 const SLICE: Duration = Duration::from_millis(100);
-/// What is kept of a command's output.
+/// Most bytes that are kept of a command's output.
 const KEPT_BYTES: usize = 64 << 10;
-/// What is told of a failed command's words.
+/// Most bytes of a failed command's standard error in its error message.
 const SAID_BYTES: usize = 400;
 
-/// What goes into a command, and what becomes of its output.
+/// What a command gets on standard input, and how its output is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Streams {
     /// No input; the output is read.
     Output,
     /// So many bytes of input; the output is read.
     Input(u64),
-    /// No input; what stays in the background may keep its output, so nobody waits for its end.
+    /// No input. A process in the background may keep the output open, so its end is not waited for.
     Detached,
 }
 
@@ -50,14 +50,14 @@ pub(crate) struct Ran {
     pub(crate) output_bytes: u64,
 }
 
-/// Signals, and the reaper of everything that commands leave behind.
+/// Catches signals, and reaps the processes that commands leave behind.
 #[derive(Debug)]
 pub(crate) struct Runner {
     signal: Arc<AtomicUsize>,
 }
 
 impl Runner {
-    /// From now on signals are noted, and orphans become this process's children.
+    /// Installs the signal handlers and makes this process the reaper of orphans.
     pub(crate) fn new() -> Result<Self, BenchError> {
         let failed = |what| move |source| BenchError::Process { what, source };
         let signal = Arc::new(AtomicUsize::new(0));
@@ -85,7 +85,7 @@ impl Runner {
         }
     }
 
-    /// After a signal: what cleans up must run to its end.
+    /// After a signal: cleaning up must not be interrupted.
     pub(crate) fn forgive(&self) {
         self.signal.store(0, Ordering::Relaxed);
     }
@@ -287,7 +287,7 @@ fn last_words(said: &mut File) -> String {
     one_line(bytes.get(from..).unwrap_or(&[]))
 }
 
-/// Text of others without what moves a cursor.
+/// Text without control characters.
 pub(crate) fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let plain: String = text
@@ -306,7 +306,7 @@ fn parent_of(pid: i32) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Every process that comes from this one.
+/// Every descendant of this process.
 pub(crate) fn descendants() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -330,7 +330,7 @@ pub(crate) fn descendants() -> Vec<i32> {
     found
 }
 
-/// Ends every process that comes from this one: the last resort of cleaning up.
+/// Kills every descendant of this process: the last resort of cleaning up.
 pub(crate) fn kill_descendants() {
     for _ in 0..50 {
         let left = descendants();

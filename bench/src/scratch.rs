@@ -1,6 +1,6 @@
-//! Everything a benchmark makes: a data directory of its own with the image in it, and the same
-//! files as bundles for the peers. One directory, removed at the end; what a killed benchmark left
-//! is removed by the next.
+//! The files of a benchmark: a data directory of its own with the image in it, and the same files as OCI
+//! bundles for the peers. All of it is one directory, removed at the end; that of a killed benchmark is
+//! removed by the next one.
 
 use crate::error::BenchError;
 use crate::workload::{HELLO, HOLD, MEMORY_MIB, PROBE};
@@ -20,7 +20,7 @@ const IMAGE: &str = "hullbox-bench:probe";
 const PASSWD: &[u8] = b"root:x:0:0:root:/:/probe\n";
 const GROUP: &[u8] = b"root:x:0:\n";
 
-/// What is known of the image.
+/// The image that was imported.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Made {
     pub(crate) image: String,
@@ -164,7 +164,7 @@ impl Scratch {
         })
     }
 
-    /// The program, with everything of its in here.
+    /// A command of Hullbox on this data directory.
     pub(crate) fn hullbox(&self, program: &Path) -> Command {
         hullbox(program, &self.data, &self.runtime)
     }
@@ -174,7 +174,7 @@ impl Scratch {
         IMAGE
     }
 
-    /// A container's name that nobody else's has: control groups are everybody's.
+    /// A container name that is unique on the host: names of control groups are shared.
     pub(crate) fn container(&self, name: &str) -> String {
         format!("{}-{name}", self.name)
     }
@@ -191,7 +191,7 @@ impl Scratch {
         self.data.join("peers").join(name)
     }
 
-    /// For what a peer keeps while it runs. Podman takes no path of more than 50 bytes for that.
+    /// A peer's runtime directory. Podman takes no path of more than 50 bytes for it.
     pub(crate) fn peer_runtime(&self, name: &str) -> PathBuf {
         self.runtime.join(name)
     }
@@ -255,7 +255,7 @@ fn make_dir(path: &Path) -> Result<(), BenchError> {
         .map_err(BenchError::file("make", path))
 }
 
-/// `None` while somebody uses it.
+/// `None` while another process holds the lock.
 fn lock(dir: &Path) -> io::Result<Option<File>> {
     let file = File::open(dir)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -265,8 +265,8 @@ fn lock(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// What killed benchmarks left: their containers are ended, their directories removed. What
-/// cannot be is left to the next one.
+/// Removes the containers and directories of killed benchmarks. What cannot be removed is left to the
+/// next benchmark.
 fn remove_stale(data: &Path, runtime: &Path, program: &Path) {
     let entries = fs::read_dir(data).into_iter().flatten().flatten();
     for entry in entries {

@@ -1,4 +1,4 @@
-//! What a handful of samples says.
+//! Statistics of samples.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 pub struct Summary {
     /// How many samples there are.
     pub count: usize,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// Half of them are at least as good.
+    /// The median.
     pub median: f64,
     /// Nine in ten are at least as good: where more is better, they are at least this.
     pub p90: f64,
     /// Ninety-nine in a hundred are at least as good; with few samples, nearly the worst.
     pub p99: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
 }
 

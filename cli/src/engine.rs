@@ -8,7 +8,7 @@ use std::io::{self, Write};
 /// The engine on the directories that the environment names.
 ///
 /// # Errors
-/// The directories cannot be found out, or what [`open_at`] says.
+/// The directories cannot be determined, or as of [`open_at`].
 pub(crate) fn open() -> Result<Engine, Failure> {
     open_at(Roots::from_env()?)
 }

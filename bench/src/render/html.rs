@@ -50,7 +50,7 @@ fn introduce(page: &mut String, report: &Report) {
     let _ = write!(
         page,
         "<h1>VM or container? A measured answer</h1>\n<p class=\"lead\">The same image, the same \
-         bytes and the same program behind each wall, on {} × {}, Linux {}. {}, after {} of \
+         bytes and the same program in each container, on {} × {}, Linux {}. {}, after {} of \
          warm-up; in each round the contenders take turns, and nobody starts before the one \
          before has left nothing behind.</p>\n",
         host.cpus,

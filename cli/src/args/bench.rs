@@ -8,25 +8,25 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  hullbox bench --rounds 20 --peer crun --html report.html\n\n\
-    In the helper machine, or beside other work, only ratios mean something."
+    In the helper machine, or while other programs run, only ratios are meaningful."
 )]
 pub(crate) struct BenchArgs {
-    /// Rounds that count; the contenders take turns in each
+    /// Number of rounds; the contenders take turns in each
     #[arg(long, value_name = "N", default_value = "20", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub(crate) rounds: usize,
     /// Measure only this; may be given more than once
     #[arg(long = "probe", value_name = "NAME", value_enum)]
     pub(crate) probes: Vec<ProbeArg>,
-    /// Take in this program's containers; by default, those of all that are installed
+    /// Measure this program's containers too; by default, those of all that are installed
     #[arg(long = "peer", value_name = "PROGRAM", value_enum)]
     pub(crate) peers: Vec<PeerArg>,
-    /// Take in only containers behind this wall of ours
-    #[arg(long, value_name = "WALL", value_enum)]
-    pub(crate) isolation: Vec<WallArg>,
-    /// Containers at once where their number is what is measured
+    /// Measure only containers of ours with this isolation; may be given more than once
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub(crate) isolation: Vec<BenchIsolationArg>,
+    /// Number of containers at once in the density rows
     #[arg(long, value_name = "N", default_value = "8", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pub(crate) instances: usize,
-    /// Little work, to see that everything answers
+    /// Do little work, to see whether everything runs
     #[arg(long)]
     pub(crate) quick: bool,
     /// Write the record here, as JSON (- for standard output, instead of the table)
@@ -50,7 +50,7 @@ pub(crate) enum PeerArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WallArg {
+pub(crate) enum BenchIsolationArg {
     Vm,
     Container,
 }

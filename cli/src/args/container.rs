@@ -19,7 +19,7 @@ pub(crate) struct StartArgs {
     pub(crate) interactive: bool,
     #[command(flatten)]
     pub(crate) timing: TimingArgs,
-    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    /// Keys that detach from a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
     /// Names or ids
@@ -29,10 +29,10 @@ pub(crate) struct StartArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
-    /// Signal instead of the container's own
+    /// Signal to send instead of the container's stop signal
     #[arg(short, long)]
     pub(crate) signal: Option<Signal>,
-    /// Seconds until SIGKILL; -1 for no end
+    /// Seconds until SIGKILL; -1 for never
     #[arg(
         short = 't',
         long = "timeout",
@@ -48,7 +48,7 @@ pub(crate) struct StopArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
-    /// Which signal
+    /// Signal to send
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: Signal,
     /// Names or ids
@@ -56,7 +56,7 @@ pub(crate) struct KillArgs {
     pub(crate) names: Vec<String>,
 }
 
-/// What `wait` waits for, in the words of Docker's API.
+/// What `wait` waits for, by the names of Docker's API.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum ConditionArg {
     NotRunning,
@@ -116,7 +116,7 @@ pub(crate) struct ExecArgs {
     /// Keep standard input open
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal
+    /// Allocate a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Set a variable; NAME alone takes the caller's value
@@ -128,19 +128,19 @@ pub(crate) struct ExecArgs {
     /// Working directory inside
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Who runs it
+    /// User that runs it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// With all capabilities
+    /// Give it all capabilities
     #[arg(long)]
     pub(crate) privileged: bool,
     #[command(flatten)]
     pub(crate) timing: TimingArgs,
-    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    /// Keys that detach from a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
     /// The container, and the program and its arguments
-    // One argument, because after the container's name nothing is a flag of ours.
+    // One argument: whatever follows the container's name is the program's.
     #[arg(
         value_name = "CONTAINER COMMAND",
         required = true,
@@ -152,13 +152,13 @@ pub(crate) struct ExecArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
-    /// Leave its input alone
+    /// Do not attach to its input
     #[arg(long)]
     pub(crate) no_stdin: bool,
     /// Pass signals on
     #[arg(long, value_name = BOOL, default_value = "true")]
     pub(crate) sig_proxy: bool,
-    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    /// Keys that detach from a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
     /// Name or id
@@ -168,19 +168,19 @@ pub(crate) struct AttachArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// Go on while the container runs
+    /// Follow the output while the container runs
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only what came at or after this time, or this long ago: 2026-11-21T12:00:00Z, 10m
+    /// Only output since this time, or this long ago: 2026-11-21T12:00:00Z, 10m
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
-    /// Only what came before this time, or this long ago
+    /// Only output before this time, or this long ago
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
     /// Only the last N lines, or all
     #[arg(short = 'n', long, value_name = "N", default_value = "all")]
     pub(crate) tail: String,
-    /// Show when each line came
+    /// Show the time of each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
     /// Name or id
@@ -204,19 +204,19 @@ pub(crate) struct TopArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
-    /// The stopped ones too
+    /// Stopped containers too
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Once, not again and again
+    /// Print once, and exit
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// Whole ids
+    /// Show whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
     /// `table`, `json`, a template, or a `table` with a template
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// Names or ids; all that run if none
+    /// Names or ids; default: all that run
     #[arg(value_name = "CONTAINER")]
     pub(crate) names: Vec<String>,
 }
@@ -229,7 +229,7 @@ pub(crate) struct UpdateArgs {
     /// Memory, at most as much as a microVM started with
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
-    /// Most processes; -1 for no limit
+    /// Maximum number of processes; -1 for no limit
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids_limit: Option<i64>,
     /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
@@ -251,7 +251,7 @@ pub(crate) struct CpArgs {
     /// Copy what a symbolic link leads to
     #[arg(short = 'L', long)]
     pub(crate) follow_link: bool,
-    /// Say nothing
+    /// Print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// CONTAINER:PATH, a path here, or - for a tar archive
@@ -275,16 +275,16 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  hullbox commit -c 'CMD [\"nginx\"]' web mine:v2")]
 pub(crate) struct CommitArgs {
-    /// Who made it
+    /// Author of the image
     #[arg(short, long)]
     pub(crate) author: Option<String>,
     /// Apply a Dockerfile instruction (CMD, ENTRYPOINT, ENV, USER, WORKDIR, …)
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     pub(crate) changes: Vec<String>,
-    /// Note this message in the image's history
+    /// Message for the image's history
     #[arg(short, long)]
     pub(crate) message: Option<String>,
-    /// Pause the container meanwhile
+    /// Pause the container while it is committed
     #[arg(short, long, value_name = BOOL, default_value = "true")]
     pub(crate) pause: bool,
     /// Name or id of a container
@@ -297,13 +297,13 @@ pub(crate) struct CommitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
-    /// Show the stopped ones too
+    /// Show stopped containers too
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Show only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Show what they take on the disk, too
+    /// Show disk usage too
     #[arg(short, long)]
     pub(crate) size: bool,
     /// Show whole ids and commands
@@ -315,7 +315,7 @@ pub(crate) struct PsArgs {
     /// Show the N newest, stopped or not
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) last: Option<usize>,
-    /// Show only what fits: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`
+    /// Show only what matches: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `table`, `json`, a template, or a `table` with a template
@@ -325,7 +325,7 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
-    /// Kill the running ones first, and do not mind missing ones
+    /// Kill running containers first, and ignore missing ones
     #[arg(short, long)]
     pub(crate) force: bool,
     /// For compatibility; there are no anonymous volumes
@@ -338,7 +338,7 @@ pub(crate) struct RmArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
-    /// Save a running container (VM mode), which then goes on
+    /// Save a running container (VM mode), which then runs on
     #[command(
         after_help = "Example:\n  hullbox snapshot create web warm && hullbox run -d --from-snapshot warm"
     )]
@@ -346,7 +346,7 @@ pub(crate) enum SnapshotCommand {
     /// List snapshots
     #[command(alias = "list")]
     Ls(TemplateLsArgs),
-    /// Remove snapshots; containers that began there run on
+    /// Remove snapshots; containers that were restored from them run on
     #[command(alias = "remove")]
     Rm(SnapshotRmArgs),
 }

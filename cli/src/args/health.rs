@@ -25,7 +25,7 @@ impl Span {
     }
 }
 
-/// A span of time as Go reads it, whose sign is judged where its meaning is known.
+/// A span of time as Go parses it. Whether it may be negative depends on the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SignedSpan {
     /// Without its sign.
@@ -51,22 +51,22 @@ impl FromStr for SignedSpan {
 /// `--health-cmd` and its family.
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
-    /// Command that finds out whether it is well
+    /// Command that checks its health
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) health_cmd: Option<String>,
     /// Time between two checks
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) health_interval: Option<SignedSpan>,
-    /// Time that a check may take
+    /// Timeout of a check
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) health_timeout: Option<SignedSpan>,
-    /// Failures in a row that make it unhealthy
+    /// Consecutive failures that make it unhealthy
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) health_retries: Option<i64>,
-    /// Time after a start in which failures do not count
+    /// Time after the start in which failures are not counted
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) health_start_period: Option<SignedSpan>,
-    /// Time between two checks meanwhile, until one succeeds
+    /// Time between two checks in that period
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) health_start_interval: Option<SignedSpan>,
     /// No health checks

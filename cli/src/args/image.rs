@@ -22,7 +22,7 @@ pub(crate) struct SaveArgs {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// The form of the archive
+    /// Format of the archive
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) format: SaveFormat,
     /// Names or ids; a name without a tag means all of its tags
@@ -32,7 +32,7 @@ pub(crate) struct SaveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// Show sizes and times for people
+    /// Show sizes and times in human-readable form
     #[arg(short = 'H', long, value_name = BOOL, default_value = "true")]
     pub(crate) human: bool,
     /// Show only ids
@@ -57,7 +57,7 @@ pub(crate) struct ImagePruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Remove only what fits: `until=TIME`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`
+    /// Remove only what matches: `until=TIME`, `label=KEY[=VALUE]`, `label!=KEY[=VALUE]`
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
 }
@@ -79,7 +79,7 @@ pub(crate) struct ImportArgs {
     /// Apply a Dockerfile instruction (CMD, ENTRYPOINT, ENV, USER, WORKDIR, …)
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     pub(crate) changes: Vec<String>,
-    /// Note this message in the image's history
+    /// Message for the image's history
     #[arg(short, long)]
     pub(crate) message: Option<String>,
     /// The tarball, or - for standard input
@@ -104,7 +104,7 @@ pub(crate) struct ListArgs {
     /// Show whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Show only what fits: `reference=PATTERN`, `dangling=true|false`
+    /// Show only what matches: `reference=PATTERN`, `dangling=true|false`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `table`, `json`, a template, or a `table` with a template
@@ -114,7 +114,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
-    /// Remove all names of an image, and the image under stopped containers' feet not at all
+    /// Remove all names of an image; one that a stopped container uses stays
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Names or ids

@@ -12,6 +12,7 @@ pub(crate) mod filters;
 pub(crate) mod forwarded;
 pub(crate) mod health;
 pub(crate) mod image;
+mod in_machine;
 pub(crate) mod parse;
 pub(crate) mod run;
 pub(crate) mod system;

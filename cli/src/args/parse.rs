@@ -1,7 +1,7 @@
 //! Parsing the command line, and one clear line for what does not parse.
 
-use super::bool_flag;
 use super::command::Cli;
+use super::{bool_flag, in_machine};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, output_failed};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
@@ -73,13 +73,13 @@ pub(crate) fn definition() -> clap::Command {
 /// Parses a command line, the program's name in front.
 ///
 /// # Errors
-/// It does not parse, or asks for help; then everything is said already.
+/// It does not parse, or asks for help, which is printed already then.
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
     let mut cli = definition()
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| failure(&error, args))?;
-    cli.forwarded.clone().apply(&mut cli.command);
+    in_machine::apply(&cli.forwarded, &mut cli.command);
     Ok(cli)
 }
 
@@ -125,7 +125,7 @@ fn failure(error: &clap::Error, args: &[OsString]) -> Failure {
     }
 }
 
-/// Docker's exit codes: a flag that means nothing is told from too many or too few arguments.
+/// Docker's exit codes, which distinguish an invalid flag from too many or too few arguments.
 fn code(error: &clap::Error) -> u8 {
     let is_flag = || {
         let argument = match error.get(ContextKind::InvalidArg) {

@@ -56,7 +56,7 @@ pub(crate) struct RunArgs {
     /// Keep standard input open
     #[arg(short, long, value_name = BOOL)]
     pub(crate) interactive: bool,
-    /// Give it a terminal
+    /// Allocate a terminal
     #[arg(short, long, value_name = BOOL)]
     pub(crate) tty: bool,
     /// Run it in the background, and print its id
@@ -65,7 +65,7 @@ pub(crate) struct RunArgs {
     /// Remove the container when it ends
     #[arg(long, value_name = BOOL)]
     pub(crate) rm: bool,
-    /// Which wall stands around it
+    /// How it is isolated
     #[arg(
         long,
         value_enum,
@@ -74,10 +74,10 @@ pub(crate) struct RunArgs {
         value_name = "vm|container"
     )]
     pub(crate) isolation: IsolationArg,
-    /// Boot its guest, even if there is a template to begin at
+    /// Boot the guest, even if there is a template to restore
     #[arg(long)]
     pub(crate) cold: bool,
-    /// Go on from a snapshot, in place of an image
+    /// Restore a snapshot, in place of an image
     #[arg(
         long,
         value_name = "SNAPSHOT",
@@ -102,7 +102,7 @@ pub(crate) struct RunArgs {
     /// Working directory inside
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// Who runs it
+    /// User that runs it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
     /// Add supplementary groups
@@ -120,7 +120,7 @@ pub(crate) struct RunArgs {
     /// Memory, such as 512m
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
-    /// Most processes; -1 for no limit
+    /// Maximum number of processes; -1 for no limit
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids_limit: Option<i64>,
     /// Size of /dev/shm
@@ -129,7 +129,7 @@ pub(crate) struct RunArgs {
     /// Set a resource limit, such as nofile=1024:2048
     #[arg(long, value_name = "LIMIT")]
     pub(crate) ulimit: Vec<Ulimit>,
-    /// size=SIZE: most that it may write to its own disk
+    /// size=SIZE: size of its writable layer
     #[arg(long, value_name = "OPTION")]
     pub(crate) storage_opt: Vec<StorageOpt>,
     /// Mount the root filesystem read-only
@@ -138,7 +138,7 @@ pub(crate) struct RunArgs {
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Run it under a small init that reaps
+    /// Run it under an init that reaps zombies
     #[arg(long, value_name = BOOL)]
     pub(crate) init: bool,
     /// Add a capability
@@ -147,7 +147,7 @@ pub(crate) struct RunArgs {
     /// Drop a capability
     #[arg(long, value_name = "CAP")]
     pub(crate) cap_drop: Vec<String>,
-    /// Give it everything that its kernel has
+    /// Give it all capabilities and devices of its kernel
     #[arg(long, value_name = BOOL)]
     pub(crate) privileged: bool,
     /// Give it a device, as HOST[:CONTAINER[:rwm]]
@@ -159,7 +159,7 @@ pub(crate) struct RunArgs {
     /// no-new-privileges, seccomp=FILE, mask=PATH, …
     #[arg(long, value_name = "OPTION")]
     pub(crate) security_opt: Vec<SecurityOpt>,
-    /// It is an init system: true (by its name), false, always
+    /// Set it up for an init system: true (by its name), false, always
     #[arg(
         long,
         value_enum,
@@ -169,7 +169,7 @@ pub(crate) struct RunArgs {
         value_name = "WHEN"
     )]
     pub(crate) systemd: SystemdArg,
-    /// Control groups that it sees: its own or all
+    /// Control group namespace
     #[arg(
         long,
         value_enum,
@@ -186,13 +186,13 @@ pub(crate) struct RunArgs {
     /// Signal that stops it
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<Signal>,
-    /// Seconds from that signal to SIGKILL; -1 for no end
+    /// Seconds from that signal to SIGKILL; -1 for never
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(crate) stop_timeout: Option<i64>,
     /// Start it again when it ends: no, always, unless-stopped, on-failure[:N]
     #[arg(long, value_name = "POLICY")]
     pub(crate) restart: Option<Restart>,
-    /// What of its output is kept: json-file or none
+    /// Where its output is kept: json-file or none
     #[arg(long, value_enum, hide_possible_values = true, value_name = "DRIVER")]
     pub(crate) log_driver: Option<LogDriver>,
     /// max-size=SIZE, max-file=N
@@ -200,7 +200,7 @@ pub(crate) struct RunArgs {
     pub(crate) log_opt: Vec<LogOpt>,
     #[command(flatten)]
     pub(crate) health: HealthArgs,
-    /// Keys that leave a terminal: letters, or ctrl-X, separated by commas
+    /// Keys that detach from a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
     /// Add a line to /etc/hosts
@@ -215,7 +215,7 @@ pub(crate) struct RunArgs {
     /// Resolver option
     #[arg(long, alias = "dns-opt", value_name = "OPTION")]
     pub(crate) dns_option: Vec<String>,
-    /// Network; there is none yet
+    /// Network; only none yet
     #[arg(long, alias = "net", value_enum, value_name = "none", hide = true)]
     pub(crate) network: Option<NetworkArg>,
     /// Set a label
@@ -249,7 +249,7 @@ pub(crate) struct RunArgs {
     #[arg(long, action = clap::ArgAction::Help)]
     pub(crate) help: Option<bool>,
     /// The image, and command and arguments instead of its CMD
-    // One argument, because after the image's name nothing is a flag of ours.
+    // One argument: whatever follows the image's name is the container's.
     #[arg(
         value_name = "IMAGE",
         required_unless_present = "from_snapshot",

@@ -17,10 +17,10 @@ pub(crate) struct InspectArgs {
     /// `json` or a template such as '{{.Config.Cmd}}'
     #[arg(short, long)]
     pub(crate) format: Option<String>,
-    /// Look for one kind of thing only
+    /// Look for objects of this type only
     #[arg(long = "type", value_name = "KIND")]
     pub(crate) kind: Option<Kind>,
-    /// Show what containers take on the disk, too
+    /// Show the disk usage of containers too
     #[arg(short, long)]
     pub(crate) size: bool,
     /// Names or ids
@@ -33,10 +33,10 @@ pub(crate) struct EventsArgs {
     /// From this time, or this long ago: 2026-11-21T12:00:00Z, 10m
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
-    /// Until this time; without it there is no end
+    /// Until this time; default: forever
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// Only what fits: `container=`, `event=`, `type=`, `image=`, `label=`
+    /// Only events that match: `container=`, `event=`, `type=`, `image=`, `label=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `json` or a template
@@ -49,7 +49,7 @@ pub(crate) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Remove only what fits: `until=TIME`, `label=KEY[=VALUE]`
+    /// Remove only what matches: `until=TIME`, `label=KEY[=VALUE]`
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// Images without a container too, not just those without a name (`system prune`)
@@ -59,7 +59,7 @@ pub(crate) struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Mend what can be mended
+    /// Repair what can be repaired
     #[arg(long)]
     pub(crate) repair: bool,
     /// Do not read whole layers
@@ -69,7 +69,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TemplateCommand {
-    /// Make the template of a size of guest
+    /// Make the template for a size of guest
     #[command(after_help = "Example:\n  hullbox template build --cpus 1 -m 128m")]
     Build(TemplateBuildArgs),
     /// List templates
@@ -78,7 +78,7 @@ pub(crate) enum TemplateCommand {
     /// Remove templates
     #[command(alias = "remove")]
     Rm(TemplateRmArgs),
-    /// Remove the templates that no guest can begin at any more
+    /// Remove templates that no guest can be restored from any more
     Prune(TemplatePruneArgs),
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct TemplateRmArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TemplatePruneArgs {
-    /// All of them
+    /// Remove all templates
     #[arg(short, long)]
     pub(crate) all: bool,
 }
@@ -141,7 +141,7 @@ pub(crate) struct MachineExecArgs {
     pub(crate) argv: Vec<OsString>,
 }
 
-/// What to look for.
+/// Types of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Container,
@@ -162,14 +162,14 @@ pub(crate) enum Shell {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArgs {
-    /// For which shell
+    /// Shell to write it for
     #[arg(value_name = "SHELL")]
     pub(crate) shell: Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Where to; it is made if it is missing
+    /// Directory to write to; it is created if it is missing
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
 }

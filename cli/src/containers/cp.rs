@@ -24,7 +24,7 @@ pub(crate) const STAT: &str = "__stat";
 /// Longest answer to it, in bytes.
 const MAX_LOOK: u64 = 256 * 1024;
 
-/// Attaches our own standard streams to an errand; our exit code.
+/// Attaches this process's standard streams to an errand, and gives the exit code.
 fn attach_to(errand: Errand, stdin: bool) -> Result<u8, Failure> {
     let options = AttachOptions {
         stdin,

@@ -138,7 +138,7 @@ pub(super) fn own_terminal_size() -> Option<TerminalSize> {
     terminal_size(io::stdin().as_fd()).or_else(|| terminal_size(io::stdout().as_fd()))
 }
 
-/// What [`AttachOptions::detach`] says of these keys; nothing where there are none.
+/// The value of [`AttachOptions::detach`] for these keys; `None` if there are none.
 pub(super) fn detach(keys: DetachKeys) -> Option<Detach> {
     let frame = control::to_frame(&Command::Detach).ok()?;
     (!keys.0.is_empty()).then_some(Detach {

@@ -84,7 +84,7 @@ fn start_detached(engine: &mut Engine, name: &str, debug: bool) -> Result<(), St
     }
     let failure = match joint.code(MONITOR_DIED) {
         Ok(_) => Failure::new(format!("container {name} did not start")),
-        // Docker's `start` tells no reasons apart.
+        // Docker's `start` has one exit code for all reasons.
         Err(failure) => failure.with_code(FAILED),
     };
     Err(StartError::Said(failure))
@@ -129,7 +129,7 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
     joint.code(MONITOR_DIED)
 }
 
-/// How long to wait before SIGKILL: as typed, as the container says, or as Docker does.
+/// How long to wait before SIGKILL: as typed, else as the container is configured, else Docker's default.
 fn timeout_ms(typed_s: Option<i64>, record: &Record) -> Option<u64> {
     let seconds = typed_s
         .or(record.spec.life.stop_timeout_s)

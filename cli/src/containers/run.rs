@@ -59,7 +59,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
         detach: detach_by(keys).filter(|_| tty && interactive && !detach),
         ..AttachOptions::default()
     };
-    // What a terminal writes to nobody is told of: it hangs up.
+    // With a terminal, an output that nobody reads any more is reported as a hang-up.
     let join = if options.tty { join_or_leave } else { join };
     let joint = join(monitor.connection, options)?;
     timing.mark(Phase::Wait);

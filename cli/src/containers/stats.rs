@@ -32,7 +32,7 @@ const STATS: [Column; 8] = [
 #[derive(Default)]
 struct Seen {
     samples: Vec<Sample>,
-    /// Containers that nobody named and whose monitors do not answer: asked once.
+    /// Containers, not named on the command line, whose monitors do not answer: they are asked once.
     silent: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let engine = engine::open()?;
     let mut before = Seen::default();
-    // CPU use is a difference: the first sample alone tells nothing of it.
+    // CPU usage is a difference of two samples.
     sample(&engine, args, &mut before)?;
     let live = !args.no_stream;
     let clears = live && matches!(format, Format::Table) && isatty(io::stdout().as_fd());

@@ -6,7 +6,7 @@ use crate::output::text;
 use hullbox_engine::timing::{Marks, Report, Timing, Zero};
 use std::io::{self, Write};
 
-/// Fails if it is given where nothing can be told.
+/// Fails if the flag is given where there is nothing to show.
 pub(super) fn refuse(args: TimingArgs, hint: &str) -> Result<(), Failure> {
     match args.timing {
         Some(_) => Err(Failure::new("there is nothing that --timing could show").with_hint(hint)),
@@ -20,7 +20,7 @@ pub(super) fn since(args: TimingArgs, zero: Zero) -> Timing {
         .map_or_else(Timing::default, |_| Timing::since(zero))
 }
 
-/// Shows what was marked here, and what the monitor told.
+/// Shows the marks of this process and those that the monitor has sent.
 pub(super) fn show(args: TimingArgs, timing: &Timing, monitor: Option<&Marks>) {
     let (Some(format), Some(own)) = (args.timing, timing.take()) else {
         return;
@@ -30,7 +30,7 @@ pub(super) fn show(args: TimingArgs, timing: &Timing, monitor: Option<&Marks>) {
         TimingFormat::Table => table(&report),
         TimingFormat::Json => serde_json::to_string(&report).unwrap_or_default() + "\n",
     };
-    // Nobody to tell of failing to tell.
+    // Timing that cannot be written is no reason to fail.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 

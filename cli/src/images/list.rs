@@ -97,7 +97,7 @@ pub(crate) fn remove(args: &RmiArgs) -> Result<(), Failure> {
             Err(error) => failures.push(error.into()),
         }
     }
-    // As with Docker's: by force, what is not there is no failure, but said.
+    // As in Docker: with --force a missing image is reported, and is no failure.
     for failure in &absent {
         report(failure);
     }

@@ -1,5 +1,5 @@
 //! `--cidfile` of a forwarded command. This process chooses the id beforehand, and writes the file when
-//! the machine's events tell that the container was created.
+//! the machine's events show that the container was created.
 
 use crate::args::forwarded::Forwarded;
 use crate::containers::cidfile::CidFile;

@@ -15,8 +15,8 @@ pub(super) struct Streams {
     pub(super) terminal: bool,
 }
 
-/// What a command does with our streams; nothing of one that leaves the data directory alone, and so is
-/// never forwarded.
+/// The streams that a command uses; `None` for one that does not use the data directory, and so is never
+/// forwarded.
 pub(super) fn of(command: &Command) -> Option<Streams> {
     let reads = |stdin| Streams {
         stdin,

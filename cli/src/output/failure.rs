@@ -48,7 +48,7 @@ impl Failure {
         self
     }
 
-    /// The code of a failure that says none.
+    /// Sets the exit code of a failure that has none.
     pub(crate) const fn or_code(mut self, code: u8) -> Self {
         if self.code.is_none() {
             self.code = Some(code);

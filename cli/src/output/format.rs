@@ -79,7 +79,7 @@ pub(crate) fn rows(rows: &[Value], columns: &[Column], format: &Format) -> Resul
     print(&text)
 }
 
-/// Prints one thing: by its template, as JSON, or as `plain` says.
+/// Prints one object: by a template, as JSON, or as the text `plain`.
 pub(crate) fn one(value: &Value, format: Option<&str>, plain: &str) -> Result<(), Failure> {
     match Format::parse(format)? {
         Format::Table | Format::TemplateTable(_) => print(plain),

@@ -29,7 +29,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// `2 hours ago`; nothing for a time that nobody knows.
+/// `2 hours ago`; `N/A` for a time that is not known.
 pub(crate) fn ago(then_s: Option<i64>) -> String {
     then_s
         .and_then(|then| u64::try_from(now_s().saturating_sub(then).max(0)).ok())

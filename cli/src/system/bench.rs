@@ -1,11 +1,11 @@
 //! `bench`: what is measured, and where the report goes. In the helper machine a benchmark writes its
 //! record as JSON to standard output; the process that forwards it makes table and files of the record.
 
-use crate::args::bench::{BenchArgs, PeerArg, WallArg};
+use crate::args::bench::{BenchArgs, BenchIsolationArg, PeerArg};
 use crate::output::failure::{FAILED, Failure};
 use crate::output::file::OutputFile;
 use crate::output::stdout;
-use hullbox_bench::{BenchError, Host, Installation, Peer, Plan, Report, Wall};
+use hullbox_bench::{BenchError, Host, Installation, Isolation, Peer, Plan, Report};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::machine::kvm_verdict;
 use hullbox_engine::paths::Roots;
@@ -41,9 +41,9 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8, Failure> {
 }
 
 fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
-    let walls = args.isolation.iter().map(|wall| match wall {
-        WallArg::Vm => Wall::Vm,
-        WallArg::Container => Wall::Container,
+    let isolations = args.isolation.iter().map(|isolation| match isolation {
+        BenchIsolationArg::Vm => Isolation::Vm,
+        BenchIsolationArg::Container => Isolation::Container,
     });
     let peers: Vec<Peer> = Peer::ALL
         .into_iter()
@@ -68,7 +68,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
             args.rounds
         },
         probes: args.probes.iter().map(|probe| probe.0).collect(),
-        walls: walls.collect(),
+        isolations: isolations.collect(),
         peers: (!args.peers.is_empty()).then_some(peers),
         instances: if args.quick {
             args.instances.min(2)

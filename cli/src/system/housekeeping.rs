@@ -115,7 +115,7 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
             removed.containers_deleted.join("\n")
         ));
     }
-    // Templates have no labels: whoever names some does not mean them.
+    // Templates have no labels: a filter matches none of them.
     if filters.is_empty() {
         let stale = templates::prune(false, &engine.roots().data)?;
         if !stale.is_empty() {

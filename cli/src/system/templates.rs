@@ -19,7 +19,7 @@ const COLUMNS: [Column; 6] = [
     ("STATE", "State"),
 ];
 
-/// Digits of an id that tell templates apart.
+/// Digits of an id in listings.
 const SHORT_ID_LEN: usize = 12;
 
 pub(crate) fn template(command: &TemplateCommand) -> Result<(), Failure> {

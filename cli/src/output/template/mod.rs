@@ -25,7 +25,7 @@ pub(crate) enum TemplateError {
     /// Of the language.
     #[error(transparent)]
     Go(#[from] gotmpl::TemplateError),
-    /// A function that there is not, which Go tells before it runs anything.
+    /// An unknown function, which Go reports before it runs anything.
     #[error("function {0:?} not defined")]
     NoFunction(String),
     /// Nor a variable.

@@ -10,7 +10,7 @@ pub(super) struct Rewriter {
     pub(super) functions: Vec<String>,
     /// Last names of chains.
     pub(super) fields: Vec<String>,
-    /// A variable that nobody declared.
+    /// A variable that is not declared.
     pub(super) undefined: Option<String>,
     /// The field that `.` is, where a map is.
     dot: String,
