@@ -2,7 +2,7 @@
 
 use crate::stats::Counters;
 use crate::thread::Thread;
-use crate::virtio::{Activation, Backend, SavedQueue, Stopping};
+use crate::virtio::{Activation, Backend, Immediate, SavedQueue, Stopping};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -41,12 +41,13 @@ impl Mailbox {
     }
 }
 
-/// A transport's connection to its device's thread.
-#[derive(Debug)]
+/// A transport's connection to its device.
+#[derive(Debug, Clone)]
 pub(crate) struct DeviceLink {
     device: usize,
     mailbox: Mailbox,
     notify: Arc<EventFd>,
+    immediate: Option<Arc<dyn Immediate>>,
 }
 
 impl DeviceLink {
@@ -64,14 +65,18 @@ impl DeviceLink {
         let _ = wait.recv();
     }
 
-    /// Make the device look at its queues.
+    /// Have the queues served: by the calling thread as far as it can, otherwise by the device's.
     pub(crate) fn notify(&self) {
-        let _ = self.notify.write(1);
+        let served = self.immediate.as_ref().is_some_and(|all| all.serve());
+        if !served {
+            let _ = self.notify.write(1);
+        }
     }
 
-    /// The descriptor behind `notify`, for KVM to write to.
-    pub(crate) fn notify_event(&self) -> &EventFd {
-        &self.notify
+    /// The descriptor for KVM to write to when the driver notifies the device; none if the virtual
+    /// CPU has to come out and call [`Self::notify`].
+    pub(crate) fn notify_event(&self) -> Option<&EventFd> {
+        self.immediate.is_none().then_some(&*self.notify)
     }
 }
 
@@ -117,6 +122,7 @@ impl Worker {
             device: self.slots.len(),
             mailbox: self.mailbox.clone(),
             notify: Arc::clone(&notify),
+            immediate: backend.immediate(),
         };
         self.slots.push(Slot {
             backend,

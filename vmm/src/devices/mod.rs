@@ -13,9 +13,9 @@ use crate::virtio::held::Held;
 use crate::virtio::mmio::{DeviceState, INTERRUPT_ACK, QUEUE_NOTIFY, Transport};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::{self, Vsock};
-use crate::virtio::{Backend, Identity, Interrupt};
+use crate::virtio::{Backend, Identity, Interrupt, InterruptLine};
 use crate::vm::Ending;
-use crate::worker::{PausedQueues, Worker, WorkerThread};
+use crate::worker::{DeviceLink, PausedQueues, Worker, WorkerThread};
 use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
 use serde::{Deserialize, Serialize};
 use serial::{Line, Output, Serial, SerialRegisters};
@@ -29,29 +29,62 @@ use vmm_sys_util::eventfd::EventFd;
 /// Everything that virtual CPUs reach by leaving the guest.
 #[derive(Debug)]
 pub(crate) struct Bus {
-    transports: Vec<Mutex<Transport>>,
+    devices: Vec<OnBus>,
     pub(crate) ports: Ports,
 }
 
+/// A device as virtual CPUs reach it.
+#[derive(Debug)]
+struct OnBus {
+    transport: Mutex<Transport>,
+    /// For notifications, of which several virtual CPUs may make some at once.
+    link: DeviceLink,
+}
+
 impl Bus {
-    fn transport(&self, address: u64) -> Option<(&Mutex<Transport>, usize)> {
+    fn device(&self, address: u64) -> Option<(&OnBus, usize)> {
         let offset = usize::try_from(address.checked_sub(layout::MMIO_BASE)?).ok()?;
-        let transport = self.transports.get(offset / PAGE as usize)?;
-        Some((transport, offset % PAGE as usize))
+        let device = self.devices.get(offset / PAGE as usize)?;
+        Some((device, offset % PAGE as usize))
     }
 
     /// The guest reads device memory. Where there is no device, it reads ones.
     pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        match self.transport(address) {
-            Some((transport, offset)) => lock(transport).read(offset, data),
+        match self.device(address) {
+            Some((device, offset)) => lock(&device.transport).read(offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// The guest writes device memory. Where there is no device, nothing happens.
     pub(crate) fn mmio_write(&self, address: u64, data: &[u8]) {
-        if let Some((transport, offset)) = self.transport(address) {
-            lock(transport).write(offset, data);
+        match self.device(address) {
+            Some((device, QUEUE_NOTIFY)) => device.link.notify(),
+            Some((device, offset)) => lock(&device.transport).write(offset, data),
+            None => {}
+        }
+    }
+}
+
+/// An input pin of KVM's interrupt controllers.
+///
+/// An eventfd (`KVM_IRQFD`) would do the same, but for a pin of an I/O APIC KVM hands it to a kernel
+/// thread, which has to be woken for each interrupt; and each one costs the VM's start a grace
+/// period of RCU.
+#[derive(Debug)]
+struct Pin {
+    vm: Arc<VmFd>,
+    irq: u32,
+    /// Held from the line's rising to its falling.
+    edge: Mutex<()>,
+}
+
+impl InterruptLine for Pin {
+    fn pulse(&self) {
+        let _edge = lock(&self.edge);
+        for level in [true, false] {
+            // It fails only for a VM without interrupt controllers.
+            let _ = self.vm.set_irq_line(self.irq, level);
         }
     }
 }
@@ -69,7 +102,7 @@ pub(crate) struct DevicesState {
 impl Bus {
     pub(crate) fn without_devices() -> Self {
         Self {
-            transports: Vec::new(),
+            devices: Vec::new(),
             ports: Ports::new(None),
         }
     }
@@ -94,13 +127,13 @@ pub(crate) struct Devices {
 
 /// What is needed to attach a device, and where the next one goes.
 struct Builder<'a> {
-    vm: &'a VmFd,
+    vm: &'a Arc<VmFd>,
     memory: &'a GuestMemory,
     counters: &'a Arc<Counters>,
     registers: Arc<RegisterPages>,
     /// Takes the acknowledgements of all interrupts, which nobody looks at, inside KVM.
     acknowledged: EventFd,
-    transports: Vec<Mutex<Transport>>,
+    devices: Vec<OnBus>,
     parameters: String,
 }
 
@@ -111,21 +144,25 @@ impl Builder<'_> {
         backend: Box<dyn Backend>,
         worker: &mut Worker,
     ) -> Result<(), VmError> {
-        let index = self.transports.len();
+        let index = self.devices.len();
         let irq = layout::device_irq(index);
         let page = index * PAGE as usize;
         let address = layout::MMIO_BASE + page as u64;
-        let line = Arc::new(crate::virtio::event().map_err(VmError::setup("an interrupt"))?);
-        self.vm
-            .register_irqfd(&line, irq)
-            .map_err(VmError::kvm("KVM_IRQFD"))?;
+        let line = Arc::new(Pin {
+            vm: Arc::clone(self.vm),
+            irq,
+            edge: Mutex::new(()),
+        });
         let link = worker
             .add(backend)
             .map_err(VmError::setup("a device's events"))?;
         for (register, event) in [
             (QUEUE_NOTIFY, link.notify_event()),
-            (INTERRUPT_ACK, &self.acknowledged),
+            (INTERRUPT_ACK, Some(&self.acknowledged)),
         ] {
+            let Some(event) = event else {
+                continue;
+            };
             let register = IoEventAddress::Mmio(address + register as u64);
             self.vm
                 .register_ioevent(event, &register, NoDatamatch)
@@ -137,14 +174,15 @@ impl Builder<'_> {
             page,
             Arc::clone(self.counters),
         );
-        self.transports.push(Mutex::new(Transport::new(
+        let transport = Mutex::new(Transport::new(
             identity,
             Arc::clone(&self.registers),
             page,
             self.memory.ram().clone(),
             interrupt,
-            link,
-        )));
+            link.clone(),
+        ));
+        self.devices.push(OnBus { transport, link });
         // Writing to a string cannot fail.
         let _ = write!(self.parameters, " virtio_mmio.device=4K@{address:#x}:{irq}");
         Ok(())
@@ -155,7 +193,7 @@ impl Devices {
     /// Make all devices and connect them to KVM. `slot` is the first free memory slot. In a
     /// restored VM they are what they were when it was saved.
     pub(crate) fn new(
-        vm: &VmFd,
+        vm: &Arc<VmFd>,
         memory: &GuestMemory,
         config: &VmConfig,
         slot: u32,
@@ -174,7 +212,7 @@ impl Devices {
             counters,
             registers: Arc::clone(&registers),
             acknowledged: crate::virtio::event().map_err(VmError::setup("an interrupt"))?,
-            transports: Vec::new(),
+            devices: Vec::new(),
             parameters: String::new(),
         };
         for disk in &config.disks {
@@ -211,7 +249,7 @@ impl Devices {
             builder.attach(rng::identity(), device, &mut stream_worker)?;
         }
         let alerts = match restored {
-            Some(state) => restore(&mut builder.transports, state)?,
+            Some(state) => restore(&mut builder.devices, state)?,
             None => Vec::new(),
         };
         if count > 0 && vm.check_extension(Cap::ReadonlyMem) {
@@ -229,7 +267,7 @@ impl Devices {
         let ports = Ports::new(serial(vm, &config.serial, registers_of)?);
         Ok(Self {
             bus: Arc::new(Bus {
-                transports: builder.transports,
+                devices: builder.devices,
                 ports,
             }),
             registers,
@@ -245,8 +283,8 @@ impl Devices {
     /// restored.
     pub(crate) fn alert(&self) {
         for index in &self.alerts {
-            if let Some(transport) = self.bus.transports.get(*index) {
-                lock(transport).alert();
+            if let Some(device) = self.bus.devices.get(*index) {
+                lock(&device.transport).alert();
             }
         }
     }
@@ -276,16 +314,17 @@ impl Devices {
     }
 }
 
-fn lock(transport: &Mutex<Transport>) -> MutexGuard<'_, Transport> {
-    transport.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Bus {
     /// Take the devices' state while nothing runs. `queues` are those that the workers own.
     pub(crate) fn save(&self, queues: PausedQueues, held: bool) -> DevicesState {
-        let with = self.transports.iter().zip(queues);
+        let with = self.devices.iter().zip(queues);
+        let saved = with.map(|(device, queues)| lock(&device.transport).save(queues));
         DevicesState {
-            devices: with.map(|(one, queues)| lock(one).save(queues)).collect(),
+            devices: saved.collect(),
             serial: self.ports.serial_registers(),
             held,
         }
@@ -294,15 +333,15 @@ impl Bus {
 
 /// Make devices what they were. Returns those whose drivers have something to look at.
 fn restore(
-    transports: &mut [Mutex<Transport>],
+    devices: &mut [OnBus],
     state: &DevicesState,
 ) -> Result<Vec<usize>, VmError> {
-    if transports.len() != state.devices.len() {
+    if devices.len() != state.devices.len() {
         return Err(VmError::Snapshot("it has other devices"));
     }
     let mut alerts = Vec::new();
-    for (index, (transport, saved)) in transports.iter_mut().zip(&state.devices).enumerate() {
-        let transport = transport.get_mut().unwrap_or_else(PoisonError::into_inner);
+    for (index, (device, saved)) in devices.iter_mut().zip(&state.devices).enumerate() {
+        let transport = device.transport.get_mut().unwrap_or_else(PoisonError::into_inner);
         transport
             .restore(saved)
             .map_err(|_| VmError::Snapshot("it has another device in this place"))?;

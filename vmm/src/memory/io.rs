@@ -71,6 +71,27 @@ pub(crate) fn pread(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io:
     retry(|| unsafe { libc::preadv(file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count(), offset) })
 }
 
+/// The same without waiting (`RWF_NOWAIT`): EAGAIN where the page cache does not hold the first byte
+/// or a lock is taken, EOPNOTSUPP where the filesystem cannot tell.
+pub(crate) fn pread_now(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (fd, vecs, count) = (file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count());
+    // SAFETY: as for `pread`.
+    retry(|| unsafe { libc::preadv2(fd, vecs, count, offset, libc::RWF_NOWAIT) })
+}
+
+/// Write guest memory to a file without waiting; fails as [`pread_now`] does.
+pub(crate) fn pwrite_now(
+    file: BorrowedFd<'_>,
+    vecs: &Iovecs<'_>,
+    offset: u64,
+) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (fd, vecs, count) = (file.as_raw_fd(), vecs.vecs.as_ptr(), vecs.count());
+    // SAFETY: as for `pwrite`.
+    retry(|| unsafe { libc::pwritev2(fd, vecs, count, offset, libc::RWF_NOWAIT) })
+}
+
 /// Write guest memory to a file; may be short.
 pub(crate) fn pwrite(file: BorrowedFd<'_>, vecs: &Iovecs<'_>, offset: u64) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;

@@ -7,7 +7,7 @@
 mod io;
 mod registers;
 
-pub(crate) use io::{Iovecs, pread, pwrite, recv, send};
+pub(crate) use io::{Iovecs, pread, pread_now, pwrite, pwrite_now, recv, send};
 pub(crate) use registers::RegisterPages;
 
 use crate::snapshot::Extent;

@@ -1,15 +1,24 @@
-//! The block device (virtio 1.2, section 5.2): synchronous I/O between files and guest memory.
+//! The block device (virtio 1.2, section 5.2): requests, and the files behind a disk.
+//!
+//! All I/O is synchronous, vectored, and straight between a file and guest memory. Which thread does
+//! it is decided in [`serve`].
+
+mod serve;
+
+pub(crate) use serve::Block;
 
 use super::chain::{Buffers, Pieces};
-use super::{Activation, Backend, Identity, SavedQueue, Stopping, saved_queues};
+use super::{Identity, Stopping};
 use crate::config::{DISK_FILE_ALIGN, DiskConfig};
-use crate::memory::{Iovecs, pread, pwrite};
+use crate::memory::{Iovecs, pread, pread_now, pwrite, pwrite_now};
+use serve::Leave;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use virtio_queue::{QueueOwnedT, QueueT};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::GuestMemoryBackend;
 
 const KIND: u32 = 2;
@@ -26,9 +35,10 @@ const SIZE_MAX: u32 = 64 << 10;
 const MAX_BYTES: usize = SEG_MAX as usize * SIZE_MAX as usize;
 /// Bytes between two looks at whether the VM ends.
 const CHUNK: usize = 1 << 20;
-/// A pass over the queue ends after this many bytes or requests.
-const MAX_PASS_BYTES: usize = MAX_BYTES;
-const MAX_REQUESTS: usize = 256;
+/// Longest read and longest write that a virtual CPU does itself, in bytes. Copying a MiB takes a
+/// tenth of a millisecond.
+const MAX_READ_NOW: usize = 1 << 20;
+const MAX_WRITE_NOW: usize = 64 << 10;
 /// Most segments of one discard.
 const MAX_RANGES: u32 = 16;
 const RANGE_LEN: usize = 16;
@@ -71,6 +81,9 @@ impl From<io::Error> for Status {
     }
 }
 
+/// Reads or writes pieces of guest memory at an offset of a file.
+type Transfer = fn(BorrowedFd<'_>, &Iovecs<'_>, u64) -> io::Result<usize>;
+
 /// One file and where it begins on the disk.
 #[derive(Debug)]
 struct Extent {
@@ -85,7 +98,13 @@ pub(crate) struct Disk {
     extents: Vec<Extent>,
     bytes: u64,
     read_only: bool,
-    stopping: Stopping,
+    /// Set once, before the driver is there.
+    stopping: OnceLock<Stopping>,
+    /// The files' filesystem can say whether a read, and whether a write, would have to wait.
+    can_read_now: AtomicBool,
+    can_write_now: AtomicBool,
+    /// For virtual CPUs to write where it cannot.
+    leave: Leave,
 }
 
 impl Disk {
@@ -95,7 +114,10 @@ impl Disk {
             extents: Vec::with_capacity(config.files.len()),
             bytes: 0,
             read_only: config.read_only,
-            stopping: Stopping::default(),
+            stopping: OnceLock::new(),
+            can_read_now: AtomicBool::new(true),
+            can_write_now: AtomicBool::new(true),
+            leave: Leave::default(),
         };
         for path in &config.files {
             disk.append(path).map_err(|error| (path.clone(), error))?;
@@ -173,9 +195,14 @@ impl Disk {
         }
     }
 
+    /// Whether the VM ends.
+    fn is_stopping(&self) -> bool {
+        self.stopping.get().is_some_and(Stopping::is_set)
+    }
+
     /// Whether to go on with a request: its guest may be gone before it is done.
     fn go_on(&self) -> Result<(), Status> {
-        if self.stopping.is_set() {
+        if self.is_stopping() {
             return Err(Status::IoError);
         }
         Ok(())
@@ -224,6 +251,7 @@ impl Disk {
         data: &Pieces<'_, M>,
         bytes: usize,
         offset: u64,
+        transfer: Transfer,
     ) -> Result<(), Status> {
         let mut done = 0;
         while done < bytes {
@@ -237,7 +265,7 @@ impl Disk {
                 for piece in data.range(done, clamp(extent.len - inside, left)) {
                     vecs.push(&piece);
                 }
-                match pread(extent.file.as_fd(), &vecs, inside)? {
+                match transfer(extent.file.as_fd(), &vecs, inside)? {
                     0 => return Err(Status::IoError),
                     count => done += count,
                 }
@@ -311,20 +339,95 @@ impl Disk {
         Ok(())
     }
 
-    /// What a request counts for in a pass, in bytes. One that waits for the disk, or gives blocks
-    /// back, is a pass of its own.
-    fn cost_of<M: GuestMemoryBackend>(&self, buffers: &Buffers<'_, M>) -> usize {
+    /// What a request counts for, in bytes; `None` for one that waits for the disk, or gives blocks
+    /// back.
+    fn cost_of<M: GuestMemoryBackend>(&self, buffers: &Buffers<'_, M>) -> Option<usize> {
         let mut kind = [0u8; 4];
         if !buffers.readable.read(0, &mut kind) {
-            return 0;
+            return Some(0);
         }
         match u32::from_le_bytes(kind) {
-            TYPE_IN => buffers.writable.bytes().min(MAX_BYTES),
-            TYPE_OUT => buffers.readable.bytes().min(MAX_BYTES),
-            TYPE_FLUSH if self.read_only => 0,
-            TYPE_FLUSH | TYPE_DISCARD | TYPE_WRITE_ZEROES => MAX_PASS_BYTES,
-            _ => 0,
+            TYPE_IN => Some(buffers.writable.bytes().min(MAX_BYTES)),
+            TYPE_OUT => Some(buffers.readable.bytes().min(MAX_BYTES)),
+            TYPE_FLUSH if self.read_only => Some(0),
+            TYPE_FLUSH | TYPE_DISCARD | TYPE_WRITE_ZEROES => None,
+            _ => Some(0),
         }
+    }
+
+    /// Carry out a request if that takes no waiting; `None`, and nothing that matters has happened,
+    /// if it does or may. Otherwise as [`Self::execute`].
+    fn execute_now<M: GuestMemoryBackend>(
+        &self,
+        buffers: &Buffers<'_, M>,
+    ) -> Option<Result<usize, Status>> {
+        let mut header = [0u8; HEADER_LEN];
+        if !buffers.readable.read(0, &mut header) {
+            return Some(Err(Status::IoError));
+        }
+        let sector = le_u64(&header, 8);
+        let out = buffers.readable.bytes() - HEADER_LEN;
+        let room = buffers.writable.bytes() - 1;
+        match le_u32(&header, 0) {
+            TYPE_IN if room > MAX_READ_NOW => None,
+            TYPE_IN => {
+                let read = |offset| {
+                    self.try_now(&self.can_read_now, || {
+                        self.read(&buffers.writable, room, offset, pread_now)
+                    })
+                };
+                let at = self.data_at(sector, room);
+                at.map_or_else(|status| Some(Err(status)), |at| read(at).then_some(Ok(room)))
+            }
+            TYPE_OUT if out > MAX_WRITE_NOW => None,
+            TYPE_OUT => {
+                let at = self.data_at(sector, out);
+                let write = |at| self.write_now(&buffers.readable, out, at);
+                at.map_or_else(|status| Some(Err(status)), |at| write(at).then_some(Ok(0)))
+            }
+            _ if self.cost_of(buffers).is_none() => None,
+            _ => Some(self.execute(buffers)),
+        }
+    }
+
+    /// Try a transfer that does not wait, where the filesystem knows such.
+    fn try_now(&self, known: &AtomicBool, transfer: impl FnOnce() -> Result<(), Status>) -> bool {
+        if !known.load(Ordering::Relaxed) {
+            return false;
+        }
+        match transfer() {
+            Ok(()) => true,
+            // What else went wrong, the device's thread will see.
+            Err(status) => {
+                if status == Status::Unsupported {
+                    known.store(false, Ordering::Relaxed);
+                }
+                false
+            }
+        }
+    }
+
+    /// A write by a virtual CPU. Where the filesystem cannot tell whether it would wait, it is tried
+    /// for as long as that has been seldom enough. False: it is the device's thread's.
+    fn write_now<M: GuestMemoryBackend>(
+        &self,
+        data: &Pieces<'_, M>,
+        bytes: usize,
+        offset: u64,
+    ) -> bool {
+        if self.read_only {
+            return false;
+        }
+        let now = || self.write(data, bytes, offset, pwrite_now);
+        if self.try_now(&self.can_write_now, now) {
+            return true;
+        }
+        if self.can_write_now.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.leave
+            .take(|| self.write(data, bytes, offset, pwrite).is_ok())
+            .unwrap_or(false)
     }
 
     /// Carry out a request; what is returned is the number of bytes written to guest memory,
@@ -340,12 +443,12 @@ impl Disk {
         match le_u32(&header, 0) {
             TYPE_IN => {
                 let offset = self.data_at(sector, room)?;
-                self.read(&buffers.writable, room, offset)?;
+                self.read(&buffers.writable, room, offset, pread)?;
                 Ok(room)
             }
             TYPE_OUT => {
                 let offset = self.data_at(sector, out)?;
-                self.write(&buffers.readable, out, offset)?;
+                self.write(&buffers.readable, out, offset, pwrite)?;
                 Ok(0)
             }
             TYPE_FLUSH if self.read_only => Ok(0),
@@ -371,6 +474,7 @@ impl Disk {
         data: &Pieces<'_, M>,
         bytes: usize,
         offset: u64,
+        transfer: Transfer,
     ) -> Result<(), Status> {
         let file = self.writable_file()?;
         let mut done = 0;
@@ -380,7 +484,7 @@ impl Disk {
             for piece in data.range(HEADER_LEN + done, (bytes - done).min(CHUNK)) {
                 vecs.push(&piece);
             }
-            match pwrite(file.as_fd(), &vecs, offset + done as u64)? {
+            match transfer(file.as_fd(), &vecs, offset + done as u64)? {
                 0 => return Err(Status::IoError),
                 count => done += count,
             }
@@ -403,103 +507,6 @@ fn le_u64(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0u8; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
-}
-
-/// A disk with a driver, or without one yet.
-#[derive(Debug)]
-pub(crate) struct Block {
-    disk: Disk,
-    active: Option<Activation>,
-}
-
-impl Block {
-    pub(crate) const fn new(disk: Disk) -> Self {
-        Self { disk, active: None }
-    }
-
-    /// Serve what is in the queue. True: more may be waiting.
-    fn serve(disk: &Disk, active: &mut Activation) -> Result<bool, virtio_queue::Error> {
-        let Some(queue) = active.queues.first_mut().filter(|queue| queue.ready()) else {
-            return Ok(false);
-        };
-        let ram = &active.ram;
-        let mut buffers = Buffers::new();
-        let mut unreported = 0;
-        let mut cost = 0;
-        for _ in 0..MAX_REQUESTS {
-            if cost >= MAX_PASS_BYTES || disk.stopping.is_set() {
-                break;
-            }
-            let Some(mut chain) = queue.iter(ram)?.next() else {
-                if unreported > 0 {
-                    unreported = 0;
-                    active.interrupt.used(ram, queue);
-                }
-                if queue.enable_notification(ram)? {
-                    continue;
-                }
-                return Ok(false);
-            };
-            if unreported == 0 {
-                active.interrupt.config_seen();
-            }
-            cost += 1;
-            let written = match buffers.fill(&mut chain, ram) {
-                // Without a place for the status there is nothing to say.
-                Ok(()) if buffers.writable.bytes() > 0 => {
-                    cost += disk.cost_of(&buffers);
-                    answer(disk, &buffers)
-                }
-                _ => 0,
-            };
-            queue.add_used(ram, chain.head_index(), written)?;
-            unreported += 1;
-        }
-        active.interrupt.used(ram, queue);
-        Ok(true)
-    }
-}
-
-fn answer<M: GuestMemoryBackend>(disk: &Disk, buffers: &Buffers<'_, M>) -> u32 {
-    let (status, written) = match disk.execute(buffers) {
-        Ok(written) => (Status::Ok, written),
-        Err(status) => (status, 0),
-    };
-    let last = buffers.writable.bytes() - 1;
-    buffers.writable.write(last, &[status as u8]);
-    u32::try_from(written + 1).unwrap_or(u32::MAX)
-}
-
-impl Backend for Block {
-    fn watch(&mut self, stopping: Stopping) {
-        self.disk.stopping = stopping;
-    }
-
-    fn activate(&mut self, activation: Activation) {
-        self.active = Some(activation);
-    }
-
-    fn notify(&mut self) -> bool {
-        let Some(active) = &mut self.active else {
-            return false;
-        };
-        match Self::serve(&self.disk, active) {
-            Ok(more) => more,
-            Err(_) => {
-                active.interrupt.needs_reset();
-                self.active = None;
-                false
-            }
-        }
-    }
-
-    fn queues(&self) -> Option<Vec<SavedQueue>> {
-        self.active.as_ref().map(saved_queues)
-    }
-
-    fn reset(&mut self) {
-        self.active = None;
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Every register that a driver reads lies in a page that the guest reads as memory; this code
 //! keeps it up to date as the driver writes. Only writes leave the guest, and of these neither
-//! notifications (an ioeventfd) nor interrupt acknowledgements need to come here.
+//! notifications (an ioeventfd, or [`DeviceLink::notify`]) nor interrupt acknowledgements come here.
 
 use super::{
     Activation, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Interrupt, SavedQueue,
@@ -26,7 +26,7 @@ const QUEUE_SEL: usize = 0x30;
 const QUEUE_NUM_MAX: usize = 0x34;
 const QUEUE_NUM: usize = 0x38;
 const QUEUE_READY: usize = 0x44;
-/// Written by the driver when it added buffers; wired to the device's thread.
+/// Written by the driver when it added buffers; goes to the device, past the transport.
 pub(crate) const QUEUE_NOTIFY: usize = 0x50;
 pub(crate) const INTERRUPT_STATUS: usize = 0x60;
 /// Written by the driver when it took an interrupt; wired to nothing.
@@ -223,7 +223,6 @@ impl Transport {
                 self.queue_sel = value;
                 self.publish_queue();
             }
-            QUEUE_NOTIFY => self.link.notify(),
             STATUS => self.write_status(value),
             QUEUE_NUM..=0xff => self.write_queue(offset, value),
             _ => {}

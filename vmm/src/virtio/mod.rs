@@ -116,11 +116,28 @@ pub(crate) trait Backend: Send + std::fmt::Debug {
         None
     }
 
+    /// What a virtual CPU can do for the device when it notifies it.
+    fn immediate(&self) -> Option<Arc<dyn Immediate>> {
+        None
+    }
+
     /// The queues between two calls, if the driver is ready.
     fn queues(&self) -> Option<Vec<SavedQueue>>;
 
     /// The driver is gone. When this returns, the device no longer touches guest memory.
     fn reset(&mut self);
+}
+
+/// The part of a device's work that needs no thread of its own: it is done by the virtual CPU that
+/// notifies the device, before it goes back to its guest. That saves the wake-up of the device's
+/// thread, and the guest's going to sleep and being woken.
+pub(crate) trait Immediate: Send + Sync + std::fmt::Debug {
+    /// Serve what can be served without waiting, within bounds. False: the device's thread has to
+    /// look at the queues.
+    ///
+    /// NOTE: a guest calls this as often as it likes, from all its virtual CPUs at once and at the
+    /// same time as the device's thread is at work.
+    fn serve(&self) -> bool;
 }
 
 /// Whether a device is to give up what it is at, because its VM ends.
@@ -137,6 +154,16 @@ impl Stopping {
     }
 }
 
+/// An edge-triggered input of the interrupt controller.
+///
+/// NOTE: each call must be an edge of its own, whoever else calls at the same time. A line that one
+/// thread has raised and not lowered yet takes no second edge, and the guest may have looked at its
+/// queue before the second thread's buffer was there.
+pub(crate) trait InterruptLine: Send + Sync + std::fmt::Debug {
+    /// Raise the line and lower it again.
+    fn pulse(&self);
+}
+
 /// How a device reaches its driver.
 ///
 /// The interrupt status register says "a queue was used" from activation to reset, and
@@ -144,7 +171,7 @@ impl Stopping {
 /// reason to, and neither reading nor acknowledging need leave the guest.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt {
-    line: Arc<EventFd>,
+    line: Arc<dyn InterruptLine>,
     registers: Arc<RegisterPages>,
     page: usize,
     counters: Arc<Counters>,
@@ -152,7 +179,7 @@ pub(crate) struct Interrupt {
 
 impl Interrupt {
     pub(crate) const fn new(
-        line: Arc<EventFd>,
+        line: Arc<dyn InterruptLine>,
         registers: Arc<RegisterPages>,
         page: usize,
         counters: Arc<Counters>,
@@ -167,8 +194,12 @@ impl Interrupt {
 
     pub(crate) fn trigger(&self) {
         self.counters.interrupts.add(1);
-        // The counter cannot overflow: the kernel resets it as it raises the interrupt.
-        let _ = self.line.write(1);
+        self.line.pulse();
+    }
+
+    /// Count a notification that was served by the virtual CPU that made it.
+    pub(crate) fn notified(&self) {
+        self.counters.queue_notifications.add(1);
     }
 
     /// Tell the driver about used buffers, if it wants to know.

@@ -1,9 +1,10 @@
 //! What the devices' unit tests share: real guest memory with a driver's rings in it, and no KVM.
 
-use super::{Activation, Interrupt};
+use super::{Activation, Interrupt, InterruptLine};
 use crate::memory::{GuestMemory, GuestRam, HugePages, RegisterPages};
 use crate::stats::Counters;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -126,11 +127,39 @@ impl Ring {
     }
 }
 
+/// An interrupt line that counts.
+#[derive(Debug, Default)]
+pub(crate) struct Pulses(AtomicU64);
+
+impl Pulses {
+    /// How many there have been since the last look.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl InterruptLine for Pulses {
+    fn pulse(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// An activation over these rings, and the registers that its interrupt shows.
 pub(crate) fn activation(ram: &GuestRam, rings: &[&Ring]) -> (Activation, Arc<RegisterPages>) {
+    let (activation, registers, _) = counted_activation(ram, rings);
+    (activation, registers)
+}
+
+/// The same, and the interrupts that the driver gets.
+pub(crate) fn counted_activation(
+    ram: &GuestRam,
+    rings: &[&Ring],
+) -> (Activation, Arc<RegisterPages>, Arc<Pulses>) {
     let registers = Arc::new(RegisterPages::new(1).unwrap());
+    let pulses = Arc::new(Pulses::default());
+    let line: Arc<dyn InterruptLine> = Arc::<Pulses>::clone(&pulses);
     let interrupt = Interrupt::new(
-        Arc::new(super::event().unwrap()),
+        line,
         Arc::clone(&registers),
         0,
         Arc::new(Counters::default()),
@@ -140,7 +169,7 @@ pub(crate) fn activation(ram: &GuestRam, rings: &[&Ring]) -> (Activation, Arc<Re
         queues: rings.iter().map(|ring| ring.queue()).collect(),
         interrupt,
     };
-    (activation, registers)
+    (activation, registers, pulses)
 }
 
 /// Numbers that look random and are the same in every run.

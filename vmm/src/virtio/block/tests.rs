@@ -1,5 +1,6 @@
 use super::*;
 use crate::memory::{GuestRam, RegisterPages};
+use crate::virtio::Backend;
 use crate::virtio::mmio::{STATUS, status};
 use crate::virtio::testing::{DATA, INDIRECT, Junk, NEXT, RAM_END, Ring, WRITE, activation, ram};
 use std::io::Write;
@@ -88,7 +89,7 @@ const UNSUPP: u8 = Status::Unsupported as u8;
 fn files_follow_one_another_at_aligned_offsets() {
     let (a, b, c) = (file_of(&[1; 5000]), file_of(&[]), file_of(&[3; 4096]));
     let mut rig = rig(open(&[&a, &b, &c], true));
-    assert_eq!(rig.block.disk.bytes, 3 * 4096);
+    assert_eq!(rig.block.shared.disk.bytes, 3 * 4096);
     let (status, data) = rig.read(0, 3 * 4096);
     assert_eq!(status, OK);
     assert!(data[..5000].iter().all(|byte| *byte == 1));
@@ -111,7 +112,7 @@ fn nothing_writes_to_a_read_only_disk() {
         assert_ne!(rig.request(kind, 0, (BUFFER, 16, 0)).0, OK);
     }
     assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
-    assert_ne!(rig.block.disk.identity().features & F_RO, 0);
+    assert_ne!(rig.block.shared.disk.identity().features & F_RO, 0);
 }
 
 #[test]
@@ -379,7 +380,7 @@ fn sparse(bytes: u64) -> tempfile::NamedTempFile {
 fn a_request_is_as_long_as_the_driver_was_told_and_no_longer() {
     let file = sparse(1 << 30);
     let mut rig = rig(open(&[&file], false));
-    let config = rig.block.disk.identity().config;
+    let config = rig.block.shared.disk.identity().config;
     assert_eq!((le_u32(&config, 8), le_u32(&config, 12)), (SIZE_MAX, 126));
     for kind in [TYPE_IN, TYPE_OUT] {
         for (pieces, status) in [(126, OK), (127, IOERR), (290, IOERR)] {
@@ -427,7 +428,7 @@ fn a_disk_whose_vm_ends_begins_nothing() {
     rig.block.watch(stopping.clone());
     assert_eq!(rig.read(0, 512).0, OK);
     stopping.set();
-    assert_eq!(rig.block.disk.go_on(), Err(Status::IoError));
+    assert_eq!(rig.block.shared.disk.go_on(), Err(Status::IoError));
     rig.ring.offer(0);
     rig.block.notify();
     assert_eq!(rig.ring.take(), None);

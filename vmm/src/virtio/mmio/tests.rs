@@ -1,7 +1,7 @@
 use super::*;
 use crate::stats::Counters;
 use crate::virtio::Backend;
-use crate::virtio::testing::{Junk, Ring, ram};
+use crate::virtio::testing::{Junk, Pulses, Ring, ram};
 use crate::worker::{Worker, WorkerThread};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ fn rig() -> Rig {
     let registers = Arc::new(RegisterPages::new(1).unwrap());
     let counters = Arc::new(Counters::default());
     let interrupt = Interrupt::new(
-        Arc::new(crate::virtio::event().unwrap()),
+        Arc::new(Pulses::default()),
         Arc::clone(&registers),
         0,
         Arc::clone(&counters),

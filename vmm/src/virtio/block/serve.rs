@@ -1,0 +1,295 @@
+//! Who serves a disk's queue.
+//!
+//! A virtual CPU that notifies the disk serves what takes no waiting before it goes back to its
+//! guest: reads of what the host's page cache holds, and small writes into it. Everything else (a
+//! disk has to be read, a flush, long writes, more requests than one virtual CPU should do) is done
+//! by the device's thread. Both take requests from the same queue under one lock, which neither
+//! holds while it waits for a disk.
+//!
+//! Notifications and interrupts are suppressed by event indexes (virtio 1.2, sections 2.7.7 and
+//! 2.7.10): whoever finds the queue empty asks for the next notification and looks once more.
+
+use super::{Disk, MAX_BYTES, MAX_READ_NOW, Status};
+use crate::memory::GuestRam;
+use crate::virtio::chain::Buffers;
+use crate::virtio::{
+    Activation, Backend, Immediate, Interrupt, SavedQueue, Stopping, saved_queues,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryBackend;
+
+/// A pass of the device's thread ends after this many bytes or requests.
+const MAX_PASS_BYTES: usize = MAX_BYTES;
+const MAX_PASS_REQUESTS: usize = 256;
+/// A virtual CPU leaves the rest to the device's thread after this many.
+const MAX_NOW_BYTES: usize = MAX_READ_NOW;
+const MAX_NOW_REQUESTS: usize = 32;
+
+/// A write by a virtual CPU that took longer than this has waited for something.
+const WAITED: Duration = Duration::from_millis(1);
+/// After a write that waited, virtual CPUs leave writes alone for so many times as long.
+const WAIT_FACTOR: u64 = 32;
+
+/// Whether virtual CPUs may write to a file whose filesystem cannot tell whether that takes waiting:
+/// writing into the page cache seldom does, but a full journal, or more dirty memory than the host
+/// allows, may take a while, in which the guest's other programs should run. With [`WAIT_FACTOR`],
+/// waiting takes 3 % of a virtual CPU's time at most.
+#[derive(Debug, Default)]
+pub(super) struct Leave {
+    /// The clock's zero.
+    origin: OnceLock<Instant>,
+    /// Not before then, in nanoseconds of that clock.
+    until_ns: AtomicU64,
+}
+
+impl Leave {
+    /// Do it and see how long that takes, unless it is too soon.
+    pub(super) fn take<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let origin = self.origin.get_or_init(Instant::now);
+        let now_ns = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let begin_ns = now_ns();
+        if begin_ns < self.until_ns.load(Ordering::Relaxed) {
+            return None;
+        }
+        let done = work();
+        let rest_ns = Self::rest_ns(begin_ns, now_ns());
+        self.until_ns.fetch_max(rest_ns, Ordering::Relaxed);
+        Some(done)
+    }
+
+    /// When to write again after a write that took from `begin_ns` to `end_ns`; 0 is at once.
+    fn rest_ns(begin_ns: u64, end_ns: u64) -> u64 {
+        let took_ns = end_ns.saturating_sub(begin_ns);
+        if Duration::from_nanos(took_ns) <= WAITED {
+            return 0;
+        }
+        end_ns.saturating_add(took_ns.saturating_mul(WAIT_FACTOR))
+    }
+}
+
+/// A disk with a driver, or without one yet.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the device's thread and virtual CPUs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Disk,
+    active: Mutex<Option<Activation>>,
+}
+
+impl Block {
+    pub(crate) fn new(disk: Disk) -> Self {
+        let active = Mutex::new(None);
+        Self {
+            shared: Arc::new(Shared { disk, active }),
+        }
+    }
+}
+
+/// The queue and the way to its driver, if that has set it up.
+fn parts(active: &mut Option<Activation>) -> Option<(&mut Queue, &Interrupt)> {
+    let active = active.as_mut()?;
+    let queue = active.queues.first_mut().filter(|queue| queue.ready())?;
+    Some((queue, &active.interrupt))
+}
+
+/// Take the next request: the number of its chain, and whether it has a place for its status.
+fn take<'a>(
+    queue: &mut Queue,
+    ram: &'a GuestRam,
+    buffers: &mut Buffers<'a, GuestRam>,
+) -> Result<Option<(u16, bool)>, Error> {
+    let Some(mut chain) = queue.iter(ram)?.next() else {
+        return Ok(None);
+    };
+    let head = chain.head_index();
+    let whole = buffers.fill(&mut chain, ram).is_ok() && buffers.writable.bytes() > 0;
+    Ok(Some((head, whole)))
+}
+
+/// Write a request's outcome; returns the number of bytes written to guest memory.
+fn answer<M: GuestMemoryBackend>(
+    buffers: &Buffers<'_, M>,
+    outcome: Result<usize, Status>,
+) -> u32 {
+    let (status, written) = match outcome {
+        Ok(written) => (Status::Ok, written),
+        Err(status) => (status, 0),
+    };
+    let last = buffers.writable.bytes() - 1;
+    buffers.writable.write(last, &[status as u8]);
+    u32::try_from(written + 1).unwrap_or(u32::MAX)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Activation>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serve what is in the queue, on the device's thread. True: more may be waiting.
+    fn serve(&self) -> Result<bool, Error> {
+        // A chain's pieces outlive the lock.
+        let Some(ram) = self.lock().as_ref().map(|active| active.ram.clone()) else {
+            return Ok(false);
+        };
+        let mut buffers = Buffers::new();
+        let (mut cost, mut unreported) = (0, false);
+        for _ in 0..MAX_PASS_REQUESTS {
+            let mut active = self.lock();
+            let Some((queue, interrupt)) = parts(&mut active) else {
+                return Ok(false);
+            };
+            if cost >= MAX_PASS_BYTES || self.disk.is_stopping() {
+                break;
+            }
+            let Some((head, whole)) = take(queue, &ram, &mut buffers)? else {
+                if std::mem::take(&mut unreported) {
+                    interrupt.used(&ram, queue);
+                }
+                if queue.enable_notification(&ram)? {
+                    continue;
+                }
+                return Ok(false);
+            };
+            interrupt.config_seen();
+            let own = if whole {
+                self.disk.cost_of(&buffers)
+            } else {
+                Some(0)
+            };
+            cost = own.map_or(MAX_PASS_BYTES, |own| cost + own + 1);
+            if own.is_none() {
+                // Nobody waits for this one but who asked: what is done is told, and virtual CPUs
+                // serve what comes meanwhile. Whatever is there already, this pass comes to.
+                if std::mem::take(&mut unreported) {
+                    interrupt.used(&ram, queue);
+                }
+                queue.enable_notification(&ram)?;
+            }
+            drop(active);
+            // Without a place for the status there is nothing to say.
+            let written = match whole {
+                true => answer(&buffers, self.disk.execute(&buffers)),
+                false => 0,
+            };
+            let mut active = self.lock();
+            let Some((queue, _)) = parts(&mut active) else {
+                return Ok(false);
+            };
+            queue.add_used(&ram, head, written)?;
+            unreported = true;
+        }
+        if let Some((queue, interrupt)) = parts(&mut self.lock()) {
+            interrupt.used(&ram, queue);
+        }
+        Ok(true)
+    }
+
+    /// Serve on a virtual CPU's thread. False: there is more than that can do.
+    fn serve_now(&self, active: &mut Activation) -> Result<bool, Error> {
+        let Activation {
+            ram,
+            queues,
+            interrupt,
+        } = active;
+        let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else {
+            return Ok(true);
+        };
+        interrupt.notified();
+        let mut buffers = Buffers::new();
+        let (mut requests, mut bytes) = (0, 0);
+        let all = loop {
+            if requests == MAX_NOW_REQUESTS || bytes >= MAX_NOW_BYTES || self.disk.is_stopping() {
+                break false;
+            }
+            let Some((head, whole)) = take(queue, ram, &mut buffers)? else {
+                if queue.enable_notification(ram)? {
+                    continue;
+                }
+                break true;
+            };
+            let written = match whole {
+                true => match self.disk.execute_now(&buffers) {
+                    Some(outcome) => answer(&buffers, outcome),
+                    None => {
+                        queue.go_to_previous_position();
+                        break false;
+                    }
+                },
+                false => 0,
+            };
+            interrupt.config_seen();
+            bytes += buffers.readable.bytes() + buffers.writable.bytes();
+            requests += 1;
+            queue.add_used(ram, head, written)?;
+        };
+        if requests > 0 {
+            interrupt.used(ram, queue);
+        }
+        Ok(all)
+    }
+}
+
+impl Immediate for Shared {
+    fn serve(&self) -> bool {
+        let mut active = match self.active.try_lock() {
+            Ok(active) => active,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            // Whoever serves it now may have looked for the last time.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let Some(running) = active.as_mut() else {
+            return true;
+        };
+        match self.serve_now(running) {
+            Ok(all) => all,
+            Err(_) => {
+                running.interrupt.needs_reset();
+                *active = None;
+                true
+            }
+        }
+    }
+}
+
+impl Backend for Block {
+    fn watch(&mut self, stopping: Stopping) {
+        // Once for each device.
+        let _ = self.shared.disk.stopping.set(stopping);
+    }
+
+    fn activate(&mut self, activation: Activation) {
+        *self.shared.lock() = Some(activation);
+    }
+
+    fn notify(&mut self) -> bool {
+        match self.shared.serve() {
+            Ok(more) => more,
+            Err(_) => {
+                if let Some(active) = self.shared.lock().take() {
+                    active.interrupt.needs_reset();
+                }
+                false
+            }
+        }
+    }
+
+    fn immediate(&self) -> Option<Arc<dyn Immediate>> {
+        let shared: Arc<dyn Immediate> = Arc::<Shared>::clone(&self.shared);
+        Some(shared)
+    }
+
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        self.shared.lock().as_ref().map(saved_queues)
+    }
+
+    fn reset(&mut self) {
+        *self.shared.lock() = None;
+    }
+}
