@@ -332,16 +332,16 @@ impl Bus {
 }
 
 /// Make devices what they were. Returns those whose drivers have something to look at.
-fn restore(
-    devices: &mut [OnBus],
-    state: &DevicesState,
-) -> Result<Vec<usize>, VmError> {
+fn restore(devices: &mut [OnBus], state: &DevicesState) -> Result<Vec<usize>, VmError> {
     if devices.len() != state.devices.len() {
         return Err(VmError::Snapshot("it has other devices"));
     }
     let mut alerts = Vec::new();
     for (index, (device, saved)) in devices.iter_mut().zip(&state.devices).enumerate() {
-        let transport = device.transport.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let transport = device
+            .transport
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         transport
             .restore(saved)
             .map_err(|_| VmError::Snapshot("it has another device in this place"))?;

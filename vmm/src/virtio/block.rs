@@ -377,7 +377,10 @@ impl Disk {
                     })
                 };
                 let at = self.data_at(sector, room);
-                at.map_or_else(|status| Some(Err(status)), |at| read(at).then_some(Ok(room)))
+                at.map_or_else(
+                    |status| Some(Err(status)),
+                    |at| read(at).then_some(Ok(room)),
+                )
             }
             TYPE_OUT if out > MAX_WRITE_NOW => None,
             TYPE_OUT => {

@@ -204,9 +204,15 @@ impl Interrupt {
 
     /// Tell the driver about used buffers, if it wants to know.
     pub(crate) fn used(&self, ram: &GuestRam, queue: &mut Queue) {
-        if queue.needs_notification(ram).unwrap_or(true) {
+        if Self::is_due(ram, queue) {
             self.trigger();
         }
+    }
+
+    /// Whether the driver wants to know of the buffers that were used since this was last asked
+    /// (virtio 1.2, section 2.7.7). Who hears so has to call [`Self::trigger`].
+    pub(crate) fn is_due(ram: &GuestRam, queue: &mut Queue) -> bool {
+        queue.needs_notification(ram).unwrap_or(true)
     }
 
     /// A driver that asks for something has seen what configuration there is.

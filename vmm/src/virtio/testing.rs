@@ -105,10 +105,32 @@ impl Ring {
         self.put(self.added, self.avail() + 2);
     }
 
+    /// A ring that has been in use for so long.
+    pub(crate) fn start_at(&mut self, index: u16) {
+        (self.added, self.taken) = (index, index);
+        self.put(index, self.avail() + 2);
+        self.put(index, self.used() + 2);
+    }
+
     /// Set the available index to anything.
     pub(crate) fn leap(&mut self, index: u16) {
         self.added = index;
         self.put(index, self.avail() + 2);
+    }
+
+    /// Where the driver wants to be interrupted (virtio 1.2, section 2.7.7).
+    pub(crate) fn set_used_event(&self, index: u16) {
+        self.put(index, self.avail() + 4 + u64::from(self.size) * 2);
+    }
+
+    /// Where the device wants to be notified (virtio 1.2, section 2.7.10).
+    pub(crate) fn avail_event(&self) -> u16 {
+        self.get(self.used() + 4 + u64::from(self.size) * 8)
+    }
+
+    /// Overwrite that.
+    pub(crate) fn set_avail_event(&self, index: u16) {
+        self.put(index, self.used() + 4 + u64::from(self.size) * 8);
     }
 
     /// Number of used entries so far.

@@ -7,7 +7,9 @@
 //! holds while it waits for a disk.
 //!
 //! Notifications and interrupts are suppressed by event indexes (virtio 1.2, sections 2.7.7 and
-//! 2.7.10): whoever finds the queue empty asks for the next notification and looks once more.
+//! 2.7.10): whoever finds the queue empty asks for the next notification and looks once more. Only
+//! then, and without the lock, is the driver interrupted: its next request finds a virtual CPU that
+//! may serve it, and not the device's thread about to look again.
 
 use super::{Disk, MAX_BYTES, MAX_READ_NOW, Status};
 use crate::memory::GuestRam;
@@ -92,11 +94,10 @@ impl Block {
     }
 }
 
-/// The queue and the way to its driver, if that has set it up.
-fn parts(active: &mut Option<Activation>) -> Option<(&mut Queue, &Interrupt)> {
-    let active = active.as_mut()?;
-    let queue = active.queues.first_mut().filter(|queue| queue.ready())?;
-    Some((queue, &active.interrupt))
+/// The queue, if the driver has set it up.
+fn queue_of(active: &mut Option<Activation>) -> Option<&mut Queue> {
+    let queue = active.as_mut()?.queues.first_mut()?;
+    queue.ready().then_some(queue)
 }
 
 /// Take the next request: the number of its chain, and whether it has a place for its status.
@@ -114,10 +115,7 @@ fn take<'a>(
 }
 
 /// Write a request's outcome; returns the number of bytes written to guest memory.
-fn answer<M: GuestMemoryBackend>(
-    buffers: &Buffers<'_, M>,
-    outcome: Result<usize, Status>,
-) -> u32 {
+fn answer<M: GuestMemoryBackend>(buffers: &Buffers<'_, M>, outcome: Result<usize, Status>) -> u32 {
     let (status, written) = match outcome {
         Ok(written) => (Status::Ok, written),
         Err(status) => (status, 0),
@@ -134,106 +132,116 @@ impl Shared {
 
     /// Serve what is in the queue, on the device's thread. True: more may be waiting.
     fn serve(&self) -> Result<bool, Error> {
-        // A chain's pieces outlive the lock.
-        let Some(ram) = self.lock().as_ref().map(|active| active.ram.clone()) else {
+        // A chain's pieces, and the interrupt, outlive the lock.
+        let Some((ram, interrupt)) = self
+            .lock()
+            .as_ref()
+            .map(|active| (active.ram.clone(), active.interrupt.clone()))
+        else {
             return Ok(false);
         };
         let mut buffers = Buffers::new();
-        let (mut cost, mut unreported) = (0, false);
+        let mut cost = 0;
         for _ in 0..MAX_PASS_REQUESTS {
             let mut active = self.lock();
-            let Some((queue, interrupt)) = parts(&mut active) else {
+            let Some(queue) = queue_of(&mut active) else {
                 return Ok(false);
             };
             if cost >= MAX_PASS_BYTES || self.disk.is_stopping() {
                 break;
             }
             let Some((head, whole)) = take(queue, &ram, &mut buffers)? else {
-                if std::mem::take(&mut unreported) {
-                    interrupt.used(&ram, queue);
+                let due = Interrupt::is_due(&ram, queue);
+                let more = queue.enable_notification(&ram)?;
+                drop(active);
+                if due {
+                    interrupt.trigger();
                 }
-                if queue.enable_notification(&ram)? {
+                if more {
                     continue;
                 }
                 return Ok(false);
             };
             interrupt.config_seen();
-            let own = if whole {
-                self.disk.cost_of(&buffers)
-            } else {
-                Some(0)
+            let own = match whole {
+                true => self.disk.cost_of(&buffers),
+                false => Some(0),
             };
             cost = own.map_or(MAX_PASS_BYTES, |own| cost + own + 1);
-            if own.is_none() {
-                // Nobody waits for this one but who asked: what is done is told, and virtual CPUs
-                // serve what comes meanwhile. Whatever is there already, this pass comes to.
-                if std::mem::take(&mut unreported) {
-                    interrupt.used(&ram, queue);
-                }
+            // Nobody waits for one that waits for the disk but who asked: what is done is told, and
+            // virtual CPUs serve what comes meanwhile. What is there already, a pass comes to.
+            let waits = own.is_none();
+            let due = waits && Interrupt::is_due(&ram, queue);
+            if waits {
                 queue.enable_notification(&ram)?;
             }
             drop(active);
+            if due {
+                interrupt.trigger();
+            }
             // Without a place for the status there is nothing to say.
             let written = match whole {
                 true => answer(&buffers, self.disk.execute(&buffers)),
                 false => 0,
             };
             let mut active = self.lock();
-            let Some((queue, _)) = parts(&mut active) else {
+            let Some(queue) = queue_of(&mut active) else {
                 return Ok(false);
             };
             queue.add_used(&ram, head, written)?;
-            unreported = true;
         }
-        if let Some((queue, interrupt)) = parts(&mut self.lock()) {
-            interrupt.used(&ram, queue);
+        let due = queue_of(&mut self.lock()).is_some_and(|queue| Interrupt::is_due(&ram, queue));
+        if due {
+            interrupt.trigger();
         }
         Ok(true)
     }
 
-    /// Serve on a virtual CPU's thread. False: there is more than that can do.
-    fn serve_now(&self, active: &mut Activation) -> Result<bool, Error> {
-        let Activation {
-            ram,
-            queues,
-            interrupt,
-        } = active;
-        let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else {
-            return Ok(true);
-        };
-        interrupt.notified();
+    /// Serve on a virtual CPU's thread, as far as that goes.
+    fn serve_now(&self, ram: &GuestRam, queue: &mut Queue) -> Result<Now, Error> {
         let mut buffers = Buffers::new();
-        let (mut requests, mut bytes) = (0, 0);
-        let all = loop {
-            if requests == MAX_NOW_REQUESTS || bytes >= MAX_NOW_BYTES || self.disk.is_stopping() {
-                break false;
+        let mut now = Now::default();
+        let mut bytes = 0;
+        loop {
+            let enough = now.requests == MAX_NOW_REQUESTS || bytes >= MAX_NOW_BYTES;
+            if enough || self.disk.is_stopping() {
+                now.all = !queue.enable_notification(ram)?;
+                break;
             }
             let Some((head, whole)) = take(queue, ram, &mut buffers)? else {
                 if queue.enable_notification(ram)? {
                     continue;
                 }
-                break true;
+                now.all = true;
+                break;
             };
             let written = match whole {
                 true => match self.disk.execute_now(&buffers) {
                     Some(outcome) => answer(&buffers, outcome),
                     None => {
                         queue.go_to_previous_position();
-                        break false;
+                        break;
                     }
                 },
                 false => 0,
             };
-            interrupt.config_seen();
             bytes += buffers.readable.bytes() + buffers.writable.bytes();
-            requests += 1;
+            now.requests += 1;
             queue.add_used(ram, head, written)?;
-        };
-        if requests > 0 {
-            interrupt.used(ram, queue);
         }
-        Ok(all)
+        now.due = now.requests > 0 && Interrupt::is_due(ram, queue);
+        Ok(now)
     }
+}
+
+/// What a virtual CPU has done.
+#[derive(Debug, Default)]
+struct Now {
+    requests: usize,
+    /// Nothing is left.
+    all: bool,
+    /// The driver wants to know.
+    due: bool,
 }
 
 impl Immediate for Shared {
@@ -244,13 +252,32 @@ impl Immediate for Shared {
             // Whoever serves it now may have looked for the last time.
             Err(TryLockError::WouldBlock) => return false,
         };
-        let Some(running) = active.as_mut() else {
+        let Some(Activation {
+            ram,
+            queues,
+            interrupt,
+        }) = active.as_mut()
+        else {
             return true;
         };
-        match self.serve_now(running) {
-            Ok(all) => all,
+        interrupt.notified();
+        let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else {
+            return true;
+        };
+        match self.serve_now(ram, queue) {
+            Ok(now) => {
+                if now.requests > 0 {
+                    interrupt.config_seen();
+                }
+                let due = now.due.then(|| interrupt.clone());
+                drop(active);
+                if let Some(interrupt) = due {
+                    interrupt.trigger();
+                }
+                now.all
+            }
             Err(_) => {
-                running.interrupt.needs_reset();
+                interrupt.needs_reset();
                 *active = None;
                 true
             }
@@ -291,5 +318,23 @@ impl Backend for Block {
 
     fn reset(&mut self) {
         *self.shared.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_waited_is_paid_for() {
+        assert_eq!(Leave::rest_ns(5, 5), 0);
+        assert_eq!(Leave::rest_ns(5, 1_000_005), 0);
+        assert_eq!(Leave::rest_ns(0, 2_000_000), 2_000_000 * 33);
+        assert_eq!(Leave::rest_ns(9, 3), 0);
+        assert_eq!(Leave::rest_ns(0, u64::MAX), u64::MAX);
+        let leave = Leave::default();
+        assert_eq!(leave.take(|| 7), Some(7));
+        leave.until_ns.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(leave.take(|| 7), None);
     }
 }

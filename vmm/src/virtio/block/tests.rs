@@ -454,3 +454,355 @@ fn a_table_of_descriptors_without_bytes_is_read_no_further_than_sensible() {
     assert_eq!(rig.ring.take(), Some((0, 0)));
     assert_eq!(rig.ring.get::<u8>(STATUS_AT), 0xff);
 }
+
+/// What a driver may do with the event indexes, and what a virtual CPU serves itself.
+mod immediate {
+    use super::*;
+    use crate::virtio::testing::{Pulses, counted_activation};
+    use crate::virtio::{Immediate, SavedQueue};
+    use virtio_queue::QueueT;
+
+    struct Driver {
+        rig: Rig,
+        pulses: Arc<Pulses>,
+        thread: Arc<dyn Immediate>,
+    }
+
+    /// A driver that has negotiated event indexes or not.
+    fn driver(disk: Disk, event_idx: bool) -> Driver {
+        let ram = ram();
+        let ring = Ring::new(&ram, 0, 128);
+        let (mut activation, registers, pulses) = counted_activation(&ram, &[&ring]);
+        for queue in &mut activation.queues {
+            queue.set_event_idx(event_idx);
+        }
+        let mut block = Block::new(disk);
+        let thread = block.immediate().unwrap();
+        block.activate(activation);
+        let rig = Rig {
+            ram,
+            ring,
+            block,
+            registers,
+        };
+        Driver {
+            rig,
+            pulses,
+            thread,
+        }
+    }
+
+    impl Driver {
+        /// Offer a request with one piece of data.
+        fn offer(&mut self, kind: u32, sector: u64, data: (u64, u32, u16)) {
+            self.rig.header(kind, sector);
+            let ring = &mut self.rig.ring;
+            ring.descriptor(0, (HEADER, 16, NEXT, 1));
+            ring.descriptor(1, (data.0, data.1, data.2 | NEXT, 2));
+            ring.descriptor(2, (STATUS_AT, 1, WRITE, 0));
+            ring.offer(0);
+        }
+
+        fn read(&mut self, bytes: u32) {
+            self.offer(TYPE_IN, 0, (BUFFER, bytes, WRITE));
+        }
+
+        /// Have the device go on with a queue as it was saved.
+        fn restart(&mut self, saved: SavedQueue) {
+            let (mut activation, _, pulses) = counted_activation(&self.rig.ram, &[&self.rig.ring]);
+            for queue in &mut activation.queues {
+                queue.set_event_idx(true);
+                queue.set_next_avail(saved.next_avail);
+                queue.set_next_used(saved.next_used);
+            }
+            self.pulses = pulses;
+            self.rig.block.reset();
+            self.rig.block.activate(activation);
+        }
+
+        fn status(&self) -> u8 {
+            self.rig.ring.get(STATUS_AT)
+        }
+    }
+
+    #[test]
+    fn a_virtual_cpu_reads_what_is_cached_and_interrupts_itself() {
+        let file = file_of(&[7; 8192]);
+        let mut driver = driver(open(&[&file], false), true);
+        driver.read(4096);
+        assert!(driver.thread.serve());
+        assert_eq!(driver.rig.ring.take(), Some((0, 4097)));
+        assert_eq!(driver.status(), OK);
+        assert_eq!(driver.rig.ring.get::<[u8; 32]>(BUFFER + 4064), [7; 32]);
+        assert_eq!(driver.pulses.take(), 1);
+        // The next notification was asked for.
+        assert_eq!(driver.rig.ring.avail_event(), 1);
+        // Nothing is left for the device's thread, and it does not interrupt.
+        assert!(!driver.rig.block.notify());
+        assert_eq!(driver.pulses.take(), 0);
+    }
+
+    #[test]
+    fn small_writes_are_a_virtual_cpus_and_long_ones_the_threads() {
+        let file = file_of(&[7; 1 << 20]);
+        let mut driver = driver(open(&[&file], false), true);
+        driver
+            .rig
+            .ram
+            .write_slice(&[9; 4096], GuestAddress(BUFFER))
+            .unwrap();
+        driver.offer(TYPE_OUT, 8, (BUFFER, 4096, 0));
+        assert!(driver.thread.serve());
+        assert_eq!(driver.rig.ring.take(), Some((0, 1)));
+        assert_eq!(driver.status(), OK);
+        driver.offer(TYPE_OUT, 128, (BUFFER, MAX_WRITE_NOW as u32 + 512, 0));
+        assert!(!driver.thread.serve());
+        assert_eq!(driver.rig.ring.take(), None);
+        driver.rig.block.notify();
+        assert_eq!(driver.rig.ring.take(), Some((0, 1)));
+        assert_eq!(driver.status(), OK);
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(bytes[4096..8192].iter().all(|byte| *byte == 9));
+        assert_eq!(bytes[65536..65540], [9; 4]);
+    }
+
+    /// What is refused by the device's thread is by virtual CPUs, and what waits is left.
+    #[test]
+    fn what_waits_or_is_too_long_is_left_and_what_is_wrong_is_refused() {
+        let file = file_of(&[7; 4 << 20]);
+        let mut driver = driver(open(&[&file], false), true);
+        let long = MAX_READ_NOW as u32 + 512;
+        for (kind, sector, data) in [
+            (TYPE_FLUSH, 0, (BUFFER, 0, 0)),
+            (TYPE_DISCARD, 0, (BUFFER, 16, 0)),
+            (TYPE_WRITE_ZEROES, 0, (BUFFER, 16, 0)),
+            (TYPE_IN, 0, (BUFFER, long, WRITE)),
+        ] {
+            driver.offer(kind, sector, data);
+            assert!(!driver.thread.serve(), "{kind}");
+            assert!(!driver.thread.serve(), "{kind}");
+            assert_eq!(driver.rig.ring.take(), None);
+            driver.rig.block.notify();
+            assert!(driver.rig.ring.take().is_some());
+        }
+        for (kind, sector, data, status) in [
+            (TYPE_IN, u64::MAX, (BUFFER, 512, WRITE), IOERR),
+            (TYPE_IN, 8192, (BUFFER, 512, WRITE), IOERR),
+            (TYPE_IN, 0, (BUFFER, 511, WRITE), IOERR),
+            (TYPE_OUT, 8191, (BUFFER, 1024, 0), IOERR),
+            (99, 0, (BUFFER, 512, WRITE), UNSUPP),
+        ] {
+            driver.offer(kind, sector, data);
+            assert!(driver.thread.serve(), "{kind}");
+            assert!(driver.rig.ring.take().is_some());
+            assert_eq!(driver.status(), status, "{kind} {sector}");
+        }
+        assert!(!driver.rig.needs_reset());
+    }
+
+    #[test]
+    fn a_read_only_disk_is_written_by_nobody() {
+        let file = file_of(&[7; 8192]);
+        let mut driver = driver(open(&[&file], true), true);
+        driver.offer(TYPE_OUT, 0, (BUFFER, 512, 0));
+        if !driver.thread.serve() {
+            driver.rig.block.notify();
+        }
+        assert!(driver.rig.ring.take().is_some());
+        assert_eq!(driver.status(), IOERR);
+        assert_eq!(std::fs::read(file.path()).unwrap(), [7; 8192]);
+    }
+
+    #[test]
+    fn interrupts_come_where_the_driver_asks_for_them_across_the_wrap() {
+        let file = file_of(&[7; 8192]);
+        let mut driver = driver(open(&[&file], true), true);
+        // A restored queue goes on anywhere.
+        let mut saved = driver.rig.block.queues().unwrap()[0];
+        let first = u16::MAX - 500;
+        driver.rig.ring.start_at(first);
+        (saved.next_avail, saved.next_used) = (first, first);
+        driver.restart(saved);
+        for done in 0..1000u16 {
+            let index = first.wrapping_add(done);
+            // Every hundredth is wanted.
+            if done % 100 == 0 {
+                driver.rig.ring.set_used_event(index);
+            }
+            driver.read(512);
+            if done % 3 == 0 || !driver.thread.serve() {
+                driver.rig.block.notify();
+            }
+            assert!(driver.rig.ring.take().is_some());
+            let pulses = driver.pulses.take();
+            assert_eq!(pulses, u64::from(done % 100 == 0), "{done}");
+            assert_eq!(driver.rig.ring.avail_event(), index.wrapping_add(1));
+        }
+    }
+
+    #[test]
+    fn bogus_event_indexes_cost_interrupts_and_nothing_else() {
+        let file = file_of(&[7; 8192]);
+        let mut junk = Junk(0x5eed_0f_e7e4);
+        for event_idx in [true, false] {
+            let mut driver = driver(open(&[&file], true), event_idx);
+            for _ in 0..500 {
+                driver.rig.ring.set_used_event(junk.next() as u16);
+                // The device's own words in the ring are the guest's to overwrite, too.
+                driver.rig.ring.set_avail_event(junk.next() as u16);
+                let requests = 1 + junk.below(40);
+                for _ in 0..requests {
+                    driver.read(512);
+                }
+                if !driver.thread.serve() {
+                    while driver.rig.block.notify() {}
+                }
+                for _ in 0..requests {
+                    assert_eq!(driver.rig.ring.take(), Some((0, 513)));
+                }
+                assert_eq!(driver.rig.ring.take(), None);
+                assert!(driver.pulses.take() <= requests);
+                assert!(!driver.rig.needs_reset());
+            }
+        }
+    }
+
+    #[test]
+    fn a_virtual_cpu_does_so_much_and_leaves_the_rest() {
+        let file = file_of(&[7; 2 << 20]);
+        let mut driver = driver(open(&[&file], true), true);
+        for (bytes, served) in [(512, 32), (256 << 10, 4)] {
+            for _ in 0..100 {
+                driver.read(bytes);
+            }
+            let before = driver.rig.ring.used_index();
+            assert!(!driver.thread.serve());
+            assert_eq!(driver.rig.ring.used_index() - before, served);
+            while driver.rig.block.notify() {}
+            assert_eq!(driver.rig.ring.used_index() - before, 100);
+        }
+        // As much as it does, and nothing more: then nothing is left.
+        driver.read(MAX_READ_NOW as u32);
+        assert!(driver.thread.serve());
+        for _ in 0..32 {
+            driver.read(512);
+        }
+        assert!(driver.thread.serve());
+    }
+
+    #[test]
+    fn chains_that_break_the_rules_cost_one_request_there_too() {
+        let file = file_of(&[7; 8192]);
+        let mut driver = driver(open(&[&file], true), true);
+        let table = DATA + 0x10_0000;
+        for index in 0..65_535u16 {
+            let entry = (BUFFER, 1, WRITE | NEXT, index.wrapping_add(1));
+            driver.rig.ring.descriptor_at(table, index, entry);
+        }
+        driver.rig.header(TYPE_IN, 0);
+        for chain in [
+            (HEADER, 16, NEXT, 0),
+            (HEADER, 16, NEXT, 9999),
+            (table, 65_535 * 16, INDIRECT, 0),
+            (table, 0, INDIRECT, 0),
+            (RAM_END, 64, INDIRECT, 0),
+            (u64::MAX - 4, 16, 0, 0),
+        ] {
+            driver.rig.ring.descriptor(0, chain);
+            driver.rig.ring.offer(0);
+            assert!(driver.thread.serve(), "{chain:?}");
+            let (head, written) = driver.rig.ring.take().unwrap();
+            assert_eq!(head, 0);
+            assert!(written <= 1, "{chain:?}");
+            assert!(!driver.rig.needs_reset());
+        }
+        // One request of many pieces, as long as one may be, in a table.
+        long_request(&driver.rig, TYPE_IN, 126);
+        driver.rig.ring.offer(0);
+        assert!(!driver.thread.serve());
+        assert_eq!(driver.rig.ring.take(), None);
+    }
+
+    #[test]
+    fn an_index_that_leaps_stops_both() {
+        let file = file_of(&[7; 8192]);
+        let mut driver = driver(open(&[&file], true), true);
+        driver.rig.ring.leap(200);
+        assert!(driver.thread.serve());
+        assert!(driver.rig.needs_reset());
+        driver.rig.ring.leap(1);
+        assert!(driver.thread.serve());
+        assert!(!driver.rig.block.notify());
+        assert_eq!(driver.rig.ring.used_index(), 0);
+        // Nobody serves a device that was reset.
+        driver.rig.block.reset();
+        assert!(driver.thread.serve());
+        assert!(driver.rig.block.queues().is_none());
+    }
+
+    /// A thread and virtual CPUs at the same queue: every request is answered once, and the last
+    /// ones are not forgotten.
+    #[test]
+    fn virtual_cpus_and_the_thread_share_a_queue() {
+        let file = file_of(&[7; 1 << 20]);
+        let Driver {
+            mut rig,
+            pulses,
+            thread,
+        } = driver(open(&[&file], false), true);
+        // Whatever is used is to be told.
+        let (told, hear) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let cpu = Arc::clone(&thread);
+            let block = &mut rig.block;
+            let worker = scope.spawn(move || {
+                while hear.recv().is_ok() {
+                    while block.notify() {}
+                }
+            });
+            let ring = &mut rig.ring;
+            let mut answered = 0u32;
+            for round in 0..400u32 {
+                // A read by one piece, a read too long for a virtual CPU, and a flush.
+                let kinds = [
+                    (TYPE_IN, 512),
+                    (TYPE_IN, (1 << 20) / 512 * 512),
+                    (TYPE_FLUSH, 0),
+                ];
+                for (index, (kind, bytes)) in kinds.iter().enumerate() {
+                    let at = HEADER + 0x200 * index as u64;
+                    ring.put(*kind, at);
+                    ring.put(0u64, at + 8);
+                    let first = index as u16 * 3;
+                    ring.descriptor(first, (at, 16, NEXT, first + 1));
+                    let flags = WRITE | NEXT;
+                    ring.descriptor(first + 1, (BUFFER, *bytes, flags, first + 2));
+                    ring.descriptor(first + 2, (at + 0x100, 1, WRITE, 0));
+                }
+                let heads = [0, 3, 6];
+                let count = 1 + round % 3;
+                ring.set_used_event(ring.used_index().wrapping_add(count as u16 - 1));
+                for head in heads.iter().take(count as usize) {
+                    ring.offer(*head);
+                }
+                if !cpu.serve() {
+                    told.send(()).unwrap();
+                }
+                let mut seen = Vec::new();
+                while seen.len() < count as usize {
+                    match ring.take() {
+                        Some((head, _)) => seen.push(head),
+                        None => std::thread::yield_now(),
+                    }
+                }
+                seen.sort_unstable();
+                assert_eq!(seen, [0, 3, 6][..count as usize]);
+                answered += count;
+            }
+            assert_eq!(u32::from(ring.used_index()), answered);
+            drop(told);
+            worker.join().unwrap();
+        });
+        assert_eq!(pulses.take(), 400);
+    }
+}
