@@ -225,13 +225,14 @@ fn a_program_that_runs_can_be_replaced() {
 }
 
 /// A machine of a test's own.
-struct Own {
+pub(crate) struct Own {
     dir: tempfile::TempDir,
     runtime: tempfile::TempDir,
 }
 
 impl Own {
-    fn new(settings: &str) -> Self {
+    /// One whose configuration has these lines below `[machine]` besides.
+    pub(crate) fn new(settings: &str) -> Self {
         let own = Self {
             dir: tempfile::tempdir().unwrap(),
             runtime: tempfile::tempdir_in("/tmp").unwrap(),
@@ -251,7 +252,8 @@ impl Own {
         self.dir.path().join("volume")
     }
 
-    fn set(&self, mut command: Command) -> Command {
+    /// A command with this machine's directories.
+    pub(crate) fn set(&self, mut command: Command) -> Command {
         command
             .env("HULLBOX_ROOT", self.dir.path().join("data"))
             .env("HULLBOX_RUNTIME", self.runtime.path())
@@ -276,7 +278,7 @@ impl Own {
     }
 
     /// Child processes of the machine's own process whose command line has this word.
-    fn helper(&self, word: &str) -> i64 {
+    pub(crate) fn helper(&self, word: &str) -> i64 {
         let parent = self.pid();
         let find = || {
             fs::read_dir("/proc").unwrap().filter_map(|entry| {
@@ -313,7 +315,8 @@ fn parent_of(pid: i64) -> Option<i64> {
         .ok()
 }
 
-fn kill(pid: i64) {
+/// Ends a process at once.
+pub(crate) fn kill(pid: i64) {
     signal(pid, Signal::KILL);
 }
 

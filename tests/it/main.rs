@@ -26,6 +26,7 @@ mod models;
 mod orphans;
 mod outcomes;
 mod pipes;
+mod power;
 mod privileges;
 mod reference;
 mod reference_lives;
