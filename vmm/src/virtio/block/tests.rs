@@ -643,7 +643,7 @@ mod immediate {
     #[test]
     fn bogus_event_indexes_cost_interrupts_and_nothing_else() {
         let file = file_of(&[7; 8192]);
-        let mut junk = Junk(0x5eed_0f_e7e4);
+        let mut junk = Junk(0x5eed_0e7e);
         for event_idx in [true, false] {
             let mut driver = driver(open(&[&file], true), event_idx);
             for _ in 0..500 {
