@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
+/// Name of the file of a snapshot that says what it is of: a [`Description`].
+pub const DESCRIPTION_FILE: &str = "about.json";
+
 /// What is written beside a saved container to say what it is of. A backend does not read it, but
 /// adds what it has to know itself of a guest that it saved.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

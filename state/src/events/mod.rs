@@ -1,0 +1,56 @@
+//! What happened, for whoever wants to know: one JSON object a line, in a log that every process
+//! appends to. There is no daemon that could be asked.
+//!
+//! The lines are [`Event`]s, in the shape of Docker's API. The log is a few files of bounded size:
+//! `events.log` is appended to, and what was full before is `events.log.1` and so on. A
+//! [`Subscription`] reads what there is and then follows, across files, without a gap.
+
+mod follow;
+mod log;
+
+pub use follow::{EventsError, Query, Subscription, Woken};
+
+use hullbox_host::paths::Roots;
+use hullbox_model::event::{Action, Actor, Event, Kind};
+use std::collections::BTreeMap;
+
+/// Notes that something happened now. Nobody is stopped by a failure to.
+pub fn emit(
+    roots: &Roots,
+    kind: Kind,
+    action: impl Into<Action>,
+    id: &str,
+    attributes: BTreeMap<String, String>,
+) {
+    emit_all(roots, &[event(kind, action, id, attributes)]);
+}
+
+/// Notes several things at once, in this order. Nobody is stopped by a failure to.
+pub fn emit_all(roots: &Roots, events: &[Event]) {
+    // A full disk must not stop a container.
+    let _ = log::append(roots, events);
+}
+
+/// What happened now.
+#[must_use]
+pub fn event(
+    kind: Kind,
+    action: impl Into<Action>,
+    id: &str,
+    attributes: BTreeMap<String, String>,
+) -> Event {
+    let actor = Actor {
+        id: id.to_owned(),
+        attributes,
+    };
+    Event::new(kind, action, actor, now_ns())
+}
+
+/// Nanoseconds since 1970.
+#[must_use]
+pub fn now_ns() -> i64 {
+    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
