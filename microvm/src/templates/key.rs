@@ -67,6 +67,20 @@ fn make(path: &Path) -> io::Result<()> {
     fs::rename(&staged, path)
 }
 
+/// The secret that makes a data directory's snapshots its own, made if there is none.
+pub(crate) fn secret(data: &Path) -> Result<SnapshotKey, TemplateError> {
+    match read(data) {
+        Err(TemplateError::Key { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let _lock = lock(data, true).map_err(|error| TemplateError::Key {
+                path: directory(data),
+                source: io::Error::other(error),
+            })?;
+            read_or_make(data)
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::files::make_directory;
@@ -87,19 +101,5 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(read(data.path()).is_err());
         assert!(read_or_make(data.path()).is_err());
-    }
-}
-
-/// The secret that makes a data directory's snapshots its own, made if there is none.
-pub(crate) fn secret(data: &Path) -> Result<SnapshotKey, TemplateError> {
-    match read(data) {
-        Err(TemplateError::Key { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            let _lock = lock(data, true).map_err(|error| TemplateError::Key {
-                path: directory(data),
-                source: io::Error::other(error),
-            })?;
-            read_or_make(data)
-        }
-        other => other,
     }
 }
