@@ -12,6 +12,7 @@
 mod cgroup;
 mod confine;
 mod copies;
+mod disk_failure;
 mod identity;
 mod machine_id;
 mod mounts;
@@ -236,7 +237,7 @@ impl Agent {
                 // Between `Exec` and the opening of the terminal: the client repeats it.
                 Event::Resize { .. } => {}
                 Event::Ready(_) => {
-                    self.take_oom()?;
+                    self.take_kernel_log()?;
                     self.take_reports()?;
                     self.reap()?;
                 }
@@ -459,7 +460,7 @@ impl Agent {
     fn tell_end(&mut self) -> Result<(), ConnectionError> {
         let last = self.sessions.is_empty() && self.open.is_empty();
         if let Some(status) = self.ending.take_if(|_| last) {
-            self.take_oom()?;
+            self.take_kernel_log()?;
             self.settle();
             // Everything else in its namespace ended before it was reported.
             self.pump.finish(WORKLOAD, status, Drain::ToEnd);
@@ -467,12 +468,22 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells if the out-of-memory killer was at work.
-    fn take_oom(&mut self) -> Result<(), ConnectionError> {
-        match self.oom.as_mut().is_some_and(OomWatch::take) {
-            true => self.pump.send(&Frame::Oom),
-            false => Ok(()),
+    /// Looks at what the kernel logged: whether the out-of-memory killer was at work, or the disk
+    /// failed.
+    fn take_kernel_log(&mut self) -> Result<(), ConnectionError> {
+        let Some(watch) = self.oom.as_mut().filter(|watch| watch.skip_records()) else {
+            return Ok(());
+        };
+        if watch.take() {
+            self.pump.send(&Frame::Oom)?;
         }
+        let writable = self.container.as_mut().and_then(|c| c.writable.as_mut());
+        let text = match writable.map(rootfs::Writable::end_failed) {
+            Some(Ok(true)) => "the writable layer's disk failed; it cannot be used any more",
+            Some(Err(errno)) => &format!("the writable layer's disk may have failed: {errno}"),
+            _ => return Ok(()),
+        };
+        self.pump.send(&Frame::Log(text.to_owned()))
     }
 
     /// Brings the writable layer to rest, before the end of the workload is told.

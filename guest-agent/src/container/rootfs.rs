@@ -1,5 +1,6 @@
 //! The root filesystem: layers, the writable one above them, and moving in.
 
+use super::disk_failure::Errors;
 use super::reserve::Lent;
 use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
@@ -43,6 +44,7 @@ fn directory(path: &str) -> Result<(), Failure> {
 #[derive(Debug)]
 pub(super) struct Writable {
     mounted: OwnedFd,
+    errors: Errors,
 }
 
 impl Writable {
@@ -75,7 +77,13 @@ impl Writable {
         .map_err(what())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mounted = rustix::fs::open(WRITABLE, flags, Mode::empty()).map_err(what())?;
-        Ok(Some(Self { mounted }))
+        let errors = Errors::default();
+        Ok(Some(Self { mounted, errors }))
+    }
+
+    /// Ends it if its file system has given up since the last call: see [`Errors::end_failed`].
+    pub(super) fn end_failed(&mut self) -> Result<bool, Errno> {
+        self.errors.end_failed(self.mounted.as_fd())
     }
 
     /// Everything on the disk, and the filesystem clean, now that nobody writes.

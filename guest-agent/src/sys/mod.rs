@@ -8,12 +8,14 @@ mod blkpg;
 pub mod bpf;
 mod clock;
 mod entry;
+mod ext4;
 mod held;
 mod net;
 mod random;
 
 pub use blkpg::{add_partition, set_read_ahead};
 pub use clock::slew_clock;
+pub use ext4::shut_down_ext4;
 pub use held::{allow_devices, idle_vm};
 pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
 pub use random::{add_entropy, reseed_generator};
