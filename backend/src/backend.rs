@@ -2,11 +2,15 @@
 
 use crate::saving::{Description, Saving};
 use hullbox_protocol::{Failure, Setup};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+/// Has a monitor kill its container at once. A backend's own processes leave it to the monitor.
+pub const KILL_NOW: Signal = Signal::USR1;
 
 /// How the workload's side is reached.
 #[derive(Debug)]

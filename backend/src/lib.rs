@@ -4,4 +4,5 @@
 
 pub mod backend;
 pub mod bundle;
+pub mod factory;
 pub mod saving;

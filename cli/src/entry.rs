@@ -11,8 +11,8 @@ use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
 use crate::system::{bench, completions, events, housekeeping, info, inspect, templates};
 use crate::{containers, images, machine};
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
-use hullbox_engine::monitor;
 use hullbox_engine::timing::Zero;
+use hullbox_engine::{backends, monitor};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -58,7 +58,7 @@ fn hidden_stat(args: &[OsString]) -> ExitCode {
 }
 
 fn monitor_main() -> ExitCode {
-    match monitor::main() {
+    match backends::run_monitor() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&Failure::of("the monitor failed", &error)),
     }

@@ -9,6 +9,7 @@ use crate::snapshots;
 use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
+use hullbox_backend::factory::Prospect;
 use hullbox_model::event::Verb;
 use hullbox_protocol::StreamSet;
 use hullbox_session::direct::Descriptors;
@@ -42,11 +43,11 @@ impl Launch {
         let id = order.new_id()?;
         let snapshot = order.snapshot.as_deref();
         let snapshot = snapshot.map(|name| snapshots::find(name, &roots.data));
-        let prospect = monitor::Prospect {
+        let prospect = Prospect {
             guest: plan::guest_size(&order.request, HostFacts::probe()),
             snapshot: snapshot.transpose()?,
             data: roots.data.clone(),
-            templates: Policy::of(order.request.cold)?,
+            templates: Policy::of(order.request.cold)? == Policy::Auto,
             timing: timing.clone(),
         };
         Self::spawn(roots, id, &prospect, debug)
@@ -67,11 +68,11 @@ impl Launch {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
         });
-        let prospect = monitor::Prospect {
+        let prospect = Prospect {
             guest,
             snapshot: None,
             data: roots.data.clone(),
-            templates: Policy::of(spec.cold)?,
+            templates: Policy::of(spec.cold)? == Policy::Auto,
             timing: timing.clone(),
         };
         Self::spawn(roots, record.id.clone(), &prospect, debug)
@@ -80,7 +81,7 @@ impl Launch {
     fn spawn(
         roots: &Roots,
         id: String,
-        prospect: &monitor::Prospect,
+        prospect: &Prospect,
         debug: bool,
     ) -> Result<Self, ContainerError> {
         roots.create()?;

@@ -1,0 +1,459 @@
+//! The monitor's life, from its orders to the container's record.
+
+use super::backend::Backend;
+use super::client::{Client, Role};
+use super::config::{Config, Mode, receive};
+use super::control::{self, Answer};
+use super::health::Checker;
+use super::hub::{Hub, Observer, Outcome, Parts};
+use super::log::Log;
+use super::record::{Lasting, Nothing, Recorder};
+use super::rules::Ending;
+use super::signals::Signals;
+use super::waiting::{self, GOOD_RUN, Waited};
+use crate::bundle::Bundle;
+use crate::plan::life::{Restart, STOP_TIMEOUT_S};
+use crate::state::{End, State};
+use crate::timing::{Phase, Timing};
+use hullbox_backend::factory::{Factory, Prospect, Start};
+use hullbox_host::clock::wall_clock_ns;
+use hullbox_host::data_lock::DataLock;
+use hullbox_host::sys::{self, StandardFd};
+use hullbox_protocol::{ExitStatus, Failure, Frame};
+use hullbox_session::connection::take_descriptors;
+use hullbox_session::direct::Descriptors;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+/// The client who started the container.
+const STARTER: u64 = 0;
+
+/// Runs a monitor to its end. Everything that can be said of failures is said to the client or in
+/// the record; what is returned here is for a debugging eye.
+///
+/// # Errors
+/// The process was not started as [`super::spawn`] starts it, or the record cannot be written.
+pub fn main(backends: &dyn Factory) -> io::Result<()> {
+    let (client, lock) = take_standard_fds()?;
+    // A session of its own: the terminal's signals go to the command line, which passes them on.
+    rustix::process::setsid()?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let signals = Signals::catch()?;
+    let orders = UnixStream::from(client.try_clone()?);
+    let Some((prospect, _)) = receive::<Prospect>(&orders)? else {
+        return Ok(());
+    };
+    let timing = prospect.timing.clone();
+    timing.mark(Phase::Monitor);
+    // While a container runs here, no helper machine takes the data directory.
+    let direct = DataLock::try_shared(&prospect.data)?;
+    backends.prepare(&prospect);
+    let Some((config, received)) = receive::<Config>(&orders)? else {
+        return Ok(());
+    };
+    let descriptors = take_descriptors(&mut Some(received), config.streams);
+    // Whoever waits for the connection's end must not wait for this process's.
+    drop(orders);
+    timing.mark(Phase::Orders);
+    let client = Client::new(STARTER, client, first_role(config.mode))?;
+    let useless = Cell::new(false);
+    let life = Life {
+        control: listen(&config)?,
+        direct: Cell::new(Some(descriptors.map_err(io::Error::other)?)),
+        config,
+        signals: &signals,
+        lock,
+        timing,
+        backends,
+        useless: &useless,
+    };
+    let (recorded, late) = match life.config.mode {
+        Mode::Errand => life.errand(vec![client])?,
+        _ => life.live(vec![client])?,
+    };
+    backends.finish(useless.get());
+    drop(direct);
+    linger(late, &signals);
+    recorded
+}
+
+const fn first_role(mode: Mode) -> Role {
+    match mode {
+        Mode::Foreground | Mode::Errand => Role::attached(true),
+        Mode::Attached { .. } => Role::attached(false),
+        Mode::Detached => Role::Starter,
+    }
+}
+
+/// Where other commands reach this monitor. An errand is nobody's business.
+fn listen(config: &Config) -> io::Result<Option<UnixListener>> {
+    if config.mode == Mode::Errand {
+        return Ok(None);
+    }
+    let path = control::socket_path(&config.bundle.runtime_dir);
+    // One that was killed left its own.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
+}
+
+struct Life<'a> {
+    config: Config,
+    control: Option<UnixListener>,
+    signals: &'a Signals,
+    lock: OwnedFd,
+    timing: Timing,
+    backends: &'a dyn Factory,
+    /// The other ends of streams of the first run's workload.
+    direct: Cell<Option<Descriptors>>,
+    /// A template was found, and was of no use.
+    useless: &'a Cell<bool>,
+}
+
+/// One run of the workload, and what it left.
+struct Ran {
+    ending: Ending,
+    cause: String,
+    clients: Vec<Client>,
+    manual: bool,
+    stopped: bool,
+}
+
+/// Whether the end is on record, and clients that have not read all there is for them.
+type Ended = (io::Result<()>, Vec<Client>);
+
+impl Life<'_> {
+    /// Runs the workload, and again where the restart policy says so, and records how it ended.
+    fn live(self, mut clients: Vec<Client>) -> io::Result<Ended> {
+        let config = &self.config;
+        let timing = &self.timing;
+        let id = config.bundle.id.as_str();
+        let mut lasting = Lasting::new(config);
+        let (mut restarts, mut short_runs) = (0u32, 0u32);
+        let mut state = None;
+        loop {
+            let begun = Instant::now();
+            let mut bundle = config.bundle.clone();
+            // What was changed meanwhile holds from now on.
+            bundle.setup.limits = lasting.limits;
+            let started = self.start(bundle);
+            // While a guest boots there is time for this.
+            let state = match &mut state {
+                Some(state) => state,
+                none => none.insert(State::open(&config.roots()).map_err(io::Error::other)?),
+            };
+            let mut recorder = Recorder {
+                state,
+                roots: config.roots(),
+                config,
+                lasting: &mut lasting,
+                started: None,
+                oom: None,
+            };
+            let ran = self.run(started, clients, &mut recorder)?;
+            let mut end = end_of(&ran.ending, &ran.cause);
+            end.stopped = ran.manual;
+            recorder.died(&mut end, ran.stopped);
+            clients = ran.clients;
+            let again = !ran.manual
+                && !config.auto_remove
+                && matches!(ran.ending, Ending::Exited(_) | Ending::Died(_))
+                && recorder.lasting.restart.applies(end.exit_code, restarts);
+            if again {
+                restarts = restarts.saturating_add(1);
+                short_runs = if begun.elapsed() < GOOD_RUN {
+                    short_runs + 1
+                } else {
+                    0
+                };
+                // Who asks meanwhile sees an older truth.
+                let _ = recorder.state.set_restarting(id, &end, restarts);
+                let frame = ran.ending.frame(&ran.cause);
+                // Those who wait for the end have not seen it yet.
+                let (waiting, told) = clients
+                    .into_iter()
+                    .partition(|client| matches!(client.role, Role::Watcher));
+                clients = waiting;
+                // Who has not read it all stays among the others until then.
+                clients.extend(tell(told, &frame, end.exit_code, timing));
+                match self.pause(waiting::pause(short_runs), &mut clients, &mut recorder) {
+                    // Another policy may have come meanwhile.
+                    Waited::Over if recorder.lasting.restart != Restart::No => continue,
+                    Waited::Stopped => recorder.stopped(),
+                    _ => {}
+                }
+                end.stopped = true;
+            }
+            // On record before clients hear of it: their next command must find things as told.
+            if !config.auto_remove {
+                recorder.keep_execs();
+            }
+            let recorded = recorder.state.finish(id, &end);
+            if config.auto_remove {
+                recorder.destroyed();
+            }
+            timing.mark(Phase::Record);
+            // From here on the container may be removed or started again; what is left to do,
+            // tearing down a microVM's memory for one, is the kernel's work on this process.
+            drop(self.lock);
+            drop(self.control);
+            let late = tell(
+                clients,
+                &ran.ending.frame(&ran.cause),
+                end.exit_code,
+                timing,
+            );
+            state.settle();
+            return Ok((recorded.map_err(io::Error::other), late));
+        }
+    }
+
+    /// Runs something else in the container's place, of which nothing is recorded.
+    fn errand(self, clients: Vec<Client>) -> io::Result<Ended> {
+        let started = self.start(self.config.bundle.clone());
+        let ran = self.run(started, clients, &mut Nothing)?;
+        let state = State::open(&self.config.roots()).map_err(io::Error::other)?;
+        let recorded = state.end_errand(&self.config.bundle.id);
+        drop(self.lock);
+        let code = end_of(&ran.ending, &ran.cause).exit_code;
+        let frame = ran.ending.frame(&ran.cause);
+        let late = tell(ran.clients, &frame, code, &self.timing);
+        Ok((recorded.map_err(io::Error::other), late))
+    }
+
+    /// Waits before a restart.
+    fn pause(
+        &self,
+        pause: Duration,
+        clients: &mut Vec<Client>,
+        observer: &mut dyn Observer,
+    ) -> Waited {
+        match &self.control {
+            Some(control) => waiting::wait(pause, control.as_fd(), self.signals, clients, observer),
+            None => Waited::Unwanted,
+        }
+    }
+
+    /// How long a stop may take that nobody gave a time for: as `stop` has it.
+    fn stop_timeout(&self) -> Option<Duration> {
+        // What we do ourselves has nothing to bring to an end.
+        if self.config.mode == Mode::Errand {
+            return Some(Duration::ZERO);
+        }
+        let seconds = self.config.life.stop_timeout_s;
+        let seconds = seconds.unwrap_or_else(|| STOP_TIMEOUT_S.into());
+        u64::try_from(seconds).ok().map(Duration::from_secs)
+    }
+
+    fn start(&self, mut bundle: Bundle) -> Result<(Box<dyn Backend>, Bundle), Failure> {
+        bundle.setup.wall_clock_ns = wall_clock_ns();
+        bundle.setup.timed = self.timing.is_on();
+        let start = Start {
+            data: &self.config.data,
+            lock: self.lock.as_fd(),
+            streams: self.direct.take().unwrap_or_default(),
+            debug: self.config.debug,
+            timing: &self.timing,
+        };
+        let backend = self.backends.start(&mut bundle, start)?;
+        Ok((backend, bundle))
+    }
+
+    fn run(
+        &self,
+        started: Result<(Box<dyn Backend>, Bundle), Failure>,
+        mut clients: Vec<Client>,
+        observer: &mut dyn Observer,
+    ) -> io::Result<Ran> {
+        let (mut backend, bundle) = match started {
+            Ok(started) => started,
+            Err(failure) => {
+                return Ok(Ran {
+                    ending: Ending::Failed(failure),
+                    cause: String::new(),
+                    clients,
+                    manual: false,
+                    stopped: false,
+                });
+            }
+        };
+        if let Some(warning) = backend.warning() {
+            for client in &mut clients {
+                client.warn(&warning);
+            }
+        }
+        let config = &self.config;
+        let life = &config.life;
+        let health = life.health.clone();
+        let hub = Hub::new(Parts {
+            backend: backend.as_mut(),
+            clients,
+            control: self.control.as_ref().map(AsFd::as_fd),
+            signals: self.signals,
+            opening: opening(&bundle),
+            timing: &self.timing,
+            debug: config.debug,
+            log: config.keeps_log().then(|| Log::new(&bundle.dir, life.log)),
+            health: health
+                .map(|health| Checker::new(health, &bundle.process, observer.health_log())),
+            stdin_once: life.stdin_once || config.mode == Mode::Errand,
+            writes: config.mode != Mode::Attached { stdin: false },
+            direct: !config.streams.is_empty(),
+            stop_signal: config.stop_signal,
+            stop_timeout: self.stop_timeout(),
+            observer,
+        })?;
+        let Outcome {
+            ending,
+            orderly,
+            clients,
+            manual,
+            stopped,
+        } = hub.run();
+        self.timing.mark(Phase::Exit);
+        if backend.found_useless_template() {
+            self.useless.set(true);
+        }
+        // What may be started again must be down first.
+        let last = manual || config.auto_remove || observer.policy() == Restart::No;
+        let cause = backend.release(orderly && last);
+        self.timing.mark(Phase::Cleanup);
+        Ok(Ran {
+            ending,
+            cause,
+            clients,
+            manual,
+            stopped,
+        })
+    }
+}
+
+fn opening(bundle: &Bundle) -> Vec<Frame> {
+    vec![
+        Frame::Setup(Box::new(bundle.setup.clone())),
+        Frame::Exec {
+            session: 0,
+            spec: Box::new(bundle.process.clone()),
+        },
+    ]
+}
+
+fn end_of(ending: &Ending, cause: &str) -> End {
+    let error = ending.words(cause);
+    match ending {
+        Ending::Exited(status) => End {
+            exit_code: status.exit_code(),
+            signal: match status {
+                ExitStatus::Signal { signal, .. } => Some(*signal),
+                ExitStatus::Code(_) => None,
+            },
+            oom: matches!(status, ExitStatus::Signal { oom: true, .. }),
+            error,
+            stopped: false,
+        },
+        Ending::Failed(failure) => End {
+            exit_code: failure.exit_code(),
+            error,
+            ..End::default()
+        },
+        Ending::Died(_) => End {
+            exit_code: 125,
+            error,
+            ..End::default()
+        },
+    }
+}
+
+/// Tells each client how it ended, behind all output that still waits. What the kernel keeps for them
+/// they find there whenever they read; given back are those that have to read first.
+pub(super) fn tell(
+    mut clients: Vec<Client>,
+    frame: &Frame,
+    exit_code: u8,
+    timing: &Timing,
+) -> Vec<Client> {
+    for client in &mut clients {
+        if client.id == STARTER {
+            client.account(timing);
+        }
+        let sent = match client.role {
+            Role::Attached { .. } | Role::Starter => client.connection.send(frame),
+            Role::Stopper => {
+                client.answer(&Answer::Done);
+                Ok(())
+            }
+            Role::Exec { .. } => client.connection.send(&gone()),
+            Role::Asked => {
+                client.answer(&Answer::Failed("the container has ended".to_owned()));
+                Ok(())
+            }
+            Role::Watcher => {
+                client.answer(&Answer::Ended(exit_code));
+                Ok(())
+            }
+            Role::Asking | Role::Holding | Role::Leaving => Ok(()),
+        };
+        // One that cannot be told sees its connection end.
+        drop(sent);
+        client.role = Role::Leaving;
+    }
+    clients.retain_mut(|client| {
+        client.connection.flush_with_room().is_ok() && client.connection.pending() > 0
+    });
+    clients
+}
+
+/// Stays until all have read what is left for them, or are gone. A client may have been stopped, for
+/// however long. The container is none of this process's any more.
+pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
+    loop {
+        clients.retain_mut(|client| {
+            client.connection.flush().is_ok() && client.connection.pending() > 0
+        });
+        if clients.is_empty() {
+            return;
+        }
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        fds.extend(
+            clients
+                .iter()
+                .map(|client| PollFd::from_borrowed_fd(client.connection.as_fd(), PollFlags::OUT)),
+        );
+        match poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().is_empty() => {}
+            Err(rustix::io::Errno::INTR) => {}
+            // Told to end, as at a host's shutdown.
+            _ => return,
+        }
+    }
+}
+
+/// What a process beside the workload died of when the container ended.
+const fn gone() -> Frame {
+    Frame::Exited {
+        session: 0,
+        status: ExitStatus::Signal {
+            signal: 9,
+            oom: false,
+        },
+    }
+}
+
+/// Takes the socket and the lock from descriptors 0 and 1 and leaves /dev/null there.
+fn take_standard_fds() -> io::Result<(OwnedFd, OwnedFd)> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let take = |fd: StandardFd| sys::standard_fd(fd).try_clone_to_owned();
+    let (client, lock) = (take(StandardFd::Input)?, take(StandardFd::Output)?);
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok((client, lock))
+}
