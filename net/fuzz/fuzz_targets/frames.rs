@@ -1,0 +1,35 @@
+//! Any bytes as a frame, and as the fragments of datagrams.
+#![no_main]
+
+use hullbox_net::frame::ethernet::{self, Ethernet};
+use hullbox_net::frame::fragment::Reassembly;
+use hullbox_net::frame::ip::IpPacket;
+use hullbox_net::frame::segment::without_offloads;
+use hullbox_net::frame::tcp::TcpSegment;
+use hullbox_net::frame::{MAX_FRAME_BYTES, VNET_BYTES};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut total = 0;
+    let _ = without_offloads(data, |frame| {
+        assert!(frame.len() <= MAX_FRAME_BYTES.max(data.len()));
+        total += frame.len();
+    });
+    // Headers are repeated at most once for each 256 bytes of payload.
+    assert!(total <= data.len() * 2 + 256);
+    let Some((header, bytes)) = data.get(VNET_BYTES..).and_then(Ethernet::parse) else {
+        return;
+    };
+    let packet = match header.ethertype {
+        ethernet::IPV4 => IpPacket::parse_v4(bytes),
+        ethernet::IPV6 => IpPacket::parse_v6(bytes),
+        _ => None,
+    };
+    let Some(packet) = packet else { return };
+    let _ = TcpSegment::parse(packet.payload);
+    if packet.fragment.is_some() {
+        let mut reassembly = Reassembly::default();
+        let _ = reassembly.push(&packet, 0);
+        let _ = reassembly.push(&packet, 1);
+    }
+});

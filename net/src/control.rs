@@ -1,0 +1,117 @@
+//! Commands to a network that runs, from other threads.
+
+use crate::config::MemberConfig;
+use crate::core::MemberId;
+use crate::counters::Counters;
+use crate::error::NetError;
+use crate::policy::Policy;
+use crate::publish::PortKind;
+use crate::table::Id;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Names a published port.
+pub type PortId = Id;
+
+/// A command, with where its answer goes.
+pub(crate) enum Command {
+    AddMember(MemberConfig, Sender<Result<MemberId, NetError>>),
+    RemoveMember(MemberId, Sender<bool>),
+    Publish(
+        (PortKind, OwnedFd),
+        (MemberId, u16),
+        Sender<Result<PortId, NetError>>,
+    ),
+    Unpublish(PortId, Sender<bool>),
+    SetPolicy(Policy, Sender<()>),
+    Counters(Sender<Counters>),
+    Stop,
+}
+
+/// Commands a network. Clones command the same one.
+#[derive(Debug, Clone)]
+pub struct Control {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Control {
+    pub(crate) fn new(wake: Arc<OwnedFd>) -> (Self, Receiver<Command>) {
+        let (commands, receiver) = channel();
+        (Self { commands, wake }, receiver)
+    }
+
+    fn send(&self, command: Command) -> Result<(), NetError> {
+        self.commands.send(command).map_err(|_| NetError::Ended)?;
+        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
+        Ok(())
+    }
+
+    fn ask<T>(&self, make: impl FnOnce(Sender<T>) -> Command) -> Result<T, NetError> {
+        let (sender, answer) = channel();
+        self.send(make(sender))?;
+        answer.recv().map_err(|_| NetError::Ended)
+    }
+
+    /// Adds a member.
+    ///
+    /// # Errors
+    /// If an address is taken or out of range, the descriptor cannot be used, or the network ended.
+    pub fn add_member(&self, member: MemberConfig) -> Result<MemberId, NetError> {
+        self.ask(|answer| Command::AddMember(member, answer))?
+    }
+
+    /// Removes a member. Peers of its connections get a reset; its published ports are closed.
+    ///
+    /// # Errors
+    /// If there is no such member, or the network ended.
+    pub fn remove_member(&self, member: MemberId) -> Result<(), NetError> {
+        let found = self.ask(|answer| Command::RemoveMember(member, answer))?;
+        found.then_some(()).ok_or(NetError::NoMember)
+    }
+
+    /// Leads a socket of the host, as `open_port` opens it, to a member's port.
+    ///
+    /// # Errors
+    /// If there is no such member, the socket cannot be used, or the network ended.
+    pub fn publish(
+        &self,
+        socket: (PortKind, OwnedFd),
+        target: (MemberId, u16),
+    ) -> Result<PortId, NetError> {
+        self.ask(|answer| Command::Publish(socket, target, answer))?
+    }
+
+    /// Closes a published port. Connections that were accepted go on.
+    ///
+    /// # Errors
+    /// If the network ended.
+    pub fn unpublish(&self, port: PortId) -> Result<bool, NetError> {
+        self.ask(|answer| Command::Unpublish(port, answer))
+    }
+
+    /// Sets another policy; it is asked for flows that begin from now on.
+    ///
+    /// # Errors
+    /// If the network ended.
+    pub fn set_policy(&self, policy: Policy) -> Result<(), NetError> {
+        self.ask(|answer| Command::SetPolicy(policy, answer))
+    }
+
+    /// What the network has counted.
+    ///
+    /// # Errors
+    /// If the network ended.
+    pub fn counters(&self) -> Result<Counters, NetError> {
+        self.ask(Command::Counters)
+    }
+
+    /// Ends the network: `Network::run` returns.
+    ///
+    /// # Errors
+    /// If the network ended already.
+    pub fn stop(&self) -> Result<(), NetError> {
+        self.send(Command::Stop)
+    }
+}

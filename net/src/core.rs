@@ -1,0 +1,494 @@
+//! What all kinds of flows share: members, epoll, timers, counters, the frame that is being built.
+
+use crate::config::{MAX_MEMBERS, MemberConfig, NetworkConfig, Offloads};
+use crate::counters::Counters;
+use crate::error::NetError;
+use crate::frame::ethernet::Mac;
+use crate::frame::fragment::Reassembly;
+use crate::frame::segment::without_offloads;
+use crate::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES, build, checksum, protocol, vnet};
+use crate::link::{Link, Sent};
+use crate::policy::{Action, Protocol};
+use crate::table::{Id, Table};
+use crate::timers::{Timers, now_ns};
+use crate::token::{Kind, Token};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Where a transport's payload begins in the frame that is being built: behind the largest headers.
+pub const PAYLOAD_AT: usize = 128;
+
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
+
+/// Names a member.
+pub type MemberId = Id;
+
+/// A member as the network knows it.
+#[derive(Debug)]
+pub struct Member {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its addresses.
+    pub ipv6: Option<Ipv6Addr>,
+    /// What it takes.
+    pub offloads: Offloads,
+    /// Its link.
+    pub link: Link,
+    /// Its incomplete datagrams.
+    pub reassembly: Reassembly,
+    /// Its flows: TCP, UDP, echo, DNS.
+    pub flows: [usize; 4],
+}
+
+impl Member {
+    /// Whether an address is the member's own.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipv4 == Some(address),
+            IpAddr::V6(address) => self.ipv6 == Some(address),
+        }
+    }
+}
+
+/// Where a packet to the gateway's MAC address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To this address, from the host.
+    Host(SocketAddr),
+    /// To the gateway itself, and there is nothing.
+    Gateway,
+    /// To the gateway's name server.
+    NameServer,
+    /// Nowhere: an address of the subnet that nobody has, or one that no host has.
+    Unreachable,
+    /// The policy refuses it.
+    Refused,
+}
+
+/// The shared state.
+#[derive(Debug)]
+pub struct Core {
+    /// What the network was told.
+    pub config: NetworkConfig,
+    /// Everything that is waited for.
+    pub epoll: OwnedFd,
+    /// Who is on the network.
+    pub members: Table<Member>,
+    /// Members by address.
+    pub by_address: HashMap<IpAddr, MemberId>,
+    /// Addresses by name: several members may have one name.
+    pub by_name: HashMap<String, Vec<IpAddr>>,
+    /// Members by MAC address.
+    pub by_mac: HashMap<Mac, MemberId>,
+    /// Deadlines.
+    pub timers: Timers,
+    /// Counts.
+    pub counters: Counters,
+    /// The monotonic clock at the beginning of this turn of the loop, in nanoseconds.
+    pub now_ns: u64,
+    /// The identification of the fragments that were made last.
+    pub fragment_id: u32,
+    /// Where bytes go that were peeked at before, on kernels that cannot skip them.
+    pub skipped: Vec<u8>,
+    /// The frame that is being built; a payload begins at `PAYLOAD_AT`.
+    pub frame: Box<[u8]>,
+}
+
+impl Core {
+    /// # Errors
+    /// If the kernel gives no epoll or no timer.
+    pub fn new(config: NetworkConfig) -> Result<Self, NetError> {
+        let core = Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            members: Table::default(),
+            by_address: HashMap::new(),
+            by_name: HashMap::new(),
+            by_mac: HashMap::new(),
+            timers: Timers::new()?,
+            counters: Counters::default(),
+            now_ns: now_ns(),
+            fragment_id: 0,
+            skipped: Vec::new(),
+            frame: vec![0; PAYLOAD_AT + MAX_FRAME_BYTES].into_boxed_slice(),
+            config,
+        };
+        core.watch(core.timers.fd(), Token::only(Kind::Timer), EventFlags::IN)?;
+        Ok(core)
+    }
+
+    /// Waits for a descriptor's events.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn watch(&self, fd: impl AsFd, token: Token, events: EventFlags) -> Result<(), NetError> {
+        let data = EventData::new_u64(token.to_u64());
+        Ok(epoll::add(&self.epoll, fd, data, events)?)
+    }
+
+    /// Waits for other events of a descriptor, and learns of those that are there already.
+    pub fn rewatch(&self, fd: impl AsFd, token: Token, events: EventFlags) {
+        // Fails only for want of memory of a descriptor that is watched.
+        let _ = epoll::modify(&self.epoll, fd, EventData::new_u64(token.to_u64()), events);
+    }
+
+    /// Adds a member.
+    ///
+    /// # Errors
+    /// If an address is taken or out of range, or the link's descriptor cannot be watched.
+    pub fn add_member(&mut self, config: MemberConfig) -> Result<MemberId, NetError> {
+        if self.members.len() >= MAX_MEMBERS {
+            return Err(NetError::TooManyMembers);
+        }
+        let addresses: Vec<IpAddr> = config
+            .ipv4
+            .map(IpAddr::from)
+            .into_iter()
+            .chain(config.ipv6.map(IpAddr::from))
+            .collect();
+        let is_wrong = |address: &IpAddr| {
+            !self.config.is_on_link(*address)
+                || self.config.is_gateway(*address)
+                || self.by_address.contains_key(address)
+        };
+        let mac_is_wrong = config.mac.is_multicast()
+            || config.mac == self.config.gateway_mac
+            || self.by_mac.contains_key(&config.mac);
+        if mac_is_wrong || addresses.iter().any(is_wrong) {
+            return Err(NetError::Address);
+        }
+        let link = Link::new(config.link)?;
+        let id = self.members.insert(|_| Member {
+            mac: config.mac,
+            ipv4: config.ipv4,
+            ipv6: config.ipv6,
+            offloads: config.offloads,
+            link,
+            reassembly: Reassembly::default(),
+            flows: [0; 4],
+        });
+        let watched = match self.members.get_mut(id) {
+            Some(member) => epoll::add(
+                &self.epoll,
+                member.link.fd(),
+                EventData::new_u64(link_token(id).to_u64()),
+                EventFlags::IN,
+            ),
+            None => Ok(()),
+        };
+        if let Err(error) = watched {
+            self.members.remove(id);
+            return Err(error.into());
+        }
+        self.by_mac.insert(config.mac, id);
+        for name in config.names {
+            self.by_name.entry(name).or_default().extend(&addresses);
+        }
+        self.by_address
+            .extend(addresses.into_iter().map(|address| (address, id)));
+        Ok(id)
+    }
+
+    /// Removes a member. Its flows have to be ended by the caller.
+    pub fn remove_member(&mut self, id: MemberId) -> bool {
+        let Some(member) = self.members.remove(id) else {
+            return false;
+        };
+        self.by_mac.remove(&member.mac);
+        self.by_address.retain(|_, owner| *owner != id);
+        self.by_name.retain(|_, addresses| {
+            addresses.retain(|&address| !member.owns(address));
+            !addresses.is_empty()
+        });
+        true
+    }
+
+    /// Where a packet leads that a member sends to the gateway's MAC address, and counts refusals.
+    pub fn route(&mut self, kind: Protocol, target: SocketAddr) -> Route {
+        let address = target.ip();
+        let is_name_server = self.config.dns.is_some()
+            && kind != Protocol::Icmp
+            && target.port() == DNS_PORT
+            && self.config.is_gateway(address);
+        let route = if is_name_server {
+            Route::NameServer
+        } else if self.config.is_gateway(address) {
+            match (self.config.host_gateway, address) {
+                (false, _) => Route::Gateway,
+                (true, IpAddr::V4(_)) => Route::Host((Ipv4Addr::LOCALHOST, target.port()).into()),
+                (true, IpAddr::V6(_)) => Route::Host((Ipv6Addr::LOCALHOST, target.port()).into()),
+            }
+        } else if self.config.is_on_link(address) || is_never_remote(address) {
+            Route::Unreachable
+        } else {
+            let verdict = self.config.policy.decide(kind, target);
+            self.counters.decided(verdict.reason);
+            match verdict.action {
+                Action::Allow => Route::Host(target),
+                Action::Deny => Route::Refused,
+            }
+        };
+        if !matches!(route, Route::Host(_) | Route::NameServer) {
+            self.counters.refuse(kind, target);
+        }
+        route
+    }
+
+    /// Puts IP, Ethernet and virtio-net headers before a transport's bytes in the frame that is
+    /// being built, completes its checksum as the member takes it, and sends it.
+    ///
+    /// The transport's header and payload are `transport_bytes` long from `transport_at`; its
+    /// checksum field is zero and at `csum_offset`. `gso_bytes` is the payload of one segment, or 0.
+    pub fn send_transport(
+        &mut self,
+        to: MemberId,
+        (source, destination): (IpAddr, IpAddr),
+        transport: Transport,
+    ) -> Sent {
+        let Transport {
+            protocol,
+            at,
+            length,
+            csum_offset,
+            header_bytes,
+            gso_bytes,
+        } = transport;
+        let Some(member) = self.members.get_mut(to) else {
+            return Sent::Lost;
+        };
+        let ip_at = at - build::ip_header_bytes(source);
+        let ethernet_at = ip_at - ETHERNET_BYTES;
+        let begin = ethernet_at - VNET_BYTES;
+        let Some(frame) = self.frame.get_mut(begin..at + length) else {
+            return Sent::Lost;
+        };
+        let (headers, bytes) = frame.split_at_mut(at - begin);
+        let (vnet_header, headers) = headers.split_at_mut(VNET_BYTES);
+        let (ethernet, ip) = headers.split_at_mut(ETHERNET_BYTES);
+        build::put_ip(ip, source, destination, protocol, length);
+        let kind = build::ethertype(source);
+        build::put_ethernet(ethernet, member.mac, self.config.gateway_mac, kind);
+        let pseudo = match protocol {
+            protocol::ICMP => 0,
+            _ => checksum::pseudo_header(source, destination, protocol, length),
+        };
+        let mut header = vnet::VnetHeader::default();
+        let check = if member.offloads.checksum && protocol == protocol::TCP {
+            header = build::partial_checksum(at - ethernet_at, csum_offset);
+            checksum::fold(pseudo)
+        } else {
+            !checksum::fold(pseudo + checksum::sum(bytes))
+        };
+        // A UDP checksum of zero would say that there is none (RFC 768).
+        let check = if check == 0 && protocol == protocol::UDP {
+            u16::MAX
+        } else {
+            check
+        };
+        if let Some(field) = bytes.get_mut(csum_offset..csum_offset + 2) {
+            field.copy_from_slice(&check.to_be_bytes());
+        }
+        if gso_bytes != 0 {
+            header.gso_type = if source.is_ipv4() {
+                vnet::GSO_TCPV4
+            } else {
+                vnet::GSO_TCPV6
+            };
+            header.gso_bytes = gso_bytes;
+            header.header_bytes = (at + header_bytes - ethernet_at) as u16;
+        }
+        vnet_header.copy_from_slice(&header.encode());
+        let sent = member.link.send(frame);
+        self.account(to, sent)
+    }
+
+    /// Sends the bytes that lie in the frame that is being built, from the virtio-net header on.
+    pub fn send_built(&mut self, to: MemberId, length: usize) -> Sent {
+        let Some(member) = self.members.get_mut(to) else {
+            return Sent::Lost;
+        };
+        let sent = match self.frame.get(..length) {
+            Some(frame) => member.link.send(frame),
+            None => Sent::Lost,
+        };
+        self.account(to, sent)
+    }
+
+    /// Sends another member's frame on, without offloads if the receiver takes none.
+    pub fn forward(&mut self, to: MemberId, frame: &[u8]) {
+        let Some(member) = self.members.get_mut(to) else {
+            return;
+        };
+        let mut lost = 0;
+        let mut sent = 0;
+        let mut send = |part: &[u8]| match member.link.send(part) {
+            Sent::Done => sent += 1,
+            Sent::Blocked | Sent::Lost => lost += 1,
+        };
+        if member.offloads == Offloads::ALL {
+            send(frame);
+        } else if without_offloads(frame, send).is_none() {
+            self.counters.malformed += 1;
+        }
+        if member.link.is_cut() {
+            wait_writable(&self.epoll, to, member);
+        }
+        self.counters.frames_sent += sent;
+        self.counters.frames_lost += lost;
+    }
+
+    fn account(&mut self, to: MemberId, sent: Sent) -> Sent {
+        match sent {
+            Sent::Done => self.counters.frames_sent += 1,
+            Sent::Lost => self.counters.frames_lost += 1,
+            Sent::Blocked => {}
+        }
+        if let Some(member) = self.members.get_mut(to)
+            && (sent == Sent::Blocked || member.link.is_cut())
+        {
+            wait_writable(&self.epoll, to, member);
+        }
+        sent
+    }
+}
+
+/// A transport's bytes in the frame that is being built.
+#[derive(Debug, Clone, Copy)]
+pub struct Transport {
+    /// Which transport.
+    pub protocol: u8,
+    /// Where its header begins.
+    pub at: usize,
+    /// Length of header and payload, in bytes.
+    pub length: usize,
+    /// Where its checksum field is, from `at` on.
+    pub csum_offset: usize,
+    /// Length of its header, in bytes.
+    pub header_bytes: usize,
+    /// Payload of a segment, in bytes, if there are several.
+    pub gso_bytes: u16,
+}
+
+/// Waits for a link to take frames again.
+fn wait_writable(epoll: &OwnedFd, id: MemberId, member: &Member) {
+    let data = EventData::new_u64(link_token(id).to_u64());
+    // Fails for no descriptor that is watched.
+    let _ = epoll::modify(
+        epoll,
+        member.link.fd(),
+        data,
+        EventFlags::IN | EventFlags::OUT,
+    );
+}
+
+/// The name of a member's link.
+#[must_use]
+pub fn link_token(id: MemberId) -> Token {
+    Token {
+        kind: Kind::Link,
+        id,
+    }
+}
+
+/// Whether an address is that of no other host: unspecified, loopback, multicast, broadcast,
+/// link-local IPv6 (it means another link here), or an IPv4 address in IPv6's clothes.
+fn is_never_remote(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.octets()[0] == 0
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.octets()[0] >= 240
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_unicast_link_local()
+                || address.to_ipv4().is_some()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LinkFd, Subnet};
+    use std::os::unix::net::UnixStream;
+
+    fn core() -> Core {
+        let mut config = NetworkConfig::new(Mac([2, 0, 0, 0, 0, 1]));
+        config.ipv4 = Some(Subnet {
+            gateway: [10, 9, 0, 1].into(),
+            prefix: 24,
+        });
+        Core::new(config).unwrap()
+    }
+
+    fn member(mac: u8, ipv4: [u8; 4]) -> MemberConfig {
+        let (_, link) = UnixStream::pair().unwrap();
+        MemberConfig {
+            mac: Mac([2, 0, 0, 0, 0, mac]),
+            ipv4: Some(ipv4.into()),
+            ipv6: None,
+            names: Vec::new(),
+            offloads: Offloads::ALL,
+            link: LinkFd::Stream(link.into()),
+        }
+    }
+
+    #[test]
+    fn addresses_are_given_once_and_within_the_subnet() {
+        let mut core = core();
+        let first = core.add_member(member(2, [10, 9, 0, 2])).unwrap();
+        for (mac, address) in [
+            (3, [10, 9, 0, 2]),
+            (2, [10, 9, 0, 3]),
+            (1, [10, 9, 0, 3]),
+            (3, [10, 9, 0, 1]),
+            (3, [10, 9, 1, 3]),
+        ] {
+            let result = core.add_member(member(mac, address));
+            assert!(
+                matches!(result, Err(NetError::Address)),
+                "{mac} {address:?}"
+            );
+        }
+        assert!(core.remove_member(first));
+        core.add_member(member(2, [10, 9, 0, 2])).unwrap();
+    }
+
+    #[test]
+    fn neither_loopback_nor_the_subnet_leads_to_the_host() {
+        let mut core = core();
+        let mut route = |target: &str| core.route(Protocol::Tcp, target.parse().unwrap());
+        assert_eq!(route("10.9.0.1:80"), Route::Gateway);
+        for target in [
+            "10.9.0.7:80",
+            "127.0.0.1:80",
+            "127.1.2.3:80",
+            "0.0.0.0:80",
+            "255.255.255.255:80",
+            "224.0.0.1:80",
+            "[::1]:80",
+            "[::]:80",
+            "[::ffff:127.0.0.1]:80",
+            "[::ffff:192.0.2.1]:80",
+            "[fe80::1]:80",
+            "[ff02::1]:80",
+        ] {
+            assert_eq!(route(target), Route::Unreachable, "{target}");
+        }
+        let target = "192.0.2.1:80".parse().unwrap();
+        assert_eq!(route("192.0.2.1:80"), Route::Host(target));
+        assert_eq!(core.counters.refused, 13);
+        core.config.host_gateway = true;
+        let gateway = core.route(Protocol::Tcp, "10.9.0.1:80".parse().unwrap());
+        assert_eq!(gateway, Route::Host("127.0.0.1:80".parse().unwrap()));
+    }
+}

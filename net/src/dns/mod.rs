@@ -1,0 +1,32 @@
+//! The name server that a network's gateway is: names of members and of the host are answered
+//! here, forbidden names are refused here, and only the rest is asked of the host's resolvers.
+//!
+//! - `message`: DNS messages.
+//! - `files`: `resolv.conf` and `hosts`.
+//! - `rules`: which names may be asked for.
+//! - `server`: queries of members, and what becomes of them.
+//! - `upstream`: one query at one of the host's resolvers.
+
+mod files;
+mod message;
+mod rules;
+mod server;
+mod upstream;
+
+pub use files::{hosts, name_servers};
+pub use rules::{NameRule, NameRuleError, NameRules};
+pub(crate) use server::Dns;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// What a network's name server knows.
+#[derive(Debug, Clone, Default)]
+pub struct DnsConfig {
+    /// Whom to ask, in order.
+    pub upstreams: Vec<SocketAddr>,
+    /// Names with addresses, in lower case.
+    pub hosts: HashMap<String, Vec<IpAddr>>,
+    /// Which names may be asked for; none is all.
+    pub rules: Option<NameRules>,
+}

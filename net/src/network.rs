@@ -1,0 +1,216 @@
+//! The loop of a network: one thread, one epoll.
+
+use crate::config::NetworkConfig;
+use crate::control::{Command, Control};
+use crate::core::{Core, MemberId, link_token};
+use crate::error::NetError;
+use crate::frame::MAX_FRAME_BYTES;
+use crate::link::Received;
+use crate::publish::PortKind;
+use crate::switch::Flows;
+use crate::table::Id;
+use crate::timers::now_ns;
+use crate::token::{Kind, Token};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+/// Most events of one turn.
+const MAX_EVENTS: usize = 256;
+/// Most frames of one link in one turn; others have their turn then.
+const MAX_FRAMES: usize = 64;
+/// Most connections of one published port in one turn.
+const MAX_ACCEPTS: usize = 64;
+const NO_WAIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// A network that can run.
+#[derive(Debug)]
+pub struct Network {
+    core: Core,
+    flows: Flows,
+    input: Box<[u8]>,
+    wake: Arc<OwnedFd>,
+    commands: Receiver<Command>,
+    is_stopped: bool,
+}
+
+impl Network {
+    /// Makes a network without members, and what commands it.
+    ///
+    /// # Errors
+    /// If the kernel gives no epoll, timer or event descriptor.
+    pub fn new(config: NetworkConfig) -> Result<(Self, Control), NetError> {
+        let core = Core::new(config)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags)?);
+        core.watch(&wake, Token::only(Kind::Control), EventFlags::IN)?;
+        let (control, commands) = Control::new(Arc::clone(&wake));
+        let network = Self {
+            core,
+            flows: Flows::default(),
+            input: vec![0; MAX_FRAME_BYTES].into_boxed_slice(),
+            wake,
+            commands,
+            is_stopped: false,
+        };
+        Ok((network, control))
+    }
+
+    /// Serves the network until it is told to stop.
+    ///
+    /// # Errors
+    /// If waiting fails, which it does for no reason that a member could give.
+    pub fn run(mut self) -> Result<(), NetError> {
+        let mut events = Vec::with_capacity(MAX_EVENTS);
+        let mut has_more = false;
+        while !self.is_stopped {
+            self.core.timers.arm()?;
+            let wait = has_more.then_some(&NO_WAIT);
+            events.clear();
+            match epoll::wait(&self.core.epoll, spare_capacity(&mut events), wait) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.core.now_ns = now_ns();
+            let flows_before = self.flow_count();
+            for event in &events {
+                self.on_event(event);
+            }
+            has_more = self.flows.tcp.finish_turn(&mut self.core);
+            if self.flow_count() < flows_before {
+                self.flows.ports.wake(&self.core);
+            }
+        }
+        Ok(())
+    }
+
+    fn flow_count(&self) -> u64 {
+        let counters = &self.core.counters;
+        counters.tcp_flows + counters.udp_flows + counters.echo_flows
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let Some(token) = Token::from_u64(event.data.u64()) else {
+            return;
+        };
+        let (core, flows) = (&mut self.core, &mut self.flows);
+        match token.kind {
+            Kind::Link => self.on_link(token.id, event.flags),
+            Kind::Tcp => flows.tcp.on_event(core, token.id, event.flags),
+            Kind::Udp => flows.udp.on_event(core, token.id, event.flags),
+            Kind::Echo => flows.echo.on_event(core, token.id),
+            Kind::Port => self.on_port(token.id),
+            Kind::Control => self.on_commands(),
+            Kind::Timer => self.on_timer(),
+            Kind::Query => flows.dns.on_event(core, token.id),
+            Kind::Stream => flows.dns.on_stream(core, token.id),
+        }
+    }
+
+    fn on_link(&mut self, id: MemberId, events: EventFlags) {
+        if events.contains(EventFlags::OUT)
+            && let Some(member) = self.core.members.get_mut(id)
+            && member.link.flush()
+        {
+            let data = epoll::EventData::new_u64(link_token(id).to_u64());
+            // Fails for no descriptor that is watched.
+            let _ = epoll::modify(&self.core.epoll, member.link.fd(), data, EventFlags::IN);
+            self.flows.tcp.on_link_writable();
+        }
+        for _ in 0..MAX_FRAMES {
+            let Some(member) = self.core.members.get_mut(id) else {
+                return;
+            };
+            match member.link.receive(&mut self.input) {
+                Received::Frame(length) => {
+                    let frame = self.input.get_mut(..length).unwrap_or_default();
+                    self.flows.on_frame(&mut self.core, id, frame);
+                }
+                Received::Empty => return,
+                Received::Closed => {
+                    self.flows.remove_member(&mut self.core, id);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_port(&mut self, id: Id) {
+        let (core, flows) = (&mut self.core, &mut self.flows);
+        if flows.ports.kind(id) == Some(PortKind::Udp) {
+            flows.udp.on_port(core, &mut flows.ports, id);
+            return;
+        }
+        for _ in 0..MAX_ACCEPTS {
+            let (Some(target), Some(accepted)) =
+                (flows.ports.target(id), flows.ports.accept(core, id))
+            else {
+                return;
+            };
+            flows.tcp.on_accepted(core, accepted, target);
+        }
+    }
+
+    fn on_timer(&mut self) {
+        self.core.timers.fired();
+        let now_ns = self.core.now_ns;
+        while let Some(token) = self.core.timers.pop(now_ns) {
+            let (core, flows) = (&mut self.core, &mut self.flows);
+            match token.kind {
+                Kind::Tcp => flows.tcp.on_timer(core, token.id),
+                Kind::Udp => flows.udp.on_timer(core, token.id),
+                Kind::Echo => flows.echo.on_timer(core, token.id),
+                Kind::Query | Kind::Stream => flows.dns.on_timer(core, token),
+                Kind::Link | Kind::Port | Kind::Control | Kind::Timer => {}
+            }
+        }
+    }
+
+    fn on_commands(&mut self) {
+        let mut count = [0; 8];
+        // It is read before the commands are: one that comes later wakes again.
+        let _ = rustix::io::read(&self.wake, &mut count);
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let (core, flows) = (&mut self.core, &mut self.flows);
+        // An answer that nobody waits for is dropped.
+        match command {
+            Command::AddMember(config, answer) => {
+                let _ = answer.send(core.add_member(config));
+            }
+            Command::RemoveMember(id, answer) => {
+                let _ = answer.send(flows.remove_member(core, id));
+            }
+            Command::Publish(socket, (member, port), answer) => {
+                let result = match core.members.get(member) {
+                    Some(_) => flows.ports.add(core, socket, member, port),
+                    None => Err(NetError::NoMember),
+                };
+                let _ = answer.send(result);
+            }
+            Command::Unpublish(port, answer) => {
+                flows.udp.end_port(core, port);
+                let _ = answer.send(flows.ports.remove(port));
+            }
+            Command::SetPolicy(policy, answer) => {
+                core.config.policy = policy;
+                core.counters.rules.clear();
+                let _ = answer.send(());
+            }
+            Command::Counters(answer) => {
+                let _ = answer.send(core.counters.clone());
+            }
+            Command::Stop => self.is_stopped = true,
+        }
+    }
+}

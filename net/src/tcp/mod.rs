@@ -1,0 +1,174 @@
+//! TCP, translated: a member's connection is a host socket's, and nothing is buffered between
+//! them. What the socket has received is peeked at and stays there until the member has
+//! acknowledged it; what the member sends is acknowledged when the socket has taken it, and the
+//! member's window is what the socket has room for.
+//!
+//! - `flow`: one connection's state.
+//! - `emit`: segments to members.
+//! - `open`: how flows begin.
+//! - `guest`: segments from members.
+//! - `host`: what sockets have and take.
+//! - `timer`: what is due.
+
+mod emit;
+mod flow;
+mod guest;
+mod host;
+mod open;
+mod sequence;
+mod timer;
+
+use crate::core::{Core, MemberId};
+use crate::table::{Id, Table};
+use crate::timers::SECOND_NS;
+use crate::token::{Kind, Token};
+use flow::{Flow, Key, State};
+use rustix::event::epoll::EventFlags;
+use rustix::net::sockopt;
+use std::collections::HashMap;
+use std::time::Duration;
+
+const FLOWS: usize = 0;
+/// How long a flow that has ended answers late segments.
+const TIME_WAIT_NS: u64 = 2 * SECOND_NS;
+
+/// All TCP flows.
+#[derive(Debug, Default)]
+pub struct Tcp {
+    flows: Table<Flow>,
+    index: HashMap<Key, Id>,
+    /// Flows that the end of the turn looks at.
+    dirty: Vec<Id>,
+    /// Flows whose member's link took nothing.
+    blocked: Vec<Id>,
+    /// Secret of the first sequence numbers.
+    secret: std::collections::hash_map::RandomState,
+}
+
+fn token(id: Id) -> Token {
+    Token {
+        kind: Kind::Tcp,
+        id,
+    }
+}
+
+impl Tcp {
+    /// Takes note of a socket's events.
+    pub fn on_event(&mut self, core: &mut Core, id: Id, events: EventFlags) {
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        if flow.state == State::Connecting {
+            self.on_connected(core, id, events);
+            return;
+        }
+        if events.contains(EventFlags::ERR) {
+            self.abort(core, id);
+            return;
+        }
+        let readable = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP;
+        if events.intersects(readable) {
+            flow.source = flow::Source::Ready;
+            flow.source_ended |= events.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        }
+        if events.contains(EventFlags::OUT) {
+            self.on_writable(core, id);
+        }
+        self.mark(id);
+    }
+
+    /// Does what this turn of the loop has made due: sends data, acknowledgements, windows.
+    /// Whether there is more to do that no event will tell of.
+    pub fn finish_turn(&mut self, core: &mut Core) -> bool {
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(flow) = self.flows.get_mut(id) {
+                flow.is_dirty = false;
+                self.serve(core, id);
+            }
+        }
+        !self.dirty.is_empty()
+    }
+
+    /// A link takes frames again.
+    pub fn on_link_writable(&mut self) {
+        for id in std::mem::take(&mut self.blocked) {
+            self.mark(id);
+        }
+    }
+
+    /// Ends all flows of a member that has gone; their peers get a reset.
+    pub fn end_member(&mut self, core: &mut Core, member: MemberId) {
+        let own = |(id, flow): (Id, &Flow)| (flow.key.member == member).then_some(id);
+        let ids: Vec<Id> = self.flows.iter().filter_map(own).collect();
+        for id in ids {
+            self.reset_host(core, id);
+        }
+    }
+
+    fn mark(&mut self, id: Id) {
+        if let Some(flow) = self.flows.get_mut(id)
+            && !flow.is_dirty
+        {
+            flow.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Adds a flow that `core` has room for.
+    fn add(&mut self, core: &mut Core, flow: Flow) -> Option<Id> {
+        let key = flow.key;
+        let id = self.flows.insert(|_| flow);
+        self.index.insert(key, id);
+        core.counters.tcp_begun += 1;
+        core.counters.tcp_flows += 1;
+        if let Some(member) = core.members.get_mut(key.member) {
+            member.flows[FLOWS] += 1;
+        }
+        let socket = self.flows.get(id)?.socket.as_ref()?;
+        let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        if core.watch(socket, token(id), events).is_err() {
+            self.abort(core, id);
+            return None;
+        }
+        Some(id)
+    }
+
+    fn has_room(core: &mut Core, member: MemberId) -> bool {
+        let limit = core.config.limits.tcp_flows;
+        let has = core
+            .members
+            .get_mut(member)
+            .is_some_and(|member| member.flows[FLOWS] < limit);
+        core.counters.limited += u64::from(!has);
+        has
+    }
+
+    /// Resets both ends.
+    fn abort(&mut self, core: &mut Core, id: Id) {
+        if let Some(flow) = self.flows.get(id) {
+            emit::reset(core, flow);
+        }
+        self.reset_host(core, id);
+    }
+
+    /// Resets the host's end.
+    fn reset_host(&mut self, core: &mut Core, id: Id) {
+        if let Some(socket) = self.flows.get(id).and_then(|flow| flow.socket.as_ref()) {
+            // Closing then sends RST. It cannot fail for a TCP socket.
+            let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        self.remove(core, id);
+    }
+
+    fn remove(&mut self, core: &mut Core, id: Id) {
+        let Some(flow) = self.flows.remove(id) else {
+            return;
+        };
+        self.index.remove(&flow.key);
+        core.timers.forget(flow.deadline, token(id));
+        core.counters.tcp_flows -= 1;
+        if let Some(member) = core.members.get_mut(flow.key.member) {
+            member.flows[FLOWS] -= 1;
+        }
+    }
+}
