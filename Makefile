@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec bench-net lint clean
 
 ARTIFACTS := build/artifacts
 # One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
@@ -70,6 +70,11 @@ bench-exec:
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory build
 	scripts/bench-exec
+
+bench-net:
+	@scripts/install-deps test
+	cargo build --release --locked -p hullbox-net --example user_network
+	scripts/bench-net
 
 lint:
 	@scripts/install-deps build
