@@ -5,26 +5,27 @@ use crate::timing::Timing;
 use hullbox_protocol::{Frame, Sender};
 use hullbox_session::connection::{Connection, ConnectionError};
 use hullbox_session::direct::Descriptors;
+use rustix::net::{SocketFlags, accept_with};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long it may take to say what it wants.
-const SPEAK_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to send its command.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a client is here for.
 #[derive(Debug)]
 pub(super) enum Role {
-    /// It has not said yet.
+    /// It has not sent its command yet.
     Asking,
     /// It is joined to the workload's streams.
     Attached {
         /// The container ends with it.
         owner: bool,
-        /// Bytes of each output that it has not said to have passed on.
+        /// Bytes of each output that were sent to it and for which it has not granted credit again.
         unread: [u64; 2],
-        /// Outputs that it does not want any more.
-        muted: [bool; 2],
+        /// Outputs that it has closed.
+        closed: [bool; 2],
     },
     /// It has a process of its own.
     Exec {
@@ -37,12 +38,51 @@ pub(super) enum Role {
     Holding,
     /// It started the container and leaves when that runs.
     Starter,
-    /// It waits for the end, which it is told of.
+    /// It asked for a stop and is answered when the container has ended.
     Stopper,
-    /// It waits for the end of the connection.
+    /// It is answered with the exit code when the container has ended for good: not while a restart
+    /// policy starts it again.
     Watcher,
     /// It has its answer and leaves when that is written.
     Leaving,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Clients<'a> {
+    pub(super) list: Vec<Client>,
+    next_id: u64,
+    /// Where more connect.
+    pub(super) control: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Clients<'a> {
+    pub(super) fn new(list: Vec<Client>, control: Option<BorrowedFd<'a>>) -> Self {
+        let next_id = list.iter().map(|c| c.id + 1).max().unwrap_or(0);
+        Self {
+            list,
+            next_id,
+            control,
+        }
+    }
+
+    /// Accepts those that connect, while there are less than `most`. One that cannot be served sees
+    /// its connection end.
+    pub(super) fn accept(&mut self, most: usize) {
+        let Some(control) = self.control else { return };
+        while self.list.len() < most
+            && let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            if let Ok(client) = Client::new(self.next_id, fd, Role::Asking) {
+                self.next_id += 1;
+                self.list.push(client);
+            }
+        }
+    }
+
+    pub(super) fn find(&mut self, id: u64) -> Option<&mut Client> {
+        self.list.iter_mut().find(|client| client.id == id)
+    }
 }
 
 /// One of them.
@@ -65,7 +105,7 @@ impl Role {
         Self::Attached {
             owner,
             unread: [0; 2],
-            muted: [false; 2],
+            closed: [false; 2],
         }
     }
 }
@@ -84,10 +124,10 @@ impl Client {
         })
     }
 
-    /// Says that its command has arrived.
-    pub(super) fn heard(&mut self) {
-        // One that cannot be told sees its connection end.
-        if let Ok(frame) = control::to_frame(&Answer::Heard) {
+    /// Acknowledges its command.
+    pub(super) fn acknowledge(&mut self) {
+        // One that cannot be reached sees its connection end.
+        if let Ok(frame) = control::to_frame(&Answer::Acknowledged) {
             let _ = self.connection.send(&frame);
         }
     }
@@ -97,39 +137,39 @@ impl Client {
         let sent = control::to_frame(answer)
             .map_err(|_| ConnectionError::Violation("an answer too long"))
             .and_then(|frame| self.connection.send(&frame));
-        // One that cannot be told sees its connection end.
+        // One that cannot be reached sees its connection end.
         drop(sent);
         self.role = Role::Leaving;
     }
 
-    /// Tells it something that its user should hear.
+    /// Sends a warning for its user.
     pub(super) fn warn(&mut self, warning: &str) {
         if matches!(self.role, Role::Attached { .. } | Role::Starter) {
-            // One that cannot be told sees its connection end.
+            // One that cannot be reached sees its connection end.
             let _ = self.connection.send(&Frame::Log(warning.to_owned()));
         }
     }
 
-    /// Tells it what took how long, if it wanted to know.
-    pub(super) fn account(&mut self, timing: &Timing) {
+    /// Sends the durations of phases, if it asked for them.
+    pub(super) fn send_timing(&mut self, timing: &Timing) {
         if let Some(frame) = timing
             .take()
             .and_then(|marks| control::to_frame(&Answer::Timing(marks)).ok())
         {
-            // One that cannot be told sees its connection end.
+            // One that cannot be reached sees its connection end.
             let _ = self.connection.send(&frame);
         }
     }
 
-    /// Its first word.
+    /// The command in its first frame.
     pub(super) fn command(frame: &Frame) -> Option<Command> {
         control::from_frame(frame)
     }
 
-    /// When it is not waited for any longer, while it has not said what it wants.
+    /// When it is not waited for any longer, while it has not sent a command.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.role {
-            Role::Asking => self.since.checked_add(SPEAK_LIMIT),
+            Role::Asking => self.since.checked_add(COMMAND_LIMIT),
             _ => None,
         }
     }
@@ -139,10 +179,10 @@ impl Client {
         matches!(self.role, Role::Leaving) && self.connection.pending() == 0
     }
 
-    /// Output that it has not passed on, of one stream.
+    /// Bytes of one output that it has not passed on.
     pub(super) fn unread(&self, stream: usize) -> u64 {
         match self.role {
-            Role::Attached { unread, muted, .. } if !muted[stream] => unread[stream],
+            Role::Attached { unread, closed, .. } if !closed[stream] => unread[stream],
             _ => 0,
         }
     }

@@ -34,7 +34,7 @@ pub enum Mode {
     Errand,
 }
 
-/// What a monitor is told.
+/// A monitor's orders.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The container to start.
@@ -45,7 +45,7 @@ pub struct Config {
     pub runtime: PathBuf,
     /// Who the one who gives these orders is.
     pub mode: Mode,
-    /// What events say about the container: `name`, `image` and its labels.
+    /// The container's attributes in events: `name`, `image` and its labels.
     pub about: BTreeMap<String, String>,
     /// See [`Life`].
     pub life: Life,

@@ -3,8 +3,8 @@
 //! Both travel as [`Frame::Local`]. The first frame of a client is a [`Command`]; after `Attach`
 //! and `Exec` the frames of session 0 follow in both directions, for the workload or for the new
 //! process, and `Detach` may. Everything else is answered once, and the connection closed, but for
-//! `Hold`. Before all that stands [`Answer::Heard`], at once: whoever waits for it in vain knows that
-//! the monitor does not answer, however long the command itself may take.
+//! `Hold`. Before that comes [`Answer::Acknowledged`], at once: where it does not come the monitor
+//! does not answer, however long the command itself may take.
 
 use crate::plan::life::Restart;
 use crate::timing::{Marks, Timing};
@@ -57,7 +57,8 @@ pub enum Command {
     },
     /// What is known of processes beside the workload: [`Answer::Execs`].
     Execs,
-    /// Only after `Attach` or as the one who started the container: leave, and let it run on.
+    /// After `Attach`, `Exec` or `ExecStart`, or from whoever started the container: leave, and let the
+    /// process run on. As a first frame it only ends the connection.
     Detach,
     /// Send a signal to the workload.
     Signal(u8),
@@ -68,7 +69,7 @@ pub enum Command {
         /// How long to wait; `None` is for ever.
         timeout_ms: Option<u64>,
     },
-    /// Ask, or tell, the workload's side.
+    /// Pass a request to the workload's side.
     Ask(Request),
     /// Freeze the workload for as long as this connection is open: who asks for it may be killed.
     Hold,
@@ -90,8 +91,8 @@ pub enum Command {
 /// What is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
-    /// The command has arrived; what comes of it follows.
-    Heard,
+    /// The command has arrived; its answer follows.
+    Acknowledged,
     /// It is done.
     Done,
     /// It cannot be done: why, in one line.
@@ -116,7 +117,7 @@ impl Command {
         matches!(self, Self::Exec { streams, .. } if !streams.is_empty())
     }
 
-    /// Whether who says it stays connected for as long as something in the container takes.
+    /// Whether its client stays connected for as long as something in the container takes.
     pub(super) const fn stays(&self) -> bool {
         matches!(
             self,

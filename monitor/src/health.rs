@@ -12,7 +12,7 @@ const MAX_OUTPUT: usize = 4096;
 /// Results that are kept, as Docker does.
 const MAX_RESULTS: usize = 5;
 
-/// What the clock says is to be done.
+/// What is due.
 #[derive(Debug)]
 pub(super) enum Task {
     /// Run this as a session of its own.
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(checker.due(), None);
         checker.workload_started(zero);
         assert!(checker.task(zero + Duration::from_millis(199)).is_none());
-        // At 200, 400, …, 2400 ms, a failure says nothing.
+        // At 200, 400, …, 2400 ms, a failure does not count.
         for at in 1..=12 {
             assert_eq!(checker.due(), Some(zero + Duration::from_millis(at * 200)));
             let early = check(&mut checker, Some(1));
@@ -315,7 +315,7 @@ mod tests {
         let report = checker.ended(Ok(1), at(60_500)).clone();
         assert_eq!((report.failing_streak, report.log[0].exit_code), (0, 1));
         assert_eq!(checker.due(), Some(at(60_700)));
-        // The end of a check is heard of before the end of the pause that it went through.
+        // The end of a check is reported before the end of the pause that it went through.
         let next = checker.due().unwrap();
         assert!(matches!(checker.task(next), Some(Task::Run(_))));
         checker.running(8, next);

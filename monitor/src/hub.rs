@@ -6,48 +6,48 @@
 //!                                                         ├── log        ╘══ client: a question
 //! ```
 //!
-//! Every frame is decoded under its limits, checked against what its sender may say at this
-//! moment, and encoded anew. What may be on its way is bounded by credit (see
+//! Every frame is decoded under its limits, checked against what its sender may send at
+//! this moment, and encoded anew. What may be on its way is bounded by credit (see
 //! [`super::streams`]), so no buffer grows without end whatever anybody does.
 
 mod clients;
+mod commands;
 mod guest;
+mod link;
+mod observer;
 mod saving;
 mod sessions;
 mod time;
 
 use super::backend::{Backend, Link};
-use super::client::{Client, Role};
-use super::health::{Checker, HealthReport, HealthResult};
+use super::client::{Client, Clients, Role};
+use super::health::Checker;
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::Signals;
-use crate::clock::{self, AGAINST_DRIFT_S, Clock};
-use crate::plan::life::Restart;
-use crate::state::BegunFrom;
+use crate::clock::{AGAINST_DRIFT_S, Clock};
 use crate::timing::{Phase, Timing};
 use hullbox_backend::saving::Saving;
-use hullbox_model::exec::ExecInspect;
-use hullbox_protocol::{
-    CgroupLimits, ExitStatus, Failure, FailureKind, Frame, ProcessSpec, Sender, Started,
-};
-use hullbox_session::connection::{Connection, ConnectionError};
+use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Sender};
+use hullbox_session::connection::Connection;
+use link::{Guest, GuestLink};
+pub(super) use observer::Observer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sessions::{Exec, Pending, Workload};
+use sessions::{Sessions, Workload};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
+use time::{Deadline, Stopping, Timers};
 
 /// How long a guest may take to dial in. Software emulation on a busy machine is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// How long a guest that need not boot may take to say its first word, where another can boot
+/// How long a guest that need not boot may take to send its first frame, where another can boot
 /// instead: many of them may begin at once.
 const RESUME_LIMIT: Duration = Duration::from_secs(60);
-/// How long a killed workload may take to say that it is dead: a microVM writes what it has to first.
+/// How long a killed workload's end may take to be reported: a microVM writes what it has to first.
 /// Less than whoever asks for the end waits.
 const KILL_LIMIT: Duration = Duration::from_secs(8);
-/// How long after a broken connection the backend may take to say why.
+/// How long after a broken connection the backend may take to end, which tells the cause.
 const CAUSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the workload's side may take to answer a request. A guest may be emulated, and busy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -55,138 +55,37 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(1);
 /// Signals that come within this time are one: a host that shuts down sends several.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
-/// Clients at a time that stay for longer than a word.
+/// Clients at a time that stay for longer than one answer.
 pub(super) const MAX_CLIENTS: usize = 256;
-/// Connections at a time: when all clients are there, one can still be told to go.
+/// Connections at a time: when all clients are there, one can still end the container.
 const MAX_CONNECTIONS: usize = MAX_CLIENTS + 64;
 /// Processes beside the workload at a time. An agent takes a few more.
 const MAX_EXECS: usize = 1000;
 /// Requests at a time that the workload's side has not answered.
 const MAX_REQUESTS: usize = 1000;
-/// Frames that may wait for a guest's first word before nothing more is read for it.
-const MAX_UNHEARD: usize = 4096;
+/// Frames that may wait for a guest's first frame before nothing more is read for it.
+const MAX_UNANSWERED: usize = 4096;
 
-/// Where the workload's side is.
-#[derive(Debug)]
-enum Guest {
-    Awaited(UnixListener),
-    Connected(Connection),
-    Gone,
-}
-
-/// What happens when time is up.
-#[derive(Debug, Clone, Copy)]
-enum Deadline {
-    Boot,
-    Kill,
-    Cause,
-}
-
-/// Who is told what happens to the container.
-pub(super) trait Observer {
-    /// The workload runs, in a guest that began there, if it has one.
-    fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
-    /// It was frozen, or goes on.
-    fn paused(&mut self, paused: bool);
-    /// A health check ended, or checks begin.
-    fn health(&mut self, report: &HealthReport);
-    /// What health checks found in earlier runs of the container.
-    fn health_log(&self) -> Vec<HealthResult> {
-        Vec::new()
-    }
-    /// There is another restart policy.
-    fn restart(&mut self, restart: Restart);
-    /// The restart policy now.
-    fn policy(&self) -> Restart {
-        Restart::No
-    }
-    /// There are other limits.
-    fn limited(&mut self, _limits: &CgroupLimits) {}
-    /// The container has another name.
-    fn renamed(&mut self, _name: String) {}
-    /// A client was attached.
-    fn attached(&mut self) {}
-    /// A client left by its detach keys.
-    fn detached(&mut self) {}
-    /// The workload is sent a signal.
-    fn signalled(&mut self, _signal: u8) {}
-    /// The out-of-memory killer was at work in the container.
-    fn oom(&mut self) {}
-    /// A process beside the workload is asked for: its id.
-    fn exec_created(&mut self, _spec: &ProcessSpec) -> Option<String> {
-        None
-    }
-    /// One that was asked for is being started.
-    fn exec_starts(&mut self, _id: &str, _spec: &ProcessSpec) {}
-    /// One is asked for and started at once: its id.
-    fn exec_begins(&mut self, _spec: &ProcessSpec) -> Option<String> {
-        None
-    }
-    /// It runs.
-    fn exec_runs(&mut self, _id: &str, _pid: u32) {}
-    /// It ended, or did not run at all.
-    fn exec_ended(&mut self, _id: &str, _code: u8, _ran: bool) {}
-    /// Its client left by its detach keys.
-    fn exec_left(&mut self, _id: &str) {}
-    /// What is to be run, of one that was asked for and not started yet.
-    fn exec_spec(&mut self, _id: &str) -> Result<Box<ProcessSpec>, &'static str> {
-        Err("no such exec")
-    }
-    /// All of them that are remembered.
-    fn execs(&self) -> Vec<ExecInspect> {
-        Vec::new()
-    }
-}
-
-/// The loop and what it knows.
+/// The loop and its state.
 pub(super) struct Hub<'a> {
     backend: &'a mut dyn Backend,
-    guest: Guest,
-    clients: Vec<Client>,
-    next_client: u64,
-    control: Option<BorrowedFd<'a>>,
+    observer: &'a mut dyn Observer,
     signals: &'a Signals,
     timing: &'a Timing,
+    /// Show the agent's diagnostics.
     debug: bool,
-    /// To be said to the workload's side, once it is there.
-    outgoing: Vec<Frame>,
-    /// What was said to a guest that has said nothing yet, for another that may have to take its
-    /// place.
-    said: Option<Vec<Frame>>,
-    work: Workload,
-    execs: Vec<Exec>,
-    pending: Vec<Pending>,
-    next_number: u32,
+    link: GuestLink,
+    clients: Clients<'a>,
+    sessions: Sessions,
+    stopping: Stopping,
+    timers: Timers,
     log: Option<Log>,
     health: Option<Checker>,
     /// Of a guest that has its own.
     clock: Option<Clock>,
-    stdin_once: bool,
-    stop_signal: u8,
-    /// How long a stop may take; `None` is for ever.
-    stop_timeout: Option<Duration>,
-    /// When this process was first told to end.
-    told_at: Option<Instant>,
-    /// The signal that ended everything before there was a workload to send it to.
-    interrupted: Option<u8>,
-    /// Somebody wants it to end: no restart.
-    manual: bool,
-    /// By `stop`, or as `stop` does it.
-    stopped: bool,
     paused: bool,
-    stopping: bool,
-    deadline: Option<(Instant, Deadline)>,
-    /// When a stop has taken long enough.
-    kill_at: Option<Instant>,
-    /// When what only the start needed can go.
-    settled_at: Option<Instant>,
-    /// What the workload is to be started with does not fit a frame.
-    too_long: bool,
-    /// It is being saved, for this client.
+    /// The snapshot that is being written, and the id of the client that asked for it.
     saving: Option<(Saving, Option<u64>)>,
-    /// The backend has ended; what is left is to read what was said before.
-    over: bool,
-    observer: &'a mut dyn Observer,
 }
 
 /// What a hub joins.
@@ -195,7 +94,7 @@ pub(super) struct Parts<'a> {
     pub clients: Vec<Client>,
     /// Where more clients connect.
     pub control: Option<BorrowedFd<'a>>,
-    /// What this process is told.
+    /// Signals to this process.
     pub signals: &'a Signals,
     pub opening: Vec<Frame>,
     pub timing: &'a Timing,
@@ -218,35 +117,30 @@ pub(super) struct Parts<'a> {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub ending: Ending,
-    /// The workload's side ended of itself, and said so.
+    /// The workload's side ended of itself, and reported that.
     pub orderly: bool,
     pub clients: Vec<Client>,
-    /// It was told to end: a restart policy does not apply.
+    /// Somebody ended it: a restart policy does not apply.
     pub manual: bool,
-    /// It was told so by `stop`, or by a signal to its monitor.
+    /// By `stop`, or by a signal to its monitor.
     pub stopped: bool,
 }
 
 impl<'a> Hub<'a> {
     pub(super) fn new(parts: Parts<'a>) -> io::Result<Self> {
-        let next_client = parts.clients.iter().map(|c| c.id + 1).max().unwrap_or(0);
         let mut hub = Self {
-            guest: Guest::Gone,
-            next_client,
-            clients: parts.clients,
-            control: parts.control,
+            link: GuestLink::new(parts.opening, parts.backend.can_begin_anew()),
+            clients: Clients::new(parts.clients, parts.control),
+            sessions: Sessions::new(Workload {
+                direct: parts.direct,
+                stdin_once: parts.stdin_once,
+                ..Workload::default()
+            }),
+            stopping: Stopping::by(parts.stop_signal, parts.stop_timeout),
+            timers: Timers::default(),
             signals: parts.signals,
             timing: parts.timing,
             debug: parts.debug,
-            outgoing: parts.opening,
-            said: parts.backend.can_begin_anew().then(Vec::new),
-            work: Workload {
-                direct: parts.direct,
-                ..Workload::default()
-            },
-            execs: Vec::new(),
-            pending: Vec::new(),
-            next_number: WORKLOAD + 1,
             log: parts.log,
             health: parts.health,
             // Without a descriptor to spare, it keeps the time that it began with.
@@ -255,28 +149,15 @@ impl<'a> Hub<'a> {
                 .has_own_clock()
                 .then(|| Clock::new(AGAINST_DRIFT_S))
                 .and_then(Result::ok),
-            stdin_once: parts.stdin_once,
-            stop_signal: parts.stop_signal,
-            stop_timeout: parts.stop_timeout,
-            told_at: None,
-            interrupted: None,
-            manual: false,
-            stopped: false,
             paused: false,
-            stopping: false,
-            deadline: None,
-            kill_at: None,
-            settled_at: None,
-            too_long: false,
             saving: None,
-            over: false,
             observer: parts.observer,
             backend: parts.backend,
         };
-        if let Some(first) = hub.clients.first().filter(|_| parts.writes)
+        if let Some(first) = hub.clients.list.first().filter(|_| parts.writes)
             && matches!(first.role, Role::Attached { .. })
         {
-            hub.work.input.claim(first.id);
+            hub.sessions.workload.input.claim(first.id);
         }
         let link = hub.backend.link()?;
         hub.await_guest(link)?;
@@ -287,8 +168,8 @@ impl<'a> Hub<'a> {
         match link {
             Link::Awaited(listener) => {
                 listener.set_nonblocking(true)?;
-                self.guest = Guest::Awaited(listener);
-                self.deadline = Some((Instant::now() + self.boot_limit(), Deadline::Boot));
+                self.link.guest = Guest::Awaited(listener);
+                self.timers.deadline = Some((Instant::now() + self.boot_limit(), Deadline::Boot));
             }
             Link::Connected(fd) => self.connect(fd)?,
         }
@@ -296,13 +177,13 @@ impl<'a> Hub<'a> {
     }
 
     const fn boot_limit(&self) -> Duration {
-        match self.said {
+        match self.link.replay {
             Some(_) => RESUME_LIMIT,
             None => BOOT_LIMIT,
         }
     }
 
-    /// Runs until the workload's side has nothing more to say.
+    /// Runs until the workload's side has nothing more to send.
     pub(super) fn run(mut self) -> Outcome {
         let ending = loop {
             let ready = match self.wait() {
@@ -319,7 +200,7 @@ impl<'a> Hub<'a> {
             log.finish();
         }
         let orderly = matches!(ending, Ending::Exited(_) | Ending::Failed(_));
-        let ending = match (ending, self.interrupted) {
+        let ending = match (ending, self.stopping.interrupted) {
             (Ending::Died(None), Some(signal)) => {
                 Ending::Exited(ExitStatus::Signal { signal, oom: false })
             }
@@ -328,39 +209,37 @@ impl<'a> Hub<'a> {
         Outcome {
             ending,
             orderly,
-            clients: self.clients,
-            manual: self.manual,
-            stopped: self.stopped,
+            clients: self.clients.list,
+            manual: self.stopping.manual,
+            stopped: self.stopping.stopped,
         }
     }
 
     fn connect(&mut self, fd: OwnedFd) -> io::Result<()> {
         let guest = Connection::to(fd, Sender::Agent).map_err(io::Error::other)?;
-        self.guest = Guest::Connected(guest);
-        self.outgoing.iter_mut().for_each(clock::refresh);
-        self.drain();
+        self.link.connect(guest);
         Ok(())
     }
 
-    /// The guest has said something: it is the one to go on with.
-    fn heard_guest(&mut self) {
-        self.said = None;
-        if matches!(self.deadline, Some((_, Deadline::Boot))) {
-            self.deadline = None;
+    /// The guest answers: it is the one to go on with.
+    fn on_guest_contact(&mut self) {
+        self.link.replay = None;
+        if matches!(self.timers.deadline, Some((_, Deadline::Boot))) {
+            self.timers.deadline = None;
         }
     }
 
-    /// Has another guest take the place of one that ended before it said anything, if that can be.
+    /// Has another guest take the place of one that ended before it sent anything, if that can be.
     fn begin_anew(&mut self, ending: Ending) -> Result<(), Ending> {
         let Ending::Died(why) = &ending else {
             return Err(ending);
         };
-        let wanted = self.interrupted.is_none() && !self.stopping;
-        let Some(mut said) = self.said.take().filter(|_| wanted) else {
+        let wanted = self.stopping.interrupted.is_none() && !self.stopping.killing;
+        let Some(mut replay) = self.link.replay.take().filter(|_| wanted) else {
             return Err(ending);
         };
-        said.append(&mut self.outgoing);
-        let setup = said.iter_mut().find_map(|frame| match frame {
+        replay.append(&mut self.link.outgoing);
+        let setup = replay.iter_mut().find_map(|frame| match frame {
             Frame::Setup(setup) => Some(setup),
             _ => None,
         });
@@ -370,63 +249,34 @@ impl<'a> Hub<'a> {
         };
         let link = begun.map_err(Ending::Failed)?;
         self.timing.mark(Phase::Fallback);
-        (self.over, self.outgoing) = (false, said);
+        (self.link.backend_ended, self.link.outgoing) = (false, replay);
         self.await_guest(link)
             .map_err(|error| Ending::Died(Some(error.to_string())))?;
         if let Some(warning) = self.backend.warning() {
-            for client in &mut self.clients {
+            for client in &mut self.clients.list {
                 client.warn(&warning);
             }
         }
         Ok(())
     }
 
-    /// Says something to the workload's side, once it is there.
-    fn say(&mut self, frame: Frame) {
-        self.outgoing.push(frame);
-    }
-
-    /// Says what is to be said. A broken guest is noticed when it is read: it may have said why.
-    fn drain(&mut self) {
-        match &mut self.guest {
-            Guest::Connected(guest) => {
-                for frame in self.outgoing.drain(..) {
-                    let sent = guest.send(&frame);
-                    let begins = matches!(frame, Frame::Setup(_) | Frame::Exec { .. });
-                    self.too_long |= begins && matches!(sent, Err(ConnectionError::Encode(_)));
-                    if let Some(said) = &mut self.said {
-                        said.push(frame);
-                    }
-                }
-                let _ = guest.flush();
-            }
-            Guest::Awaited(_) => {}
-            // Kept for another guest, if there may be one.
-            Guest::Gone if self.said.is_some() => {}
-            Guest::Gone => self.outgoing.clear(),
-        }
-    }
-
     fn signal(&mut self, signal: u8) {
-        self.say(Frame::Signal {
+        self.link.send(Frame::Signal {
             session: WORKLOAD,
             signal: signal.into(),
         });
     }
 
-    fn number(&mut self) -> u32 {
-        let number = self.next_number;
-        self.next_number = number.checked_add(1).unwrap_or(WORKLOAD + 1);
-        number
-    }
-
     fn wait(&self) -> io::Result<Ready> {
-        let mut fds = Vec::with_capacity(4 + self.clients.len());
+        let mut fds = Vec::with_capacity(4 + self.clients.list.len());
         fds.push(PollFd::new(self.signals, PollFlags::IN));
         let ended = self.backend.ended();
         // Once known, the end would only wake us again and again while the rest is read.
-        fds.push(PollFd::from_borrowed_fd(ended, interest(!self.over, false)));
-        let guest_at = match &self.guest {
+        fds.push(PollFd::from_borrowed_fd(
+            ended,
+            interest(!self.link.backend_ended, false),
+        ));
+        let guest_at = match &self.link.guest {
             Guest::Awaited(listener) => {
                 fds.push(PollFd::new(listener, PollFlags::IN));
                 Some(fds.len() - 1)
@@ -438,13 +288,16 @@ impl<'a> Hub<'a> {
             }
             Guest::Gone => None,
         };
-        let control_at = self.control.map(|control| {
-            let events = interest(self.clients.len() < MAX_CONNECTIONS, false);
+        let control_at = self.clients.control.map(|control| {
+            let events = interest(self.clients.list.len() < MAX_CONNECTIONS, false);
             fds.push(PollFd::from_borrowed_fd(control, events));
             fds.len() - 1
         });
         // What the guest knows of the time from its start is for the workload to begin with.
-        let clock = self.clock.as_ref().filter(|_| self.work.said.started);
+        let clock = self
+            .clock
+            .as_ref()
+            .filter(|_| self.sessions.workload.reported.started);
         let clock_at = clock.map(|clock| {
             fds.push(PollFd::from_borrowed_fd(clock.fd(), PollFlags::IN));
             fds.len() - 1
@@ -454,7 +307,7 @@ impl<'a> Hub<'a> {
             fds.len() - 1
         });
         let first_client = fds.len();
-        for client in &self.clients {
+        for client in &self.clients.list {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
             fds.push(PollFd::from_borrowed_fd(client.connection.as_fd(), events));
         }
@@ -484,32 +337,32 @@ impl<'a> Hub<'a> {
 
     fn step(&mut self, ready: &Ready) -> Option<Ending> {
         if ready.signals {
-            self.obey_signal();
+            self.on_signal();
         }
         if let Some(ending) = self.serve_guest(ready.guest) {
             return Some(ending);
         }
         self.serve_clients(&ready.clients);
         if ready.saving {
-            self.attend_saving();
+            self.poll_saving();
         }
         if ready.control {
-            self.accept();
+            self.clients.accept(MAX_CONNECTIONS);
         }
         if ready.clock && self.clock.as_mut().is_some_and(Clock::is_due) {
-            self.tell_time();
+            self.set_guest_clock();
         }
         if ready.ended {
-            self.over = true;
-            // What was said before the end still lies in the connection.
-            self.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
+            self.link.backend_ended = true;
+            // What was sent before the end still lies in the connection.
+            self.timers.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
         }
-        if self.over && !matches!(self.guest, Guest::Connected(_)) {
+        if self.link.backend_ended && !matches!(self.link.guest, Guest::Connected(_)) {
             return Some(Ending::Died(None));
         }
-        let ending = self.keep_time();
+        let ending = self.run_timers();
         self.flush();
-        let too_long = self.too_long && !self.work.said.started;
+        let too_long = self.link.too_long && !self.sessions.workload.reported.started;
         ending.or_else(|| too_long.then(too_long_to_start))
     }
 
@@ -517,9 +370,10 @@ impl<'a> Hub<'a> {
     fn flush(&mut self) {
         self.grant();
         self.pass_credit();
-        self.drain();
+        self.link.flush();
         let lost: Vec<usize> = self
             .clients
+            .list
             .iter_mut()
             .enumerate()
             .filter_map(|(at, client)| {
@@ -530,12 +384,12 @@ impl<'a> Hub<'a> {
             })
             .collect();
         for at in lost.into_iter().rev() {
-            self.lose_client(at);
+            self.drop_client(at);
         }
-        self.clients.retain(|client| !client.is_done());
-        if !self.outgoing.is_empty() {
+        self.clients.list.retain(|client| !client.is_done());
+        if !self.link.outgoing.is_empty() {
             // On behalf of those who are lost.
-            self.drain();
+            self.link.flush();
         }
     }
 }

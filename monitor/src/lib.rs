@@ -43,7 +43,7 @@ use hullbox_state::{self as state, events, logs};
 
 pub use config::{Config, Mode};
 pub use serve::main;
-pub use signals::{KILL_NOW, ended_as_told};
+pub use signals::{KILL_NOW, ended_by_kill_now};
 pub use spawn::{ENTRY, Monitor, SpawnError, Waiting, spawn};
 
 #[cfg(test)]

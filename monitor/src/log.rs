@@ -140,7 +140,7 @@ impl Log {
             _ => LogStream::Stdout,
         };
         if self.open().is_err() {
-            // Nobody to tell; the next piece tries again.
+            // There is nobody to report this to; the next piece tries again.
             return;
         }
         let before = self.buffer.len();

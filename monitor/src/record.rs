@@ -16,7 +16,7 @@ use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How often the out-of-memory killer's work is told: a workload may die of it again and again.
+/// Least time between two events of the out-of-memory killer: a workload may die of it again and again.
 const OOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What outlasts one run of the workload, and may change while it runs.
@@ -26,7 +26,7 @@ pub(super) struct Lasting {
     pub(super) restart: Restart,
     /// The limits of the next run.
     pub(super) limits: CgroupLimits,
-    /// What events say about the container.
+    /// The container's attributes in events.
     about: BTreeMap<String, String>,
     /// A client is attached before the workload starts.
     attached_first: bool,
@@ -55,7 +55,7 @@ pub(super) struct Recorder<'a> {
     pub(super) lasting: &'a mut Lasting,
     /// When the workload started.
     pub(super) started: Option<Instant>,
-    /// When the out-of-memory killer's work was last told, if it was at work in this run.
+    /// When the last event of the out-of-memory killer was, if there was one in this run.
     pub(super) oom: Option<Instant>,
 }
 

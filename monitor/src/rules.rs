@@ -1,4 +1,4 @@
-//! Who may say what when, and what it means for the container.
+//! Which frames are allowed in which state, and what they mean for the container.
 
 use crate::timing::{Phase, Timing};
 use hullbox_protocol::{
@@ -21,7 +21,7 @@ pub(super) enum Ending {
     Died(Option<String>),
 }
 
-/// Why the workload's side is not listened to any longer.
+/// Why the connection to the workload's side is given up.
 pub(super) enum GuestError {
     Connection(ConnectionError),
     Violation(String),
@@ -34,7 +34,7 @@ impl From<ConnectionError> for GuestError {
 }
 
 /// Whether a frame that is no data is one of a client's that has a process on the other side.
-pub(super) const fn client_may_say(frame: &Frame) -> bool {
+pub(super) const fn is_client_frame(frame: &Frame) -> bool {
     matches!(
         frame,
         Frame::Eof {
@@ -65,15 +65,15 @@ pub(super) enum Meaning {
     End(Ending),
 }
 
-/// What the workload's side has said of a process that it says once. Each is passed on, and whoever
-/// repeats it would fill our memory.
+/// What was reported of a process and may be reported once. Each report is passed on, and whoever
+/// repeats one would fill our memory.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct Reported {
     pub(super) started: bool,
     ended: [bool; 3],
 }
 
-impl Said {
+impl Reported {
     /// A stream has ended, or nobody reads it any more.
     fn end(&mut self, stream: Stream) -> Result<(), GuestError> {
         if std::mem::replace(&mut self.ended[place(stream)], true) {
@@ -95,28 +95,30 @@ const fn place(stream: Stream) -> usize {
     }
 }
 
-/// `greeted`: whether there was a `Hello`.
+/// Checks a frame about the workload. `hello_received`: whether there was a `Hello`.
 pub(super) fn check_workload(
     frame: &Frame,
-    said: &mut Said,
-    greeted: &mut bool,
+    reported: &mut Reported,
+    hello_received: &mut bool,
 ) -> Result<Meaning, GuestError> {
-    let started = said.started;
+    let started = reported.started;
     Ok(match frame {
         Frame::Hello(hello) if hello.version != PROTOCOL_VERSION => {
             return Err(GuestError::Violation(
                 "its version is not that of this program".to_owned(),
             ));
         }
-        Frame::Hello(_) if std::mem::replace(greeted, true) => return Err(out_of_turn(frame)),
+        Frame::Hello(_) if std::mem::replace(hello_received, true) => {
+            return Err(out_of_turn(frame));
+        }
         Frame::Hello(_) | Frame::Log(_) => Meaning::Keep,
         Frame::Oom => Meaning::Oom,
         Frame::Started { started: who, .. } if !started => Meaning::Started(who.clone()),
         Frame::Failed { failure, .. } if !started => Meaning::End(Ending::Failed(clean(failure))),
         Frame::Exited { status, .. } if started => Meaning::End(Ending::Exited(*status)),
-        // Streams may move before `Started`: an input that nobody reads is said so at once.
+        // Streams may move before `Started`: the end of an input that nobody reads is sent at once.
         Frame::Eof { stream, .. } => {
-            said.end(*stream)?;
+            reported.end(*stream)?;
             Meaning::Forward
         }
         Frame::Credit {
@@ -129,12 +131,12 @@ pub(super) fn check_workload(
 }
 
 /// The same for a frame about a process beside the workload.
-pub(super) fn check_exec(frame: &Frame, said: &mut Said) -> Result<(), GuestError> {
-    let started = said.started;
+pub(super) fn check_exec(frame: &Frame, reported: &mut Reported) -> Result<(), GuestError> {
+    let started = reported.started;
     match frame {
         Frame::Started { .. } | Frame::Failed { .. } if !started => Ok(()),
         Frame::Exited { .. } if started => Ok(()),
-        Frame::Eof { stream, .. } => said.end(*stream),
+        Frame::Eof { stream, .. } => reported.end(*stream),
         Frame::Credit {
             stream: Stream::Stdin,
             ..
@@ -152,8 +154,8 @@ fn out_of_turn(frame: &Frame) -> GuestError {
     GuestError::Violation(format!("{name} out of turn"))
 }
 
-/// What is for us alone.
-pub(super) fn note(frame: &Frame, timing: &Timing, debug: bool) {
+/// Deals with a frame that is for the monitor alone.
+pub(super) fn consume(frame: &Frame, timing: &Timing, debug: bool) {
     match frame {
         Frame::Hello(_) => timing.mark(Phase::AgentContact),
         Frame::Log(text) if debug => {
@@ -182,7 +184,7 @@ pub(super) fn one_line(text: &str) -> String {
 }
 
 impl Ending {
-    /// The frame that tells the client, given what the backend knows.
+    /// The frame that ends the client's session, given what the backend knows.
     pub(super) fn frame(&self, cause: &str) -> Frame {
         let session = WORKLOAD;
         match self {

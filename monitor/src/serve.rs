@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 /// The client who started the container.
 const STARTER: u64 = 0;
 
-/// Runs a monitor to its end. Everything that can be said of failures is said to the client or in
-/// the record; what is returned here is for a debugging eye.
+/// Runs a monitor to its end. Failures are sent to the client or recorded; what is returned here is
+/// for debugging.
 ///
 /// # Errors
 /// The process was not started as [`super::spawn`] starts it, or the record cannot be written.
@@ -128,17 +128,39 @@ struct Ran {
     stopped: bool,
 }
 
+/// Restarts by the policy.
+#[derive(Debug, Clone, Copy, Default)]
+struct Restarts {
+    total: u32,
+    /// Runs in a row that were short.
+    short_runs: u32,
+}
+
+impl Restarts {
+    /// One more, after a run of this length.
+    fn count(&mut self, ran: Duration) {
+        self.total = self.total.saturating_add(1);
+        self.short_runs = match ran < GOOD_RUN {
+            true => self.short_runs.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// How long to wait before the next run.
+    fn pause(self) -> Duration {
+        waiting::pause(self.short_runs)
+    }
+}
+
 /// Whether the end is on record, and clients that have not read all there is for them.
 type Ended = (io::Result<()>, Vec<Client>);
 
 impl Life<'_> {
-    /// Runs the workload, and again where the restart policy says so, and records how it ended.
+    /// Runs the workload, and again where the restart policy has it so, and records how it ended.
     fn live(self, mut clients: Vec<Client>) -> io::Result<Ended> {
         let config = &self.config;
-        let timing = &self.timing;
-        let id = config.bundle.id.as_str();
         let mut lasting = Lasting::new(config);
-        let (mut restarts, mut short_runs) = (0u32, 0u32);
+        let mut restarts = Restarts::default();
         let mut state = None;
         loop {
             let begun = Instant::now();
@@ -159,61 +181,60 @@ impl Life<'_> {
                 started: None,
                 oom: None,
             };
-            let ran = self.run(started, clients, &mut recorder)?;
+            let mut ran = self.run(started, clients, &mut recorder)?;
             let mut end = end_of(&ran.ending, &ran.cause);
             end.stopped = ran.manual;
             recorder.died(&mut end, ran.stopped);
-            clients = ran.clients;
-            let again = !ran.manual
-                && !config.auto_remove
-                && matches!(ran.ending, Ending::Exited(_) | Ending::Died(_))
-                && recorder.lasting.restart.applies(end.exit_code, restarts);
-            if again {
-                restarts = restarts.saturating_add(1);
-                short_runs = if begun.elapsed() < GOOD_RUN {
-                    short_runs + 1
-                } else {
-                    0
-                };
-                // Who asks meanwhile sees an older truth.
-                let _ = recorder.state.set_restarting(id, &end, restarts);
-                let frame = ran.ending.frame(&ran.cause);
-                // Those who wait for the end have not seen it yet.
-                let (waiting, told) = clients
-                    .into_iter()
-                    .partition(|client| matches!(client.role, Role::Watcher));
-                clients = waiting;
-                // Who has not read it all stays among the others until then.
-                clients.extend(tell(told, &frame, end.exit_code, timing));
-                match self.pause(waiting::pause(short_runs), &mut clients, &mut recorder) {
-                    // Another policy may have come meanwhile.
-                    Waited::Over if recorder.lasting.restart != Restart::No => continue,
-                    Waited::Stopped => recorder.stopped(),
-                    _ => {}
+            if self.restarts_after(&ran, &end, recorder.lasting.restart, restarts.total) {
+                restarts.count(begun.elapsed());
+                if self.rest(&mut ran, &end, restarts, &mut recorder) {
+                    clients = ran.clients;
+                    continue;
                 }
                 end.stopped = true;
             }
-            // On record before clients hear of it: their next command must find things as told.
-            if !config.auto_remove {
-                recorder.keep_execs();
+            let held = (self.lock, self.control);
+            return Ok(finish(ran, &end, recorder, &self.timing, held));
+        }
+    }
+
+    /// Whether the restart policy has the workload started again, which ended like this.
+    fn restarts_after(&self, ran: &Ran, end: &End, policy: Restart, restarts: u32) -> bool {
+        !ran.manual
+            && !self.config.auto_remove
+            && matches!(ran.ending, Ending::Exited(_) | Ending::Died(_))
+            && policy.applies(end.exit_code, restarts)
+    }
+
+    /// Answers clients of the run that ended, and waits until the next one is due. False if there is
+    /// to be none after all.
+    fn rest(
+        &self,
+        ran: &mut Ran,
+        end: &End,
+        restarts: Restarts,
+        recorder: &mut Recorder<'_>,
+    ) -> bool {
+        let id = &self.config.bundle.id;
+        // Where it fails, the record is that of the time before.
+        let _ = recorder.state.set_restarting(id, end, restarts.total);
+        let frame = ran.ending.frame(&ran.cause);
+        // Those who wait for the end have not seen it yet.
+        let (waiting, others) = std::mem::take(&mut ran.clients)
+            .into_iter()
+            .partition(|client| matches!(client.role, Role::Watcher));
+        ran.clients = waiting;
+        // Who has not read it all stays among the others until then.
+        let late = send_outcome(others, &frame, end.exit_code, &self.timing);
+        ran.clients.extend(late);
+        match self.pause(restarts.pause(), &mut ran.clients, recorder) {
+            // Another policy may have come meanwhile.
+            Waited::Over => recorder.lasting.restart != Restart::No,
+            Waited::Stopped => {
+                recorder.stopped();
+                false
             }
-            let recorded = recorder.state.finish(id, &end);
-            if config.auto_remove {
-                recorder.destroyed();
-            }
-            timing.mark(Phase::Record);
-            // From here on the container may be removed or started again; what is left to do,
-            // tearing down a microVM's memory for one, is the kernel's work on this process.
-            drop(self.lock);
-            drop(self.control);
-            let late = tell(
-                clients,
-                &ran.ending.frame(&ran.cause),
-                end.exit_code,
-                timing,
-            );
-            state.settle();
-            return Ok((recorded.map_err(io::Error::other), late));
+            Waited::Unwanted => false,
         }
     }
 
@@ -226,7 +247,7 @@ impl Life<'_> {
         drop(self.lock);
         let code = end_of(&ran.ending, &ran.cause).exit_code;
         let frame = ran.ending.frame(&ran.cause);
-        let late = tell(ran.clients, &frame, code, &self.timing);
+        let late = send_outcome(ran.clients, &frame, code, &self.timing);
         Ok((recorded.map_err(io::Error::other), late))
     }
 
@@ -337,6 +358,33 @@ impl Life<'_> {
     }
 }
 
+/// Records the end, lets go of the container's lock and socket, and answers all clients.
+fn finish(
+    ran: Ran,
+    end: &End,
+    recorder: Recorder<'_>,
+    timing: &Timing,
+    held: (OwnedFd, Option<UnixListener>),
+) -> Ended {
+    let config = recorder.config;
+    // On record before clients are answered: their next command must find things as the answer has them.
+    if !config.auto_remove {
+        recorder.keep_execs();
+    }
+    let recorded = recorder.state.finish(&config.bundle.id, end);
+    if config.auto_remove {
+        recorder.destroyed();
+    }
+    timing.mark(Phase::Record);
+    // From here on the container may be removed or started again; what is left to do, tearing down a
+    // microVM's memory for one, is the kernel's work on this process.
+    drop(held);
+    let frame = ran.ending.frame(&ran.cause);
+    let late = send_outcome(ran.clients, &frame, end.exit_code, timing);
+    recorder.state.settle();
+    (recorded.map_err(io::Error::other), late)
+}
+
 fn opening(bundle: &Bundle) -> Vec<Frame> {
     vec![
         Frame::Setup(Box::new(bundle.setup.clone())),
@@ -373,9 +421,9 @@ fn end_of(ending: &Ending, cause: &str) -> End {
     }
 }
 
-/// Tells each client how it ended, behind all output that still waits. What the kernel keeps for them
-/// they find there whenever they read; given back are those that have to read first.
-pub(super) fn tell(
+/// Sends each client how it ended, behind all output that still waits. What the kernel keeps for them
+/// they find there whenever they read; returned are those that have to read first.
+pub(super) fn send_outcome(
     mut clients: Vec<Client>,
     frame: &Frame,
     exit_code: u8,
@@ -383,7 +431,7 @@ pub(super) fn tell(
 ) -> Vec<Client> {
     for client in &mut clients {
         if client.id == STARTER {
-            client.account(timing);
+            client.send_timing(timing);
         }
         let sent = match client.role {
             Role::Attached { .. } | Role::Starter => client.connection.send(frame),
@@ -402,7 +450,7 @@ pub(super) fn tell(
             }
             Role::Asking | Role::Holding | Role::Leaving => Ok(()),
         };
-        // One that cannot be told sees its connection end.
+        // One that cannot be reached sees its connection end.
         drop(sent);
         client.role = Role::Leaving;
     }
@@ -431,7 +479,7 @@ pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
         match poll(&mut fds, None) {
             Ok(_) if fds[0].revents().is_empty() => {}
             Err(rustix::io::Errno::INTR) => {}
-            // Told to end, as at a host's shutdown.
+            // A signal to end, as at a host's shutdown.
             _ => return,
         }
     }

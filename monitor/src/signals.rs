@@ -13,15 +13,15 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether a monitor ended because it was told to kill its container, before it could catch that.
+/// Whether a monitor ended of [`KILL_NOW`], before it could catch that.
 #[must_use]
-pub fn ended_as_told(status: ExitStatus) -> bool {
+pub fn ended_by_kill_now(status: ExitStatus) -> bool {
     status.signal() == Some(KILL_NOW.as_raw())
 }
 
-/// What a monitor was told.
+/// What a signal to a monitor asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Requested {
     /// To stop the container.
     Stop,
     /// To kill it at once.
@@ -63,14 +63,14 @@ impl Signals {
     }
 
     /// What came since the last call.
-    pub(super) fn take(&self) -> Option<Told> {
+    pub(super) fn take(&self) -> Option<Requested> {
         // How often it came does not matter.
         let mut buffer = [0u8; 64];
         let came = rustix::io::read(&self.readable, &mut buffer).is_ok_and(|read| read > 0);
         if self.kill.swap(false, Ordering::AcqRel) {
-            return Some(Told::Kill);
+            return Some(Requested::Kill);
         }
-        came.then_some(Told::Stop)
+        came.then_some(Requested::Stop)
     }
 }
 
@@ -86,23 +86,23 @@ mod tests {
     use signal_hook::low_level::raise;
 
     #[test]
-    fn an_end_as_told_is_told_from_others() {
-        let ended = |signal| ended_as_told(ExitStatus::from_raw(signal));
+    fn an_end_of_kill_now_is_recognised() {
+        let ended = |signal| ended_by_kill_now(ExitStatus::from_raw(signal));
         assert!(ended(KILL_NOW.as_raw()));
         assert!(!ended(consts::SIGKILL) && !ended(0));
     }
 
     #[test]
-    fn a_kill_is_told_from_a_stop() {
+    fn a_kill_and_a_stop_are_different() {
         // Raised in this thread, a signal is handled before the call returns.
         let signals = Signals::catch().unwrap();
         assert_eq!(signals.take(), None);
         raise(consts::SIGTERM).unwrap();
         raise(consts::SIGHUP).unwrap();
-        assert_eq!(signals.take(), Some(Told::Stop));
+        assert_eq!(signals.take(), Some(Requested::Stop));
         raise(consts::SIGTERM).unwrap();
         raise(KILL_NOW.as_raw()).unwrap();
-        assert_eq!(signals.take(), Some(Told::Kill));
+        assert_eq!(signals.take(), Some(Requested::Kill));
         assert_eq!(signals.take(), None);
     }
 }

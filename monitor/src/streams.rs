@@ -95,21 +95,21 @@ pub(super) struct Input {
     window: Window,
     /// Which client.
     owner: Option<u64>,
-    /// What the owner was not told of yet of what it may send.
-    untold: u32,
+    /// Credit that was not passed on to the owner yet, in bytes.
+    ungranted: u32,
     /// Nobody reads it any more, or it was ended.
     pub(super) closed: bool,
 }
 
 impl Input {
     /// Makes a client the writer, unless there is one. The first one may send as much as any fresh
-    /// stream takes; every other one has to be told of what is [`Self::left`] of that.
+    /// stream takes; every other one is granted what is [`Self::left`] of that.
     pub(super) fn claim(&mut self, client: u64) -> bool {
         if self.closed || self.owner.is_some() {
             return false;
         }
         self.owner = Some(client);
-        self.untold = 0;
+        self.ungranted = 0;
         true
     }
 
@@ -126,10 +126,10 @@ impl Input {
         self.owner == Some(client)
     }
 
-    /// The owner, and what it is to be told of, if there is any.
-    pub(super) const fn untold(&mut self) -> Option<(u64, &mut u32)> {
+    /// The owner, and the credit to pass on to it, if there is any.
+    pub(super) const fn ungranted(&mut self) -> Option<(u64, &mut u32)> {
         match self.owner {
-            Some(owner) if self.untold > 0 => Some((owner, &mut self.untold)),
+            Some(owner) if self.ungranted > 0 => Some((owner, &mut self.ungranted)),
             _ => None,
         }
     }
@@ -147,7 +147,7 @@ impl Input {
     /// Credit from the guest: for the owner, if there is one.
     pub(super) fn grant(&mut self, bytes: u32) {
         self.window.grant(bytes.into());
-        self.untold = self.untold.saturating_add(bytes);
+        self.ungranted = self.ungranted.saturating_add(bytes);
     }
 }
 

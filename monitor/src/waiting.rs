@@ -106,7 +106,7 @@ fn serve(client: &mut Client, observer: &mut dyn Observer) -> Option<Waited> {
         if !matches!(client.role, Role::Asking) {
             continue;
         }
-        client.heard();
+        client.acknowledge();
         match Client::command(&frame) {
             Some(Command::Stop { .. }) => {
                 client.role = Role::Stopper;

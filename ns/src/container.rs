@@ -53,7 +53,7 @@ impl Container {
                 kept.extend(streams.borrowed());
                 // The owners of what is closed are in frames that this process never returns to: so
                 // is the pipe that the monitor's handlers of signals write to.
-                let ready = take_signals().and_then(|()| close_all_but(&kept));
+                let ready = set_up_signals().and_then(|()| close_all_but(&kept));
                 let code = match ready {
                     Ok(()) => run(bundle, theirs, streams, monitor),
                     Err(_) => 1,
@@ -85,9 +85,9 @@ impl Container {
     }
 }
 
-/// The child has no handlers of the monitor's. What tells the monitor to end the container, and is
-/// sent to all there is when a host shuts down, is the monitor's to obey.
-fn take_signals() -> io::Result<()> {
+/// The child has no handlers of the monitor's. Signals that end the container, which a host's shutdown
+/// sends to every process, are the monitor's to handle.
+fn set_up_signals() -> io::Result<()> {
     reset_signals(false)?;
     ignore_signals(&[
         libc::SIGTERM,
@@ -110,7 +110,7 @@ fn run(bundle: &Bundle, connection: UnixStream, streams: Descriptors, monitor: P
     match serve::run(bundle, connection, streams) {
         Ok(()) => 0,
         Err(error) => {
-            // The peer was told; this is for a debugging eye.
+            // The peer has the failure; this is for debugging.
             let message = hullbox_host::error::chain(&error);
             let _ = io::Write::write_fmt(
                 &mut io::stderr(),
@@ -150,7 +150,7 @@ impl Backend for Container {
         }
         let status = waitid(WaitId::PidFd(self.child.as_fd()), WaitIdOptions::EXITED);
         let clean = matches!(status, Ok(Some(status)) if status.exit_status() == Some(0));
-        let mut cause = "the container's parent process ended without a word".to_owned();
+        let mut cause = "the container's parent process ended without a report".to_owned();
         if !clean && let Err(error) = cleanup::cleanup(&self.bundle) {
             cause = format!("{cause}, and cleaning up failed: {error}");
         }

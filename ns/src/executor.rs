@@ -10,6 +10,7 @@ use super::network;
 use super::workload::{Workload, default_limits};
 use crate::sys::{self, Forked};
 use hullbox_protocol::{DeviceKind, DeviceNode, Failure, FailureKind};
+use hullbox_session::status::encode_failure;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -27,7 +28,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-/// Exit code of a process that could not become the workload. What went wrong is in the pipe.
+/// Exit code of a process that could not become the workload. The report has the [`Failure`].
 const FAILED: i32 = 127;
 /// The process id of the first child in a PID namespace, which the minimal init counts on.
 const FIRST_CHILD: i32 = 2;
@@ -71,7 +72,7 @@ impl Executor for LastMile {
             Err(failure) => failure,
         };
         // Whoever reads is still there, or nobody wants to know.
-        let _ = rustix::io::write(&self.0.report, &encode(&failure));
+        let _ = rustix::io::write(&self.0.report, &encode_failure(&failure));
         std::process::exit(FAILED)
     }
 
@@ -99,33 +100,6 @@ fn has_ended(process: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     let now = Timespec::default();
     !matches!(poll(&mut fds, Some(&now)), Ok(0))
-}
-
-/// The text of a failure in a pipe: its kind and its message.
-pub(super) fn encode(failure: &Failure) -> Vec<u8> {
-    let kind = match failure.kind {
-        FailureKind::NotFound => b'F',
-        FailureKind::NotExecutable => b'X',
-        FailureKind::Setup => b'S',
-    };
-    let mut out = vec![kind];
-    // A pipe takes this much at once.
-    out.extend(failure.message.bytes().take(4000));
-    out
-}
-
-/// The other way. `None`: nothing went wrong.
-pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
-    let (kind, message) = bytes.split_first()?;
-    Some(Failure {
-        kind: match kind {
-            // As [`hullbox_session::status`] says it, too.
-            b'F' | 1 => FailureKind::NotFound,
-            b'X' | 2 => FailureKind::NotExecutable,
-            _ => FailureKind::Setup,
-        },
-        message: String::from_utf8_lossy(message).into_owned(),
-    })
 }
 
 /// Nothing: what a step that ends in `execve` returns when all goes well.
@@ -473,6 +447,7 @@ fn exists(path: &CStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hullbox_session::status::decode_failure;
 
     #[test]
     fn failures_pass_through_the_pipe() {
@@ -485,9 +460,9 @@ mod tests {
                 kind,
                 message: "why".into(),
             };
-            assert_eq!(decode(&encode(&failure)), Some(failure));
+            assert_eq!(decode_failure(&encode_failure(&failure)), Some(failure));
         }
-        assert_eq!(decode(b""), None);
+        assert_eq!(decode_failure(b""), None);
     }
 
     #[test]

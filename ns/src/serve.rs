@@ -1,7 +1,6 @@
 //! The conversation about one container, from `Hello` to `Exited`.
 
 use super::error::{NsError, io};
-use super::executor::decode;
 use super::launch::{Running, Surroundings};
 use super::oom::OomWatch;
 use super::others::Others;
@@ -15,6 +14,7 @@ use hullbox_protocol::{
 use hullbox_session::children::Spawned;
 use hullbox_session::direct::Descriptors;
 use hullbox_session::server::{Drain, Event, Pump, Stdio};
+use hullbox_session::status::decode_failure;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::Winsize;
@@ -304,7 +304,7 @@ impl<'a> Conversation<'a> {
                 _ => {}
             }
         }
-        let failure = decode(&self.failure_text);
+        let failure = decode_failure(&self.failure_text);
         if failure.is_none() {
             self.executed = true;
             self.open_when_both(pump)?;

@@ -17,11 +17,71 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
-/// First byte of a report of [`Report::Forked`].
-const FORKED: u8 = 0;
+/// The first byte of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Tag {
+    /// See [`Report::Forked`].
+    Forked = 0,
+    /// [`Report::Failed`] of [`FailureKind::NotFound`].
+    NotFound = 1,
+    /// [`Report::Failed`] of [`FailureKind::NotExecutable`].
+    NotExecutable = 2,
+    /// [`Report::Failed`] of [`FailureKind::Setup`].
+    Setup = 3,
+    /// See [`Report::Rooted`].
+    Rooted = 4,
+}
 
-/// First byte of a report of [`Report::Rooted`].
-const ROOTED: u8 = 4;
+impl Tag {
+    const ALL: [Self; 5] = [
+        Self::Forked,
+        Self::NotFound,
+        Self::NotExecutable,
+        Self::Setup,
+        Self::Rooted,
+    ];
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|tag| *tag as u8 == byte)
+    }
+
+    const fn of(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::NotFound => Self::NotFound,
+            FailureKind::NotExecutable => Self::NotExecutable,
+            FailureKind::Setup => Self::Setup,
+        }
+    }
+
+    /// The kind of a failure. What is not known is one of the setup.
+    const fn failure_kind(tag: Option<Self>) -> FailureKind {
+        match tag {
+            Some(Self::NotFound) => FailureKind::NotFound,
+            Some(Self::NotExecutable) => FailureKind::NotExecutable,
+            _ => FailureKind::Setup,
+        }
+    }
+}
+
+/// A failure as a message, cut to what is sent at once.
+#[must_use]
+pub fn encode_failure(failure: &Failure) -> Vec<u8> {
+    let mut message = vec![Tag::of(failure.kind) as u8];
+    message.extend_from_slice(failure.message.as_bytes());
+    message.truncate(MAX_MESSAGE);
+    message
+}
+
+/// The failure in a message; `None` where that is empty, which is none.
+#[must_use]
+pub fn decode_failure(message: &[u8]) -> Option<Failure> {
+    let (tag, text) = message.split_first()?;
+    Some(Failure {
+        kind: Tag::failure_kind(Tag::from_byte(*tag)),
+        message: String::from_utf8_lossy(text).into_owned(),
+    })
+}
 
 /// What a child reports.
 #[derive(Debug)]
@@ -95,7 +155,7 @@ impl StatusReader {
                 // the two, right before the end, is still there.
                 Ok(received) if received.bytes == 0 && !ended => ended = true,
                 Err(Errno::WOULDBLOCK) => return None,
-                // A broken channel says no more than a closed one.
+                // A broken channel is as good as a closed one.
                 Err(_) => return Some(Report::Running),
                 Ok(received) => break received.bytes,
             }
@@ -104,27 +164,27 @@ impl StatusReader {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        Some(match (descriptor, bytes.get(..received)) {
-            (Some(master), _) => Report::Terminal(master),
-            (None, Some([FORKED, a, b, c, d])) => {
-                match Pid::from_raw(i32::from_ne_bytes([*a, *b, *c, *d])) {
-                    Some(pid) => Report::Forked(pid),
-                    None => return None,
-                }
-            }
-            (None, Some([ROOTED, uptime @ ..])) => {
-                Report::Rooted(uptime.first_chunk().map_or(0, |us| u64::from_ne_bytes(*us)))
-            }
-            (None, Some([kind, message @ ..])) => Report::Failed(Failure {
-                kind: match kind {
-                    1 => FailureKind::NotFound,
-                    2 => FailureKind::NotExecutable,
-                    _ => FailureKind::Setup,
-                },
-                message: String::from_utf8_lossy(message).into_owned(),
-            }),
-            (None, _) => Report::Running,
-        })
+        match descriptor {
+            Some(master) => Some(Report::Terminal(master)),
+            None => decode(bytes.get(..received).unwrap_or_default()),
+        }
+    }
+}
+
+/// A message without a descriptor. `None` is one that means nothing.
+fn decode(message: &[u8]) -> Option<Report> {
+    let Some((tag, body)) = message.split_first() else {
+        return Some(Report::Running);
+    };
+    match (Tag::from_byte(*tag), body) {
+        (Some(Tag::Forked), body) if let Some(pid) = body.first_chunk() => {
+            Pid::from_raw(i32::from_ne_bytes(*pid)).map(Report::Forked)
+        }
+        (Some(Tag::Rooted), uptime) => {
+            let uptime_us = uptime.first_chunk().map_or(0, |us| u64::from_ne_bytes(*us));
+            Some(Report::Rooted(uptime_us))
+        }
+        _ => decode_failure(message).map(Report::Failed),
     }
 }
 
@@ -149,13 +209,14 @@ impl StatusWriter {
 
     /// Says who goes on in this one's place. The one who says it just ends.
     pub fn forked(&self, pid: Pid) {
-        let [a, b, c, d] = pid.as_raw_nonzero().get().to_ne_bytes();
-        let _ = rustix::net::send(&self.0, &[FORKED, a, b, c, d], SendFlags::NOSIGNAL);
+        let mut message = [Tag::Forked as u8; 5];
+        message[1..].copy_from_slice(&pid.as_raw_nonzero().get().to_ne_bytes());
+        let _ = rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL);
     }
 
     /// Says when the root was arranged, in microseconds of uptime.
     pub fn rooted(&self, uptime_us: u64) {
-        let mut message = [ROOTED; 9];
+        let mut message = [Tag::Rooted as u8; 9];
         message[1..].copy_from_slice(&uptime_us.to_ne_bytes());
         // Nobody to tell, nothing to tell.
         let _ = rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL);
@@ -163,13 +224,7 @@ impl StatusWriter {
 
     /// Says why there will be no program.
     pub fn failed(&self, failure: &Failure) {
-        let mut message = vec![match failure.kind {
-            FailureKind::NotFound => 1,
-            FailureKind::NotExecutable => 2,
-            FailureKind::Setup => 3,
-        }];
-        message.extend_from_slice(failure.message.as_bytes());
-        message.truncate(MAX_MESSAGE);
+        let message = encode_failure(failure);
         // If the parent cannot be told, the exit code still tells it something.
         let _ = rustix::net::send(&self.0, &message, SendFlags::NOSIGNAL);
     }

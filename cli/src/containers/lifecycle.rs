@@ -10,7 +10,7 @@ use crate::output::failure::{FAILED, Failure, one_of};
 use crate::output::stdout;
 use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch};
 use hullbox_engine::monitor::control::Answer;
-use hullbox_engine::monitor::{Mode, ended_as_told};
+use hullbox_engine::monitor::{Mode, ended_by_kill_now};
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::{KILLED, Record};
 use hullbox_engine::timing::{Phase, Timing, Zero};
@@ -118,7 +118,7 @@ fn start_attached(args: StartArgs, debug: bool, zero: Zero) -> Result<u8, Failur
     if matches!(joint.outcome, Outcome::Disconnected) {
         let ended = monitor.process.wait();
         engine.recover()?;
-        if ended.is_ok_and(ended_as_told) {
+        if ended.is_ok_and(ended_by_kill_now) {
             return Ok(KILLED);
         }
     }

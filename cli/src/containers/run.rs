@@ -13,7 +13,7 @@ use crate::output::failure::{FAILED, Failure, RUN_FAILED};
 use crate::output::stdout;
 use hullbox_engine::containers::{ContainerError, Launch};
 use hullbox_engine::monitor::control::Answer;
-use hullbox_engine::monitor::{Mode, ended_as_told};
+use hullbox_engine::monitor::{Mode, ended_by_kill_now};
 use hullbox_engine::paths::Roots;
 use hullbox_engine::state::KILLED;
 use hullbox_engine::timing::{Phase, Zero};
@@ -76,7 +76,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
             // Reaped, it no longer holds the container's lock.
             let ended = monitor.process.wait();
             engine.recover()?;
-            if ended.is_ok_and(ended_as_told) {
+            if ended.is_ok_and(ended_by_kill_now) {
                 return Ok(KILLED);
             }
         }

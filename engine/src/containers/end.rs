@@ -1,5 +1,6 @@
 //! Seeing containers start and end, whatever state their monitors are in.
 
+use super::talk::Contact;
 use super::{ContainerError, Engine};
 use crate::events::{Query, Woken};
 use crate::monitor::KILL_NOW;
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a monitor may take to kill its container when it is told to by a signal.
+/// How long a monitor may take to kill its container after [`KILL_NOW`].
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a container may take to be gone whose end is decided, cleaning up included.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -67,39 +68,44 @@ impl Engine {
 
     /// Has the monitor stop the container, and waits until it has.
     pub(super) fn stop_by(&self, record: &Record, stop: &Command) -> Result<(), ContainerError> {
-        let mut asked = self.ask(record, stop);
-        if matches!(asked, Err(ContainerError::NotRunning(_))) {
+        let mut contact = self.try_stop(record, stop)?;
+        if contact == Contact::NotRunning {
             if !self.state.get(&record.id)?.is_active() {
                 return Ok(());
             }
             // Its monitor does not listen yet.
-            asked = self
-                .wait_for_start_within(record, KILL_LIMIT)
-                .and_then(|()| self.ask(record, stop));
+            contact = match self.wait_for_start_within(record, KILL_LIMIT) {
+                Err(ContainerError::NoAnswer(_)) => Contact::Unresponsive,
+                started => started.and_then(|()| self.try_stop(record, stop))?,
+            };
         }
-        match asked {
-            Err(ContainerError::NoAnswer(_)) => {
+        match contact {
+            Contact::Unresponsive => {
                 self.end_monitor(record)?;
                 self.note(record, Verb::Stop);
                 Ok(())
             }
-            // It ended while it was asked.
-            Ok(_) | Err(ContainerError::Talk { .. } | ContainerError::NotRunning(_)) => {
-                self.see_it_end(record)
-            }
-            Err(error) => Err(error),
+            Contact::Answered(()) | Contact::NotRunning => self.see_it_end(record),
+        }
+    }
+
+    /// Sends a stop. A monitor that ends while it is asked has done what it is asked for.
+    fn try_stop(&self, record: &Record, stop: &Command) -> Result<Contact<()>, ContainerError> {
+        match self.try_command(record, stop) {
+            Err(ContainerError::Talk { .. }) => Ok(Contact::Answered(())),
+            contact => contact,
         }
     }
 
     /// Has the monitor kill the container, and waits until it has.
     pub(super) fn kill(&self, record: &Record) -> Result<(), ContainerError> {
-        let told = match self.monitor_of(record)? {
+        let sent = match self.monitor_of(record)? {
             Some(monitor) => pidfd_send_signal(monitor, KILL_NOW),
             None => Ok(()),
         };
         // One that ended meanwhile is as good.
         let gone = |error| !matches!(error, rustix::io::Errno::SRCH);
-        told.or_else(|error| if gone(error) { Err(error) } else { Ok(()) })
+        sent.or_else(|error| if gone(error) { Err(error) } else { Ok(()) })
             .map_err(|error| cannot_end(record, error.into()))?;
         if self.state.wait_for_end_within(record, KILL_LIMIT)? {
             return Ok(());

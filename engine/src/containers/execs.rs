@@ -1,6 +1,6 @@
 //! Processes beside the workload in two steps, and what is known of them.
 
-use super::talk::{exec_spec, unexpected};
+use super::talk::{Contact, exec_spec, unexpected};
 use super::{ContainerError, Engine, ExecOrder, Joined};
 use crate::monitor::control::{Answer, Command};
 use crate::monitor::execs;
@@ -16,7 +16,7 @@ impl Engine {
     /// [`ContainerError::NotRunning`] among others.
     pub fn create_exec(&self, record: &Record, order: ExecOrder) -> Result<String, ContainerError> {
         let spec = Box::new(exec_spec(&record.spec, order));
-        match self.ask(record, &Command::ExecCreate { spec })? {
+        match self.query(record, &Command::ExecCreate { spec })? {
             Answer::Made(id) => Ok(id),
             other => Err(unexpected(other)),
         }
@@ -38,7 +38,7 @@ impl Engine {
             detach,
             timing: timing.clone(),
         };
-        let connection = self.say(record, &command)?.into();
+        let connection = self.connect(record, &command)?.into();
         Ok(Joined {
             connection,
             direct: StreamSet::default(),
@@ -51,17 +51,20 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn execs(&self, record: &Record) -> Result<Vec<ExecInspect>, ContainerError> {
-        let mut all = execs::kept(&self.roots.container_dir(&record.id));
-        match self.ask(record, &Command::Execs) {
-            Ok(Answer::Execs(text)) => {
+        let dir = self.roots.container_dir(&record.id);
+        let mut all = execs::kept(&dir);
+        match self.try_query(record, &Command::Execs) {
+            Ok(Contact::Answered(Answer::Execs(text))) => {
                 all.extend(serde_json::from_str::<Vec<_>>(&text).unwrap_or_default());
-                Ok(all)
             }
-            Ok(other) => Err(unexpected(other)),
-            // It does not run, or ended just now.
-            Err(ContainerError::NotRunning(_) | ContainerError::Talk { .. }) => Ok(all),
-            Err(error) => Err(error),
+            Ok(Contact::Answered(other)) => return Err(unexpected(other)),
+            Ok(Contact::NotRunning) => {}
+            Ok(contact @ Contact::Unresponsive) => contact.or_error(record).map(drop)?,
+            // A monitor that ended between question and answer has left its execs in the file.
+            Err(ContainerError::Talk { .. }) => all = execs::kept(&dir),
+            Err(error) => return Err(error),
         }
+        Ok(all)
     }
 
     /// What is known of such a process, by its id or the beginning of that, whose container ever it

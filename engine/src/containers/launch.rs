@@ -203,7 +203,7 @@ impl Engine {
             Ok(layers) => layers,
             Err(error) => {
                 drop(launch);
-                // The first error is the one to tell.
+                // The first error is the one to report.
                 let _ = self.recover();
                 return Err(error);
             }
@@ -221,7 +221,7 @@ impl Engine {
         Ok(image.layers.into_iter().map(|layer| layer.path).collect())
     }
 
-    /// Starts a container that was just made or taken. Its monitor tells the rest. `own` are the
+    /// Starts a container that was just made or taken. Its monitor sends the rest. `own` are the
     /// caller's standard streams, of those that the workload's may be joined to without frames:
     /// which were is in [`Monitor::direct`].
     ///
@@ -257,13 +257,13 @@ impl Engine {
         // The monitor alone holds the lock now.
         drop(launch.lock);
         Ok(started.inspect_err(|_| {
-            // The first error is the one to tell; the next command tries this again.
+            // The first error is the one to report; the next command tries this again.
             let _ = self.recover();
         })?)
     }
 }
 
-/// What events say about a container.
+/// A container's attributes in events.
 pub(super) fn about(record: &Record) -> BTreeMap<String, String> {
     let mut about = record.spec.labels.clone();
     about.insert("name".to_owned(), record.name.clone());

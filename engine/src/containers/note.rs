@@ -78,7 +78,7 @@ impl Engine {
         super::check_name(name)?;
         let record = self.find(text)?;
         self.state.rename(&record.id, name)?;
-        self.tell_name(&record, name);
+        self.send_name(&record, name);
         let event = happened(&record, Verb::Rename)
             .with(attribute::NAME, name)
             .with(attribute::OLD_NAME, format!("/{}", record.name));

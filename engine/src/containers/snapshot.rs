@@ -25,7 +25,7 @@ impl Engine {
         };
         let about = serde_json::to_string(&about).map_err(SnapshotsError::About)?;
         let dir = draft.dir().to_owned();
-        self.done(record, &Command::Save { dir, about })?;
+        self.command(record, &Command::Save { dir, about })?;
         draft.finish()?;
         self.note(record, Verb::Checkpoint);
         Ok(())

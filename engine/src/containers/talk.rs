@@ -1,4 +1,4 @@
-//! Talking to the monitors of running containers.
+//! Commands to the monitors of running containers.
 
 use super::{ContainerError, Engine};
 use crate::bundle::Isolation;
@@ -25,17 +25,18 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a monitor may take to hear a command. It does nothing that takes long, but its host may be
-/// overloaded.
-const HEARD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a monitor may take to acknowledge a command. It does nothing that takes long, but its host
+/// may be overloaded.
+const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The same where its answer is a part of a whole that is told without it.
+/// The same where its answer is a part of a whole that is shown without it.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
-/// How long it may take to answer one that it has heard. It waits for the workload's side itself, and
-/// not as long as this.
+/// How long it may take to answer one that it has acknowledged. It waits for the workload's side
+/// itself, and not as long as this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// Longest payload of the frame that says so, in bytes.
-const MAX_HEARD: usize = 64;
+/// Most that is read of the payload of the first frame, in bytes. An acknowledgement is shorter; a
+/// longer frame is not one, and the connection is of no use.
+const MAX_ACKNOWLEDGEMENT: usize = 64;
 /// SIGKILL.
 const KILL: u8 = 9;
 
@@ -79,7 +80,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn attach(&self, record: &Record, stdin: bool) -> Result<Joined, ContainerError> {
-        let connection = self.say(record, &Command::Attach { stdin })?;
+        let connection = self.connect(record, &Command::Attach { stdin })?;
         Ok(Joined {
             connection: connection.into(),
             direct: StreamSet::default(),
@@ -121,7 +122,7 @@ impl Engine {
             streams: descriptors.streams(),
         };
         let direct = descriptors.streams();
-        let connection = self.say(record, &command)?;
+        let connection = self.connect(record, &command)?;
         pass(&connection, &descriptors).map_err(|error| talk_error(record, error))?;
         Ok(Joined {
             connection: connection.into(),
@@ -134,14 +135,13 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn signal(&self, record: &Record, signal: u8) -> Result<(), ContainerError> {
-        let sent = self.done(record, &Command::Signal(signal));
-        if signal != KILL {
-            return sent;
-        }
-        match sent {
-            Err(ContainerError::NoAnswer(_)) => self.end_monitor(record),
+        let contact = self.try_command(record, &Command::Signal(signal))?;
+        match contact {
+            _ if signal != KILL => contact.or_error(record),
+            Contact::Unresponsive => self.end_monitor(record),
+            Contact::NotRunning => contact.or_error(record),
             // As in Docker, what was killed has ended when this returns.
-            other => other.and_then(|()| self.see_it_end(record)),
+            Contact::Answered(()) => self.see_it_end(record),
         }
     }
 
@@ -170,7 +170,7 @@ impl Engine {
         } else {
             Request::Thaw
         };
-        self.done(record, &Command::Ask(request))
+        self.command(record, &Command::Ask(request))
     }
 
     /// Freezes a container until [`Held`] is dropped or this process ends, however it does.
@@ -178,13 +178,13 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn hold(&self, record: &Record) -> Result<Held, ContainerError> {
-        let stream = self.say(record, &Command::Hold)?;
+        let stream = self.connect(record, &Command::Hold)?;
         let talk = |source| ContainerError::Talk {
             id: short_id(&record.id).to_owned(),
             source,
         };
         let kept = stream.try_clone().map_err(talk)?;
-        match hear(stream.into(), Some(ANSWER_LIMIT)).map_err(talk)? {
+        match receive_answer(stream.into(), Some(ANSWER_LIMIT)).map_err(talk)? {
             Answer::Done => Ok(Held { _kept: kept }),
             other => Err(unexpected(other)),
         }
@@ -202,17 +202,17 @@ impl Engine {
                 record.name, record.spec.memory_mib
             )));
         }
-        match self.done(record, &Command::Ask(Request::Limit(limits))) {
-            // Its monitor has written it down.
-            Ok(()) => return Ok(()),
-            Err(ContainerError::NotRunning(_)) => {}
-            Err(error) => return Err(error),
+        match self.try_command(record, &Command::Ask(Request::Limit(limits)))? {
+            Contact::NotRunning => {
+                self.state.change_spec(&record.id, |spec| {
+                    spec.setup.limits = limits.over(spec.setup.limits);
+                })?;
+                self.note(record, Verb::Update);
+                Ok(())
+            }
+            // Its monitor records it.
+            contact => contact.or_error(record),
         }
-        self.state.change_spec(&record.id, |spec| {
-            spec.setup.limits = limits.over(spec.setup.limits);
-        })?;
-        self.note(record, Verb::Update);
-        Ok(())
     }
 
     /// Replaces a container's restart policy.
@@ -220,14 +220,15 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn set_restart(&mut self, record: &Record, restart: Restart) -> Result<(), ContainerError> {
-        match self.done(record, &Command::SetRestart(restart)) {
-            Err(ContainerError::NotRunning(_)) => {
+        match self.try_command(record, &Command::SetRestart(restart))? {
+            Contact::NotRunning => {
                 let change = |spec: &mut crate::plan::ContainerSpec| spec.life.restart = restart;
                 self.state.change_spec(&record.id, change)?;
                 self.note(record, Verb::Update);
                 Ok(())
             }
-            other => other,
+            // Its monitor records it.
+            contact => contact.or_error(record),
         }
     }
 
@@ -236,7 +237,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn usage(&self, record: &Record) -> Result<(Usage, Option<VmUsage>), ContainerError> {
-        match self.ask(record, &Command::Ask(Request::Usage))? {
+        match self.query(record, &Command::Ask(Request::Usage))? {
             Answer::Usage(usage, vm) => Ok((*usage, vm)),
             other => Err(unexpected(other)),
         }
@@ -247,7 +248,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`].
     pub fn processes(&self, record: &Record) -> Result<Vec<ProcessInfo>, ContainerError> {
-        match self.ask(record, &Command::Ask(Request::Processes))? {
+        match self.query(record, &Command::Ask(Request::Processes))? {
             Answer::Processes(processes) => {
                 self.note(record, Verb::Top);
                 Ok(processes)
@@ -261,62 +262,127 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NotRunning`] among others.
     pub fn watch(&self, record: &Record) -> Result<OwnedFd, ContainerError> {
-        match self.say(record, &Command::Watch) {
-            // Its process tells as much, if not why.
-            Err(error @ ContainerError::NoAnswer(_)) => self.monitor_of(record)?.ok_or(error),
-            other => Ok(other?.into()),
+        let path = control::socket_path(&self.roots.container_runtime_dir(&record.id));
+        let connection = connect_and_send(&path, &Command::Watch);
+        let contact = Contact::of(connection).map_err(|source| talk_error(record, source))?;
+        match contact {
+            // The end of its process is as good, but for the exit code.
+            Contact::Unresponsive => match self.monitor_of(record)? {
+                Some(process) => Ok(process),
+                None => contact.or_error(record).map(OwnedFd::from),
+            },
+            contact => contact.or_error(record).map(OwnedFd::from),
         }
     }
 
-    /// Tells the monitor, if there is one, what the container is called now.
-    pub(super) fn tell_name(&self, record: &Record, name: &str) {
-        // Where it cannot be told, its events say the name before.
-        let _ = self.done(record, &Command::SetName(name.to_owned()));
+    /// Sends the monitor, if there is one, the container's new name.
+    pub(super) fn send_name(&self, record: &Record, name: &str) {
+        // Where it does not arrive, events have the name before.
+        let _ = self.command(record, &Command::SetName(name.to_owned()));
     }
 
-    pub(super) fn done(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
-        match self.ask(record, command)? {
-            Answer::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
+    /// Sends a command that is answered with [`Answer::Done`].
+    pub(super) fn command(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
+        self.try_command(record, command)?.or_error(record)
     }
 
-    /// Connects, says what is wanted, and waits until that is heard.
-    pub(super) fn say(
+    /// As [`Self::command`], for who has something else to do where no monitor answers.
+    pub(super) fn try_command(
+        &self,
+        record: &Record,
+        command: &Command,
+    ) -> Result<Contact<()>, ContainerError> {
+        Ok(match self.try_query(record, command)? {
+            Contact::Answered(Answer::Done) => Contact::Answered(()),
+            Contact::Answered(other) => return Err(unexpected(other)),
+            Contact::NotRunning => Contact::NotRunning,
+            Contact::Unresponsive => Contact::Unresponsive,
+        })
+    }
+
+    /// Connects, sends a command, and waits for its acknowledgement.
+    pub(super) fn connect(
         &self,
         record: &Record,
         command: &Command,
     ) -> Result<UnixStream, ContainerError> {
         let path = control::socket_path(&self.roots.container_runtime_dir(&record.id));
-        call(&path, command).map_err(|error| talk_error(record, error))
+        Contact::of(connect_and_send(&path, command))
+            .map_err(|source| talk_error(record, source))?
+            .or_error(record)
     }
 
-    /// Says what is wanted and waits for the answer.
-    pub(super) fn ask(&self, record: &Record, command: &Command) -> Result<Answer, ContainerError> {
-        let stream = self.say(record, command)?;
-        let answer = hear(stream.into(), answer_limit(command));
-        match answer.map_err(|error| talk_error(record, error))? {
-            Answer::Failed(why) => Err(ContainerError::Refused(why)),
-            answer => Ok(answer),
+    /// Sends a command and waits for the answer.
+    pub(super) fn query(
+        &self,
+        record: &Record,
+        command: &Command,
+    ) -> Result<Answer, ContainerError> {
+        self.try_query(record, command)?.or_error(record)
+    }
+
+    /// As [`Self::query`], for who has something else to do where no monitor answers.
+    pub(super) fn try_query(
+        &self,
+        record: &Record,
+        command: &Command,
+    ) -> Result<Contact<Answer>, ContainerError> {
+        let path = control::socket_path(&self.roots.container_runtime_dir(&record.id));
+        let answer = connect_and_send(&path, command)
+            .and_then(|stream| receive_answer(stream.into(), answer_limit(command)));
+        match Contact::of(answer) {
+            Ok(Contact::Answered(Answer::Failed(why))) => Err(ContainerError::Refused(why)),
+            contact => contact.map_err(|source| talk_error(record, source)),
         }
     }
 }
 
-/// What it means that a monitor could not be talked to.
+/// What came of a command to a container's monitor.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Contact<T> {
+    /// It answered.
+    Answered(T),
+    /// There is no monitor: the container does not run.
+    NotRunning,
+    /// It did not acknowledge or answer in time.
+    Unresponsive,
+}
+
+impl<T> Contact<T> {
+    /// Tells a monitor that is not there or does not answer from a conversation that failed.
+    fn of(result: io::Result<T>) -> io::Result<Self> {
+        use io::ErrorKind as Kind;
+        match result {
+            Ok(answer) => Ok(Self::Answered(answer)),
+            Err(error) => match error.kind() {
+                Kind::NotFound | Kind::ConnectionRefused => Ok(Self::NotRunning),
+                // A socket's timeout, and our own.
+                Kind::WouldBlock | Kind::TimedOut => Ok(Self::Unresponsive),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The answer, where there is nothing to do without it.
+    pub(super) fn or_error(self, record: &Record) -> Result<T, ContainerError> {
+        let id = || short_id(&record.id).to_owned();
+        match self {
+            Self::Answered(answer) => Ok(answer),
+            Self::NotRunning => Err(ContainerError::NotRunning(id())),
+            Self::Unresponsive => Err(ContainerError::NoAnswer(id())),
+        }
+    }
+}
+
 fn talk_error(record: &Record, source: io::Error) -> ContainerError {
-    let id = short_id(&record.id).to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            ContainerError::NotRunning(id)
-        }
-        // The kernel's word, and ours, for a time that is over.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ContainerError::NoAnswer(id),
-        _ => ContainerError::Talk { id, source },
+    ContainerError::Talk {
+        id: short_id(&record.id).to_owned(),
+        source,
     }
 }
 
-/// How long the answer itself may take of a monitor that has heard the command. What it asks of the
-/// container it bounds itself.
+/// How long the answer itself may take of a monitor that has acknowledged the command. What it asks of
+/// the container it bounds itself.
 fn answer_limit(command: &Command) -> Option<Duration> {
     match command {
         Command::Watch | Command::Save { .. } => None,
@@ -327,16 +393,16 @@ fn answer_limit(command: &Command) -> Option<Duration> {
     }
 }
 
-/// How long a monitor may take to hear a command. Whoever only looks can do without its answer.
-const fn heard_limit(command: &Command) -> Duration {
+/// How long a monitor may take to acknowledge a command. Whoever only looks can do without its answer.
+const fn acknowledge_limit(command: &Command) -> Duration {
     match command {
         Command::Execs => LOOK_LIMIT,
-        _ => HEARD_LIMIT,
+        _ => ACKNOWLEDGE_LIMIT,
     }
 }
 
-/// Connects to a monitor, gives it a command, and sees it heard.
-fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
+/// Connects to a monitor, sends a command, and waits for its acknowledgement.
+fn connect_and_send(path: &Path, command: &Command) -> io::Result<UnixStream> {
     let frame = control::to_frame(command).map_err(io::Error::other)?;
     let mut bytes = Vec::new();
     hullbox_protocol::encode_into(&frame, &mut bytes).map_err(io::Error::other)?;
@@ -347,14 +413,14 @@ fn call(path: &Path, command: &Command) -> io::Result<UnixStream> {
         None,
     )?;
     // It holds for connecting, too: one that accepts nobody has a full backlog before long.
-    let limit = Some(heard_limit(command));
+    let limit = Some(acknowledge_limit(command));
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, limit)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     let stream = UnixStream::from(socket);
     (&stream).write_all(&bytes)?;
-    match read_one(&stream)? {
-        Some(Answer::Heard) => {}
+    match receive_short_answer(&stream)? {
+        Some(Answer::Acknowledged) => {}
         _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
     stream.set_read_timeout(None)?;
@@ -386,21 +452,21 @@ fn send_descriptors(mut to: &UnixStream, descriptors: &Descriptors) -> io::Resul
     to.write_all(bytes.get(sent..).unwrap_or_default())
 }
 
-/// One short answer, and not a byte of what follows it.
-fn read_one(mut stream: &UnixStream) -> io::Result<Option<Answer>> {
+/// Receives one short answer, and not a byte of what follows it.
+fn receive_short_answer(mut stream: &UnixStream) -> io::Result<Option<Answer>> {
     let mut header = [0; HEADER_LEN];
     stream.read_exact(&mut header)?;
     let mut decoder = Decoder::of(Sender::Monitor);
     decoder.push(&header);
-    let mut payload = vec![0; decoder.lacking().unwrap_or(0).min(MAX_HEARD)];
+    let mut payload = vec![0; decoder.lacking().unwrap_or(0).min(MAX_ACKNOWLEDGEMENT)];
     stream.read_exact(&mut payload)?;
     decoder.push(&payload);
     let frame = decoder.next_frame().map_err(io::Error::other)?;
     Ok(frame.as_ref().and_then(control::from_frame))
 }
 
-/// One answer, if it comes in time.
-fn hear(connection: OwnedFd, limit: Option<Duration>) -> io::Result<Answer> {
+/// Receives one answer, if it comes in time.
+pub(super) fn receive_answer(connection: OwnedFd, limit: Option<Duration>) -> io::Result<Answer> {
     let mut connection = Connection::to(connection, Sender::Monitor).map_err(io::Error::other)?;
     let due = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {

@@ -1,8 +1,9 @@
 //! Waiting for what becomes of a container.
 
+use super::talk::receive_answer;
 use super::{ContainerError, Engine};
 use crate::events::{Query, Subscription};
-use crate::monitor::control::{Answer, Command};
+use crate::monitor::control::Answer;
 use crate::state::{Record, StateError};
 use hullbox_model::event::{EventFilter, Verb};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +26,7 @@ pub struct Armed {
     condition: Condition,
     record: Record,
     events: Subscription,
-    /// Ends with the monitor: where that is killed nobody else tells.
+    /// Gives [`Answer::Ended`], or ends with the monitor, of whose death by a signal there is no event.
     monitor: Option<OwnedFd>,
 }
 
@@ -56,7 +57,8 @@ impl Engine {
     pub fn wait_armed(&self, mut armed: Armed) -> Result<u8, ContainerError> {
         let record = armed.record.clone();
         if armed.condition == Condition::NotRunning {
-            return self.wait_for_rest(&record, &mut armed.events);
+            let monitor = armed.monitor.take();
+            return self.wait_for_rest(&record, monitor, &mut armed.events);
         }
         let mut code = record.exit_code.unwrap_or(0);
         let mut monitor_ended = false;
@@ -96,9 +98,10 @@ impl Engine {
     fn wait_for_rest(
         &self,
         record: &Record,
+        monitor: Option<OwnedFd>,
         events: &mut Subscription,
     ) -> Result<u8, ContainerError> {
-        if let Ok(Answer::Ended(code)) = self.ask(record, &Command::Watch) {
+        if let Some(Answer::Ended(code)) = monitor.and_then(|fd| receive_answer(fd, None).ok()) {
             return Ok(code);
         }
         // It does not run, or its monitor was killed.
@@ -107,7 +110,7 @@ impl Engine {
         match self.state.get(&record.id) {
             Ok(record) => Ok(record.exit_code.unwrap_or(0)),
             Err(error) => {
-                // Removed with its end, which the log tells.
+                // Removed with its end, which the log of events has.
                 let mut code = None;
                 while let Some(event) = events.try_next()? {
                     code = event

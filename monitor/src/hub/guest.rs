@@ -1,12 +1,14 @@
-//! What the workload's side says.
+//! Frames of the workload's side.
 
+use super::link::Guest;
 use super::sessions::{Exec, Owner};
-use super::{CAUSE_LIMIT, Deadline, Guest, Hub, SETTLED};
+use super::time::Deadline;
+use super::{CAUSE_LIMIT, Hub, SETTLED};
 use crate::monitor::client::{Client, Role};
 use crate::monitor::control::Answer;
 use crate::monitor::health::Task;
 use crate::monitor::rules::{
-    Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, note, one_line,
+    Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, consume, one_line,
 };
 use crate::monitor::streams::{OUTPUTS, index};
 use crate::timing::{Phase, Timing};
@@ -22,7 +24,7 @@ impl Hub<'_> {
         if events.is_empty() {
             return None;
         }
-        if let Guest::Awaited(listener) = &self.guest {
+        if let Guest::Awaited(listener) = &self.link.guest {
             return match listener.accept() {
                 Ok((stream, _)) => {
                     // The listener is dropped here: there is exactly one connection.
@@ -41,7 +43,7 @@ impl Hub<'_> {
                 "the guest broke the protocol: {what}"
             )))),
             Err(GuestError::Connection(ConnectionError::Io(_))) => {
-                self.lose_guest();
+                self.on_guest_disconnect();
                 None
             }
             Err(GuestError::Connection(error)) => Some(Ending::Died(Some(error.to_string()))),
@@ -49,48 +51,47 @@ impl Hub<'_> {
     }
 
     /// The connection ended without `Exited`: the backend is about to know why.
-    fn lose_guest(&mut self) {
-        self.guest = Guest::Gone;
-        self.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
+    fn on_guest_disconnect(&mut self) {
+        self.link.guest = Guest::Gone;
+        self.timers.deadline = Some((Instant::now() + CAUSE_LIMIT, Deadline::Cause));
     }
 
     fn exchange(&mut self, events: PollFlags) -> Result<Option<Ending>, GuestError> {
         // Out of its place while its frames, which lie in it, are dealt with.
-        let Guest::Connected(mut guest) = std::mem::replace(&mut self.guest, Guest::Gone) else {
+        let Guest::Connected(mut guest) = std::mem::replace(&mut self.link.guest, Guest::Gone)
+        else {
             return Ok(None);
         };
-        // One that takes no more may still have said why.
+        // One that takes no more may still have sent why.
         let broken = events.contains(PollFlags::OUT) && guest.flush().is_err();
         let readable = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
         let mut open = true;
         let mut result = Ok(None);
         if broken || readable {
             open = guest.fill()?;
-            result = self.take_all(&mut guest);
+            result = self.on_frames(&mut guest);
         }
-        self.guest = Guest::Connected(guest);
+        self.link.guest = Guest::Connected(guest);
         if !open && matches!(result, Ok(None)) {
-            self.lose_guest();
+            self.on_guest_disconnect();
         }
         result
     }
 
-    fn take_all(&mut self, guest: &mut Connection) -> Result<Option<Ending>, GuestError> {
+    fn on_frames(&mut self, guest: &mut Connection) -> Result<Option<Ending>, GuestError> {
         while let Some(incoming) = guest.next_incoming()? {
-            self.heard_guest();
+            self.on_guest_contact();
             match incoming {
                 Incoming::Data {
                     session,
                     stream,
                     bytes,
-                } => self.take_output(session, stream, bytes)?,
-                Incoming::Frame(Frame::Reply { number, reply }) => {
-                    self.take_reply(number, reply)?
-                }
+                } => self.on_output(session, stream, bytes)?,
+                Incoming::Frame(Frame::Reply { number, reply }) => self.on_reply(number, reply)?,
                 Incoming::Frame(frame) => {
                     let ending = match session_of(&frame) {
-                        WORKLOAD => self.take_workload(&frame)?,
-                        session => self.take_exec(session, frame).map(|()| None)?,
+                        WORKLOAD => self.on_workload_frame(&frame)?,
+                        session => self.on_exec_frame(session, frame).map(|()| None)?,
                     };
                     if ending.is_some() {
                         return Ok(ending);
@@ -101,33 +102,28 @@ impl Hub<'_> {
         Ok(None)
     }
 
-    fn take_output(
-        &mut self,
-        session: u32,
-        stream: Stream,
-        bytes: &[u8],
-    ) -> Result<(), GuestError> {
+    fn on_output(&mut self, session: u32, stream: Stream, bytes: &[u8]) -> Result<(), GuestError> {
         let violation = |what: &str| Err(GuestError::Violation(what.to_owned()));
         let Some(at) = index(stream) else {
             return violation("input from a guest");
         };
         if session != WORKLOAD {
-            let Some(exec) = self.execs.iter_mut().find(|e| e.session == session) else {
+            let Some(exec) = self.sessions.exec(session) else {
                 return violation("output of no process");
             };
             if !exec.outputs[at].take(bytes.len()) {
                 return violation("output beyond its credit");
             }
-            if exec.said.has_ended(stream) {
+            if exec.reported.has_ended(stream) {
                 return violation("output behind its end");
             }
-            // Its start may be told later than what it says: see `mark_started`.
-            if !std::mem::replace(&mut exec.spoke, true) && exec.said.started {
+            // Its start may be reported later than its output: see `mark_started`.
+            if !std::mem::replace(&mut exec.has_output, true) && exec.reported.started {
                 exec.timing.mark(Phase::FirstOutput);
             }
             match exec.owner {
                 Owner::Client(id) => {
-                    if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                    if let Some(client) = self.clients.find(id) {
                         client.connection.send_data(0, stream, bytes)?;
                     }
                 }
@@ -140,21 +136,23 @@ impl Hub<'_> {
             }
             return Ok(());
         }
-        if !self.work.outputs[at].take(bytes.len()) {
+        if !self.sessions.workload.outputs[at].take(bytes.len()) {
             return violation("output beyond its credit");
         }
-        if self.work.said.has_ended(stream) {
+        if self.sessions.workload.reported.has_ended(stream) {
             return violation("output behind its end");
         }
-        if !std::mem::replace(&mut self.work.spoke, true) && self.work.said.started {
+        if !std::mem::replace(&mut self.sessions.workload.has_output, true)
+            && self.sessions.workload.reported.started
+        {
             self.timing.mark(Phase::FirstOutput);
         }
         if let Some(log) = &mut self.log {
             log.add(stream, bytes);
         }
-        for client in &mut self.clients {
-            if let Role::Attached { unread, muted, .. } = &mut client.role
-                && !muted[at]
+        for client in &mut self.clients.list {
+            if let Role::Attached { unread, closed, .. } = &mut client.role
+                && !closed[at]
             {
                 unread[at] += bytes.len() as u64;
                 client.connection.send_data(0, stream, bytes)?;
@@ -163,33 +161,37 @@ impl Hub<'_> {
         Ok(())
     }
 
-    fn take_workload(&mut self, frame: &Frame) -> Result<Option<Ending>, GuestError> {
-        match check_workload(frame, &mut self.work.said, &mut self.work.greeted)? {
+    fn on_workload_frame(&mut self, frame: &Frame) -> Result<Option<Ending>, GuestError> {
+        match check_workload(
+            frame,
+            &mut self.sessions.workload.reported,
+            &mut self.sessions.workload.hello_received,
+        )? {
             Meaning::Keep => {
-                note(frame, self.timing, self.debug);
+                consume(frame, self.timing, self.debug);
                 return Ok(None);
             }
             Meaning::Started(started) => {
-                self.work.said.started = true;
-                self.settled_at = Some(Instant::now() + SETTLED);
+                self.sessions.workload.reported.started = true;
+                self.timers.settled_at = Some(Instant::now() + SETTLED);
                 if let Some(since_us) = since_rooted_us(&started) {
                     self.timing.mark_ago(Phase::Rootfs, since_us);
                 }
-                mark_started(self.timing, self.work.spoke);
+                mark_started(self.timing, self.sessions.workload.has_output);
                 self.observer.started(&started, self.backend.begun());
                 if let Some(health) = &mut self.health {
                     let report = health.workload_started(Instant::now());
                     self.observer.health(report);
                 }
-                for client in &mut self.clients {
+                for client in &mut self.clients.list {
                     if matches!(client.role, Role::Starter) {
-                        client.account(self.timing);
+                        client.send_timing(self.timing);
                         client.answer(&Answer::Done);
                     }
                 }
             }
             Meaning::Credit(bytes) => {
-                self.work.input.grant(bytes);
+                self.sessions.workload.input.grant(bytes);
                 return Ok(None);
             }
             Meaning::Forward => {
@@ -198,7 +200,7 @@ impl Hub<'_> {
                     ..
                 } = frame
                 {
-                    self.work.input.closed = true;
+                    self.sessions.workload.input.closed = true;
                 }
             }
             Meaning::Oom => {
@@ -207,7 +209,7 @@ impl Hub<'_> {
             }
             Meaning::End(ending) => return Ok(Some(ending)),
         }
-        for client in &mut self.clients {
+        for client in &mut self.clients.list {
             if matches!(client.role, Role::Attached { .. }) {
                 client.connection.send(frame)?;
             }
@@ -215,11 +217,11 @@ impl Hub<'_> {
         Ok(None)
     }
 
-    /// Tells writers of input how much more is taken, in one sum for all that was granted since they
-    /// had room to hear of it.
+    /// Passes credit for input on to its writers, in one sum for all that was granted since they had
+    /// room for a frame.
     pub(super) fn pass_credit(&mut self) {
-        let clients = &mut self.clients;
-        let mut tell = |id: u64, credit: &mut u32| {
+        let clients = &mut self.clients.list;
+        let mut grant = |id: u64, credit: &mut u32| {
             if let Some(client) = clients.iter_mut().find(|c| c.id == id)
                 && client.connection.has_room()
             {
@@ -228,58 +230,71 @@ impl Hub<'_> {
                     stream: Stream::Stdin,
                     bytes: std::mem::take(credit),
                 };
-                // One that cannot be told is lost soon.
+                // One that cannot be reached is dropped soon.
                 let _ = client.connection.send(&credit);
             }
         };
-        if let Some((writer, untold)) = self.work.input.untold() {
-            tell(writer, untold);
+        if let Some((writer, ungranted)) = self.sessions.workload.input.ungranted() {
+            grant(writer, ungranted);
         }
-        for exec in self.execs.iter_mut().filter(|exec| exec.credit > 0) {
+        for exec in self
+            .sessions
+            .execs
+            .iter_mut()
+            .filter(|exec| exec.credit > 0)
+        {
             match exec.owner {
-                Owner::Client(id) => tell(id, &mut exec.credit),
+                Owner::Client(id) => grant(id, &mut exec.credit),
                 _ => exec.credit = 0,
             }
         }
     }
 
     /// A frame about a process beside the workload, for whose it is.
-    fn take_exec(&mut self, session: u32, mut frame: Frame) -> Result<(), GuestError> {
-        let Some(at) = self.execs.iter().position(|e| e.session == session) else {
-            return Err(GuestError::Violation(
-                "word of a process that there is not".to_owned(),
-            ));
+    fn on_exec_frame(&mut self, session: u32, mut frame: Frame) -> Result<(), GuestError> {
+        let Some(at) = self
+            .sessions
+            .execs
+            .iter()
+            .position(|e| e.session == session)
+        else {
+            return Err(GuestError::Violation("a frame about no process".to_owned()));
         };
-        check_exec(&frame, &mut self.execs[at].said)?;
+        check_exec(&frame, &mut self.sessions.execs[at].reported)?;
         if let Frame::Credit { bytes, .. } = frame {
-            let exec = &mut self.execs[at];
+            let exec = &mut self.sessions.execs[at];
             exec.credit = exec.credit.saturating_add(bytes);
             return Ok(());
         }
         let over = matches!(frame, Frame::Exited { .. } | Frame::Failed { .. });
         match &mut frame {
             Frame::Started { .. } => {
-                self.execs[at].said.started = true;
-                mark_started(&self.execs[at].timing, self.execs[at].spoke);
-                if let (Some(id), Frame::Started { started, .. }) = (&self.execs[at].id, &frame) {
+                self.sessions.execs[at].reported.started = true;
+                mark_started(
+                    &self.sessions.execs[at].timing,
+                    self.sessions.execs[at].has_output,
+                );
+                if let (Some(id), Frame::Started { started, .. }) =
+                    (&self.sessions.execs[at].id, &frame)
+                {
                     self.observer.exec_runs(id, started.pid);
                 }
             }
             Frame::Exited { status, .. } => {
-                if let Some(id) = &self.execs[at].id {
+                if let Some(id) = &self.sessions.execs[at].id {
                     self.observer.exec_ended(id, status.exit_code(), true);
                 }
             }
             Frame::Failed { failure, .. } => {
                 *failure = clean(failure);
-                if let Some(id) = &self.execs[at].id {
+                if let Some(id) = &self.sessions.execs[at].id {
                     self.observer.exec_ended(id, failure.exit_code(), false);
                 }
             }
             _ => {}
         }
-        let owner = self.execs[at].owner;
-        let timing = self.execs[at].timing.clone();
+        let owner = self.sessions.execs[at].owner;
+        let timing = self.sessions.execs[at].timing.clone();
         // Whoever leaves when it runs waits for that: a stream may end before.
         let ran = over || matches!(frame, Frame::Started { .. });
         if matches!(owner, Owner::Leaving(_)) && !ran {
@@ -287,44 +302,49 @@ impl Hub<'_> {
         }
         if over {
             timing.mark(Phase::Exit);
-            self.execs.remove(at);
+            self.sessions.execs.remove(at);
         }
         match owner {
             Owner::Client(id) | Owner::Leaving(id) => {
                 let leaving = matches!(owner, Owner::Leaving(_));
-                if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                if let Some(client) = self.clients.find(id) {
                     if over || leaving {
-                        client.account(&timing);
+                        client.send_timing(&timing);
                     }
                     client.connection.send(&renumbered(frame, WORKLOAD))?;
                     if over || leaving {
                         client.role = Role::Leaving;
                     }
                 }
-                if leaving && let Some(exec) = self.execs.get_mut(at).filter(|_| !over) {
+                if leaving && let Some(exec) = self.sessions.execs.get_mut(at).filter(|_| !over) {
                     exec.owner = Owner::Nobody;
                 }
             }
-            Owner::Health => self.health_said(&frame),
+            Owner::Health => self.on_health_frame(&frame),
             Owner::Nobody => {}
         }
         Ok(())
     }
 
-    fn take_reply(&mut self, number: u32, reply: Reply) -> Result<(), GuestError> {
+    fn on_reply(&mut self, number: u32, reply: Reply) -> Result<(), GuestError> {
         if let Some(again) = self.clock.as_mut().and_then(|c| c.answered(number)) {
             if again {
-                self.tell_time();
+                self.set_guest_clock();
             }
             return Ok(());
         }
-        let Some(at) = self.pending.iter().position(|p| p.number == number) else {
+        let Some(at) = self
+            .sessions
+            .requests
+            .iter()
+            .position(|p| p.number == number)
+        else {
             return Err(GuestError::Violation("an answer to nothing".to_owned()));
         };
-        let mut pending = self.pending.remove(at);
+        let mut pending = self.sessions.requests.remove(at);
         let reply = match (pending.save.take(), reply) {
             (Some(save), Reply::Done) => match self.save(save, pending.client) {
-                // Its client is told when it is done.
+                // Its client is answered when it is done.
                 Ok(()) => return Ok(()),
                 Err(why) => Reply::Failed(why),
             },
@@ -341,6 +361,7 @@ impl Hub<'_> {
         }
         let Some(client) = self
             .clients
+            .list
             .iter_mut()
             .find(|c| Some(c.id) == pending.client)
         else {
@@ -368,20 +389,20 @@ impl Hub<'_> {
         Ok(())
     }
 
-    /// Tells the guest what time it is.
-    pub(super) fn tell_time(&mut self) {
-        let number = self.number();
+    /// Sets the guest's clock.
+    pub(super) fn set_guest_clock(&mut self) {
+        let number = self.sessions.next_number();
         if let Some(clock) = &mut self.clock {
             clock.tells(number);
             let wall_clock_ns = wall_clock_ns();
             let request = Request::SetClock { wall_clock_ns };
-            self.say(Frame::Request { number, request });
+            self.link.send(Frame::Request { number, request });
         }
     }
 
     /// A workload that is paused, saved or dying is not to blame for what it does not answer.
     pub(super) fn may_check(&self) -> bool {
-        !self.paused && !self.stopping && !self.is_saving()
+        !self.paused && !self.stopping.killing && !self.is_saving()
     }
 
     /// Starts a check that is due, or ends one that takes too long.
@@ -396,26 +417,26 @@ impl Hub<'_> {
         }
         match self.health.as_mut().and_then(|health| health.task(now)) {
             None => {}
-            Some(Task::Kill(session)) => self.say(Frame::Signal { session, signal: 9 }),
+            Some(Task::Kill(session)) => self.link.send(Frame::Signal { session, signal: 9 }),
             Some(Task::Run(spec)) => {
-                let session = self.number();
-                self.execs.push(Exec::new(session, Owner::Health));
+                let session = self.sessions.next_number();
+                self.sessions.execs.push(Exec::new(session, Owner::Health));
                 if let Some(health) = &mut self.health {
                     health.running(session, now);
                 }
-                self.say(Frame::Exec { session, spec });
+                self.link.send(Frame::Exec { session, spec });
             }
         }
     }
 
-    fn health_said(&mut self, frame: &Frame) {
+    fn on_health_frame(&mut self, frame: &Frame) {
         let result: Result<u8, &Failure> = match frame {
             Frame::Exited { status, .. } => Ok(status.exit_code()),
             Frame::Failed { failure, .. } => Err(failure),
             _ => return,
         };
-        // What ended with the container says nothing about it.
-        if let Some(health) = self.health.as_mut().filter(|_| !self.stopping) {
+        // What ended with the container is no result.
+        if let Some(health) = self.health.as_mut().filter(|_| !self.stopping.killing) {
             let report = health.ended(result, Instant::now());
             self.observer.health(report);
         }
@@ -425,19 +446,24 @@ impl Hub<'_> {
     pub(super) fn grant(&mut self) {
         let mut grants = Vec::new();
         for (at, stream) in OUTPUTS.into_iter().enumerate() {
-            let unread = self.clients.iter().map(|c| Client::unread(c, at)).max();
-            if let Some(bytes) = self.work.outputs[at].grant(unread.unwrap_or(0)) {
+            let unread = self
+                .clients
+                .list
+                .iter()
+                .map(|c| Client::unread(c, at))
+                .max();
+            if let Some(bytes) = self.sessions.workload.outputs[at].grant(unread.unwrap_or(0)) {
                 grants.push((WORKLOAD, stream, bytes));
             }
-            for exec in &mut self.execs {
-                let heard = matches!(exec.owner, Owner::Client(_));
-                if !heard && let Some(bytes) = exec.outputs[at].grant(0) {
+            for exec in &mut self.sessions.execs {
+                let passed_on = matches!(exec.owner, Owner::Client(_));
+                if !passed_on && let Some(bytes) = exec.outputs[at].grant(0) {
                     grants.push((exec.session, stream, bytes));
                 }
             }
         }
         for (session, stream, bytes) in grants {
-            self.say(Frame::Credit {
+            self.link.send(Frame::Credit {
                 session,
                 stream,
                 bytes,
@@ -451,7 +477,7 @@ fn since_rooted_us(started: &Started) -> Option<u64> {
     (started.rooted_us > 0).then(|| started.uptime_us.saturating_sub(started.rooted_us))
 }
 
-/// What has said something was started before.
+/// What has written something was started before.
 fn mark_started(timing: &Timing, spoke: bool) {
     timing.mark(Phase::Exec);
     if spoke {

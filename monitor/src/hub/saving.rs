@@ -1,7 +1,7 @@
 //! Saving the workload's side beside everything else.
 
 use super::Hub;
-use super::sessions::{Pending, Save};
+use super::sessions::{PendingRequest, Save};
 use crate::monitor::control::Answer;
 use crate::monitor::rules::one_line;
 use hullbox_backend::saving::Progress;
@@ -10,13 +10,18 @@ use hullbox_protocol::{Frame, Request};
 impl Hub<'_> {
     /// Whether it is being saved, or about to be.
     pub(super) fn is_saving(&self) -> bool {
-        self.saving.is_some() || self.pending.iter().any(|request| request.save.is_some())
+        self.saving.is_some()
+            || self
+                .sessions
+                .requests
+                .iter()
+                .any(|request| request.save.is_some())
     }
 
     /// Begins to save the workload's side, which is at rest.
     pub(super) fn save(&mut self, save: Save, client: Option<u64>) -> Result<(), String> {
         // Who wants it to end does not want it to stand still for that.
-        if self.manual {
+        if self.stopping.manual {
             self.resume();
             return Err(ENDING.to_owned());
         }
@@ -34,8 +39,8 @@ impl Hub<'_> {
 
     /// Has the agent go on.
     fn resume(&mut self) {
-        let number = self.number();
-        self.pending.push(Pending {
+        let number = self.sessions.next_number();
+        self.sessions.requests.push(PendingRequest {
             number,
             client: None,
             pauses: None,
@@ -45,11 +50,11 @@ impl Hub<'_> {
             due: None,
         });
         let request = Request::Resume;
-        self.say(Frame::Request { number, request });
+        self.link.send(Frame::Request { number, request });
     }
 
     /// Takes note of what has come of it.
-    pub(super) fn attend_saving(&mut self) {
+    pub(super) fn poll_saving(&mut self) {
         while let Some((saving, client)) = &self.saving {
             let saved = match saving.progress() {
                 None => return,
@@ -61,10 +66,10 @@ impl Hub<'_> {
             };
             let answer = match saved {
                 Ok(()) => Answer::Done,
-                Err(_) if self.manual => Answer::Failed(ENDING.to_owned()),
+                Err(_) if self.stopping.manual => Answer::Failed(ENDING.to_owned()),
                 Err(why) => Answer::Failed(one_line(&why)),
             };
-            if let Some(client) = self.clients.iter_mut().find(|c| Some(c.id) == *client) {
+            if let Some(client) = self.clients.list.iter_mut().find(|c| Some(c.id) == *client) {
                 client.answer(&answer);
             }
             self.saving = None;

@@ -1,6 +1,6 @@
-//! What runs on the workload's side and what was asked of it.
+//! The processes on the workload's side and the requests to it.
 
-use crate::monitor::rules::Said;
+use crate::monitor::rules::{Reported, WORKLOAD};
 use crate::monitor::streams::{Input, Shared};
 use crate::timing::Timing;
 use hullbox_backend::saving::Description;
@@ -8,27 +8,63 @@ use hullbox_protocol::CgroupLimits;
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// All that runs there, and all that was asked.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) workload: Workload,
+    pub(super) execs: Vec<Exec>,
+    pub(super) requests: Vec<PendingRequest>,
+    /// Of the next session or request.
+    next_number: u32,
+}
+
+impl Sessions {
+    pub(super) const fn new(workload: Workload) -> Self {
+        Self {
+            workload,
+            execs: Vec::new(),
+            requests: Vec::new(),
+            next_number: WORKLOAD + 1,
+        }
+    }
+
+    /// A number that neither a session nor a request has.
+    pub(super) fn next_number(&mut self) -> u32 {
+        let number = self.next_number;
+        self.next_number = number.checked_add(1).unwrap_or(WORKLOAD + 1);
+        number
+    }
+
+    /// The process of a session beside the workload's.
+    pub(super) fn exec(&mut self, session: u32) -> Option<&mut Exec> {
+        self.execs.iter_mut().find(|exec| exec.session == session)
+    }
+}
+
 /// The workload.
 #[derive(Debug, Default)]
 pub(super) struct Workload {
-    pub(super) said: Said,
-    /// The workload's side has said who it is.
-    pub(super) greeted: bool,
-    pub(super) spoke: bool,
+    pub(super) reported: Reported,
+    /// The workload's side has sent `Hello`.
+    pub(super) hello_received: bool,
+    /// It has written something.
+    pub(super) has_output: bool,
     pub(super) outputs: [Shared; 2],
     pub(super) input: Input,
     /// Streams of it go to whoever started it without coming by here.
     pub(super) direct: bool,
+    /// Its input ends with the first client that was attached to it.
+    pub(super) stdin_once: bool,
 }
 
 /// Whose a process beside the workload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A client's that is told of everything.
+    /// A client's that is sent everything.
     Client(u64),
     /// A client's that leaves when it runs.
     Leaving(u64),
-    /// Nobody's: what it says is dropped.
+    /// Nobody's: its output is dropped.
     Nobody,
     /// The health check's.
     Health,
@@ -41,10 +77,11 @@ pub(super) struct Exec {
     /// Under which it is remembered, if it is.
     pub(super) id: Option<String>,
     pub(super) owner: Owner,
-    pub(super) said: Said,
-    pub(super) spoke: bool,
+    pub(super) reported: Reported,
+    /// It has written something.
+    pub(super) has_output: bool,
     pub(super) outputs: [Shared; 2],
-    /// Input that it takes, and that its client was not told of yet, in bytes.
+    /// Credit for its input that was not passed on to its client yet, in bytes.
     pub(super) credit: u32,
     /// For its client.
     pub(super) timing: Timing,
@@ -57,8 +94,8 @@ impl Exec {
             session,
             id: None,
             owner,
-            said: Said::default(),
-            spoke: false,
+            reported: Reported::default(),
+            has_output: false,
             credit: 0,
             outputs: [Shared::default(); 2],
             timing: Timing::default(),
@@ -68,7 +105,7 @@ impl Exec {
 
 /// A request on its way.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingRequest {
     pub(super) number: u32,
     pub(super) client: Option<u64>,
     /// When it succeeds, the container is paused, or no longer.

@@ -1,75 +1,138 @@
-//! What the clock and the signals to this process say.
+//! Deadlines, and the signals to this process.
 
-use super::clients::NO_ANSWER;
-use super::sessions::Pending;
-use super::{CAUSE_LIMIT, Deadline, Guest, Hub, KILL_LIMIT, SAME_SIGNAL};
+use super::commands::NO_ANSWER;
+use super::link::Guest;
+use super::sessions::PendingRequest;
+use super::{CAUSE_LIMIT, Hub, KILL_LIMIT, SAME_SIGNAL};
 use crate::monitor::client::Client;
 use crate::monitor::control::Answer;
 use crate::monitor::health::Checker;
 use crate::monitor::log::Log;
 use crate::monitor::rules::Ending;
-use crate::monitor::signals::Told;
+use crate::monitor::signals::Requested;
 use hullbox_protocol::{Frame, Request};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What happens when time is up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Deadline {
+    /// The guest has not answered.
+    Boot,
+    /// The workload has not died of SIGKILL.
+    Kill,
+    /// The backend has not ended.
+    Cause,
+}
+
+/// When something is due.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    pub(super) deadline: Option<(Instant, Deadline)>,
+    /// When what only the start needed can go.
+    pub(super) settled_at: Option<Instant>,
+}
+
+/// How the container is to end, and who wants it to.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    /// What `stop` sends first.
+    pub(super) signal: u8,
+    /// How long a stop may take; `None` is for ever.
+    pub(super) timeout: Option<Duration>,
+    /// When this process first received a signal to end.
+    pub(super) first_signal_at: Option<Instant>,
+    /// The signal that ended everything before there was a workload to send it to.
+    pub(super) interrupted: Option<u8>,
+    /// Somebody wants it to end: no restart.
+    pub(super) manual: bool,
+    /// By `stop`, or as `stop` does it.
+    pub(super) stopped: bool,
+    /// SIGKILL was sent.
+    pub(super) killing: bool,
+    /// When a stop has taken long enough.
+    pub(super) kill_at: Option<Instant>,
+}
+
+impl Stopping {
+    /// Nobody wants it to end yet.
+    pub(super) const fn by(signal: u8, timeout: Option<Duration>) -> Self {
+        Self {
+            signal,
+            timeout,
+            first_signal_at: None,
+            interrupted: None,
+            manual: false,
+            stopped: false,
+            killing: false,
+            kill_at: None,
+        }
+    }
+}
 
 impl Hub<'_> {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let checks = self.may_check();
         let health = self.health.as_ref().filter(|_| checks);
         let health = health.and_then(Checker::due);
-        let deadline = self.deadline.map(|(at, _)| at);
+        let deadline = self.timers.deadline.map(|(at, _)| at);
         let log = self.log.as_ref().and_then(Log::due);
-        let request = self.pending.iter().filter_map(|request| request.due).min();
-        let word = self.clients.iter().filter_map(Client::due).min();
+        let request = self
+            .sessions
+            .requests
+            .iter()
+            .filter_map(|request| request.due)
+            .min();
+        let command = self.clients.list.iter().filter_map(Client::due).min();
         [
             deadline,
-            self.kill_at,
-            self.settled_at,
+            self.stopping.kill_at,
+            self.timers.settled_at,
             health,
             log,
             request,
-            word,
+            command,
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Stops the container as `stop` does, or kills it where that was said; told once more, it has
-    /// no time left.
-    pub(super) fn obey_signal(&mut self) {
-        let Some(told) = self.signals.take() else {
+    /// Stops the container as `stop` does, or kills it where that was the signal. A second signal
+    /// leaves it no time.
+    pub(super) fn on_signal(&mut self) {
+        let Some(requested) = self.signals.take() else {
             return;
         };
         let now = Instant::now();
-        let first = *self.told_at.get_or_insert(now);
+        let first = *self.stopping.first_signal_at.get_or_insert(now);
         let again = now.duration_since(first) >= SAME_SIGNAL;
-        if told == Told::Kill || again {
-            self.manual = true;
-            self.stop();
+        if requested == Requested::Kill || again {
+            self.stopping.manual = true;
+            self.kill();
         } else if first == now {
-            self.begin_stop(self.stop_signal, self.stop_timeout);
+            self.stop(self.stopping.signal, self.stopping.timeout);
         }
     }
 
-    pub(super) fn keep_time(&mut self) -> Option<Ending> {
+    pub(super) fn run_timers(&mut self) -> Option<Ending> {
         let now = Instant::now();
-        if self.kill_at.is_some_and(|at| now >= at) {
-            self.stop();
+        if self.stopping.kill_at.is_some_and(|at| now >= at) {
+            self.kill();
         }
-        if self.settled_at.take_if(|at| now >= *at).is_some() {
+        if self.timers.settled_at.take_if(|at| now >= *at).is_some() {
             // Not doing so costs memory and nothing else.
             let _ = hullbox_host::sys::program::forget_code();
         }
         if let Some(log) = &mut self.log {
             log.write_begun(now);
         }
-        self.check_requests(now);
-        // They have said nothing, so nothing is lost with them.
+        self.expire_requests(now);
+        // They have sent no command, so nothing is lost with them.
         self.clients
+            .list
             .retain(|client| client.due().is_none_or(|due| now < due));
         self.check_health(now);
-        let (_, what) = self.deadline.filter(|(at, _)| now >= *at)?;
+        let (_, what) = self.timers.deadline.filter(|(at, _)| now >= *at)?;
         match what {
             Deadline::Boot => Some(Ending::Died(Some(format!(
                 "the guest did not come up within {} s",
@@ -78,55 +141,57 @@ impl Hub<'_> {
             Deadline::Cause => Some(Ending::Died(None)),
             Deadline::Kill => {
                 // What it would have died of.
-                self.interrupted.get_or_insert(9);
+                self.stopping.interrupted.get_or_insert(9);
                 self.backend.kill();
-                self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
+                self.timers.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
                 None
             }
         }
     }
 
-    /// Has nobody wait for ever for an answer. It may come yet: what it says of the container counts.
-    pub(super) fn check_requests(&mut self, now: Instant) {
-        let late = |request: &&mut Pending| request.due.is_some_and(|due| now >= due);
-        for request in self.pending.iter_mut().filter(late) {
+    /// Answers for requests that are overdue. A reply may come yet: what it means for the container
+    /// counts.
+    pub(super) fn expire_requests(&mut self, now: Instant) {
+        let late = |request: &&mut PendingRequest| request.due.is_some_and(|due| now >= due);
+        for request in self.sessions.requests.iter_mut().filter(late) {
             request.due = None;
             let asker = request.client.take();
-            if let Some(client) = self.clients.iter_mut().find(|c| Some(c.id) == asker) {
+            if let Some(client) = self.clients.list.iter_mut().find(|c| Some(c.id) == asker) {
                 client.answer(&Answer::Failed(NO_ANSWER.to_owned()));
             }
         }
     }
 
     /// Kills the workload, and everything if that does not help.
-    pub(super) fn stop(&mut self) {
-        self.kill_at = None;
+    pub(super) fn kill(&mut self) {
+        self.stopping.kill_at = None;
         self.cancel_saving();
-        if std::mem::replace(&mut self.stopping, true) {
+        if std::mem::replace(&mut self.stopping.killing, true) {
             return;
         }
         let now = Instant::now();
-        if self.work.said.started && matches!(self.guest, Guest::Connected(_)) {
+        if self.sessions.workload.reported.started && matches!(self.link.guest, Guest::Connected(_))
+        {
             self.signal(9);
             self.observer.signalled(9);
             self.thaw();
             // A connection that takes no frames is dealt with by the deadline.
-            self.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
+            self.timers.deadline = Some((now + KILL_LIMIT, Deadline::Kill));
         } else {
-            if !self.work.said.started {
+            if !self.sessions.workload.reported.started {
                 // What it would have died of.
-                self.interrupted.get_or_insert(9);
+                self.stopping.interrupted.get_or_insert(9);
             }
             self.backend.kill();
-            self.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
+            self.timers.deadline = Some((now + CAUSE_LIMIT, Deadline::Cause));
         }
     }
 
     /// What is frozen takes no signal.
     pub(super) fn thaw(&mut self) {
         if self.paused {
-            let number = self.number();
-            self.pending.push(Pending {
+            let number = self.sessions.next_number();
+            self.sessions.requests.push(PendingRequest {
                 number,
                 client: None,
                 pauses: Some(false),
@@ -136,7 +201,7 @@ impl Hub<'_> {
                 due: None,
             });
             let request = Request::Thaw;
-            self.say(Frame::Request { number, request });
+            self.link.send(Frame::Request { number, request });
         }
     }
 }

@@ -80,7 +80,7 @@ fn what_a_client_passes_reaches_the_side_of_its_process() {
         client.send(&control::to_frame(&exec).unwrap()).unwrap();
         client.flush().unwrap();
         rustix::io::ioctl_fionbio(&client, false).unwrap();
-        let heard = control::to_frame(&Answer::Heard).unwrap();
+        let heard = control::to_frame(&Answer::Acknowledged).unwrap();
         assert_eq!(next(&mut client), heard, "before they are passed");
         client.send_descriptors(0, descriptors).unwrap();
         client.flush().unwrap();

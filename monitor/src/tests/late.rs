@@ -1,7 +1,7 @@
 //! Clients that read the end late.
 
 use super::*;
-use crate::monitor::serve::{linger, tell};
+use crate::monitor::serve::{linger, send_outcome};
 use crate::monitor::signals::Signals;
 
 #[test]
@@ -14,7 +14,7 @@ fn who_reads_late_reads_all_and_holds_nobody_up() {
         connection.send_data(0, Stream::Stdout, &chunk).unwrap();
     }
     let begun = Instant::now();
-    let late = tell(vec![client], &exited(7), 7, &Timing::default());
+    let late = send_outcome(vec![client], &exited(7), 7, &Timing::default());
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "nobody is waited for"

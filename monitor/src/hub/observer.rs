@@ -1,0 +1,63 @@
+//! What the hub reports to whoever keeps the container's record.
+
+use crate::monitor::health::{HealthReport, HealthResult};
+use crate::plan::life::Restart;
+use crate::state::BegunFrom;
+use hullbox_model::exec::ExecInspect;
+use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+
+/// Receives what happens to the container.
+pub(in crate::monitor) trait Observer {
+    /// The workload runs, in a guest that began there, if it has one.
+    fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
+    /// It was frozen, or goes on.
+    fn paused(&mut self, paused: bool);
+    /// A health check ended, or checks begin.
+    fn health(&mut self, report: &HealthReport);
+    /// What health checks found in earlier runs of the container.
+    fn health_log(&self) -> Vec<HealthResult> {
+        Vec::new()
+    }
+    /// There is another restart policy.
+    fn restart(&mut self, restart: Restart);
+    /// The restart policy now.
+    fn policy(&self) -> Restart {
+        Restart::No
+    }
+    /// There are other limits.
+    fn limited(&mut self, _limits: &CgroupLimits) {}
+    /// The container has another name.
+    fn renamed(&mut self, _name: String) {}
+    /// A client was attached.
+    fn attached(&mut self) {}
+    /// A client left by its detach keys.
+    fn detached(&mut self) {}
+    /// The workload is sent a signal.
+    fn signalled(&mut self, _signal: u8) {}
+    /// The out-of-memory killer was at work in the container.
+    fn oom(&mut self) {}
+    /// A process beside the workload is asked for: its id.
+    fn exec_created(&mut self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
+    /// One that was asked for is being started.
+    fn exec_starts(&mut self, _id: &str, _spec: &ProcessSpec) {}
+    /// One is asked for and started at once: its id.
+    fn exec_begins(&mut self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
+    /// It runs.
+    fn exec_runs(&mut self, _id: &str, _pid: u32) {}
+    /// It ended, or did not run at all.
+    fn exec_ended(&mut self, _id: &str, _code: u8, _ran: bool) {}
+    /// Its client left by its detach keys.
+    fn exec_left(&mut self, _id: &str) {}
+    /// What is to be run, of one that was asked for and not started yet.
+    fn exec_spec(&mut self, _id: &str) -> Result<Box<ProcessSpec>, &'static str> {
+        Err("no such exec")
+    }
+    /// All of them that are remembered.
+    fn execs(&self) -> Vec<ExecInspect> {
+        Vec::new()
+    }
+}
