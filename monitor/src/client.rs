@@ -1,8 +1,10 @@
 //! Whoever is connected to the monitor.
 
 use super::control::{self, Answer, Command};
+use super::pipes::ClientPipes;
+use super::streams::index;
 use crate::timing::Timing;
-use hullbox_protocol::{Frame, Sender};
+use hullbox_protocol::{Frame, Sender, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use hullbox_session::direct::Descriptors;
 use rustix::net::{SocketFlags, accept_with};
@@ -96,6 +98,10 @@ pub(super) struct Client {
     pub(super) postponed: Option<Command>,
     /// The other ends of streams of the process that it asks for.
     pub(super) descriptors: Option<Descriptors>,
+    /// Its own pipes, where those are written and read here.
+    pub(super) pipes: ClientPipes,
+    /// Frames for it that follow output which waits for its pipes.
+    held: Vec<Frame>,
     since: Instant,
 }
 
@@ -120,6 +126,8 @@ impl Client {
             role,
             postponed: None,
             descriptors: None,
+            pipes: ClientPipes::default(),
+            held: Vec::new(),
             since: Instant::now(),
         })
     }
@@ -132,11 +140,65 @@ impl Client {
         }
     }
 
+    /// Queues a frame, behind output that waits for its pipes.
+    pub(super) fn send(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        if let Frame::Eof {
+            stream: Stream::Stdin,
+            ..
+        } = frame
+        {
+            // Nobody reads it any more.
+            self.pipes.input = None;
+        }
+        if self.held.is_empty() && !self.pipes.is_waiting() {
+            return self.connection.send(frame);
+        }
+        self.held.push(frame.clone());
+        Ok(())
+    }
+
+    /// Sends output of its process.
+    pub(super) fn send_output(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let Some(pipe) = index(stream).and_then(|at| self.pipes.outputs[at].as_mut()) else {
+            return self.connection.send_data(0, stream, bytes);
+        };
+        match pipe.write(bytes) {
+            true => Ok(()),
+            false => Err(ConnectionError::Violation("output beyond its credit")),
+        }
+    }
+
+    /// Writes what its pipes and its connection take.
+    pub(super) fn flush(&mut self) -> Result<(), ConnectionError> {
+        self.pipes.flush();
+        if !self.pipes.is_waiting() {
+            for frame in self.held.drain(..) {
+                self.connection.send(&frame)?;
+            }
+        }
+        self.connection.flush()
+    }
+
+    /// As [`Self::flush`], after asking the kernel to take all of it.
+    pub(super) fn flush_with_room(&mut self) -> Result<(), ConnectionError> {
+        self.flush()?;
+        self.connection.flush_with_room()
+    }
+
+    /// Whether something for it waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.connection.pending() > 0 || !self.held.is_empty()
+    }
+
     /// Answers and lets it go.
     pub(super) fn answer(&mut self, answer: &Answer) {
         let sent = control::to_frame(answer)
             .map_err(|_| ConnectionError::Violation("an answer too long"))
-            .and_then(|frame| self.connection.send(&frame));
+            .and_then(|frame| self.send(&frame));
         // One that cannot be reached sees its connection end.
         drop(sent);
         self.role = Role::Leaving;
@@ -157,7 +219,7 @@ impl Client {
             .and_then(|marks| control::to_frame(&Answer::Timing(marks)).ok())
         {
             // One that cannot be reached sees its connection end.
-            let _ = self.connection.send(&frame);
+            let _ = self.send(&frame);
         }
     }
 
@@ -176,7 +238,7 @@ impl Client {
 
     /// Whether nothing keeps it.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.role, Role::Leaving) && self.connection.pending() == 0
+        matches!(self.role, Role::Leaving) && !self.is_waiting()
     }
 
     /// Bytes of one output that it has not passed on.

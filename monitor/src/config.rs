@@ -1,6 +1,6 @@
 //! A monitor's orders and how they travel: first what is known at once, then all of it.
 
-use crate::bundle::{Bundle, Isolation};
+use crate::bundle::Bundle;
 use crate::paths::Roots;
 use crate::plan::life::Life;
 use hullbox_protocol::StreamSet;
@@ -73,7 +73,7 @@ impl Config {
     #[must_use]
     pub fn may_be_direct(&self) -> bool {
         self.mode == Mode::Foreground
-            && self.bundle.isolation == Isolation::Container
+            && self.auto_remove
             && !self.keeps_log()
             && self.bundle.process.terminal.is_none()
             && !self.bundle.setup.access.runs_systemd

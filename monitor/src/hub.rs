@@ -15,6 +15,7 @@ mod commands;
 mod guest;
 mod link;
 mod observer;
+mod pipes;
 mod saving;
 mod sessions;
 mod time;
@@ -32,6 +33,7 @@ use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Sender};
 use hullbox_session::connection::Connection;
 use link::{Guest, GuestLink};
 pub(super) use observer::Observer;
+use pipes::ReadyPipe;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sessions::{Sessions, Workload};
 use std::io;
@@ -132,7 +134,7 @@ impl<'a> Hub<'a> {
             link: GuestLink::new(parts.opening, parts.backend.can_begin_anew()),
             clients: Clients::new(parts.clients, parts.control),
             sessions: Sessions::new(Workload {
-                direct: parts.direct,
+                direct: parts.direct && parts.backend.takes_descriptors(),
                 stdin_once: parts.stdin_once,
                 ..Workload::default()
             }),
@@ -311,6 +313,15 @@ impl<'a> Hub<'a> {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
             fds.push(PollFd::from_borrowed_fd(client.connection.as_fd(), events));
         }
+        let first_pipe = fds.len();
+        let takes_input = self.takes_piped_input();
+        let mut pipes = Vec::new();
+        for client in &self.clients.list {
+            for (end, fd, events) in client.pipes.interests(takes_input) {
+                fds.push(PollFd::from_borrowed_fd(fd, events));
+                pipes.push((client.id, end));
+            }
+        }
         let timeout = self.next_deadline().map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             // Rounded up: a poll that wakes too early would only be repeated.
@@ -331,7 +342,16 @@ impl<'a> Hub<'a> {
             control: !events(control_at).is_empty(),
             clock: !events(clock_at).is_empty(),
             saving: !events(saving_at).is_empty(),
-            clients: fds[first_client..].iter().map(PollFd::revents).collect(),
+            clients: fds[first_client..first_pipe]
+                .iter()
+                .map(PollFd::revents)
+                .collect(),
+            pipes: pipes
+                .into_iter()
+                .zip(&fds[first_pipe..])
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|((id, end), fd)| (id, end, fd.revents()))
+                .collect(),
         })
     }
 
@@ -343,6 +363,7 @@ impl<'a> Hub<'a> {
             return Some(ending);
         }
         self.serve_clients(&ready.clients);
+        self.serve_pipes(&ready.pipes);
         if ready.saving {
             self.poll_saving();
         }
@@ -368,6 +389,7 @@ impl<'a> Hub<'a> {
 
     /// Writes what waits, and parts with clients that are gone or done.
     fn flush(&mut self) {
+        self.settle_pipes();
         self.grant();
         self.pass_credit();
         self.link.flush();
@@ -377,9 +399,8 @@ impl<'a> Hub<'a> {
             .iter_mut()
             .enumerate()
             .filter_map(|(at, client)| {
-                let connection = &mut client.connection;
                 // What it owes us it was given under credit; more is its own lie.
-                let keeps_up = connection.flush().is_ok() && connection.may_fill();
+                let keeps_up = client.flush().is_ok() && client.connection.may_fill();
                 (!keeps_up).then_some(at)
             })
             .collect();
@@ -410,6 +431,7 @@ struct Ready {
     clock: bool,
     saving: bool,
     clients: Vec<PollFlags>,
+    pipes: Vec<ReadyPipe>,
 }
 
 fn interest(read: bool, write: bool) -> PollFlags {

@@ -27,6 +27,7 @@ pub mod execs;
 pub mod health;
 mod hub;
 mod log;
+mod pipes;
 mod record;
 mod rules;
 mod serve;

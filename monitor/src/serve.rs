@@ -7,11 +7,12 @@ use super::control::{self, Answer};
 use super::health::Checker;
 use super::hub::{Hub, Observer, Outcome, Parts};
 use super::log::Log;
+use super::pipes::ClientPipes;
 use super::record::{Lasting, Nothing, Recorder};
 use super::rules::Ending;
 use super::signals::Signals;
 use super::waiting::{self, GOOD_RUN, Waited};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Isolation};
 use crate::plan::life::{Restart, STOP_TIMEOUT_S};
 use crate::state::{End, State};
 use crate::timing::{Phase, Timing};
@@ -57,14 +58,18 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
         return Ok(());
     };
     let descriptors = take_descriptors(&mut Some(received), config.streams);
+    let mut descriptors = descriptors.map_err(io::Error::other)?;
     // Whoever waits for the connection's end must not wait for this process's.
     drop(orders);
     timing.mark(Phase::Orders);
-    let client = Client::new(STARTER, client, first_role(config.mode))?;
+    let mut client = Client::new(STARTER, client, first_role(config.mode))?;
+    if config.bundle.isolation == Isolation::Vm {
+        client.pipes = ClientPipes::of(std::mem::take(&mut descriptors));
+    }
     let useless = Cell::new(false);
     let life = Life {
         control: listen(&config)?,
-        direct: Cell::new(Some(descriptors.map_err(io::Error::other)?)),
+        direct: Cell::new(Some(descriptors)),
         config,
         signals: &signals,
         lock,
@@ -434,12 +439,12 @@ pub(super) fn send_outcome(
             client.send_timing(timing);
         }
         let sent = match client.role {
-            Role::Attached { .. } | Role::Starter => client.connection.send(frame),
+            Role::Attached { .. } | Role::Starter => client.send(frame),
             Role::Stopper => {
                 client.answer(&Answer::Done);
                 Ok(())
             }
-            Role::Exec { .. } => client.connection.send(&gone()),
+            Role::Exec { .. } => client.send(&gone()),
             Role::Asked => {
                 client.answer(&Answer::Failed("the container has ended".to_owned()));
                 Ok(())
@@ -454,9 +459,7 @@ pub(super) fn send_outcome(
         drop(sent);
         client.role = Role::Leaving;
     }
-    clients.retain_mut(|client| {
-        client.connection.flush_with_room().is_ok() && client.connection.pending() > 0
-    });
+    clients.retain_mut(|client| client.flush_with_room().is_ok() && client.is_waiting());
     clients
 }
 
@@ -464,18 +467,20 @@ pub(super) fn send_outcome(
 /// however long. The container is none of this process's any more.
 pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
     loop {
-        clients.retain_mut(|client| {
-            client.connection.flush().is_ok() && client.connection.pending() > 0
-        });
+        clients.retain_mut(|client| client.flush().is_ok() && client.is_waiting());
         if clients.is_empty() {
             return;
         }
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
-        fds.extend(
-            clients
-                .iter()
-                .map(|client| PollFd::from_borrowed_fd(client.connection.as_fd(), PollFlags::OUT)),
-        );
+        for client in &clients {
+            // What waits for nothing would report an end again and again.
+            let pipes = client.pipes.interests(false);
+            let waiting = pipes.filter(|(_, _, events)| !events.is_empty());
+            fds.extend(waiting.map(|(_, fd, events)| PollFd::from_borrowed_fd(fd, events)));
+            if client.connection.pending() > 0 {
+                fds.push(PollFd::new(&client.connection, PollFlags::OUT));
+            }
+        }
         match poll(&mut fds, None) {
             Ok(_) if fds[0].revents().is_empty() => {}
             Err(rustix::io::Errno::INTR) => {}

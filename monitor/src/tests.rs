@@ -5,6 +5,7 @@ mod credit;
 mod direct;
 mod ends;
 mod late;
+mod pipes;
 mod saves;
 
 use super::backend::{Backend, Link};

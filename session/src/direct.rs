@@ -5,11 +5,15 @@
 //! process ─ pipe ─► its parent ─ splice(2) ─► pipe or file of the caller
 //! ```
 //!
+//! Behind a vsock there is no pipe to move bytes from: there the monitor writes frames' bytes to the
+//! caller's pipe ([`OutputPipe`]), and reads from one, without the caller's process in between.
+//!
 //! The process never has the caller's descriptor. With it, it could change the flags, owner and mode
 //! of the caller's file, read what it was only to write, and put characters into a terminal's input.
 
+use crate::sink::{Sink, Writer};
 use hullbox_protocol::{MAX_DATA, Stream, StreamSet};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -19,7 +23,8 @@ use rustix::pipe::{SpliceFlags, splice};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Descriptors of one process's streams.
 pub(crate) const MAX_DESCRIPTORS: usize = 3;
@@ -56,6 +61,19 @@ impl Descriptors {
             stdout: copy(Some(stdout).filter(|fd| is_fit(*fd, OFlags::RDONLY)))?,
             stderr: copy(Some(stderr).filter(|fd| is_fit(*fd, OFlags::RDONLY)))?,
         })
+    }
+
+    /// Those that are pipes, opened once more and not blocking: for whoever moves their bytes beside
+    /// other work, and for whom flags of a shared descriptor are not to be changed.
+    #[must_use]
+    pub fn non_blocking(self) -> Self {
+        let reopen =
+            |fd: Option<OwnedFd>, access| fd.and_then(|fd| reopen_pipe(fd.as_fd(), access));
+        Self {
+            stdin: reopen(self.stdin, OFlags::RDONLY),
+            stdout: reopen(self.stdout, OFlags::WRONLY),
+            stderr: reopen(self.stderr, OFlags::WRONLY),
+        }
     }
 
     /// Which there are.
@@ -140,6 +158,68 @@ pub fn receive_with(
         }
     }
     Ok(received.bytes)
+}
+
+fn reopen_pipe(fd: BorrowedFd<'_>, access: OFlags) -> Option<OwnedFd> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).ok()?.st_mode);
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match kind {
+        FileType::Fifo => rustix::fs::open(path, flags, Mode::empty()).ok(),
+        _ => None,
+    }
+}
+
+/// A caller's pipe that output is written to without waiting, under credit.
+#[derive(Debug)]
+pub struct OutputPipe(Sink);
+
+impl OutputPipe {
+    /// Takes a pipe of [`Descriptors::non_blocking`].
+    #[must_use]
+    pub fn new(fd: OwnedFd) -> Self {
+        let mut sink = Sink::default();
+        sink.open(Some(Writer::NonBlocking(Arc::new(fd))), false);
+        Self(sink)
+    }
+
+    /// Writes what the pipe takes and keeps the rest. `false` if there was no credit for it.
+    #[must_use]
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        self.0.accept(bytes)
+    }
+
+    /// Writes what the pipe takes of the rest.
+    pub fn flush(&mut self) {
+        self.0.write_queued();
+    }
+
+    /// Bytes wait for the pipe.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.0.is_waiting()
+    }
+
+    /// Its reader is gone.
+    pub fn close(&mut self) {
+        self.0.break_off();
+    }
+
+    /// Whether its reader was found to be gone; once.
+    pub fn take_closed(&mut self) -> bool {
+        self.0.take_broken()
+    }
+
+    /// Credit for bytes that were written, if it is worth a frame.
+    pub fn take_credit(&mut self) -> Option<u32> {
+        self.0.take_credit()
+    }
+
+    /// The pipe, while it has a reader.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.writer.as_ref().map(AsFd::as_fd)
+    }
 }
 
 /// What came of moving bytes.

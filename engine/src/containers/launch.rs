@@ -251,7 +251,7 @@ impl Engine {
             streams: StreamSet::default(),
         };
         let own = Some(own).filter(|_| config.may_be_direct());
-        let own = own.unwrap_or_default();
+        let own = fit(own.unwrap_or_default(), config.bundle.isolation);
         config.streams = own.streams();
         let started = launch.monitor.order(&config, &own);
         // The monitor alone holds the lock now.
@@ -260,6 +260,16 @@ impl Engine {
             // The first error is the one to report; the next command tries this again.
             let _ = self.recover();
         })?)
+    }
+}
+
+/// Those of a caller's streams that a process behind this wall can have without frames to the caller.
+pub(super) fn fit(own: Descriptors, isolation: Isolation) -> Descriptors {
+    match isolation {
+        // Moved by the container's parent alone.
+        Isolation::Container => own,
+        // The monitor writes and reads them, and must wait for none.
+        Isolation::Vm => own.non_blocking(),
     }
 }
 

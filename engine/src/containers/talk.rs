@@ -1,7 +1,7 @@
 //! Commands to the monitors of running containers.
 
+use super::launch::fit;
 use super::{ContainerError, Engine};
-use crate::bundle::Isolation;
 use crate::monitor::control::{self, Answer, Command, VmUsage};
 use crate::paths::short_id;
 use crate::plan::life::Restart;
@@ -102,9 +102,9 @@ impl Engine {
         own: Descriptors,
     ) -> Result<Joined, ContainerError> {
         let spec = Box::new(exec_spec(&record.spec, order));
-        let may_be_direct =
-            record.spec.isolation == Isolation::Container && !detach && spec.terminal.is_none();
+        let may_be_direct = !detach && spec.terminal.is_none();
         let own = Some(own).filter(|_| may_be_direct).unwrap_or_default();
+        let own = fit(own, record.spec.isolation);
         self.exec_spec(record, spec, (detach, timing), own)
     }
 

@@ -121,7 +121,11 @@ impl Hub<'_> {
         Ok(())
     }
 
-    fn on_attached_frame(&mut self, at: usize, frame: Frame) -> Result<(), ConnectionError> {
+    pub(super) fn on_attached_frame(
+        &mut self,
+        at: usize,
+        frame: Frame,
+    ) -> Result<(), ConnectionError> {
         if matches!(Client::command(&frame), Some(Command::Detach)) {
             self.detach_client(at);
             self.observer.detached();
@@ -187,7 +191,7 @@ impl Hub<'_> {
         }
     }
 
-    fn on_exec_client_frame(&mut self, session: u32, frame: Frame) {
+    pub(super) fn on_exec_client_frame(&mut self, session: u32, frame: Frame) {
         if let Frame::Credit { stream, bytes, .. } = &frame
             && let Some(at) = index(*stream)
             && let Some(exec) = self.sessions.exec(session)
@@ -233,8 +237,10 @@ impl Hub<'_> {
                         session,
                         stream: Stream::Stdin,
                     });
-                    // Its output is dropped from now on.
-                    self.link.send(Frame::Relay { session });
+                    if self.backend.takes_descriptors() {
+                        // Its output is dropped from now on.
+                        self.link.send(Frame::Relay { session });
+                    }
                 }
             }
             Role::Holding => self.thaw(),

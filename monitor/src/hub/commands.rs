@@ -6,6 +6,7 @@ use super::sessions::{Exec, Owner, PendingRequest, Save};
 use super::{ANSWER_LIMIT, Hub, MAX_CLIENTS, MAX_EXECS, MAX_REQUESTS};
 use crate::monitor::client::Role;
 use crate::monitor::control::{Answer, Command};
+use crate::monitor::pipes::ClientPipes;
 use crate::monitor::rules::WORKLOAD;
 use crate::timing::{Phase, Timing};
 use hullbox_protocol::{Frame, ProcessSpec, Request, Stream};
@@ -174,16 +175,18 @@ impl Hub<'_> {
         }
     }
 
-    /// Gives the workload's side what a client passed for the streams of its process.
+    /// Joins what a client passed to the streams of its process: on the workload's side, or here.
     fn pass_descriptors(&mut self, at: usize, session: u32) {
         let Some(descriptors) = self.clients.list[at].descriptors.take() else {
             return;
         };
+        if !self.backend.takes_descriptors() {
+            self.clients.list[at].pipes = ClientPipes::of(descriptors);
+            return;
+        }
         // What was queued before comes first.
         self.link.flush();
-        if let Guest::Connected(guest) = &mut self.link.guest
-            && self.backend.takes_descriptors()
-        {
+        if let Guest::Connected(guest) = &mut self.link.guest {
             // A broken guest is noticed when it is read.
             let _ = guest.send_descriptors(session, descriptors);
         }

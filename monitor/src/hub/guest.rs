@@ -124,7 +124,7 @@ impl Hub<'_> {
             match exec.owner {
                 Owner::Client(id) => {
                     if let Some(client) = self.clients.find(id) {
-                        client.connection.send_data(0, stream, bytes)?;
+                        client.send_output(stream, bytes)?;
                     }
                 }
                 Owner::Health => {
@@ -155,7 +155,7 @@ impl Hub<'_> {
                 && !closed[at]
             {
                 unread[at] += bytes.len() as u64;
-                client.connection.send_data(0, stream, bytes)?;
+                client.send_output(stream, bytes)?;
             }
         }
         Ok(())
@@ -211,7 +211,7 @@ impl Hub<'_> {
         }
         for client in &mut self.clients.list {
             if matches!(client.role, Role::Attached { .. }) {
-                client.connection.send(frame)?;
+                client.send(frame)?;
             }
         }
         Ok(None)
@@ -222,9 +222,12 @@ impl Hub<'_> {
     pub(super) fn pass_credit(&mut self) {
         let clients = &mut self.clients.list;
         let mut grant = |id: u64, credit: &mut u32| {
-            if let Some(client) = clients.iter_mut().find(|c| c.id == id)
-                && client.connection.has_room()
-            {
+            let Some(client) = clients.iter_mut().find(|c| c.id == id) else {
+                return;
+            };
+            if let Some(input) = &mut client.pipes.input {
+                input.credit = input.credit.saturating_add(std::mem::take(credit));
+            } else if client.connection.has_room() {
                 let credit = Frame::Credit {
                     session: WORKLOAD,
                     stream: Stream::Stdin,
@@ -311,7 +314,7 @@ impl Hub<'_> {
                     if over || leaving {
                         client.send_timing(&timing);
                     }
-                    client.connection.send(&renumbered(frame, WORKLOAD))?;
+                    client.send(&renumbered(frame, WORKLOAD))?;
                     if over || leaving {
                         client.role = Role::Leaving;
                     }

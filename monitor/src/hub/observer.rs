@@ -7,7 +7,7 @@ use hullbox_model::exec::ExecInspect;
 use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
 
 /// Receives what happens to the container.
-pub(in crate::monitor) trait Observer {
+pub(crate) trait Observer {
     /// The workload runs, in a guest that began there, if it has one.
     fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
     /// It was frozen, or goes on.
