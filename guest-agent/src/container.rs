@@ -17,42 +17,43 @@ mod identity;
 mod machine_id;
 mod mounts;
 mod oom;
+mod prepared;
 mod requests;
 mod reserve;
 mod rootfs;
 mod sysfs;
 mod tmpfs;
+mod ways;
 
 use crate::clock;
 use crate::failure::{failed, setup as setup_failure};
-use crate::process::{self, Place, Root};
+use crate::process;
 use crate::sys::{self, Namespaces};
-use cgroup::{Cgroup, Guards, Hierarchy};
+use cgroup::{Cgroup, Hierarchy};
 use copies::Copies;
 use hullbox_protocol::{
-    AgentEnv, Builtin, CONSOLE_SIZE, CONTROL_PORT, ExitStatus, Failure, FailureKind, Frame, Hello,
-    Hygiene, PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
+    AgentEnv, CONSOLE_SIZE, CONTROL_PORT, ExitStatus, Failure, Frame, Hello, Hygiene,
+    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Drain, Event, Pump};
 use oom::OomWatch;
+use prepared::Prepared;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+use ways::{Errand, Joined};
 
 /// As the protocol numbers signals.
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
-
-/// Bit of a mask of capabilities.
-const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 /// The session that is the container's own.
 const WORKLOAD: u32 = 0;
@@ -75,9 +76,9 @@ pub fn run() -> Result<(), String> {
     mount_devices().map_err(|failure| failure.message)?;
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"))?;
     raise_limits();
-    let hierarchy = Hierarchy::mount();
     // Only root could, and only its own guest; the other guards do not depend on it.
     let _ = confine::close_trigger();
+    let ahead = Ahead::prepare();
     // A workload without loopback is rather a workload than none.
     let _ = sys::loopback_up();
     let dialled = Instant::now();
@@ -86,7 +87,7 @@ pub fn run() -> Result<(), String> {
         None => dial()?,
     };
     wait_connected(&connection)?;
-    converse(connection, signals, hierarchy, dialled)
+    converse(connection, signals, ahead, dialled)
 }
 
 fn dial() -> Result<OwnedFd, String> {
@@ -97,7 +98,7 @@ fn dial() -> Result<OwnedFd, String> {
 pub fn serve(connection: OwnedFd) -> i32 {
     let signals = sys::watch_signals(&[]).map_err(|errno| format!("signals: {errno}"));
     match signals
-        .and_then(|signals| converse(connection, signals, Hierarchy::mount(), Instant::now()))
+        .and_then(|signals| converse(connection, signals, Ahead::prepare(), Instant::now()))
     {
         Ok(()) => 0,
         Err(error) => {
@@ -107,10 +108,31 @@ pub fn serve(connection: OwnedFd) -> i32 {
     }
 }
 
+/// What is there before the host has said anything.
+struct Ahead {
+    /// The hierarchy for the workload's control group.
+    hierarchy: Result<Hierarchy, Failure>,
+    /// What failed of this is tried anew, and told, when it is needed.
+    prepared: Option<Prepared>,
+    oom: Option<OomWatch>,
+}
+
+impl Ahead {
+    fn prepare() -> Self {
+        let hierarchy = Hierarchy::mount();
+        let usual = |hierarchy| Prepared::usual(hierarchy).ok();
+        Self {
+            prepared: hierarchy.as_ref().ok().and_then(usual),
+            oom: OomWatch::prepare(),
+            hierarchy,
+        }
+    }
+}
+
 fn converse(
     connection: OwnedFd,
     signals: OwnedFd,
-    hierarchy: Result<Hierarchy, Failure>,
+    ahead: Ahead,
     dialled: Instant,
 ) -> Result<(), String> {
     let pump = Pump::new(connection).map_err(|error| error.to_string())?;
@@ -122,7 +144,7 @@ fn converse(
         dialled,
         reseeded: Ok(()),
         hygiene: Hygiene::default(),
-        hierarchy,
+        ahead,
         container: None,
         copies: Copies::default(),
         oom: None,
@@ -197,8 +219,7 @@ struct Agent {
     reseeded: Result<(), Failure>,
     /// What was done so far to make it differ from others.
     hygiene: Hygiene,
-    /// Whether the hierarchy for the workload's control group could be mounted.
-    hierarchy: Result<Hierarchy, Failure>,
+    ahead: Ahead,
     container: Option<Container>,
     copies: Copies,
     /// Since there is a workload.
@@ -344,17 +365,28 @@ impl Agent {
             return Err(setup_failure("the workload was started before"));
         }
         self.reseeded.clone()?;
+        let hierarchy = self.ahead.hierarchy.as_ref().map_err(Clone::clone)?;
+        let prepared = self.ahead.prepared.take();
         let writable = rootfs::Writable::mount(setup)?;
-        let hierarchy = self.hierarchy.as_ref().map_err(Clone::clone)?;
-        let cgroup = Cgroup::create(setup.limits, setup.access.manages_cgroups)?;
-        let may_mount = spec
-            .capabilities
-            .is_none_or(|mask| mask & CAP_SYS_ADMIN != 0);
-        let guards = Guards::new(hierarchy, &cgroup, &setup.access, may_mount)?;
-        let first = First { setup, guards };
-        let spawned = process::spawn(spec, &first, Namespaces::Own, Some(cgroup.fd()))?;
+        let (cgroup, spawned) = if spec.builtin.is_some() {
+            // It makes its own way to the disks, where no guard may be.
+            prepared.map_or(Ok(()), Prepared::discard)?;
+            let mut cgroup = Cgroup::create()?;
+            cgroup.limit(setup.limits, setup.access.manages_cgroups)?;
+            let errand = Errand { setup };
+            let spawned = process::spawn(spec, &errand, Namespaces::Own, Some(cgroup.fd()))?;
+            (cgroup, spawned)
+        } else {
+            let (access, may_mount) = (&setup.access, prepared::may_mount(spec));
+            let mut prepared = Prepared::for_container(prepared, hierarchy, access, may_mount)?;
+            let manages = access.manages_cgroups;
+            prepared.cgroup.limit(setup.limits, manages)?;
+            mounts::set_sysctls(&setup.sysctls)?;
+            let root = rootfs::assemble(setup)?;
+            prepared.order(setup, spec, root.as_fd())?
+        };
         // While it sets itself up.
-        self.oom = OomWatch::begin();
+        self.oom = self.ahead.oom.take().and_then(OomWatch::begin);
         self.container = Some(Container {
             cgroup,
             writable,
@@ -516,128 +548,4 @@ fn children_begin_in(process: &OwnedFd) -> Result<(), Failure> {
     let kind = ThreadNameSpaceType::PROCESS_ID;
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), kind)
         .map_err(failed("cannot join the container"))
-}
-
-/// The root that a process is in by now.
-fn own_root() -> Result<Place, Failure> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open("/", flags, Mode::empty())
-        .map(Place::Root)
-        .map_err(failed("cannot open the root filesystem"))
-}
-
-/// The workload's way in: everything is made for it.
-struct First<'a> {
-    setup: &'a Setup,
-    guards: Guards<'a>,
-}
-
-impl Root for First<'_> {
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.guards.descriptors().collect()
-    }
-
-    fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
-        let setup = self.setup;
-        let access = &setup.access;
-        if !access.sees_all_cgroups {
-            sys::unshare_cgroup().map_err(failed("cannot unshare the control group"))?;
-        }
-        if !setup.hostname.is_empty() {
-            rustix::system::sethostname(setup.hostname.as_bytes())
-                .map_err(failed("cannot set the host name"))?;
-        }
-        let names = mounts::take_names(setup)?;
-        let devices = confine::machine_devices(access);
-        confine::hide_proc()?;
-        rootfs::enter(setup)?;
-        mounts::mount_system(setup)?;
-        mounts::place_names(names, setup.rootfs.read_only)?;
-        mounts::write_machine_id(setup)?;
-        for mount in &setup.tmpfs {
-            tmpfs::mount(mount)?;
-        }
-        confine::make_devices(&devices)?;
-        confine::make_devices(&access.devices)?;
-        mounts::set_sysctls(&setup.sysctls)?;
-        confine::confine(access)?;
-        self.guards.attach()
-    }
-
-    fn filter(&self) -> &[u8] {
-        &self.setup.access.filter
-    }
-
-    fn place(&self, builtin: &Builtin) -> Result<Place, Failure> {
-        let setup = self.setup;
-        if hullbox_archive::needs_layers(builtin) {
-            return rootfs::layers(setup).map(Place::Layers);
-        }
-        // As Docker has a container that does not run: its files and names, nothing mounted.
-        let names = mounts::take_names(setup)?;
-        rootfs::enter(setup)?;
-        mounts::place_names(names, false)?;
-        own_root()
-    }
-
-    fn init(&self) -> bool {
-        self.setup.init
-    }
-
-    fn timed(&self) -> bool {
-        self.setup.timed
-    }
-
-    fn console(&self) -> bool {
-        true
-    }
-
-    fn seal(&self) -> Result<(), Failure> {
-        if self.setup.rootfs.read_only {
-            rootfs::make_read_only()?;
-        }
-        Ok(())
-    }
-}
-
-/// The way in of a process that joins a running container.
-struct Joined<'a> {
-    workload: BorrowedFd<'a>,
-    setup: &'a Setup,
-}
-
-impl Root for Joined<'_> {
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.workload]
-    }
-
-    fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
-        let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
-        rustix::thread::move_into_thread_name_spaces(self.workload, kinds)
-            .map_err(failed("cannot join the container"))
-    }
-
-    fn place(&self, builtin: &Builtin) -> Result<Place, Failure> {
-        if hullbox_archive::needs_layers(builtin) {
-            // The layers a second time, seen by nobody else.
-            sys::unshare_mounts().map_err(failed("cannot look at the layers"))?;
-            return rootfs::layers(self.setup).map(Place::Layers);
-        }
-        rustix::thread::move_into_thread_name_spaces(self.workload, ThreadNameSpaceType::MOUNT)
-            .map_err(failed("cannot join the container"))?;
-        own_root()
-    }
-
-    fn filter(&self) -> &[u8] {
-        &self.setup.access.filter
-    }
-
-    fn makes_cwd(&self) -> bool {
-        false
-    }
-
-    /// As Docker has it for `exec`.
-    fn lacks_cwd(&self) -> FailureKind {
-        FailureKind::NotFound
-    }
 }

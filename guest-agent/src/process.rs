@@ -6,9 +6,11 @@ mod identity;
 mod program;
 mod terminal;
 mod tiny_init;
+mod zygote;
 
 pub use builtin::Place;
 pub use child::Root;
+pub use zygote::{Orders, Own, Zygote};
 
 use crate::failure::failed;
 use crate::sys::{self, Forked, Namespaces};

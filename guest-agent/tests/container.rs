@@ -12,8 +12,8 @@
 mod talk;
 
 use hullbox_protocol::{
-    Builtin, CgroupLimits, FailureKind, Frame, LayerDisk, ProcessSpec, Reply, Request, RootfsSpec,
-    Setup,
+    Access, Builtin, CgroupLimits, FailureKind, Frame, LayerDisk, ProcessSpec, Reply, Request,
+    RootfsSpec, Setup,
 };
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
@@ -43,7 +43,7 @@ fn image() -> Option<&'static Path> {
                 return None;
             }
             for applet in [
-                "sh", "cat", "echo", "grep", "ls", "mkdir", "rm", "sleep", "true",
+                "sh", "cat", "echo", "grep", "ls", "mkdir", "rm", "sleep", "touch", "true",
             ] {
                 std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
             }
@@ -84,6 +84,10 @@ impl DerefMut for Guest {
 impl Guest {
     /// With this process as its workload; `None` where that cannot be tried.
     fn start(spec: ProcessSpec) -> Option<Self> {
+        Self::start_with(Access::default(), spec)
+    }
+
+    fn start_with(access: Access, spec: ProcessSpec) -> Option<Self> {
         let image = image()?;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/in-namespaces");
@@ -106,6 +110,7 @@ impl Guest {
             },
             etc_hosts: "1.2.3.4 here\n".into(),
             shm_size_bytes: 1 << 20,
+            access,
             ..Setup::default()
         })));
         guest.exec_as(0, spec);
@@ -271,4 +276,71 @@ fn a_container_that_does_not_run_is_asked() {
         assert_eq!(guest.sessions[&0].code(), 0);
         assert!(guest.sessions[&0].text().contains(found));
     }
+}
+
+/// What a shell in the container says.
+fn said(access: Access, capabilities: Option<u64>, script: &str) -> Option<String> {
+    let spec = ProcessSpec {
+        capabilities,
+        ..shell(script)
+    };
+    let mut guest = Guest::start_with(access, spec)?;
+    guest.until(|g| g.sessions[&0].end.is_some());
+    Some(guest.sessions[&0].text())
+}
+
+/// Docker's capabilities, without CAP_SYS_ADMIN among others.
+const USUAL_CAPABILITIES: u64 = 0xa804_25fb;
+
+const LOOK: &str = "
+    cat /proc/self/cgroup | grep '^0:'
+    grep -c ' /proc/sys .* ro[, ]' /proc/mounts
+    grep -o ' /sys sysfs r[ow]' /proc/mounts
+    grep -o ' /dev/shm .*size=[0-9]*k' /proc/mounts | grep -o '[^,=]*k'
+    cat /proc/keys | grep -c .
+    cat /etc/hosts
+    ls -d /t /l /n /r /w 2>/dev/null
+    echo $$ $(ls /proc | grep -c '^[0-9]')
+    : >> /proc/sys/vm/swappiness && echo opened";
+
+#[test]
+fn the_zygote_of_an_ordinary_container_becomes_its_workload() {
+    // Twice: with the one that was there before `Setup`, and with one made for its capabilities.
+    for capabilities in [Some(USUAL_CAPABILITIES), None] {
+        let Some(text) = said(Access::default(), capabilities, LOOK) else {
+            return;
+        };
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[..6],
+            ["0::/", "1", " /sys sysfs ro", "1024k", "0", "1.2.3.4 here"],
+            "{text}"
+        );
+        assert!(lines[6].starts_with("1 ") && lines.len() == 7, "{text}");
+    }
+}
+
+#[test]
+fn a_container_with_other_access_has_a_zygote_of_its_own() {
+    let privileged = Access {
+        privileged: true,
+        masked_paths: Vec::new(),
+        read_only_paths: Vec::new(),
+        ..Access::default()
+    };
+    let Some(text) = said(privileged, None, LOOK) else {
+        return;
+    };
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..3], ["0::/", "0", " /sys sysfs rw"], "{text}");
+    assert_eq!(lines.last(), Some(&"opened"), "{text}");
+    // Paths beside the kernel's own are in the image.
+    let masked = Access {
+        masked_paths: vec!["/srv".into(), "/proc/keys".into()],
+        read_only_paths: vec!["/tmp".into()],
+        ..Access::default()
+    };
+    let script = "cat /proc/keys; touch /srv/x || echo srv; touch /tmp/x || echo tmp";
+    let text = said(masked, Some(USUAL_CAPABILITIES), script);
+    assert_eq!(text.as_deref(), Some("srv\ntmp\n"));
 }

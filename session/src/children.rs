@@ -57,23 +57,46 @@ impl Pipes {
     /// # Errors
     /// No more descriptors.
     pub fn make(spec: &ProcessSpec) -> rustix::io::Result<(Self, Self)> {
-        // What the agent does itself is never done on a terminal.
-        let terminal = spec.terminal.is_some() && spec.builtin.is_none();
+        let [stdin, stdout, stderr] = Self::needed(spec);
         let (mut ours, mut theirs) = (Self::default(), Self::default());
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
-        if spec.stdin && (!terminal || spec.pipes.stdin) {
+        if stdin {
             let (read, write) = pipe()?;
             (theirs.stdin, ours.stdin) = (Some(read), Some(write));
         }
-        if !terminal || spec.pipes.stdout {
+        if stdout {
             let (read, write) = pipe()?;
             (ours.stdout, theirs.stdout) = (Some(read), Some(write));
         }
-        if !terminal || spec.pipes.stderr {
+        if stderr {
             let (read, write) = pipe()?;
             (ours.stderr, theirs.stderr) = (Some(read), Some(write));
         }
         Ok((ours, theirs))
+    }
+
+    /// One process's ends again, in the order of [`Self::borrowed`], after they have been passed on.
+    #[must_use]
+    pub fn of(spec: &ProcessSpec, fds: impl IntoIterator<Item = OwnedFd>) -> Self {
+        let mut fds = fds.into_iter();
+        let [stdin, stdout, stderr] =
+            Self::needed(spec).map(|needed| if needed { fds.next() } else { None });
+        Self {
+            stdin,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Which of the three streams are pipes.
+    fn needed(spec: &ProcessSpec) -> [bool; 3] {
+        // What the agent does itself is never done on a terminal.
+        let terminal = spec.terminal.is_some() && spec.builtin.is_none();
+        [
+            spec.stdin && (!terminal || spec.pipes.stdin),
+            !terminal || spec.pipes.stdout,
+            !terminal || spec.pipes.stderr,
+        ]
     }
 
     /// Those that there are.

@@ -19,8 +19,8 @@ const HIERARCHY: &str = "/cg";
 const GROUP: &str = "/cg/workload";
 /// Under which name kernel and controller count what the out-of-memory killer did.
 pub(super) const OOM_KILLS: &str = "oom_kill";
-/// `cpu.max` period, in microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
+/// `cpu.max` period, in microseconds, behind the quota.
+const CPU_PERIOD: &str = " 100000";
 
 /// The group, which exists until the guest ends.
 #[derive(Debug)]
@@ -54,96 +54,68 @@ impl Hierarchy {
                 .map_err(failed("cannot load the guard of kernel parameters"))?,
         })
     }
+
+    /// Guards a container. Who may mount file systems of the kernel's own comes by its parameters
+    /// anyway, as in Docker.
+    pub(super) fn guard(
+        &self,
+        group: &Cgroup,
+        access: &Access,
+        may_mount: bool,
+    ) -> Result<(), Failure> {
+        let attach = |program: BorrowedFd<'_>, hook| {
+            bpf::attach(group.fd(), program, hook).map_err(failed("cannot guard the container"))
+        };
+        if !access.privileged {
+            let nodes = access.devices.iter().map(|device| device.rule());
+            let own: Vec<_> = nodes.chain(access.device_rules.iter().copied()).collect();
+            if own.is_empty() {
+                attach(self.devices.as_fd(), guard::DEVICE_HOOK)?;
+            } else {
+                let usual = guard::EVERYBODY.iter().chain(&guard::IN_A_VM);
+                let program = load_devices(&guard::devices(usual.chain(&own)))?;
+                attach(program.as_fd(), guard::DEVICE_HOOK)?;
+            }
+        }
+        let confined = access.read_only_paths.iter().any(|path| path == PARAMETERS);
+        if confined && !may_mount {
+            attach(self.parameters.as_fd(), guard::PARAMETER_HOOK)?;
+        }
+        Ok(())
+    }
 }
 
 fn load_devices(program: &[u64]) -> Result<OwnedFd, Failure> {
     bpf::load(guard::DEVICE_PROGRAM, program).map_err(failed("cannot load the device rules"))
 }
 
-/// Programs to be attached to a group, on the last stretch of the workload's way: to put its root
-/// together takes disks that it may not use.
-#[derive(Debug)]
-pub(super) struct Guards<'a> {
-    group: BorrowedFd<'a>,
-    programs: Vec<(Program<'a>, u32)>,
-}
-
-#[derive(Debug)]
-enum Program<'a> {
-    Known(&'a OwnedFd),
-    Own(OwnedFd),
-}
-
-impl Program<'_> {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Known(fd) => fd.as_fd(),
-            Self::Own(fd) => fd.as_fd(),
-        }
-    }
-}
-
-impl<'a> Guards<'a> {
-    /// What guards a container. Who may mount file systems of the kernel's own comes by its parameters
-    /// anyway, as in Docker.
-    pub(super) fn new(
-        hierarchy: &'a Hierarchy,
-        group: &'a Cgroup,
-        access: &Access,
-        may_mount: bool,
-    ) -> Result<Self, Failure> {
-        let mut programs = Vec::new();
-        if !access.privileged {
-            let nodes = access.devices.iter().map(|device| device.rule());
-            let own: Vec<_> = nodes.chain(access.device_rules.iter().copied()).collect();
-            let program = match own.is_empty() {
-                true => Program::Known(&hierarchy.devices),
-                false => {
-                    let usual = guard::EVERYBODY.iter().chain(&guard::IN_A_VM);
-                    Program::Own(load_devices(&guard::devices(usual.chain(&own)))?)
-                }
-            };
-            programs.push((program, guard::DEVICE_HOOK));
-        }
-        let confined = access.read_only_paths.iter().any(|path| path == PARAMETERS);
-        if confined && !may_mount {
-            programs.push((Program::Known(&hierarchy.parameters), guard::PARAMETER_HOOK));
-        }
+impl Cgroup {
+    /// Makes the group.
+    pub(super) fn create() -> Result<Self, Failure> {
+        let what = || failed("cannot make the control group");
+        make(GROUP).map_err(what())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(GROUP, flags, Mode::empty()).map_err(what())?;
         Ok(Self {
-            group: group.fd(),
-            programs,
+            directory,
+            memory: false,
+            frozen: false,
         })
     }
 
-    /// What [`Self::attach`] needs open.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let programs = self.programs.iter().map(|(program, _)| program.fd());
-        programs.chain([self.group])
+    /// Removes the group, in which nobody is left.
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        rustix::fs::rmdir(GROUP).map_err(failed("cannot remove the control group"))
     }
 
-    pub(super) fn attach(&self) -> Result<(), Failure> {
-        for (program, hook) in &self.programs {
-            bpf::attach(self.group, program.fd(), *hook)
-                .map_err(failed("cannot guard the container"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Cgroup {
-    /// Makes the group and sets its limits. Controllers without a limit stay off: each costs
-    /// start-up time and a little of every operation.
-    pub(super) fn create(limits: CgroupLimits, manages: bool) -> Result<Self, Failure> {
+    /// Sets its limits. Controllers without a limit stay off: each costs start-up time and a little
+    /// of every operation.
+    pub(super) fn limit(&mut self, limits: CgroupLimits, manages: bool) -> Result<(), Failure> {
         let what = || failed("cannot make the control group");
         let settings = [
-            ("memory", "memory.max", limits.memory_bytes, String::new()),
-            ("pids", "pids.max", limits.pids, String::new()),
-            (
-                "cpu",
-                "cpu.max",
-                limits.cpu_quota_us,
-                format!(" {CPU_PERIOD_US}"),
-            ),
+            ("memory", "memory.max", limits.memory_bytes, ""),
+            ("pids", "pids.max", limits.pids, ""),
+            ("cpu", "cpu.max", limits.cpu_quota_us, CPU_PERIOD),
         ];
         let wanted = || settings.iter().filter(|(_, _, value, _)| *value > 0);
         let controllers: Vec<_> = wanted().map(|(name, ..)| format!("+{name}")).collect();
@@ -152,24 +124,17 @@ impl Cgroup {
             write(&path, &controllers.join(" ")).map_err(what())?;
         }
         if manages {
-            let path = format!("{HIERARCHY}/cgroup.subtree_control");
             for controller in CONTROLLERS {
                 // What this kernel does not have, the container does not see.
-                let _ = write(&path, &format!("+{controller}"));
+                let _ = self.enable(controller);
             }
         }
-        make(GROUP).map_err(what())?;
         for (_, file, value, suffix) in wanted() {
             write(&format!("{GROUP}/{file}"), &format!("{value}{suffix}"))
                 .map_err(failed(format_args!("cannot set {file}")))?;
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(GROUP, flags, Mode::empty()).map_err(what())?;
-        Ok(Self {
-            directory,
-            memory: limits.memory_bytes > 0 || manages,
-            frozen: false,
-        })
+        self.memory = limits.memory_bytes > 0 || manages;
+        Ok(())
     }
 
     /// Where to clone a process into.
@@ -215,7 +180,8 @@ impl Cgroup {
 /// The agent needs /proc for little, so it is mounted only when it does.
 pub(super) fn mount_proc() -> Result<(), Errno> {
     make("/proc")?;
-    match mount("proc", "/proc", "proc", MountFlags::empty(), None) {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount("proc", "/proc", "proc", flags, None) {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
         Err(errno) => Err(errno),
     }

@@ -3,20 +3,21 @@
 //! In an ordinary container parts of /proc and /sys are covered or read-only, as Docker has it. But
 //! whoever has a user namespace of their own (bubblewrap, browsers, `unshare -r`) mounts a /proc in
 //! it, and the kernel lets them only if the mount namespace has one in which nothing is hidden. So
-//! there is one, out of everybody's reach: in the agent's root, below the container's. What must not
-//! be had from such a fresh /proc is guarded otherwise: the kernel's parameters by a program on the
-//! control group ([`super::cgroup::Guards`]), the trigger of system requests by its permissions.
+//! there is one, out of everybody's reach: the agent's own, in its root, below the container's. What
+//! must not be had from such a fresh /proc is guarded otherwise: the kernel's parameters by a program
+//! on the control group ([`super::cgroup::Hierarchy::guard`]), the trigger of system requests by its
+//! permissions.
 
 use crate::failure::{failed, setup as setup_failure};
 use crate::paths;
-use hullbox_protocol::{Access, DeviceAccess, DeviceKind, DeviceNode, Failure};
+use hullbox_protocol::{
+    Access, DeviceAccess, DeviceKind, DeviceNode, Failure, MASKED_PATHS, READ_ONLY_PATHS,
+};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
 use std::path::Path;
 
-/// The agent's own, under the container's root.
-const HIDDEN: &str = "/proc";
 const TRIGGER: &str = "/proc/sysrq-trigger";
 /// An owner that no user namespace has unless somebody maps every number there is.
 const NOBODY: u32 = u32::MAX - 1;
@@ -51,36 +52,34 @@ pub(super) fn close_trigger() -> Result<(), Errno> {
     rustix::fs::chmod(TRIGGER, Mode::empty())
 }
 
-/// Mounts the /proc that nobody sees, in the namespace and before the root of the container.
-pub(super) fn hide_proc() -> Result<(), Failure> {
-    let what = || failed("cannot mount /proc");
-    match rustix::fs::mkdir(HIDDEN, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(what()(errno)),
-    }
-    mount("proc", HIDDEN, "proc", SAFE, None).map_err(what())
+/// Whether what is covered and what is read-only is an ordinary container's.
+pub(super) fn has_usual_paths(access: &Access) -> bool {
+    access.masked_paths == MASKED_PATHS && access.read_only_paths == READ_ONLY_PATHS
 }
 
-/// Covers and protects paths. What is not there needs neither.
-pub(super) fn confine(access: &Access) -> Result<(), Failure> {
+/// Covers and protects paths below `root`, which is empty for the root itself. What is not there
+/// needs neither.
+pub(super) fn confine(access: &Access, root: &str) -> Result<(), Failure> {
     for path in &access.masked_paths {
-        mask(path).map_err(failed(format_args!("cannot mask {path}")))?;
+        mask(root, path).map_err(failed(format_args!("cannot mask {path}")))?;
     }
     for path in &access.read_only_paths {
-        protect(path).map_err(failed(format_args!("cannot make {path} read-only")))?;
+        protect(&format!("{root}{path}"))
+            .map_err(failed(format_args!("cannot make {path} read-only")))?;
     }
     Ok(())
 }
 
-fn mask(path: &str) -> Result<(), Errno> {
-    let stat = match rustix::fs::stat(path) {
+fn mask(root: &str, path: &str) -> Result<(), Errno> {
+    let path = format!("{root}{path}");
+    let stat = match rustix::fs::stat(path.as_str()) {
         Ok(stat) => stat,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(errno),
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=0"),
-        _ => rustix::mount::mount_bind("/dev/null", path),
+        _ => rustix::mount::mount_bind(format!("{root}/dev/null"), path),
     }
 }
 

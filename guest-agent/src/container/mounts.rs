@@ -3,12 +3,14 @@
 use super::machine_id;
 use crate::failure::{failed, setup};
 use crate::paths;
-use hullbox_protocol::{Failure, Setup};
+use hullbox_protocol::{Access, Failure, Setup};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_remount, move_mount, open_tree,
+    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_move, mount_remount, move_mount,
+    open_tree,
 };
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
@@ -30,8 +32,14 @@ const SAFE: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
+/// Where the kernel's filesystems are mounted before there is a root to mount them in.
+pub(super) const STAGE: &str = "/t";
+
+/// Size of /dev/shm if nobody asks for another: Docker's.
+const USUAL_SHM_BYTES: u64 = 64 << 20;
+
 /// As Docker mounts them, in order. `/sys` and its cgroups are read-only there, too.
-const TABLE: [Line; 6] = [
+const TABLE: [Line; 7] = [
     ("proc", "/proc", "proc", SAFE, c""),
     (
         "tmpfs",
@@ -62,6 +70,7 @@ const TABLE: [Line; 6] = [
         SAFE.union(MountFlags::RDONLY),
         c"",
     ),
+    ("shm", "/dev/shm", "tmpfs", SAFE, c"mode=1777,size=67108864"),
 ];
 
 /// Character devices: name, major, minor. Beyond Docker's there are those that a VM has for itself:
@@ -78,87 +87,124 @@ const DEVICES: [(&str, u32, u32); 8] = [
 ];
 
 const LINKS: [(&str, &str); 6] = [
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("/proc/kcore", "/dev/core"),
-    ("pts/ptmx", "/dev/ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+    ("pts/ptmx", "ptmx"),
 ];
 
 /// Files whose contents the host decides, on their way from the agent's root to the container's.
-#[derive(Debug, Default)]
-pub(super) struct Names(Vec<(&'static str, OwnedFd)>);
+#[derive(Debug)]
+pub(super) struct Names(Vec<Name>);
 
-/// Writes the files and takes hold of them, while the agent's root is still in sight.
-pub(super) fn take_names(setup: &Setup) -> Result<Names, Failure> {
-    let machine_id = match &*setup.machine_id {
-        "" => String::new(),
-        id => format!("{id}\n"),
-    };
-    let files = [
-        ("/etc/hosts", &setup.etc_hosts),
-        ("/etc/resolv.conf", &setup.etc_resolv_conf),
-        ("/etc/hostname", &setup.etc_hostname),
-        (MACHINE_ID, &machine_id),
-    ];
-    let mut names = Names::default();
-    for (target, contents) in files {
-        let own = target == MACHINE_ID && setup.access.runs_systemd;
-        if contents.is_empty() || own {
-            continue;
-        }
-        names.0.push((target, take_file(target, contents)?));
+#[derive(Debug)]
+struct Name {
+    target: &'static str,
+    /// Open for writing, empty so far.
+    file: OwnedFd,
+    /// The same as a mount of its own.
+    tree: OwnedFd,
+}
+
+const NAMED: [&str; 4] = [
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/hostname",
+    MACHINE_ID,
+];
+
+/// What a file of [`NAMED`] says; nothing where the image's stays.
+fn contents<'a>(setup: &'a Setup, target: &str) -> Cow<'a, str> {
+    match target {
+        "/etc/hosts" => (&*setup.etc_hosts).into(),
+        "/etc/resolv.conf" => (&*setup.etc_resolv_conf).into(),
+        "/etc/hostname" => (&*setup.etc_hostname).into(),
+        MACHINE_ID if setup.machine_id.is_empty() || setup.access.runs_systemd => "".into(),
+        _ => format!("{}\n", setup.machine_id).into(),
     }
-    Ok(names)
+}
+
+fn source(target: &str) -> String {
+    let name = target.rsplit('/').next().unwrap_or_default();
+    format!("{NAMES}/{name}")
+}
+
+impl Names {
+    /// Makes the files and takes hold of them, while the agent's root is still in sight.
+    pub(super) fn prepare() -> Result<Self, Failure> {
+        let what = |target: &'static str| move || failed(format!("cannot prepare {target}"));
+        match rustix::fs::mkdir(NAMES, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(what(NAMES)()(errno)),
+        }
+        let prepare = |target| {
+            let what = what(target);
+            let source = source(target);
+            let file = create(&source).map_err(what())?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(CWD, source.as_str(), flags).map_err(what())?;
+            Ok(Name { target, file, tree })
+        };
+        NAMED
+            .into_iter()
+            .map(prepare)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Writes the files and mounts them over the image's of these names, wherever links of the image
+    /// lead. As in Docker they may be written to, unless the root may not.
+    pub(super) fn place(&self, setup: &Setup, read_only: bool) -> Result<(), Failure> {
+        for Name { target, file, tree } in &self.0 {
+            let contents = contents(setup, target);
+            // An image without a machine id is no machine, and does not become one.
+            let absent = || *target == MACHINE_ID && rustix::fs::stat(MACHINE_ID).is_err();
+            if contents.is_empty() || absent() {
+                continue;
+            }
+            let what = || failed(format!("cannot mount {target}"));
+            write_all(file, contents.as_bytes()).map_err(what())?;
+            let place = paths::own_file(target).map_err(what())?;
+            let flags =
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            move_mount(tree, "", &place, "", flags).map_err(what())?;
+            if read_only {
+                let flags = MountFlags::BIND | MountFlags::RDONLY;
+                mount_remount(*target, flags, c"").map_err(what())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes the files anew that are mounted in a container already.
 pub(super) fn rewrite_names(setup: &Setup) -> Result<(), Failure> {
-    take_names(setup).map(drop)
-}
-
-fn take_file(target: &str, contents: &str) -> Result<OwnedFd, Failure> {
-    let what = || failed(format!("cannot prepare {target}"));
-    match rustix::fs::mkdir(NAMES, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(what()(errno)),
-    }
-    let name = target.rsplit('/').next().unwrap_or_default();
-    let source = format!("{NAMES}/{name}");
-    write_file(&source, contents.as_bytes()).map_err(what())?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, source.as_str(), flags).map_err(what())
-}
-
-fn write_file(path: &str, contents: &[u8]) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
-    let mut rest = contents;
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = &rest[written..];
+    for target in NAMED {
+        let contents = contents(setup, target);
+        if !contents.is_empty() {
+            write_file(&source(target), contents.as_bytes())
+                .map_err(failed(format_args!("cannot prepare {target}")))?;
+        }
     }
     Ok(())
 }
 
-/// Mounts the names over the image's files of these names, wherever links of the image lead.
-/// As in Docker they may be written to, unless the root may not.
-pub(super) fn place_names(names: Names, read_only: bool) -> Result<(), Failure> {
-    for (target, tree) in names.0 {
-        // An image without one is no machine, and does not become one.
-        if target == MACHINE_ID && rustix::fs::stat(target).is_err() {
-            continue;
-        }
-        let what = || failed(format!("cannot mount {target}"));
-        let place = paths::own_file(target).map_err(what())?;
-        let flags =
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&tree, "", &place, "", flags).map_err(what())?;
-        if read_only {
-            let flags = MountFlags::BIND | MountFlags::RDONLY;
-            mount_remount(target, flags, c"").map_err(what())?;
-        }
+fn create(path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))
+}
+
+fn write_file(path: &str, contents: &[u8]) -> Result<(), Errno> {
+    write_all(&create(path)?, contents)
+}
+
+fn write_all(file: &OwnedFd, contents: &[u8]) -> Result<(), Errno> {
+    let mut rest = contents;
+    while !rest.is_empty() {
+        let written = rustix::io::write(file, rest)?;
+        rest = &rest[written..];
     }
     Ok(())
 }
@@ -175,53 +221,77 @@ pub(super) fn write_machine_id(setup: &Setup) -> Result<(), Failure> {
     machine_id::write(&root, &setup.machine_id).map(drop)
 }
 
-/// Everything under /proc, /sys and /dev.
-pub(super) fn mount_system(setup: &Setup) -> Result<(), Failure> {
+/// Mounts everything under /proc, /sys and /dev at [`STAGE`], from where [`move_system`] takes it.
+pub(super) fn stage(access: &Access) -> Result<(), Failure> {
+    make_staged("")?;
     for (source, target, kind, mut flags, options) in TABLE {
         let writable = match kind {
-            "sysfs" => setup.access.privileged,
-            "cgroup2" => setup.access.manages_cgroups,
+            "sysfs" => access.privileged,
+            "cgroup2" => access.manages_cgroups,
             _ => false,
         };
         if writable {
             flags -= MountFlags::RDONLY;
         }
-        // /sys/fs/cgroup is there already; all others are made, and must not be links.
+        // sysfs has one for the control groups.
         if kind != "cgroup2" {
-            make_mount_point(target)?;
+            make_staged(target)?;
         }
-        mount(source, target, kind, flags, options)
+        mount(source, format!("{STAGE}{target}"), kind, flags, options)
             .map_err(failed(format_args!("cannot mount {target}")))?;
         if target == "/dev" {
             fill_dev()?;
         }
     }
-    make_mount_point("/dev/shm")?;
-    let size = CString::new(format!("mode=1777,size={}", setup.shm_size_bytes));
-    let size = size.map_err(|_| crate::failure::setup("shm size"))?;
-    mount("shm", "/dev/shm", "tmpfs", SAFE, &*size).map_err(failed("cannot mount /dev/shm"))
+    Ok(())
 }
 
-fn make_mount_point(path: &'static str) -> Result<(), Failure> {
-    paths::own_directory(path).map_err(|errno| match errno {
-        Errno::LOOP | Errno::NOTDIR => setup(format_args!("the image's {path} is not a directory")),
-        errno => failed(format_args!("cannot make {path}"))(errno),
-    })
+fn make_staged(target: &str) -> Result<(), Failure> {
+    match rustix::fs::mkdir(format!("{STAGE}{target}"), Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed(format_args!("cannot make {STAGE}{target}"))(errno)),
+    }
+}
+
+/// Moves what was staged into the container's root.
+pub(super) fn move_system(root: &str) -> Result<(), Failure> {
+    for target in ["/proc", "/dev", "/sys"] {
+        // Whatever is there must not be a link.
+        let place = format!("{root}{target}");
+        paths::own_directory(&place).map_err(|errno| match errno {
+            Errno::LOOP | Errno::NOTDIR => {
+                setup(format_args!("the image's {target} is not a directory"))
+            }
+            errno => failed(format_args!("cannot make {target}"))(errno),
+        })?;
+        mount_move(format!("{STAGE}{target}"), place)
+            .map_err(failed(format_args!("cannot mount {target}")))?;
+    }
+    Ok(())
+}
+
+/// `--shm-size`.
+pub(super) fn size_shm(bytes: u64) -> Result<(), Failure> {
+    if bytes == USUAL_SHM_BYTES {
+        return Ok(());
+    }
+    let what = "cannot mount /dev/shm";
+    let size = CString::new(format!("size={bytes}")).map_err(|_| setup(what))?;
+    mount_remount("/dev/shm", SAFE, &*size).map_err(failed(what))
 }
 
 fn fill_dev() -> Result<(), Failure> {
     let all = Mode::from_raw_mode(0o666);
-    rustix::fs::mkdir("/dev/net", Mode::from_raw_mode(0o755))
-        .map_err(failed("cannot make /dev/net"))?;
+    make_staged("/dev/net")?;
     for (name, major, minor) in DEVICES {
-        let path = format!("/dev/{name}");
+        let path = format!("{STAGE}/dev/{name}");
         let number = makedev(major, minor);
         rustix::fs::mknodat(CWD, path.as_str(), FileType::CharacterDevice, all, number)
-            .map_err(failed(format_args!("cannot make {path}")))?;
+            .map_err(failed(format_args!("cannot make /dev/{name}")))?;
     }
-    for (target, path) in LINKS {
-        rustix::fs::symlinkat(target, CWD, path)
-            .map_err(failed(format_args!("cannot make {path}")))?;
+    for (target, name) in LINKS {
+        rustix::fs::symlinkat(target, CWD, format!("{STAGE}/dev/{name}"))
+            .map_err(failed(format_args!("cannot make /dev/{name}")))?;
     }
     Ok(())
 }

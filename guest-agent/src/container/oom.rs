@@ -23,14 +23,23 @@ pub(super) struct OomWatch {
 }
 
 impl OomWatch {
-    /// From now on. `None` where there is no kernel log to be had.
-    pub(super) fn begin() -> Option<Self> {
+    /// One that is begun later. `None` where there is no kernel log to be had.
+    pub(super) fn prepare() -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let log = rustix::fs::open("/dev/kmsg", flags, Mode::empty()).ok()?;
-        rustix::fs::seek(&log, SeekFrom::End(0)).ok()?;
-        // In a guest /proc is not mounted yet, and nothing was killed.
-        let seen = cgroup::count("/proc/vmstat", OOM_KILLS);
+        let mounted = cgroup::mount_proc().is_ok();
+        let seen = if mounted {
+            cgroup::count("/proc/vmstat", OOM_KILLS)
+        } else {
+            0
+        };
         Some(Self { log, seen })
+    }
+
+    /// From now on. `None` where the kernel's log cannot be followed.
+    pub(super) fn begin(self) -> Option<Self> {
+        rustix::fs::seek(&self.log, SeekFrom::End(0)).ok()?;
+        Some(self)
     }
 
     /// Readable when the kernel has logged something.

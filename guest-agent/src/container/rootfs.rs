@@ -6,9 +6,12 @@ use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_protocol::{Failure, LayerDisk, Setup, WritableLayer};
-use rustix::fs::{Gid, Mode, OFlags, SeekFrom, StatVfsMountFlags, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, SeekFrom, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, mount_remount, unmount};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_move, mount_remount,
+    move_mount, open_tree, unmount,
+};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -25,7 +28,7 @@ const LAYERS: &str = "/l";
 /// Where the writable layer is mounted.
 const WRITABLE: &str = "/w";
 /// Where the whole is put together before it becomes `/`.
-const ROOT: &str = "/r";
+pub(super) const ROOT: &str = "/r";
 /// How long a disk may take to get its size, and how often that is looked at.
 const DISK_TIME: Duration = Duration::from_secs(5);
 const DISK_PAUSE: Duration = Duration::from_micros(200);
@@ -88,6 +91,8 @@ impl Writable {
 
     /// Everything on the disk, and the filesystem clean, now that nobody writes.
     pub(super) fn settle(&self) -> Result<(), Errno> {
+        // An errand's root was its own. Whoever holds this one open writes nothing any more.
+        let _ = unmount(ROOT, UnmountFlags::DETACH);
         if mount_remount(WRITABLE, MountFlags::RDONLY, c"").is_ok() {
             return Ok(());
         }
@@ -109,8 +114,24 @@ fn await_disk(disk: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes the container's root out of the disks and moves into it.
-pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
+/// Puts the container's root together, as a mount that another mount namespace can take in.
+///
+/// The agent does this and keeps the layers: they are in nobody's way when the workload's namespace
+/// ends, and its end is not held up by taking them down.
+pub(super) fn assemble(setup: &Setup) -> Result<OwnedFd, Failure> {
+    stack(setup)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, ROOT, flags).map_err(failed("cannot pass on the root filesystem"))
+}
+
+/// Takes in what was assembled.
+pub(super) fn attach(tree: BorrowedFd<'_>) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree, "", CWD, ROOT, flags).map_err(failed("cannot mount the root filesystem"))
+}
+
+/// Stacks the container's root out of the disks.
+pub(super) fn stack(setup: &Setup) -> Result<(), Failure> {
     directory(ROOT)?;
     let lower = mount_layers(&setup.rootfs.layers)?;
     let top = lower.first().cloned();
@@ -137,7 +158,7 @@ pub(super) fn enter(setup: &Setup) -> Result<(), Failure> {
         let _lent = Lent::take().map_err(failed("cannot find room on the full disk"))?;
         stack().map_err(what())?;
     }
-    move_in()
+    Ok(())
 }
 
 fn is_read_only(path: &str) -> bool {
@@ -206,8 +227,11 @@ fn mount_layers(layers: &[LayerDisk]) -> Result<Vec<String>, Failure> {
         };
         let path = format!("{LAYERS}/{index}");
         directory(&path)?;
-        mount(device, path.as_str(), "erofs", MountFlags::RDONLY, None)
-            .map_err(failed(format_args!("cannot mount layer {}", index + 1)))?;
+        match mount(device, path.as_str(), "erofs", MountFlags::RDONLY, None) {
+            // There already, as above.
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(e) => return Err(failed(format_args!("cannot mount layer {}", index + 1))(e)),
+        }
         paths.push(path);
     }
     paths.reverse();
@@ -233,7 +257,7 @@ fn make_upper(upper: &str, top: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Puts the finished root over the initramfs, which cannot be pivoted away from.
-fn move_in() -> Result<(), Failure> {
+pub(super) fn move_in() -> Result<(), Failure> {
     let what = || failed("cannot enter the root filesystem");
     rustix::process::chdir(ROOT).map_err(what())?;
     mount_move(".", "/").map_err(what())?;

@@ -22,7 +22,9 @@ pub trait Root {
     ///
     /// # Errors
     /// Why that cannot be done.
-    fn enter(&self, spec: &ProcessSpec) -> Result<(), Failure>;
+    fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
+        Err(setup("no program runs here"))
+    }
 
     /// Where a builtin is done, instead of [`Self::enter`].
     ///
@@ -82,32 +84,45 @@ pub(super) fn run(spec: &ProcessSpec, root: &dyn Root, pipes: Pipes, status: Sta
     if let Some(what) = &spec.builtin {
         builtin::run(what, root, &pipes, status)
     }
-    let failure = match prepare(spec, root, pipes, &status) {
-        Ok(ready) => program::exec(&ready.program, spec, root),
+    let mut keep: Vec<_> = pipes.borrowed().chain(root.descriptors()).collect();
+    keep.push(status.as_fd());
+    let failure = match detach(&keep) {
+        Ok(()) => become_program(spec, root, pipes, &status),
         Err(failure) => failure,
     };
     status.failed(&failure);
     sys::exit_now(i32::from(failure.exit_code()))
 }
 
-/// Everything is arranged but the program itself.
-struct Ready {
-    program: program::Program,
+/// Leaves what is the parent's: nothing of the agent's may be reachable from here on, least of all
+/// through a working directory such as /proc/self/fd/7.
+pub(super) fn detach(keep: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    sys::close_others(keep);
+    rustix::process::setsid()
+        .map(drop)
+        .map_err(failed("cannot make a session"))
 }
 
-fn prepare(
+/// Enters the root and becomes the program. Returns only when that fails.
+pub(super) fn become_program(
     spec: &ProcessSpec,
     root: &dyn Root,
     pipes: Pipes,
     status: &StatusWriter,
-) -> Result<Ready, Failure> {
-    // Nothing of the agent's may be reachable from here on, least of all through
-    // a working directory such as /proc/self/fd/7.
-    let mut keep: Vec<_> = pipes.borrowed().chain(root.descriptors()).collect();
-    keep.push(status.as_fd());
-    sys::close_others(&keep);
-    rustix::process::setsid().map_err(failed("cannot make a session"))?;
+) -> Failure {
+    match arrange(spec, root, pipes, status) {
+        Ok(program) => program::exec(&program, spec, root),
+        Err(failure) => failure,
+    }
+}
 
+/// Arranges everything but the program itself.
+fn arrange(
+    spec: &ProcessSpec,
+    root: &dyn Root,
+    pipes: Pipes,
+    status: &StatusWriter,
+) -> Result<program::Program, Failure> {
     root.enter(spec)?;
     if root.timed() {
         status.rooted(uptime_us());
@@ -129,7 +144,7 @@ fn prepare(
     let filter = Some(root.filter()).filter(|filter| !filter.is_empty() && !spec.privileged);
     identity::become_user(&identity, spec, filter)?;
     sys::reset_signals();
-    Ok(Ready { program })
+    Ok(program)
 }
 
 /// Goes to the working directory. Absolute links in it stay within the root, which is
