@@ -60,11 +60,12 @@ impl Writable {
             return Ok(None);
         }
         // Its inode tables are zero already; nobody should be busy with writing them. What does
-        // not outlive the run need not wait for the disk either.
+        // not outlive the run need not wait for the disk either, and no journal is to bring it into
+        // order after a crash: that costs writes, and a kernel thread.
         let options = if setup.persist {
             c"noinit_itable"
         } else {
-            c"noinit_itable,nobarrier"
+            c"noinit_itable,nobarrier,noload"
         };
         let what = || failed("cannot mount the writable layer");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
