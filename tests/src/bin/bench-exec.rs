@@ -201,8 +201,11 @@ fn crun(bundle: &Path) -> Result<Contender> {
 }
 
 fn podman(bundle: &Path, work: &Path) -> Result<Contender> {
-    let dir = |name: &str| work.join(name).display().to_string();
-    let (store, run, tmp) = (dir("podman"), dir("podman-run"), dir("podman-tmp"));
+    // podman takes no run root whose path is longer than 50 characters.
+    let runtime = std::env::var_os("HULLBOX_RUNTIME").map_or_else(|| "/run".into(), PathBuf::from);
+    let dir = |base: &Path, name: &str| base.join(name).display().to_string();
+    let store = dir(work, "podman");
+    let (run, tmp) = (dir(&runtime, "podman-run"), dir(&runtime, "podman-tmp"));
     let program = [
         "podman",
         "--root",
