@@ -43,6 +43,8 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     let (client, lock) = take_standard_fds()?;
     // A session of its own: the terminal's signals go to the command line, which passes them on.
     rustix::process::setsid()?;
+    // Whoever started it may want its own directory unmounted.
+    rustix::process::chdir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let signals = Signals::catch()?;
     let orders = UnixStream::from(client.try_clone()?);

@@ -62,6 +62,8 @@ pub fn spawn(
     send(prospect, &Descriptors::default(), &connection).map_err(SpawnError::Start)?;
     // Everything this program opens is close-on-exec; what it was started with may not be.
     sys::set_cloexec_from_3().map_err(SpawnError::Start)?;
+    // With nothing else to arrange in the child the C library can start it without copying this
+    // process's memory. So it changes its directory itself.
     let process = Command::new("/proc/self/exe")
         .arg0("hullbox")
         .arg(ENTRY)
@@ -71,7 +73,6 @@ pub fn spawn(
             std::env::vars_os()
                 .filter(|(name, _)| name.to_str().is_some_and(|name| PASSED_ON.contains(&name))),
         )
-        .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::from(lock.share().map_err(SpawnError::Start)?))
         .stderr(if talks {
