@@ -23,8 +23,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// that is overloaded.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
-/// A log of this size is moved into the database: that of some ten runs.
-const SETTLE_BYTES: u64 = 512 * 1024;
+/// A log of this size is moved into the database: that of some three runs. The next command to open
+/// the database reads it all, and digests it, while its user waits.
+const SETTLE_BYTES: u64 = 128 * 1024;
 
 /// The containers of one data directory.
 #[derive(Debug)]
@@ -170,7 +171,16 @@ impl State {
     /// The database fails, or directories cannot be removed.
     pub fn finish(&self, id: &str, end: &End) -> Result<(), StateError> {
         remove_dir(&self.roots.container_runtime_dir(id))?;
-        if self.get(id)?.spec.auto_remove {
+        let auto_remove = self
+            .database
+            .query_row(
+                "SELECT auto_remove FROM containers WHERE id = ?1",
+                [id],
+                |row| row.get(0),
+            )
+            .optional()?
+            .ok_or_else(|| StateError::NotFound(id.to_owned()))?;
+        if auto_remove {
             return self.forget(id);
         }
         self.database.execute(
