@@ -27,10 +27,10 @@ pub enum Policy {
 pub struct MachineConfig {
     /// When it is used.
     pub policy: Policy,
-    /// Its memory, in MiB.
-    pub memory_mib: u32,
-    /// Its virtual CPUs.
-    pub cpus: u8,
+    /// Its memory, in MiB, where that is set: see [`Self::memory_mib`].
+    pub(crate) memory_mib: Option<u32>,
+    /// Its virtual CPUs, where that is set: see [`Self::cpus`].
+    pub(crate) cpus: Option<u8>,
     /// Seconds without work until it stops; 0 is never.
     pub idle_s: u64,
     /// Size of its sparse data disk when that is made, in GiB.
@@ -107,12 +107,10 @@ impl MachineConfig {
     }
 
     fn from_section(section: Section) -> Result<Self, ConfigError> {
-        let host_cpus = std::thread::available_parallelism()
-            .map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX));
         let config = Self {
             policy: section.policy.unwrap_or_default(),
-            memory_mib: section.memory_mib.unwrap_or_else(default_memory_mib),
-            cpus: section.cpus.unwrap_or_else(|| host_cpus.min(8)),
+            memory_mib: section.memory_mib,
+            cpus: section.cpus,
             idle_s: section.idle_s.unwrap_or(15 * 60),
             disk_gib: section.disk_gib.unwrap_or(64),
             volumes: section.volumes,
@@ -130,8 +128,12 @@ impl MachineConfig {
                 most,
             })
         };
-        range("memory_mib", config.memory_mib.into(), 512, 1024 * 1024)?;
-        range("cpus", config.cpus.into(), 1, 64)?;
+        if let Some(memory_mib) = config.memory_mib {
+            range("memory_mib", memory_mib.into(), 512, 1024 * 1024)?;
+        }
+        if let Some(cpus) = config.cpus {
+            range("cpus", cpus.into(), 1, 64)?;
+        }
         range("disk_gib", config.disk_gib.into(), 1, 16 * 1024)?;
         let plain = |key, path: &Path| {
             let dots = path
@@ -155,6 +157,22 @@ impl MachineConfig {
             plain("qemu", program)?;
         }
         Ok(config)
+    }
+
+    /// Its memory, in MiB. Without a setting the host is asked, which most commands need not do.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        self.memory_mib.unwrap_or_else(default_memory_mib)
+    }
+
+    /// Its virtual CPUs: as many as the host has, up to eight, without a setting.
+    #[must_use]
+    pub fn cpus(&self) -> u8 {
+        self.cpus.unwrap_or_else(|| {
+            std::thread::available_parallelism()
+                .map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX))
+                .min(8)
+        })
     }
 }
 
@@ -196,14 +214,14 @@ mod tests {
         let config = load(text, None).unwrap();
         assert_eq!(config.policy, Policy::Never);
         assert_eq!(
-            (config.memory_mib, config.cpus, config.idle_s),
+            (config.memory_mib(), config.cpus(), config.idle_s),
             (1024, 3, 5)
         );
         assert_eq!(config.volumes, [PathBuf::from("/srv/a")]);
         assert_eq!(load(text, Some("always")).unwrap().policy, Policy::Always);
         let defaults = load("", None).unwrap();
         assert_eq!(defaults.policy, Policy::Auto);
-        assert!(defaults.memory_mib >= 2048 && defaults.cpus >= 1);
+        assert!(defaults.memory_mib() >= 2048 && defaults.cpus() >= 1);
     }
 
     #[test]

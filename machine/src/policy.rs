@@ -185,8 +185,8 @@ mod tests {
         };
         let config = |policy| MachineConfig {
             policy,
-            memory_mib: 512,
-            cpus: 1,
+            memory_mib: None,
+            cpus: None,
             idle_s: 1,
             disk_gib: 1,
             volumes: Vec::new(),

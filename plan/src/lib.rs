@@ -32,6 +32,7 @@ use hullbox_protocol::{
 };
 use hullbox_security::seccomp::Seccomp;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use units::{Bytes, ValueError};
 
 /// Docker's `/dev/shm`.
@@ -104,13 +105,16 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// Asks the kernel.
+    /// Asks the kernel, once.
     #[must_use]
     pub fn probe() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            cpus: u64::try_from(cpus).unwrap_or(u64::MAX),
-        }
+        static FACTS: OnceLock<HostFacts> = OnceLock::new();
+        *FACTS.get_or_init(|| {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            Self {
+                cpus: u64::try_from(cpus).unwrap_or(u64::MAX),
+            }
+        })
     }
 }
 
