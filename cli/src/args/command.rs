@@ -16,6 +16,7 @@ use super::system::{
     PruneArgs, TemplateCommand,
 };
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 
 /// Runs Linux containers, each in its own microVM or in namespaces of this kernel.
 #[derive(Debug, Parser)]
@@ -36,6 +37,47 @@ pub(crate) struct Cli {
     pub(crate) forwarded: Forwarded,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The part of [`Cli`] that is parsed most often and is waited for: defining all commands takes
+/// several times as long as parsing one.
+#[derive(Debug, Parser)]
+#[command(name = "hullbox", disable_help_subcommand = true)]
+pub(crate) struct FrequentCli {
+    #[arg(long, global = true)]
+    debug: bool,
+    #[command(flatten)]
+    forwarded: Forwarded,
+    #[command(subcommand)]
+    command: FrequentCommand,
+}
+
+/// See [`LifeCommand`].
+#[derive(Debug, Subcommand)]
+enum FrequentCommand {
+    Run(Box<RunArgs>),
+    Exec(ExecArgs),
+}
+
+impl FrequentCli {
+    /// Whether a command line, the program's name in front, is of one of these commands.
+    pub(crate) fn has(args: &[OsString]) -> bool {
+        args.get(1)
+            .is_some_and(|name| name == "run" || name == "exec")
+    }
+}
+
+impl From<FrequentCli> for Cli {
+    fn from(cli: FrequentCli) -> Self {
+        Self {
+            debug: cli.debug,
+            forwarded: cli.forwarded,
+            command: Command::Life(match cli.command {
+                FrequentCommand::Run(args) => LifeCommand::Run(args),
+                FrequentCommand::Exec(args) => LifeCommand::Exec(args),
+            }),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! Parsing the command line, and one clear line for what does not parse.
 
-use super::command::Cli;
+use super::command::{Cli, FrequentCli};
 use super::{bool_flag, in_machine};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, output_failed};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -75,12 +75,27 @@ pub(crate) fn definition() -> clap::Command {
 /// # Errors
 /// It does not parse, or asks for help, which is printed already then.
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
-    let mut cli = definition()
-        .try_get_matches_from(args)
-        .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| failure(&error, args))?;
+    let mut cli = match frequent(args) {
+        Some(cli) => cli,
+        None => definition()
+            .try_get_matches_from(args)
+            .and_then(|matches| Cli::from_arg_matches(&matches))
+            .map_err(|error| failure(&error, args))?,
+    };
     in_machine::apply(&cli.forwarded, &mut cli.command);
     Ok(cli)
+}
+
+/// Parses a frequent command without the definitions of all others. `None` is left to the whole
+/// definition: another command, a question for help, or what does not parse.
+fn frequent(args: &[OsString]) -> Option<Cli> {
+    if !FrequentCli::has(args) {
+        return None;
+    }
+    let matches = with_docker_values(FrequentCli::command())
+        .try_get_matches_from(args)
+        .ok()?;
+    FrequentCli::from_arg_matches(&matches).ok().map(Cli::from)
 }
 
 /// Flags take values as in Docker: some switches one of their own, and any value may begin with a
@@ -251,6 +266,39 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn frequent_commands_parse_as_by_the_whole_definition() {
+        let whole = |args: &[OsString]| {
+            let matches = definition().try_get_matches_from(args).ok()?;
+            Cli::from_arg_matches(&matches).ok()
+        };
+        for line in [
+            "hullbox run busybox",
+            "hullbox run --rm -it --name=x -e A=1 -e -x=1 --cpus 1 -m 128m busybox sh -c ls --rm",
+            "hullbox run --debug --rm=false busybox --debug",
+            "hullbox run --timing=json --isolation=container -- busybox -x",
+            "hullbox exec -it -u 1:2 web sh -c true",
+            "hullbox exec --debug -e A=b web -- ls -l",
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let (few, all) = (frequent(&args), whole(&args));
+            assert!(few.is_some(), "{line}");
+            assert_eq!(format!("{few:?}"), format!("{all:?}"), "{line}");
+        }
+        for line in [
+            "hullbox",
+            "hullbox ps",
+            "hullbox --debug run busybox",
+            "hullbox run",
+            "hullbox run --help",
+            "hullbox run --no-such-flag busybox",
+            "hullbox exec web",
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(frequent(&args).is_none(), "{line}");
+        }
     }
 
     #[test]
