@@ -86,33 +86,30 @@ impl State {
             }
             None => free_name(&transaction, &new.id)?,
         };
+        let mut record = Record::new(new, name, starter.map(|starter| starter.monitor_pid));
         transaction.execute(
             "INSERT INTO containers (id, name, image_id, image_ref, phase, auto_remove, created_ns,
              spec, monitor_pid)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
-                new.id,
-                name,
-                new.image_id,
-                new.image_ref,
-                match starter {
-                    Some(_) => Phase::Starting.as_str(),
-                    None => Phase::Created.as_str(),
-                },
-                new.spec.auto_remove,
-                now_ns(),
+                record.id,
+                record.name,
+                record.image_id,
+                record.image_ref,
+                record.phase.as_str(),
+                record.spec.auto_remove,
+                record.created_ns,
                 spec,
-                starter.map(|starter| starter.monitor_pid)
+                record.monitor_pid
             ],
         )?;
+        record.row = transaction.last_insert_rowid();
         if let Some(Starter { lock, .. }) = starter {
             // The byte of a new row can be held by nobody: numbers are never used twice.
-            let row = transaction.last_insert_rowid();
-            sys::lock_byte(&lock.file, LockKind::Exclusive, row)
+            sys::lock_byte(&lock.file, LockKind::Exclusive, record.row)
                 .map_err(StateError::io("lock", &self.lock_file))?;
         }
         transaction.commit()?;
-        let record = self.get(&new.id)?;
         self.make_dirs(&new.id)?;
         Ok(record)
     }

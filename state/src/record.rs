@@ -1,5 +1,6 @@
 //! One container's record.
 
+use crate::database::now_ns;
 use crate::error::StateError;
 use crate::health::{HealthReport, HealthStatus};
 use hullbox_backend::backend::BegunFrom;
@@ -145,6 +146,36 @@ pub struct Record {
 }
 
 impl Record {
+    /// That of a container which is being made, as it will be read: but for its row's number. With a
+    /// monitor it is about to be started.
+    pub(super) fn new(new: &NewContainer, name: String, monitor_pid: Option<u32>) -> Self {
+        Self {
+            row: 0,
+            id: new.id.clone(),
+            name,
+            image_id: new.image_id.clone(),
+            image_ref: new.image_ref.clone(),
+            phase: match monitor_pid {
+                Some(_) => Phase::Starting,
+                None => Phase::Created,
+            },
+            created_ns: now_ns(),
+            started_ns: None,
+            finished_ns: None,
+            monitor_pid,
+            pid: None,
+            exit_code: None,
+            signal: None,
+            oom: false,
+            error: None,
+            restarts: 0,
+            stopped: false,
+            health: None,
+            beginning: None,
+            spec: new.spec.clone(),
+        }
+    }
+
     /// Whether the container is well: `None` without health checks, and before its first start. As
     /// Docker has it, what has ended is unhealthy.
     #[must_use]

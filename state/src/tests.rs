@@ -78,6 +78,18 @@ fn found(state: &State) -> Vec<String> {
 }
 
 #[test]
+fn what_is_made_is_what_will_be_read() {
+    let scratch = Scratch::new("made");
+    let mut state = State::open(&scratch.roots).unwrap();
+    let (begun, _lock) = create(&mut state, &new(Some("begun"), true)).unwrap();
+    let only_made = state.create(&new(None, false), None).unwrap();
+    for made in [begun, only_made] {
+        let read = state.get(&made.id).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{read:?}"));
+    }
+}
+
+#[test]
 fn a_container_lives_and_ends() {
     let scratch = Scratch::new("life");
     let mut state = State::open(&scratch.roots).unwrap();
