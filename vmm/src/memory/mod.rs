@@ -340,6 +340,19 @@ impl GuestMemory {
         parts
     }
 
+    /// Where a guest physical address lies in all of memory, in bytes from its beginning.
+    pub(crate) fn offset_of(&self, address: GuestAddress) -> Option<u64> {
+        let mut base = 0;
+        for region in self.ram.iter() {
+            let inside = address.0.checked_sub(region.start_addr().0);
+            if let Some(at) = inside.filter(|at| *at < region.len()) {
+                return Some(base + at);
+            }
+            base += region.len();
+        }
+        None
+    }
+
     /// Of a saved guest's memory that was mapped from its file, the runs of pages that this process
     /// has by now, in rising order: those that were written to, which are the guest's own, and those
     /// that were only read.

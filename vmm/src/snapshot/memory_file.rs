@@ -16,6 +16,13 @@ pub(crate) struct Extent {
     pub(crate) bytes: u64,
 }
 
+impl Extent {
+    /// Whether this byte of all memory is in there.
+    pub(crate) const fn holds(&self, at: u64) -> bool {
+        self.start <= at && at - self.start < self.bytes
+    }
+}
+
 /// What tells a file from any other, and from itself after a change: nobody can write to a file
 /// without changing the time of its last change of state, nor set that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@
 //! this program; [`Origin`] is for what else the caller wants to be the same.
 
 mod contents;
+mod growth;
 mod host;
 mod memory_file;
 mod seal;
@@ -19,6 +20,7 @@ mod touched;
 pub use host::host_identity;
 pub use seal::{SealError, SnapshotKey};
 
+pub(crate) use growth::descriptors;
 pub(crate) use memory_file::Extent;
 pub(crate) use touched::Lesson;
 

@@ -9,7 +9,7 @@ use crate::boot::{self, Copies, LoadError, Placement};
 use crate::config::VmShape;
 use crate::error::VmError;
 use crate::memory::{GuestMemory, HugePages, add_ram_slots};
-use crate::snapshot::{Lesson, Snapshot, VmState};
+use crate::snapshot::{Lesson, Snapshot, VmState, descriptors};
 use crate::vcpu::Vcpu;
 use kvm_ioctls::{Kvm, VmFd};
 use std::path::Path;
@@ -169,7 +169,10 @@ impl Foundation {
         let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
         // What a guest that is to tell the next ones touches must be seen.
         let (lesson, mut premapping) = match snapshot.touched {
-            Some(touched) => {
+            Some(mut touched) => {
+                if let Some(first) = snapshot.state.vcpus.first() {
+                    touched.extend(descriptors(&memory, &snapshot.extents, first));
+                }
                 let begun = Premapping::begin(&kvm, &memory, &snapshot.extents, touched);
                 (None, begun)
             }

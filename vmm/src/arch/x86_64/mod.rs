@@ -8,6 +8,7 @@
 
 mod boot_params;
 mod cpuid;
+mod descriptors;
 pub(crate) mod layout;
 mod mptable;
 pub(crate) mod ports;
@@ -16,6 +17,7 @@ mod vcpu;
 
 pub(crate) use boot_params::{BootInfo, write_boot};
 pub(crate) use cpuid::CpuModel;
+pub(crate) use descriptors::descriptor_pages;
 pub(crate) use state::{
     MachineState, VcpuState, can_restore, restore_chips, restore_time, restore_vcpu, save_machine,
     save_vcpu, state_msrs,

@@ -48,6 +48,13 @@ pub(crate) struct MachineState {
     clock: kvm_clock_data,
 }
 
+impl VcpuState {
+    /// Guest physical address of its page tables, with flags in the lowest bits (CR3).
+    pub(super) const fn page_table_root(&self) -> u64 {
+        self.sregs.cr3
+    }
+}
+
 /// A state that cannot be of a machine of ours.
 fn odd(what: &'static str) -> VmError {
     VmError::Kvm {
@@ -310,6 +317,16 @@ impl VcpuState {
             msrs: vec![entry(MSR_TSC, 5), entry(0xc000_0080, 7)],
             tsc_khz: Some(2_000_000),
         }
+    }
+}
+
+#[cfg(test)]
+impl VcpuState {
+    /// The same with page tables.
+    pub(crate) fn example_at(page_table_root: u64) -> Self {
+        let mut state = Self::example();
+        state.sregs.cr3 = page_table_root;
+        state
     }
 }
 
