@@ -156,6 +156,27 @@ fn a_guests_kernel_knows_what_a_distributions_does() {
     assert_eq!(text.text(), "1");
 }
 
+#[test]
+#[ignore = "needs the built program: make test"]
+fn programs_that_grow_get_huge_pages_where_there_is_memory_for_it() {
+    // One buffer, which is written to.
+    let script = "cd /sys/kernel/mm/transparent_hugepage; cat enabled khugepaged/max_ptes_none; \
+                  [ $(cat /proc/sys/vm/min_free_kbytes) -lt 2048 ] && echo free; \
+                  given() { awk '/^thp_fault_alloc/ { print $2 }' /proc/vmstat; }; before=$(given); \
+                  dd if=/dev/zero of=/dev/null bs=16M count=1 2>/dev/null; \
+                  echo $(($(given) - before))";
+    let shown = |memory| {
+        let args = ["-m", memory, "busybox", "sh", "-c", script];
+        run(Mode::Vm, args).exits(0).text()
+    };
+    let text = shown("128m");
+    let (settings, given) = text.rsplit_once('\n').unwrap();
+    assert_eq!(settings, "[always] madvise never\n0\nfree");
+    // The buffer's ends need not be where a huge page begins.
+    assert!(given.parse::<u32>().unwrap() >= 7, "{text}");
+    assert_eq!(shown("64m"), "always madvise [never]\n511\nfree\n0");
+}
+
 /// Where the containers run, and whether that is a machine of ours whose clock may be set.
 fn runs_on_the_machine() -> bool {
     const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
