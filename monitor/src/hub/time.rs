@@ -122,6 +122,7 @@ impl Hub<'_> {
         if self.timers.settled_at.take_if(|at| now >= *at).is_some() {
             // Not doing so costs memory and nothing else.
             let _ = hullbox_host::sys::program::forget_code();
+            hullbox_host::sys::program::trim_heap();
         }
         if let Some(log) = &mut self.log {
             log.write_begun(now);
