@@ -1,5 +1,7 @@
 //! Containers: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
 
+#![forbid(unsafe_code)]
+
 pub mod backends;
 pub mod containers;
 pub mod cp;
