@@ -106,10 +106,22 @@ pub fn syn(core: &mut Core, flow: &mut Flow) -> Sent {
 
 /// Sends data that lies in the frame that is being built, or an acknowledgement without any.
 pub fn data(core: &mut Core, flow: &mut Flow, flags: u8, payload_bytes: usize) -> Sent {
+    let sequence = flow.next;
+    data_at(core, flow, sequence, flags, payload_bytes)
+}
+
+/// The same from another sequence number.
+pub fn data_at(
+    core: &mut Core,
+    flow: &mut Flow,
+    sequence: u32,
+    flags: u8,
+    payload_bytes: usize,
+) -> Sent {
     let window = window_bytes(flow);
     let large = payload_bytes > usize::from(flow.mss);
     let segment = Segment {
-        sequence: flow.next,
+        sequence,
         acknowledgement: flow.expected,
         flags: flags | ACK,
         window: flow.window_field(window),

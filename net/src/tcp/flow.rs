@@ -79,6 +79,10 @@ pub struct Flow {
     pub mss: u16,
     /// Acknowledgements in a row that acknowledge nothing.
     pub duplicates: u8,
+    /// A loss is being made good until this number is acknowledged (RFC 6582).
+    pub recover: Option<u32>,
+    /// The oldest segment that is not acknowledged has to be sent again.
+    pub must_resend: bool,
     /// Bytes that the member has acknowledged and that still lie in the socket.
     pub to_discard: usize,
     /// Where the kernel begins the next peek, once it was told.
@@ -132,6 +136,8 @@ impl Flow {
             window_shift: 0,
             mss: DEFAULT_MSS,
             duplicates: 0,
+            recover: None,
+            must_resend: false,
             to_discard: 0,
             peek_offset: None,
             can_offset: true,
@@ -199,6 +205,12 @@ impl Flow {
         }
         self.duplicates = 0;
         self.retries = 0;
+        // The member keeps what came behind a gap: of what it acknowledges in part, only the next
+        // segment is missing.
+        self.must_resend = self.recover.is_some_and(|end| after(end, number));
+        if !self.must_resend {
+            self.recover = None;
+        }
         Some(true)
     }
 
@@ -208,6 +220,8 @@ impl Flow {
         self.next = self.unacknowledged;
         self.source = Source::Ready;
         self.duplicates = 0;
+        self.recover = None;
+        self.must_resend = false;
         bytes
     }
 

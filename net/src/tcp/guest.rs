@@ -132,7 +132,7 @@ impl Tcp {
             self.mark(id);
             return;
         }
-        if !take_acknowledgement(core, flow, segment) {
+        if !take_acknowledgement(flow, segment) {
             flow.must_acknowledge = true;
             self.mark(id);
             return;
@@ -166,7 +166,7 @@ pub(super) fn wait_for_room(core: &Core, flow: &Flow, id: Id) {
 }
 
 /// Takes acknowledgement and window; `false` if they are about what was never sent.
-fn take_acknowledgement(core: &mut Core, flow: &mut Flow, segment: &TcpSegment<'_>) -> bool {
+fn take_acknowledgement(flow: &mut Flow, segment: &TcpSegment<'_>) -> bool {
     let number = segment.acknowledgement;
     let Some(is_new) = flow.acknowledge(number) else {
         return false;
@@ -191,10 +191,9 @@ fn take_acknowledgement(core: &mut Core, flow: &mut Flow, segment: &TcpSegment<'
     }
     if is_duplicate {
         flow.duplicates = flow.duplicates.saturating_add(1);
-        if flow.duplicates == DUPLICATES {
-            core.counters.retransmitted_bytes += flow.rewind() as u64;
-            // Those that are still to come are answers to what was sent before.
-            flow.duplicates = DUPLICATES + 1;
+        if flow.duplicates == DUPLICATES && flow.recover.is_none() {
+            flow.recover = Some(flow.highest);
+            flow.must_resend = true;
         }
     }
     true

@@ -66,7 +66,11 @@ impl Tcp {
         {
             return self.abort(core, id);
         }
-        let stop = pump(core, flow);
+        let stop = if flow.must_resend && !resend(core, flow) {
+            Stop::Blocked
+        } else {
+            pump(core, flow)
+        };
         let mut blocked = stop == Stop::Blocked;
         if flow.must_acknowledge && !blocked && stop != Stop::Broken {
             blocked = emit::data(core, flow, 0, 0) == Sent::Blocked;
@@ -158,6 +162,27 @@ fn discard(core: &mut Core, flow: &mut Flow) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Sends the oldest segment again; `false` if the link takes nothing.
+fn resend(core: &mut Core, flow: &mut Flow) -> bool {
+    let sequence = flow.unacknowledged;
+    let length = flow.in_flight().min(usize::from(flow.mss));
+    let sent = if length == 0 {
+        // Only FIN is on its way.
+        emit::data_at(core, flow, sequence, FIN, 0)
+    } else {
+        match peek_at(core, flow, 0, length) {
+            Peeked::Bytes(length) => {
+                core.counters.retransmitted_bytes += length as u64;
+                emit::data_at(core, flow, sequence, PSH, length)
+            }
+            // The deadline finds out.
+            Peeked::Nothing | Peeked::End | Peeked::Broken => Sent::Lost,
+        }
+    };
+    flow.must_resend = sent == Sent::Blocked;
+    !flow.must_resend
+}
+
 /// Sends what the socket has and the member takes.
 fn pump(core: &mut Core, flow: &mut Flow) -> Stop {
     if flow.source == Source::Drained || flow.fin.is_some_and(|fin| after(flow.next, fin)) {
@@ -230,7 +255,12 @@ fn send_fin(core: &mut Core, flow: &mut Flow) -> Stop {
 
 /// Copies up to `most` bytes that were not sent into the frame that is being built.
 fn peek(core: &mut Core, flow: &mut Flow, most: usize) -> Peeked {
-    let skip = flow.in_flight() + flow.to_discard;
+    peek_at(core, flow, flow.in_flight(), most)
+}
+
+/// The same from an offset behind the oldest byte that is not acknowledged.
+fn peek_at(core: &mut Core, flow: &mut Flow, offset: usize, most: usize) -> Peeked {
+    let skip = offset + flow.to_discard;
     let Some(socket) = &flow.socket else {
         return Peeked::Broken;
     };
