@@ -46,6 +46,7 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     // Whoever started it may want its own directory unmounted.
     rustix::process::chdir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    more_descriptors();
     let signals = Signals::catch()?;
     let orders = UnixStream::from(client.try_clone()?);
     let Some((prospect, _)) = receive::<Prospect>(&orders)? else {
@@ -87,6 +88,15 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     drop(direct);
     linger(late, &signals);
     recorded
+}
+
+/// As many descriptors as may be: each client costs some, and so does each process beside the workload.
+/// The workload's limit is set apart.
+fn more_descriptors() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer it works as well, for fewer clients.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
 const fn first_role(mode: Mode) -> Role {

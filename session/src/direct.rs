@@ -64,13 +64,14 @@ impl Descriptors {
     }
 
     /// Those that are pipes, opened once more and not blocking: for whoever moves their bytes beside
-    /// other work, and for whom flags of a shared descriptor are not to be changed.
+    /// other work, and for whom flags of a shared descriptor are not to be changed. Not an input that
+    /// has a name (mkfifo(3)): opened once more when its writer has gone, it never tells of its end.
     #[must_use]
     pub fn non_blocking(self) -> Self {
         let reopen =
             |fd: Option<OwnedFd>, access| fd.and_then(|fd| reopen_pipe(fd.as_fd(), access));
         Self {
-            stdin: reopen(self.stdin, OFlags::RDONLY),
+            stdin: reopen(self.stdin.filter(has_no_name), OFlags::RDONLY),
             stdout: reopen(self.stdout, OFlags::WRONLY),
             stderr: reopen(self.stderr, OFlags::WRONLY),
         }
@@ -158,6 +159,13 @@ pub fn receive_with(
         }
     }
     Ok(received.bytes)
+}
+
+/// Whether a pipe is one of pipe(2).
+fn has_no_name(fd: &OwnedFd) -> bool {
+    /// `PIPEFS_MAGIC` of linux/magic.h.
+    const PIPEFS: i64 = 0x5049_5045;
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == PIPEFS)
 }
 
 fn reopen_pipe(fd: BorrowedFd<'_>, access: OFlags) -> Option<OwnedFd> {

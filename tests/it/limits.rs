@@ -141,10 +141,11 @@ fn on_a_small_disk(script: &str) -> String {
         small=$(mktemp -d /run/small.XXXXXX)
         size=96m; [ "${{HULLBOX_TEMPLATES-}}" = never ] || size=192m
         mount -t tmpfs -o size=$size small "$small"
-        # A monitor that has told everything is still giving a guest's memory back.
+        # A monitor that has told everything is still giving a guest's memory back, and has no name by
+        # then that could be looked for. What never ends is noticed as a command that does not.
         finish() {{
-            while pgrep -f "__monito[r]" >/dev/null; do sleep 0.05; done
-            umount "$small"; rmdir "$small"
+            until umount "$small" 2>/dev/null; do sleep 0.05; done
+            rmdir "$small"
         }}
         trap finish EXIT
         export HULLBOX_ROOT="$small/data"

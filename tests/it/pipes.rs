@@ -1,7 +1,7 @@
 //! Commands in pipelines whose readers leave: `hullbox … | head -1`.
 
 use crate::life::Kept;
-use hullbox_tests::{Done, Mode, both_modes, command, hullbox};
+use hullbox_tests::{Done, Mode, both_modes, command, hullbox, on_the_machine};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -200,5 +200,18 @@ both_modes! {
         sh.stdout(both.try_clone().expect("a copy")).stderr(both);
         assert_eq!(sh.status().expect("it runs").code(), Some(4));
         assert_eq!(fs::read_to_string(&to).expect("it is there"), "1\n2\n3\n");
+    }
+}
+
+both_modes! {
+    fn an_input_with_a_name_ends_with_its_writer(mode) {
+        // The writer has gone before anybody but the shell has opened it.
+        let script = format!(
+            "export HULLBOX_MACHINE=never; dir=$(mktemp -d /run/fifo.XXXXXX); mkfifo $dir/f
+            echo whole >$dir/f & \"$HULLBOX_BIN\" run --rm -i {flag} busybox cat <$dir/f; code=$?
+            rm -r $dir; exit $code",
+            flag = mode.flag()
+        );
+        assert_eq!(on_the_machine(&script).exits(0).text(), "whole");
     }
 }

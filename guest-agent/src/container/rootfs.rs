@@ -12,7 +12,7 @@ use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_move, mount_remount,
     move_mount, open_tree, unmount,
 };
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -62,23 +62,30 @@ impl Writable {
         // Its inode tables are zero already; nobody should be busy with writing them. What does
         // not outlive the run need not wait for the disk either, and no journal is to bring it into
         // order after a crash: that costs writes, and a kernel thread.
-        let options = if setup.persist {
-            c"noinit_itable"
-        } else {
-            c"noinit_itable,nobarrier,noload"
-        };
         let what = || failed("cannot mount the writable layer");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let disk = rustix::fs::open(WRITABLE_DISK, flags, Mode::empty()).map_err(what())?;
         await_disk(disk.as_fd()).map_err(what())?;
-        mount(
-            WRITABLE_DISK,
-            WRITABLE,
-            "ext4",
-            MountFlags::NOATIME,
-            options,
-        )
-        .map_err(what())?;
+        let mount_with = |options: &CStr| {
+            mount(
+                WRITABLE_DISK,
+                WRITABLE,
+                "ext4",
+                MountFlags::NOATIME,
+                options,
+            )
+        };
+        // Its inode tables are zero already; nobody should be busy with writing them. What does
+        // not outlive the run need not wait for the disk either, and no journal is to bring it into
+        // order after a crash: that costs writes, and a kernel thread.
+        let mounted = if setup.persist {
+            mount_with(c"noinit_itable")
+        } else {
+            // With a journal where one has to be replayed: somebody copied files into it and was killed.
+            mount_with(c"noinit_itable,nobarrier,noload")
+                .or_else(|_| mount_with(c"noinit_itable,nobarrier"))
+        };
+        mounted.map_err(what())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mounted = rustix::fs::open(WRITABLE, flags, Mode::empty()).map_err(what())?;
         let errors = Errors::default();

@@ -107,7 +107,7 @@ impl Zygote {
     /// Gives it its orders.
     ///
     /// # Errors
-    /// They cannot be made. If they cannot be given, its status and its end tell why.
+    /// They cannot be made or given. Where it has died before, its status and its end tell why.
     pub fn order(
         self,
         setup: &Setup,
@@ -128,8 +128,13 @@ impl Zygote {
                 .map_err(|error| crate::failure::setup(format_args!("orders: {error}")))?;
         }
         let fds: Vec<_> = std::iter::once(root).chain(theirs.borrowed()).collect();
-        // One that is dead does not hear them.
-        let _ = send(self.orders.as_fd(), &bytes, &fds);
+        // One that is dead does not hear them; one that has heard half of them must not go on.
+        if let Err(errno) = send(self.orders.as_fd(), &bytes, &fds)
+            && self.is_alive()
+        {
+            self.discard();
+            return Err(failed("cannot give the workload its orders")(errno));
+        }
         Ok(Spawned {
             pid: self.pid,
             status: self.status,

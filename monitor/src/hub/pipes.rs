@@ -42,7 +42,11 @@ impl Hub<'_> {
         let session = match client.role {
             Role::Attached { .. } => WORKLOAD,
             Role::Exec { session } => session,
-            _ => return,
+            _ => {
+                // What it was for has ended: nothing is read from it any more, nor waited for.
+                client.pipes.input = None;
+                return;
+            }
         };
         let (Some(input), Guest::Connected(guest)) =
             (&mut client.pipes.input, &mut self.link.guest)
