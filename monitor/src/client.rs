@@ -3,7 +3,7 @@
 use super::control::{self, Answer, Command};
 use super::pipes::ClientPipes;
 use super::streams::index;
-use crate::timing::Timing;
+use hullbox_host::timing::Timing;
 use hullbox_protocol::{Frame, Sender, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use hullbox_session::direct::Descriptors;

@@ -1,8 +1,8 @@
 //! A monitor's orders and how they travel: first what is known at once, then all of it.
 
-use crate::bundle::Bundle;
-use crate::paths::Roots;
-use crate::plan::life::Life;
+use hullbox_backend::bundle::Bundle;
+use hullbox_host::paths::Roots;
+use hullbox_plan::life::Life;
 use hullbox_protocol::StreamSet;
 use hullbox_session::direct::{Descriptors, receive_with, send_with};
 use rustix::io::retry_on_intr;

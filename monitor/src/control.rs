@@ -6,10 +6,10 @@
 //! `Hold`. Before that comes [`Answer::Acknowledged`], at once: where it does not come the monitor
 //! does not answer, however long the command itself may take.
 
-use crate::plan::life::Restart;
-use crate::timing::{Marks, Timing};
 pub use hullbox_backend::backend::VmUsage;
+use hullbox_host::timing::{Marks, Timing};
 use hullbox_model::exec::ExecInspect;
+use hullbox_plan::life::Restart;
 use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};

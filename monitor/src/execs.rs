@@ -1,8 +1,8 @@
 //! What is known of the processes that were run beside the workload.
 
-use crate::state;
 use hullbox_model::exec::{ExecInspect, ProcessConfig};
 use hullbox_protocol::{ProcessSpec, UserSpec};
+use hullbox_state as state;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! Health checks: a process beside the workload, from time to time.
 
-use crate::plan::life::Health;
 use hullbox_model::time::go_span;
+use hullbox_plan::life::Health;
 use hullbox_protocol::{Failure, ProcessSpec};
 pub use hullbox_state::health::{HealthReport, HealthResult, HealthStatus};
 use std::time::{Duration, Instant};

@@ -20,15 +20,15 @@ mod saving;
 mod sessions;
 mod time;
 
-use super::backend::{Backend, Link};
 use super::client::{Client, Clients, Role};
 use super::health::Checker;
 use super::log::Log;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::Signals;
-use crate::clock::{AGAINST_DRIFT_S, Clock};
-use crate::timing::{Phase, Timing};
+use hullbox_backend::backend::{Backend, Link};
 use hullbox_backend::saving::Saving;
+use hullbox_host::clock::{AGAINST_DRIFT_S, Clock};
+use hullbox_host::timing::{Phase, Timing};
 use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Sender};
 use hullbox_session::connection::Connection;
 use link::{Guest, GuestLink};

@@ -20,7 +20,6 @@
 #![forbid(unsafe_code)]
 
 mod client;
-mod clock;
 mod config;
 pub mod control;
 pub mod execs;
@@ -31,16 +30,11 @@ mod pipes;
 mod record;
 mod rules;
 mod serve;
+mod setup;
 mod signals;
 mod spawn;
 mod streams;
 mod waiting;
-
-use crate as monitor;
-use hullbox_backend::{backend, bundle};
-use hullbox_host::{paths, timing};
-use hullbox_plan as plan;
-use hullbox_state::{self as state, events, logs};
 
 pub use config::{Config, Mode};
 pub use serve::main;

@@ -1,10 +1,10 @@
-//! Writes the workload's output to its log: see [`crate::logs`] for the form.
+//! Writes the workload's output to its log: see [`hullbox_state::logs`] for the form.
 
 use super::streams::{OUTPUTS, index};
-use crate::logs::{encode, older, path};
-use crate::plan::life::LogOptions;
 use hullbox_model::log::LogStream;
+use hullbox_plan::life::LogOptions;
 use hullbox_protocol::Stream;
+use hullbox_state::logs::{encode, older, path};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

@@ -1,6 +1,6 @@
 //! Which frames are allowed in which state, and what they mean for the container.
 
-use crate::timing::{Phase, Timing};
+use hullbox_host::timing::{Phase, Timing};
 use hullbox_protocol::{
     ExitStatus, Failure, FailureKind, Frame, PROTOCOL_VERSION, Started, Stream,
 };

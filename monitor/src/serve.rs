@@ -1,6 +1,5 @@
 //! The monitor's life, from its orders to the container's record.
 
-use super::backend::Backend;
 use super::client::{Client, Role};
 use super::config::{Config, Mode, receive};
 use super::control::{self, Answer};
@@ -12,17 +11,18 @@ use super::record::{Lasting, Nothing, Recorder};
 use super::rules::Ending;
 use super::signals::Signals;
 use super::waiting::{self, GOOD_RUN, Waited};
-use crate::bundle::{Bundle, Isolation};
-use crate::plan::life::{Restart, STOP_TIMEOUT_S};
-use crate::state::{End, State};
-use crate::timing::{Phase, Timing};
+use hullbox_backend::backend::Backend;
+use hullbox_backend::bundle::{Bundle, Isolation};
 use hullbox_backend::factory::{Factory, Prospect, Start};
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::data_lock::DataLock;
 use hullbox_host::sys::{self, StandardFd};
+use hullbox_host::timing::{Phase, Timing};
+use hullbox_plan::life::{Restart, STOP_TIMEOUT_S};
 use hullbox_protocol::{ExitStatus, Failure, Frame};
 use hullbox_session::connection::take_descriptors;
 use hullbox_session::direct::Descriptors;
+use hullbox_state::{End, State};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
 use std::fs::File;

@@ -2,11 +2,11 @@
 
 use super::config::Config;
 use super::config::send;
-use crate::state::LifeLock;
 use hullbox_backend::factory::Prospect;
 use hullbox_host::sys;
 use hullbox_protocol::StreamSet;
 use hullbox_session::direct::Descriptors;
+use hullbox_state::LifeLock;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -67,7 +67,7 @@ pub fn spawn(
     let process = Command::new("/proc/self/exe")
         .arg0("hullbox")
         .arg(ENTRY)
-        .arg(crate::paths::short_id(id))
+        .arg(hullbox_host::paths::short_id(id))
         .env_clear()
         .envs(
             std::env::vars_os()

@@ -8,13 +8,13 @@ mod late;
 mod pipes;
 mod saves;
 
-use super::backend::{Backend, Link};
 use super::client::{Client, Role};
 use super::control::{self, Answer, Command};
 use super::hub::{Hub, Outcome, Parts};
 use super::record::Nothing;
 use super::rules::Ending;
-use crate::timing::{Phase, Timing, Zero};
+use hullbox_backend::backend::{Backend, Link};
+use hullbox_host::timing::{Phase, Timing, Zero};
 use hullbox_protocol::{
     Decoder, ExitStatus, Failure, FailureKind, Frame, Hello, INITIAL_CREDIT, MAX_DATA,
     PROTOCOL_VERSION, Started, Stream, StreamSet, encode_into,

@@ -4,11 +4,11 @@ use super::clients::ENDING;
 use super::link::Guest;
 use super::sessions::{Exec, Owner, PendingRequest, Save};
 use super::{ANSWER_LIMIT, Hub, MAX_CLIENTS, MAX_EXECS, MAX_REQUESTS};
-use crate::monitor::client::Role;
-use crate::monitor::control::{Answer, Command};
-use crate::monitor::pipes::ClientPipes;
-use crate::monitor::rules::WORKLOAD;
-use crate::timing::{Phase, Timing};
+use crate::client::Role;
+use crate::control::{Answer, Command};
+use crate::pipes::ClientPipes;
+use crate::rules::WORKLOAD;
+use hullbox_host::timing::{Phase, Timing};
 use hullbox_protocol::{Frame, ProcessSpec, Request, Stream};
 use std::time::{Duration, Instant};
 

@@ -4,15 +4,15 @@ use super::link::Guest;
 use super::sessions::{Exec, Owner};
 use super::time::Deadline;
 use super::{CAUSE_LIMIT, Hub, SETTLED};
-use crate::monitor::client::{Client, Role};
-use crate::monitor::control::Answer;
-use crate::monitor::health::Task;
-use crate::monitor::rules::{
+use crate::client::{Client, Role};
+use crate::control::Answer;
+use crate::health::Task;
+use crate::rules::{
     Ending, GuestError, Meaning, WORKLOAD, check_exec, check_workload, clean, consume, one_line,
 };
-use crate::monitor::streams::{OUTPUTS, index};
-use crate::timing::{Phase, Timing};
+use crate::streams::{OUTPUTS, index};
 use hullbox_host::clock::wall_clock_ns;
+use hullbox_host::timing::{Phase, Timing};
 use hullbox_protocol::{Failure, Frame, Incoming, Reply, Request, Started, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use rustix::event::PollFlags;

@@ -1,6 +1,6 @@
 //! The connection to the workload's side, and what is on its way there.
 
-use crate::clock;
+use crate::setup;
 use hullbox_protocol::{Frame, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use std::os::unix::net::UnixListener;
@@ -42,7 +42,7 @@ impl GuestLink {
 
     pub(super) fn connect(&mut self, guest: Connection) {
         self.guest = Guest::Connected(guest);
-        self.outgoing.iter_mut().for_each(clock::refresh);
+        self.outgoing.iter_mut().for_each(setup::refresh_wall_clock);
         self.flush();
     }
 

@@ -1,10 +1,10 @@
 //! What the hub reports to whoever keeps the container's record.
 
-use crate::monitor::health::{HealthReport, HealthResult};
-use crate::plan::life::Restart;
-use crate::state::BegunFrom;
+use crate::health::{HealthReport, HealthResult};
 use hullbox_model::exec::ExecInspect;
+use hullbox_plan::life::Restart;
 use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+use hullbox_state::BegunFrom;
 
 /// Receives what happens to the container.
 pub(crate) trait Observer {

@@ -2,9 +2,9 @@
 
 use super::Hub;
 use super::link::Guest;
-use crate::monitor::client::Role;
-use crate::monitor::pipes::PipeEnd;
-use crate::monitor::rules::WORKLOAD;
+use crate::client::Role;
+use crate::pipes::PipeEnd;
+use crate::rules::WORKLOAD;
 use hullbox_protocol::{Frame, MAX_DATA, Stream};
 use rustix::event::PollFlags;
 use rustix::io::Errno;

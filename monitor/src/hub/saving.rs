@@ -2,8 +2,8 @@
 
 use super::Hub;
 use super::sessions::{PendingRequest, Save};
-use crate::monitor::control::Answer;
-use crate::monitor::rules::one_line;
+use crate::control::Answer;
+use crate::rules::one_line;
 use hullbox_backend::saving::Progress;
 use hullbox_protocol::{Frame, Request};
 

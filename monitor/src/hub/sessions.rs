@@ -1,9 +1,9 @@
 //! The processes on the workload's side and the requests to it.
 
-use crate::monitor::rules::{Reported, WORKLOAD};
-use crate::monitor::streams::{Input, Shared};
-use crate::timing::Timing;
+use crate::rules::{Reported, WORKLOAD};
+use crate::streams::{Input, Shared};
 use hullbox_backend::saving::Description;
+use hullbox_host::timing::Timing;
 use hullbox_protocol::CgroupLimits;
 use std::path::PathBuf;
 use std::time::Instant;

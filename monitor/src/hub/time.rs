@@ -4,12 +4,12 @@ use super::commands::NO_ANSWER;
 use super::link::Guest;
 use super::sessions::PendingRequest;
 use super::{CAUSE_LIMIT, Hub, KILL_LIMIT, SAME_SIGNAL};
-use crate::monitor::client::Client;
-use crate::monitor::control::Answer;
-use crate::monitor::health::Checker;
-use crate::monitor::log::Log;
-use crate::monitor::rules::Ending;
-use crate::monitor::signals::Requested;
+use crate::client::Client;
+use crate::control::Answer;
+use crate::health::Checker;
+use crate::log::Log;
+use crate::rules::Ending;
+use crate::signals::Requested;
 use hullbox_protocol::{Frame, Request};
 use std::time::{Duration, Instant};
 

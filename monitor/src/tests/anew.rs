@@ -128,7 +128,7 @@ fn between(
     let dir = backend.dir.clone();
     let (client_peer, client_fd) = Peer::pair();
     let (_keep, signals) = UnixStream::pair().unwrap();
-    let signals = crate::monitor::signals::Signals::read_from(signals).unwrap();
+    let signals = crate::signals::Signals::read_from(signals).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| guests(dir));
         scope.spawn(|| client(client_peer));

@@ -1,8 +1,8 @@
 //! Clients that read the end late.
 
 use super::*;
-use crate::monitor::serve::{linger, send_outcome};
-use crate::monitor::signals::Signals;
+use crate::serve::{linger, send_outcome};
+use crate::signals::Signals;
 
 #[test]
 fn who_reads_late_reads_all_and_holds_nobody_up() {
