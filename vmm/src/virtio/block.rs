@@ -35,8 +35,8 @@ const SIZE_MAX: u32 = 64 << 10;
 const MAX_BYTES: usize = SEG_MAX as usize * SIZE_MAX as usize;
 /// Bytes between two looks at whether the VM ends.
 const CHUNK: usize = 1 << 20;
-/// Longest read and longest write that a virtual CPU does itself, in bytes. Copying a MiB takes a
-/// tenth of a millisecond.
+/// Longest read and longest write that a virtual CPU does itself, in bytes. Copying a MiB
+/// takes 0.34 ms in the helper machine.
 const MAX_READ_NOW: usize = 1 << 20;
 const MAX_WRITE_NOW: usize = 64 << 10;
 /// Most segments of one discard.
