@@ -1,5 +1,10 @@
 //! Image references as Docker reads and writes them: `debian:12` means
 //! `docker.io/library/debian:12`, and is shown as `debian:12` again.
+//!
+//! Not `oci_spec::distribution::Reference` (0.10.0): that takes letters and digits of any script in
+//! tags, names that look like image ids and registries of more than 255 bytes with their
+//! repository, takes `Foo/x` for a repository of Docker Hub, and has no IPv6 (`[::1]:80/x`). The
+//! tests below have these cases.
 
 use crate::digest::{Digest, DigestError};
 use std::fmt;
@@ -321,6 +326,7 @@ mod tests {
                 "quay.io/a/b/c_d__e-f---g.h:T.-_",
             ),
             ("[::1]:80/x", "[::1]:80/x:latest", "[::1]:80/x:latest"),
+            ("Foo/x", "Foo/x:latest", "Foo/x:latest"),
             (
                 "docker.io/library/a/b",
                 "docker.io/library/a/b:latest",
@@ -367,12 +373,18 @@ mod tests {
             ("a:b c", E::Tag("b c".into())),
             ("a b", E::Repository("library/a b".into())),
             ("é", E::Repository("library/é".into())),
+            ("a:é", E::Tag("é".into())),
+            ("a:t\u{661}", E::Tag("t\u{661}".into())),
+            ("a\n", E::Repository("library/a\n".into())),
         ];
         for (text, error) in cases {
             assert_eq!(Reference::parse(text), Err(error), "{text:?}");
         }
         assert_eq!(Reference::parse(&"a".repeat(64)), Err(E::LooksLikeId));
         assert_eq!(Reference::parse(&"a".repeat(300)), Err(E::TooLong));
+        let repository = "a".repeat(250);
+        let with_registry = format!("registry.example/{repository}");
+        assert_eq!(Reference::parse(&with_registry), Err(E::TooLong));
         assert!(matches!(
             Reference::parse(&format!("a:{}", "b".repeat(129))),
             Err(E::Tag(_))

@@ -4,14 +4,8 @@
 //! The kernel takes several archives one after the other, so what is written here can be
 //! appended to the agent's own archive.
 
+use cpio::newc::{Builder, ModeFileType, trailer};
 use std::io::{self, Write};
-
-/// `S_IFREG`.
-const REGULAR: u32 = 0o100_000;
-/// `S_IFCHR`.
-const CHARACTER_DEVICE: u32 = 0o020_000;
-/// `S_IFDIR`.
-const DIRECTORY: u32 = 0o040_000;
 
 /// Writes one archive. Every entry belongs to root and has no time, so equal input gives equal
 /// bytes.
@@ -32,7 +26,8 @@ impl<W: Write> CpioWriter<W> {
     /// # Errors
     /// Those of the writer below.
     pub fn directory(&mut self, name: &str, permissions: u32) -> io::Result<()> {
-        self.entry(name, DIRECTORY | permissions, 2, (0, 0), &[])
+        let entry = self.entry(name, permissions, ModeFileType::Directory);
+        self.write(entry.nlink(2), &[])
     }
 
     /// Adds a character device.
@@ -40,7 +35,8 @@ impl<W: Write> CpioWriter<W> {
     /// # Errors
     /// Those of the writer below.
     pub fn device(&mut self, name: &str, permissions: u32, number: (u32, u32)) -> io::Result<()> {
-        self.entry(name, CHARACTER_DEVICE | permissions, 1, number, &[])
+        let entry = self.entry(name, permissions, ModeFileType::Char);
+        self.write(entry.rdev_major(number.0).rdev_minor(number.1), &[])
     }
 
     /// Adds a regular file.
@@ -48,61 +44,33 @@ impl<W: Write> CpioWriter<W> {
     /// # Errors
     /// Those of the writer below; `InvalidInput` for a file that the format cannot hold.
     pub fn file(&mut self, name: &str, permissions: u32, bytes: &[u8]) -> io::Result<()> {
-        self.entry(name, REGULAR | permissions, 1, (0, 0), bytes)
+        let entry = self.entry(name, permissions, ModeFileType::Regular);
+        self.write(entry, bytes)
     }
 
     /// Ends the archive, padded so that another one can follow.
     ///
     /// # Errors
     /// Those of the writer below.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.next_inode = 0;
-        self.entry("TRAILER!!!", 0, 1, (0, 0), &[])?;
-        self.out.flush()?;
-        Ok(self.out)
+    pub fn finish(self) -> io::Result<W> {
+        let mut out = trailer(self.out)?;
+        out.flush()?;
+        Ok(out)
     }
 
-    fn entry(
-        &mut self,
-        name: &str,
-        mode: u32,
-        links: u32,
-        device: (u32, u32),
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let size = u32::try_from(bytes.len()).map_err(too_long)?;
-        let name_size = u32::try_from(name.len() + 1).map_err(too_long)?;
-        // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-        let fields = [
-            self.next_inode,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            size,
-            0,
-            0,
-            device.0,
-            device.1,
-            name_size,
-            0,
-        ];
+    fn entry(&mut self, name: &str, permissions: u32, kind: ModeFileType) -> Builder {
+        let inode = self.next_inode;
         self.next_inode += 1;
-        self.out.write_all(b"070701")?;
-        for field in fields {
-            write!(self.out, "{field:08X}")?;
-        }
-        self.out.write_all(name.as_bytes())?;
-        self.out.write_all(b"\0")?;
-        self.pad(110 + name.len() + 1)?;
-        self.out.write_all(bytes)?;
-        self.pad(bytes.len())
+        let entry = Builder::new(name).ino(inode).nlink(1);
+        entry.mode(permissions).set_mode_file_type(kind)
     }
 
-    fn pad(&mut self, written: usize) -> io::Result<()> {
-        self.out.write_all(&[0; 3][..written.wrapping_neg() % 4])
+    fn write(&mut self, entry: Builder, bytes: &[u8]) -> io::Result<()> {
+        let size = u32::try_from(bytes.len());
+        let size = size.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut writer = entry.write(&mut self.out, size);
+        writer.write_all(bytes)?;
+        writer.finish().map(drop)
     }
 }
 
@@ -118,7 +86,7 @@ mod tests {
         cpio.file("d/abc", 0o644, b"12345").unwrap();
         let bytes = cpio.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
-        assert!(bytes.starts_with(b"07070100000001000041ED"));
+        assert!(bytes.starts_with(b"07070100000001000041ed"));
         assert!(bytes.windows(10).any(|w| w == b"TRAILER!!!"));
     }
 

@@ -5,6 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A number of bytes: `128m`, `1.5g`, `4096`, powers of 1024.
+///
+/// Not by `parse-size` (1.1.0), which takes `1e3`, `1_000`, `1 0` and `1.g` too, nor by `bytesize`
+/// (2.7.0), in which `128m` is a power of 1000 and `20000000t` the largest number instead of none;
+/// the test has these cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
@@ -130,23 +134,15 @@ impl Signal {
     pub const KILL: Self = Self(9);
 }
 
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
 impl fmt::Display for Signal {
     /// As Docker shows it: `SIGTERM`, `SIGRTMIN+3`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = usize::from(self.0)
-            .checked_sub(1)
-            .and_then(|at| SIGNALS.get(at));
-        match (name, self.0.checked_sub(RTMIN)) {
-            (Some(name), _) => write!(f, "SIG{name}"),
-            (None, Some(0)) => f.write_str("SIGRTMIN"),
-            (None, Some(more)) => write!(f, "SIGRTMIN+{more}"),
-            (None, None) => write!(f, "{}", self.0),
+        let named = nix::sys::signal::Signal::try_from(i32::from(self.0));
+        match (named, self.0.checked_sub(RTMIN)) {
+            (Ok(named), _) => f.write_str(named.as_str()),
+            (Err(_), Some(0)) => f.write_str("SIGRTMIN"),
+            (Err(_), Some(more)) => write!(f, "SIGRTMIN+{more}"),
+            (Err(_), None) => write!(f, "{}", self.0),
         }
     }
 }
@@ -174,8 +170,8 @@ impl FromStr for Signal {
             "POLL" => "IO",
             name => name,
         };
-        if let Some(at) = SIGNALS.iter().position(|known| *known == name) {
-            return u8::try_from(at + 1).map(Self).map_err(|_| bad());
+        if let Ok(named) = format!("SIG{name}").parse::<nix::sys::signal::Signal>() {
+            return u8::try_from(named as i32).map(Self).map_err(|_| bad());
         }
         let offset = |rest: &str| -> Option<u8> {
             if rest.is_empty() {
@@ -404,6 +400,7 @@ mod tests {
         assert_eq!(bytes("1.5g"), Some(3 << 29));
         assert_eq!(bytes("1 GiB"), Some(1 << 30));
         assert_eq!(bytes("0.1k"), Some(102));
+        assert_eq!(bytes("18446744073709551615"), Some(u64::MAX));
         for bad in [
             "",
             "m",
@@ -413,6 +410,9 @@ mod tests {
             ".5g",
             "1.g",
             "1e3",
+            "1_000",
+            "1 0",
+            "17179869184g",
             "20000000t",
             "1..2k",
         ] {
@@ -456,8 +456,32 @@ mod tests {
         assert_eq!(signal("SIGSYS"), Some(31));
         assert_eq!(signal("RTMIN+3"), Some(37));
         assert_eq!(signal("SIGRTMAX-1"), Some(63));
+        for (number, name) in [
+            (1, "SIGHUP"),
+            (16, "SIGSTKFLT"),
+            (29, "SIGIO"),
+            (31, "SIGSYS"),
+        ] {
+            assert_eq!((signal(name), shown(number)), (Some(number), name.into()));
+        }
+        assert_eq!(
+            [signal("IOT"), signal("cld"), signal("POLL")],
+            [Some(6), Some(17), Some(29)]
+        );
+        assert_eq!([shown(32), shown(64)], ["32", "SIGRTMIN+30"]);
         for bad in [
-            "", "0", "65", "-9", "SIGFOO", "RTMIN+99", "RTMAX+1", "RTMIN-1", "RTMAX-99",
+            "",
+            "0",
+            "65",
+            "-9",
+            "SIG",
+            "SIGSIGTERM",
+            "TERM ",
+            "SIGFOO",
+            "RTMIN+99",
+            "RTMAX+1",
+            "RTMIN-1",
+            "RTMAX-99",
         ] {
             assert_eq!(signal(bad), None, "{bad}");
         }

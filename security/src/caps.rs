@@ -1,76 +1,24 @@
 //! Capabilities by Docker's names.
 
+use ::caps::Capability;
 use hullbox_model::value::ValueError;
 use std::collections::BTreeSet;
-
-/// Number is position (capabilities(7)).
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// What a container gets unless it says otherwise: Docker's fourteen.
 pub const DEFAULT: u64 = 0xa804_25fb;
 
 /// Every capability this program knows.
-pub const ALL: u64 = (1 << NAMES.len()) - 1;
+pub const ALL: u64 = (2 << Capability::CAP_CHECKPOINT_RESTORE as u8) - 1;
 
 /// What was typed, as Docker's client says it: sorted, with `CAP_` before each name, and nothing
 /// dropped that is added. ALL takes the others in.
 #[must_use]
 pub fn named(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
     let names = |list: &[String]| -> BTreeSet<String> {
-        let upper = list.iter().map(|name| name.to_ascii_uppercase());
-        let names: BTreeSet<_> = upper
-            .map(|name| match name.as_str() {
-                "ALL" => name,
-                other if other.starts_with("CAP_") => name,
-                other => format!("CAP_{other}"),
-            })
-            .collect();
-        if names.contains("ALL") {
+        if has_all(list) {
             return BTreeSet::from(["ALL".to_owned()]);
         }
-        names
+        list.iter().map(|name| canonical(name)).collect()
     };
     let (add, mut drop) = (names(add), names(drop));
     drop.retain(|name| !add.contains(name));
@@ -78,16 +26,27 @@ pub fn named(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
 }
 
 fn mask_of(name: &str) -> Result<u64, ValueError> {
+    canonical(name)
+        .parse()
+        .map(|capability: Capability| capability.bitmask())
+        .map_err(|_| ValueError::new(format!("no capability is called {name:?}")))
+}
+
+/// A name as capabilities(7) has it: `CAP_CHOWN`.
+fn canonical(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
-    if upper == "ALL" {
-        return Ok(ALL);
+    if upper.starts_with("CAP_") {
+        return upper;
     }
-    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    NAMES
-        .iter()
-        .position(|known| *known == short)
-        .map(|bit| 1 << bit)
-        .ok_or_else(|| ValueError::new(format!("no capability is called {name:?}")))
+    format!("CAP_{upper}")
+}
+
+fn has_all(list: &[String]) -> bool {
+    list.iter().any(|name| is_all(name))
+}
+
+fn is_all(name: &str) -> bool {
+    name.eq_ignore_ascii_case("ALL")
 }
 
 /// The mask that `--cap-add` and `--cap-drop` make of [`DEFAULT`]. As in Docker, adding ALL means
@@ -96,10 +55,9 @@ fn mask_of(name: &str) -> Result<u64, ValueError> {
 /// # Errors
 /// An unknown name.
 pub fn resolve(add: &[String], drop: &[String]) -> Result<u64, ValueError> {
-    let has_all = |list: &[String]| list.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
     let sum = |list: &[String]| -> Result<u64, ValueError> {
         list.iter()
-            .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+            .filter(|name| !is_all(name))
             .try_fold(0, |mask, name| Ok(mask | mask_of(name)?))
     };
     let (added, dropped) = (sum(add)?, sum(drop)?);
@@ -160,6 +118,17 @@ mod tests {
         assert_eq!(mask(&[], &["CAP_KILL"]).unwrap(), DEFAULT & !(1 << 5));
         assert_eq!(mask(&["ALL"], &[]).unwrap(), 0x1ff_ffff_ffff);
         assert_eq!(mask(&["ALL"], &["SYS_ADMIN"]).unwrap(), ALL & !(1 << 21));
-        assert!(mask(&["FLY"], &[]).is_err());
+        assert_eq!(mask(&["CHECKPOINT_RESTORE"], &["ALL"]).unwrap(), 1 << 40);
+        for bad in [
+            "FLY",
+            "",
+            "CAP_",
+            "CAP_CAP_KILL",
+            "CAP_ALL",
+            "\u{17f}YS_ADMIN",
+            "KILL ",
+        ] {
+            assert!(mask(&[bad], &[]).is_err(), "{bad:?}");
+        }
     }
 }

@@ -4,9 +4,11 @@
 pub mod program;
 pub mod seccomp;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// How a lock excludes others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum LockKind {
     Exclusive,
 }
 
-fn range(kind: libc::c_int, offset: i64) -> io::Result<libc::flock> {
+fn one_byte(kind: libc::c_int, offset: i64) -> io::Result<libc::flock> {
     let narrow = |value: libc::c_int| {
         libc::c_short::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
     };
@@ -31,22 +33,12 @@ fn range(kind: libc::c_int, offset: i64) -> io::Result<libc::flock> {
     })
 }
 
-fn lock_with(file: &File, command: libc::c_int, kind: LockKind, offset: i64) -> io::Result<()> {
-    let lock = range(
-        match kind {
-            LockKind::Shared => libc::F_RDLCK,
-            LockKind::Exclusive => libc::F_WRLCK,
-        },
-        offset,
-    )?;
-    // SAFETY: `file` is open for the whole call, and `lock` is a valid `struct flock`
-    // that the kernel only reads for these commands.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) };
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+fn lock_of(kind: LockKind, offset: i64) -> io::Result<libc::flock> {
+    let kind = match kind {
+        LockKind::Shared => libc::F_RDLCK,
+        LockKind::Exclusive => libc::F_WRLCK,
+    };
+    one_byte(kind, offset)
 }
 
 /// Locks one byte for this open file description, and for whoever inherits it. The kernel lets
@@ -57,17 +49,10 @@ fn lock_with(file: &File, command: libc::c_int, kind: LockKind, offset: i64) -> 
 /// # Errors
 /// Any other failure of `fcntl`.
 pub fn try_lock_byte(file: &File, kind: LockKind, offset: i64) -> io::Result<bool> {
-    match lock_with(file, libc::F_OFD_SETLK, kind, offset) {
-        Ok(()) => Ok(true),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EAGAIN) | Some(libc::EACCES)
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(error),
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of(kind, offset)?)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -76,10 +61,11 @@ pub fn try_lock_byte(file: &File, kind: LockKind, offset: i64) -> io::Result<boo
 /// # Errors
 /// Any failure of `fcntl`.
 pub fn lock_byte(file: &File, kind: LockKind, offset: i64) -> io::Result<()> {
+    let lock = lock_of(kind, offset)?;
     loop {
-        match lock_with(file, libc::F_OFD_SETLKW, kind, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
+        match fcntl(file, FcntlArg::F_OFD_SETLKW(&lock)) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.map(drop)?),
         }
     }
 }
@@ -89,13 +75,8 @@ pub fn lock_byte(file: &File, kind: LockKind, offset: i64) -> io::Result<()> {
 /// # Errors
 /// Any failure of `fcntl`.
 pub fn is_byte_locked(file: &File, offset: i64) -> io::Result<bool> {
-    let mut lock = range(libc::F_WRLCK, offset)?;
-    // SAFETY: `file` is open for the whole call, and `lock` is a valid `struct flock` that the
-    // kernel may overwrite.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-    if result == -1 {
-        return Err(io::Error::last_os_error());
-    }
+    let mut lock = one_byte(libc::F_WRLCK, offset)?;
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(libc::c_int::from(lock.l_type) != libc::F_UNLCK)
 }
 

@@ -1,4 +1,8 @@
 //! Go's `path.Match`, which Docker's `reference` filter is.
+//!
+//! Not `globset` (0.4.22), `glob-match`, `fast-glob` or `wildmatch`: to those `{a,b}` is a choice
+//! or `[…]` no class, `**` crosses slashes, `?` is a byte, and `[-]` and `[]a]` are patterns. The
+//! test below has these cases.
 
 /// A part of a pattern.
 enum Token {
@@ -143,6 +147,14 @@ mod tests {
             ("\\", "a", None),
             ("*x", "xxx", Some(true)),
             ("", "", Some(true)),
+            // What shells and other matchers give a meaning, Go does not.
+            ("{a,b}", "a", Some(false)),
+            ("{a,b}", "{a,b}", Some(true)),
+            ("**", "a/b", Some(false)),
+            ("a/**/b", "a/b", Some(false)),
+            ("[!a]", "b", Some(false)),
+            ("!a", "b", Some(false)),
+            ("a]", "a]", Some(true)),
         ] {
             assert_eq!(path_match(pattern, text), fits, "{pattern} {text}");
         }
