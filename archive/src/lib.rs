@@ -23,6 +23,7 @@ mod unpack;
 
 pub use changes::Layers;
 pub use error::Error;
+pub use root::open_in;
 pub use sparse::{Receiving, map as sparse_map, receive as receive_file};
 
 use hullbox_protocol::{Builtin, Failure, FailureKind};

@@ -70,7 +70,7 @@ impl<W: Write> Packer<W> {
             return Err(at(path)(Errno::NAMETOOLONG));
         }
         let mounted = self.one_mount && depth > 0 && is_mounted(parent, name);
-        let Some(stat) = still(look(parent, name)).map_err(at(path))? else {
+        let Some(stat) = unless_vanished(lstat(parent, name)).map_err(at(path))? else {
             return Ok(());
         };
         if root::kind(&stat) != FileType::Directory {
@@ -80,7 +80,7 @@ impl<W: Write> Packer<W> {
             };
         }
         let opened = root::open_dir(parent, name);
-        let Some(directory) = still(opened).map_err(at(path))? else {
+        let Some(directory) = unless_vanished(opened).map_err(at(path))? else {
             return Ok(());
         };
         self.directory(&directory, path)?;
@@ -109,7 +109,7 @@ impl<W: Write> Packer<W> {
         name: &[u8],
         path: &[u8],
     ) -> Result<(), Error> {
-        let Some(stat) = still(look(parent, name)).map_err(at(path))? else {
+        let Some(stat) = unless_vanished(lstat(parent, name)).map_err(at(path))? else {
             return Ok(());
         };
         let kind = match root::kind(&stat) {
@@ -135,7 +135,7 @@ impl<W: Write> Packer<W> {
         let mut entry = entry_of(&stat, kind, path.to_vec());
         if kind == Kind::Symlink {
             let target = rustix::fs::readlinkat(parent, name, Vec::new());
-            let Some(target) = still(target).map_err(at(path))? else {
+            let Some(target) = unless_vanished(target).map_err(at(path))? else {
                 return Ok(());
             };
             entry.link = target.into_bytes();
@@ -144,7 +144,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn file(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), Error> {
-        let Some(file) = still(root::open_file(parent, name)).map_err(at(path))? else {
+        let Some(file) = unless_vanished(root::open_file(parent, name)).map_err(at(path))? else {
             return Ok(());
         };
         let stat = rustix::fs::fstat(&file).map_err(at(path))?;
@@ -228,12 +228,12 @@ impl Copying {
     }
 }
 
-fn look(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
+fn lstat(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// What vanished or changed its kind since its directory was read is no error.
-fn still<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+fn unless_vanished<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => Ok(None),

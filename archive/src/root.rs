@@ -10,8 +10,11 @@ const MAX_LINKS: usize = 40;
 /// How often a lookup is tried that others disturb.
 const MAX_TRIES: usize = 1000;
 
-/// Opens `path` in the root, links followed but magic ones.
-pub(crate) fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+/// Opens `path` in the root, links followed but magic ones; an empty path is the root.
+///
+/// # Errors
+/// Those of openat2(2); `EAGAIN` only where something else renames without pause.
+pub fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     // EAGAIN says that something was moved while the kernel checked a `..`, and asks to try again.
     for _ in 0..MAX_TRIES {

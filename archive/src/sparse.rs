@@ -24,7 +24,7 @@ const CHUNK: usize = 128 * 1024;
 /// tar writes it.
 #[must_use]
 pub fn map(file: impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
-    let mut map = told(&file, size)?;
+    let mut map = reported_data(&file, size)?;
     let data = size - saved(&map, size);
     if data >= LOOKED_AT && has_zeros(&file, &map, data) {
         map = found(&file, &map, size)?;
@@ -37,7 +37,7 @@ fn saved(map: &[(u64, u64)], size: u64) -> u64 {
 }
 
 /// What the filesystem says. The file may change meanwhile, and a filesystem may say anything.
-fn told(file: &impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
+fn reported_data(file: &impl AsFd, size: u64) -> Option<Vec<(u64, u64)>> {
     let mut map = Map::default();
     let mut at = 0;
     while at < size {
@@ -82,10 +82,10 @@ fn has_zeros(file: &impl AsFd, map: &[(u64, u64)], data: u64) -> bool {
 }
 
 /// What reading all of the data finds.
-fn found(file: &impl AsFd, told: &[(u64, u64)], size: u64) -> Option<Vec<(u64, u64)>> {
+fn found(file: &impl AsFd, reported: &[(u64, u64)], size: u64) -> Option<Vec<(u64, u64)>> {
     let mut map = Map::default();
     let mut buffer = vec![0; CHUNK];
-    for &(offset, len) in told {
+    for &(offset, len) in reported {
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let left = usize::try_from(end - at).unwrap_or(usize::MAX);

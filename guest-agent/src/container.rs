@@ -320,7 +320,7 @@ impl Agent {
                 self.sessions.add(&mut self.pump, session, spawned)?;
                 if session == WORKLOAD {
                     self.sessions
-                        .vouch(session, self.done(spec.builtin.is_none()));
+                        .set_hygiene(session, self.done(spec.builtin.is_none()));
                 }
                 Ok(())
             }

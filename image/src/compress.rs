@@ -220,12 +220,17 @@ impl<R: Read> BufRead for Stream<R> {
 
 impl<R: Read> Read for Stream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let len = available.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&available[..len]);
-        self.consume(len);
-        Ok(len)
+        read_buffered(self, buffer)
     }
+}
+
+/// `Read::read` of a reader that has a buffer.
+pub(crate) fn read_buffered(reader: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let available = reader.fill_buf()?;
+    let len = available.len().min(buffer.len());
+    buffer[..len].copy_from_slice(&available[..len]);
+    reader.consume(len);
+    Ok(len)
 }
 
 #[cfg(test)]

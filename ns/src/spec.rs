@@ -264,15 +264,6 @@ const TMPFS_FLAGS: [&str; 16] = [
     "sync",
     "async",
 ];
-const TMPFS_VALUES: [&str; 7] = [
-    "size",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "huge",
-];
 
 /// Docker's defaults for `--tmpfs`, which the user's options come after and so override. The
 /// mode is that of the directory which is covered, if there is one.
@@ -289,7 +280,7 @@ fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Result<Vec<String>, Spec
     }
     for option in tmpfs.options.split(',').filter(|option| !option.is_empty()) {
         let known = match option.split_once('=') {
-            Some((name, value)) => TMPFS_VALUES.contains(&name) && !value.is_empty(),
+            Some((name, value)) => TmpfsMount::OWN_OPTIONS.contains(&name) && !value.is_empty(),
             None => TMPFS_FLAGS.contains(&option),
         };
         if !known {

@@ -118,6 +118,19 @@ pub struct TmpfsMount {
     pub options: String,
 }
 
+impl TmpfsMount {
+    /// The options with a value that are tmpfs's own, and so may be passed on to it.
+    pub const OWN_OPTIONS: [&str; 7] = [
+        "size",
+        "mode",
+        "uid",
+        "gid",
+        "nr_inodes",
+        "nr_blocks",
+        "huge",
+    ];
+}
+
 /// Limits of the workload's cgroup v2 group; 0 means none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupLimits {

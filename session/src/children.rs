@@ -207,8 +207,8 @@ impl Children {
         Ok(())
     }
 
-    /// Notes what was done before this session's process; told with its start.
-    pub fn vouch(&mut self, session: u32, hygiene: Hygiene) {
+    /// Records the hygiene done before this session's process started; it is reported with `Started`.
+    pub fn set_hygiene(&mut self, session: u32, hygiene: Hygiene) {
         if let Some(running) = self.running.iter_mut().find(|r| r.session == session) {
             running.hygiene = hygiene;
         }

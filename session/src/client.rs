@@ -120,13 +120,9 @@ pub fn attach(
     options: AttachOptions,
     observer: &mut dyn FnMut(&Frame),
 ) -> Result<Outcome, AttachError> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = Streams {
-        stdin: stdin.as_fd(),
-        stdout: stdout.as_fd(),
-        stderr: stderr.as_fd(),
-    };
-    attach_streams(connection, first_frames, options, streams, observer)
+    with_standard_streams(|streams| {
+        attach_streams(connection, first_frames, options, streams, observer)
+    })
 }
 
 /// As [`attach`], for a process that others attend to, or whose output is a terminal's: it cannot be
@@ -140,15 +136,20 @@ pub fn attach_or_leave(
     options: AttachOptions,
     observer: &mut dyn FnMut(&Frame),
 ) -> Result<Outcome, AttachError> {
+    with_standard_streams(|streams| {
+        let mut client = Client::begin(connection, &[], options, streams)?;
+        client.leaves = true;
+        client.run(observer)
+    })
+}
+
+fn with_standard_streams<T>(attach: impl FnOnce(Streams<'_>) -> T) -> T {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = Streams {
+    attach(Streams {
         stdin: stdin.as_fd(),
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
-    };
-    let mut client = Client::begin(connection, &[], options, streams)?;
-    client.leaves = true;
-    client.run(observer)
+    })
 }
 
 /// As [`attach`], with other descriptors than our own standard streams.
@@ -508,7 +509,7 @@ impl<'a> Client<'a> {
             } else if signal == signals::CONTINUED {
                 // The shell set its own modes while we were stopped.
                 if let Some(terminal) = &self.terminal {
-                    terminal.reenter().map_err(AttachError::Terminal)?;
+                    terminal.set_raw().map_err(AttachError::Terminal)?;
                 }
                 self.send_size()?;
             } else if self.signals.is_for_us(signal) || self.outcome.is_some() {

@@ -197,7 +197,7 @@ impl Session {
     /// The peer ended a stream: its own input, or its interest in our output.
     fn end(&mut self, stream: Stream) {
         match self.source(stream) {
-            Some(source) => source.turn_away(),
+            Some(source) => source.stop_reading(),
             None => self.end_input(),
         }
     }
@@ -278,7 +278,7 @@ impl Pump {
     }
 
     /// Keeps the sessions when the connection ends, for [`Self::carry`], or no longer.
-    pub fn outlast(&mut self, lasting: bool) {
+    pub fn keep_sessions(&mut self, lasting: bool) {
         self.lasting = lasting;
     }
 
@@ -289,9 +289,9 @@ impl Pump {
         Some(Carried(self.sessions.swap_remove(at)))
     }
 
-    /// Joins streams that had another connection before. What was under way on that one belongs to
+    /// Gives a session the streams of [`Self::carry`], which had another connection before. What was under way on that one belongs to
     /// whoever was there.
-    pub fn rejoin(&mut self, session: u32, carried: Carried) {
+    pub fn adopt(&mut self, session: u32, carried: Carried) {
         let Carried(old) = carried;
         let new = self.session_or_new(session);
         new.opened = true;

@@ -173,7 +173,7 @@ impl Sink {
                 match writer.writev(rest, &[]) {
                     Ok(written) => {
                         rest = &rest[written..];
-                        self.owe(written);
+                        self.grant_credit(written);
                     }
                     Err(Errno::INTR) => {}
                     Err(Errno::WOULDBLOCK) if self.enlarge() => {}
@@ -200,7 +200,7 @@ impl Sink {
             match writer.writev(front, back) {
                 Ok(written) => {
                     self.queue.drain(..written);
-                    self.owe(written);
+                    self.grant_credit(written);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if self.enlarge() => {}
@@ -275,7 +275,7 @@ impl Sink {
         Some(credit)
     }
 
-    fn owe(&mut self, written: usize) {
+    fn grant_credit(&mut self, written: usize) {
         // What was written came out of the allowance, or needed no credit.
         let most = INITIAL_CREDIT.saturating_sub(self.allowance);
         let owed = self

@@ -8,11 +8,13 @@
 //! tar, libarchive, Go and Python read.
 #![forbid(unsafe_code)]
 
+mod exact;
 mod header;
 mod pax;
 mod sparse;
 mod write;
 
+pub use exact::ExactWriter;
 pub use header::BLOCK;
 use header::Header;
 use pax::Pax;

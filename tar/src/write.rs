@@ -1,5 +1,6 @@
 //! Writing tars: ustar, with PAX headers for what does not fit, sparse files among it.
 
+use super::exact::ExactWriter;
 use super::header::BLOCK;
 use super::{Entry, Kind};
 use std::io::{self, Write};
@@ -29,9 +30,8 @@ mod field {
 /// the entry says: fewer or more are an error.
 #[derive(Debug)]
 pub struct TarWriter<W> {
-    out: W,
-    /// Bytes of the current entry still to come.
-    left: u64,
+    /// Expects what the current entry has.
+    out: ExactWriter<W>,
     padding: usize,
 }
 
@@ -39,8 +39,7 @@ impl<W: Write> TarWriter<W> {
     /// A tar that goes to `out`.
     pub const fn new(out: W) -> Self {
         Self {
-            out,
-            left: 0,
+            out: ExactWriter::new(out, 0),
             padding: 0,
         }
     }
@@ -60,15 +59,15 @@ impl<W: Write> TarWriter<W> {
         if !records.0.is_empty() {
             self.extended(&records.0)?;
         }
-        self.out.write_all(&header)?;
-        self.out.write_all(&map)?;
+        self.out.inner_mut().write_all(&header)?;
+        self.out.inner_mut().write_all(&map)?;
         self.expect(entry.stored());
         Ok(())
     }
 
     /// Bytes of the current entry that are still to be written.
     pub const fn left(&self) -> u64 {
-        self.left
+        self.out.left()
     }
 
     /// What the current entry is short of becomes zeros, so that the archive stays one.
@@ -77,8 +76,8 @@ impl<W: Write> TarWriter<W> {
     /// If writing fails.
     pub fn fill_up(&mut self) -> io::Result<()> {
         let zeros = [0; 8 * BLOCK];
-        while self.left > 0 {
-            let len = usize::try_from(self.left).map_or(zeros.len(), |n| n.min(zeros.len()));
+        while self.left() > 0 {
+            let len = usize::try_from(self.left()).map_or(zeros.len(), |n| n.min(zeros.len()));
             self.write_all(&zeros[..len])?;
         }
         Ok(())
@@ -90,22 +89,21 @@ impl<W: Write> TarWriter<W> {
     /// If writing fails, or bytes of the last entry are missing.
     pub fn finish(mut self) -> io::Result<W> {
         self.end_entry()?;
-        self.out.write_all(&[0; 2 * BLOCK])?;
-        Ok(self.out)
+        let mut out = self.out.finish()?;
+        out.write_all(&[0; 2 * BLOCK])?;
+        Ok(out)
     }
 
     fn expect(&mut self, size: u64) {
-        self.left = size;
+        self.out.expect(size);
         // Less than a block.
         self.padding = (size.next_multiple_of(BLOCK as u64) - size) as usize;
     }
 
     fn end_entry(&mut self) -> io::Result<()> {
-        if self.left > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        self.out.check_complete()?;
         let padding = std::mem::take(&mut self.padding);
-        self.out.write_all(&[0; BLOCK][..padding])
+        self.out.inner_mut().write_all(&[0; BLOCK][..padding])
     }
 
     fn extended(&mut self, records: &[u8]) -> io::Result<()> {
@@ -116,7 +114,7 @@ impl<W: Write> TarWriter<W> {
         for zero in [field::UID, field::GID, field::MTIME] {
             header.number(zero, 0);
         }
-        self.out.write_all(&header.finish())?;
+        self.out.inner_mut().write_all(&header.finish())?;
         self.expect(records.len() as u64);
         self.write_all(records)?;
         self.end_entry()
@@ -125,12 +123,7 @@ impl<W: Write> TarWriter<W> {
 
 impl<W: Write> Write for TarWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let len = self.out.write(bytes)?;
-        self.left -= len as u64;
-        Ok(len)
+        self.out.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -50,7 +50,7 @@ impl Agent {
         }
         container.cgroup.frozen = true;
         self.copies.suspended = Some(was_frozen);
-        self.pump.outlast(true);
+        self.pump.keep_sessions(true);
         Reply::Done
     }
 
@@ -61,7 +61,7 @@ impl Agent {
         else {
             return Reply::Failed("the container is not suspended".to_owned());
         };
-        self.pump.outlast(false);
+        self.pump.keep_sessions(false);
         if !was_frozen {
             if let Err(why) = cgroup::freeze(container.cgroup.fd(), false) {
                 return Reply::Failed(why);
@@ -112,7 +112,7 @@ impl Agent {
             },
         };
         self.pump.started(WORKLOAD, started)?;
-        self.pump.rejoin(WORKLOAD, carried);
+        self.pump.adopt(WORKLOAD, carried);
         Ok(())
     }
 

@@ -26,17 +26,6 @@ const FLAGS: [(&str, MountFlags, MountFlags); 16] = [
 ];
 const NONE: MountFlags = MountFlags::empty();
 
-/// Options that tmpfs itself takes.
-const VALUES: [&str; 7] = [
-    "size",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "huge",
-];
-
 /// What mount(2) takes.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
@@ -57,7 +46,7 @@ fn parse(options: &str) -> Result<Options, Failure> {
             continue;
         }
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        if value.is_empty() || !VALUES.contains(&name) {
+        if value.is_empty() || !TmpfsMount::OWN_OPTIONS.contains(&name) {
             return Err(setup(format_args!("invalid tmpfs option \"{option}\"")));
         }
         parsed.mode |= name == "mode";

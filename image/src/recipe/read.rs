@@ -35,35 +35,35 @@ pub(crate) fn regenerate(
 ) -> Result<u64, RecipeError> {
     recipe.rewind().map_err(RecipeError::Read)?;
     let decoder = zstd::stream::read::Decoder::new(recipe).map_err(RecipeError::Read)?;
-    let mut cook = Cook {
+    let mut replay = Replay {
         recipe: decoder,
         image,
         left: total,
         end: 0,
         buffer: vec![0; BUFFER],
     };
-    if cook.take::<6>()? != *MAGIC {
+    if replay.take::<6>()? != *MAGIC {
         return Err(RecipeError::Damaged("it is of another kind"));
     }
     loop {
-        match cook.take::<1>()?[0] {
-            LITERAL => cook.literal(out)?,
-            KEPT => cook.kept(out)?,
+        match replay.take::<1>()?[0] {
+            LITERAL => replay.literal(out)?,
+            KEPT => replay.kept(out)?,
             END => break,
             _ => return Err(RecipeError::Damaged("it has an unknown record")),
         }
     }
-    if u64::from_le_bytes(cook.take()?) != total || cook.left != 0 {
+    if u64::from_le_bytes(replay.take()?) != total || replay.left != 0 {
         return Err(RecipeError::Damaged("it makes a tar of another length"));
     }
     // To the end of the frame, where its checksum is.
-    match cook.recipe.read(&mut [0]).map_err(damaged)? {
+    match replay.recipe.read(&mut [0]).map_err(damaged)? {
         0 => Ok(total),
         _ => Err(RecipeError::Damaged("something follows its end")),
     }
 }
 
-struct Cook<'a, R> {
+struct Replay<'a, R> {
     recipe: R,
     image: &'a File,
     /// Bytes that may still be written.
@@ -72,7 +72,7 @@ struct Cook<'a, R> {
     buffer: Vec<u8>,
 }
 
-impl<R: Read> Cook<'_, R> {
+impl<R: Read> Replay<'_, R> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], RecipeError> {
         let mut bytes = [0; N];
         self.recipe.read_exact(&mut bytes).map_err(damaged)?;

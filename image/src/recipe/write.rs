@@ -1,6 +1,7 @@
 //! Writing a recipe while a layer's tar streams by.
 
 use super::{END, KEPT, LITERAL, MAGIC, MAX_LITERAL, expected};
+use crate::compress::read_buffered;
 use hullbox_tar::TarSource;
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Write};
@@ -158,10 +159,6 @@ impl<R: BufRead> BufRead for Recorder<R> {
 
 impl<R: BufRead> Read for Recorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let len = available.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&available[..len]);
-        self.consume(len);
-        Ok(len)
+        read_buffered(self, buffer)
     }
 }

@@ -1,7 +1,7 @@
 //! docker-archives: `HEX.tar` a layer, `HEX.json` a configuration, and manifest.json.
 
 use super::sink::Sink;
-use super::{Chosen, SaveError, layers};
+use super::{SaveError, SelectedImage, layers};
 use crate::digest::DiffId;
 use crate::reference::Reference;
 use crate::store::Store;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn write(
     store: &Store,
-    chosen: &[Chosen],
+    chosen: &[SelectedImage],
     sink: &mut dyn Sink,
 ) -> Result<(), SaveError> {
     layers(store, chosen, sink, layer_name)?;
@@ -44,7 +44,7 @@ pub(super) fn write(
 }
 
 /// What Docker before 1.10 read, and some tools still look at: names by their topmost layer.
-fn remember(repositories: &mut Map<String, Value>, name: &Reference, image: &Chosen) {
+fn remember(repositories: &mut Map<String, Value>, name: &Reference, image: &SelectedImage) {
     let Some(top) = image.layers.last() else {
         return;
     };

@@ -2,7 +2,7 @@
 //! same image makes the same layout everywhere.
 
 use super::sink::Sink;
-use super::{Chosen, SaveError, layers, tar_bytes};
+use super::{SaveError, SelectedImage, layers, tar_bytes};
 use crate::digest::{DiffId, Digest};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -14,7 +14,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 pub(super) fn write(
     store: &Store,
-    chosen: &[Chosen],
+    chosen: &[SelectedImage],
     sink: &mut dyn Sink,
 ) -> Result<(), SaveError> {
     sink.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -58,7 +58,7 @@ fn annotations(name: &Reference) -> Value {
     })
 }
 
-fn manifest(image: &Chosen) -> Result<Value, SaveError> {
+fn manifest(image: &SelectedImage) -> Result<Value, SaveError> {
     let mut layers = Vec::new();
     for layer in &image.layers {
         let size = tar_bytes(layer).map_err(|source| SaveError::Layer {

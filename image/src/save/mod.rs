@@ -70,7 +70,7 @@ pub enum SaveError {
 }
 
 /// An image to be saved.
-struct Chosen {
+struct SelectedImage {
     id: ImageId,
     names: Vec<Reference>,
     config: Vec<u8>,
@@ -113,14 +113,14 @@ impl Store {
     }
 
     /// The images that these texts mean, each once, in order.
-    fn choose(&self, texts: &[String]) -> Result<Vec<Chosen>, SaveError> {
-        let mut chosen: Vec<Chosen> = Vec::new();
+    fn choose(&self, texts: &[String]) -> Result<Vec<SelectedImage>, SaveError> {
+        let mut chosen: Vec<SelectedImage> = Vec::new();
         for text in texts {
             for (id, name) in self.meant(text)? {
                 let position = match chosen.iter().position(|other| other.id == id) {
                     Some(position) => position,
                     None => {
-                        chosen.push(Chosen {
+                        chosen.push(SelectedImage {
                             id,
                             names: Vec::new(),
                             config: self.raw_config(text, &id)?,
@@ -174,7 +174,7 @@ impl Store {
 /// Writes every layer of these images once, under the name that `name_of` gives it.
 fn layers(
     store: &Store,
-    chosen: &[Chosen],
+    chosen: &[SelectedImage],
     sink: &mut dyn Sink,
     name_of: fn(&crate::DiffId) -> String,
 ) -> Result<(), SaveError> {

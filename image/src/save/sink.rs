@@ -1,9 +1,9 @@
 //! Where the files of an archive or a layout go.
 
 use super::SaveError;
-use hullbox_tar::{Entry, Kind, TarWriter};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use hullbox_tar::{Entry, ExactWriter, Kind, TarWriter};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes one file's bytes.
@@ -87,12 +87,10 @@ impl Sink for DirSink {
                 .create_new(true)
                 .open(&path)
                 .map_err(SaveError::Write)?;
-            let mut out = Exactly {
-                out: BufWriter::with_capacity(256 * 1024, file),
-                left: bytes,
-            };
+            let mut out = ExactWriter::new(BufWriter::with_capacity(256 * 1024, file), bytes);
             fill(&mut out)?;
-            out.end().map_err(SaveError::Write)
+            let ended = out.finish().and_then(|mut out| out.flush());
+            ended.map_err(SaveError::Write)
         };
         write(fill).map_err(|error| match error {
             SaveError::Write(source) => SaveError::File {
@@ -101,35 +99,5 @@ impl Sink for DirSink {
             },
             other => other,
         })
-    }
-}
-
-/// A file that gets as many bytes as were announced.
-struct Exactly {
-    out: BufWriter<File>,
-    left: u64,
-}
-
-impl Exactly {
-    fn end(mut self) -> io::Result<()> {
-        if self.left > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.out.flush()
-    }
-}
-
-impl Write for Exactly {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let len = self.out.write(bytes)?;
-        self.left -= len as u64;
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

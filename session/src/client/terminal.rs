@@ -43,12 +43,12 @@ impl RawTerminal {
         raw.make_raw();
         *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some((fd.try_clone()?, before));
         let terminal = Self { fd, raw };
-        terminal.reenter()?;
+        terminal.set_raw()?;
         Ok(terminal)
     }
 
     /// Raw mode again, after somebody else changed the modes.
-    pub(super) fn reenter(&self) -> io::Result<()> {
+    pub(super) fn set_raw(&self) -> io::Result<()> {
         tcsetattr(self.fd.as_fd(), OptionalActions::Now, &self.raw)?;
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Source {
             Moved::Bytes(bytes) => self.enlarge_if_full(bytes),
             // Who asked for the process finds out with the frames what is wrong with it.
             Moved::Unfit => self.direct = None,
-            Moved::Unread => self.turn_away(),
+            Moved::Unread => self.stop_reading(),
             Moved::End => self.close(),
             Moved::Full | Moved::Nothing => {}
         }
@@ -119,7 +119,7 @@ impl Source {
 
     /// Nobody reads this stream any more. A process that writes to a pipe learns it as
     /// `EPIPE`; a terminal is read on, because closing it would hang up the whole session.
-    pub(super) fn turn_away(&mut self) {
+    pub(super) fn stop_reading(&mut self) {
         self.discard = true;
         self.direct = None;
         if !self.terminal {
