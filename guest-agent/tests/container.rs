@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use talk::Talk;
+use talk::{Talk, archive_in, archive_out};
 
 /// A layer with busybox in it.
 fn image() -> Option<&'static Path> {
@@ -160,20 +160,6 @@ fn builtin(builtin: Builtin) -> ProcessSpec {
     }
 }
 
-fn out(path: &str) -> Builtin {
-    Builtin::ArchiveOut {
-        path: path.into(),
-        follow: false,
-    }
-}
-
-fn into(path: &str) -> Builtin {
-    Builtin::ArchiveIn {
-        path: path.into(),
-        keep_owner: false,
-    }
-}
-
 #[test]
 fn a_running_container_is_asked() {
     let script = "echo new > /srv/new; rm /etc/group; while :; do sleep 1; done";
@@ -183,10 +169,10 @@ fn a_running_container_is_asked() {
     let ready = "while [ -e /etc/group ]; do sleep 0.1; done; cat /srv/new; exit 3";
     let session = guest.run(shell(ready));
     assert_eq!((session.code(), session.text().as_str()), (3, "new\n"));
-    let archive = guest.builtin(out("/srv"), b"").output.clone();
-    assert_eq!(guest.builtin(into("/tmp"), &archive).code(), 0);
+    let archive = guest.builtin(archive_out("/srv"), b"").output.clone();
+    assert_eq!(guest.builtin(archive_in("/tmp"), &archive).code(), 0);
     assert_eq!(guest.run(shell("cat /tmp/srv/new")).text(), "new\n");
-    let missing = guest.builtin(out("/none"), b"");
+    let missing = guest.builtin(archive_out("/none"), b"");
     assert!(
         matches!(&missing.end, Some(Err(failure)) if failure.kind == FailureKind::NotFound),
         "{missing:?}"
@@ -228,7 +214,7 @@ fn a_running_container_is_asked() {
     );
     assert_eq!(guest.ask(Request::Freeze), Reply::Done);
     assert_eq!(guest.run(shell("true")).code(), 125);
-    assert_eq!(guest.builtin(out("/srv/new"), b"").code(), 0);
+    assert_eq!(guest.builtin(archive_out("/srv/new"), b"").code(), 0);
     assert_eq!(guest.ask(Request::Thaw), Reply::Done);
     assert_eq!(guest.run(shell("true")).code(), 0);
     let limits = CgroupLimits {
@@ -258,15 +244,18 @@ fn a_container_that_does_not_run_is_asked() {
     let Some(mut guest) = Guest::start(builtin(Builtin::Pause)) else {
         return;
     };
-    let archive = guest.builtin(out("/etc/passwd"), b"").output.clone();
-    assert_eq!(guest.builtin(into("/srv"), &archive).code(), 0);
+    let archive = guest
+        .builtin(archive_out("/etc/passwd"), b"")
+        .output
+        .clone();
+    assert_eq!(guest.builtin(archive_in("/srv"), &archive).code(), 0);
     let changes = guest.builtin(Builtin::Changes, b"").text();
     assert_eq!(changes, "C /srv\0A /srv/passwd\0");
     assert_eq!(guest.run(shell("true")).code(), 125);
     guest.finish(15, 0);
     for (what, found) in [
         (Builtin::Export, "bin/busybox"),
-        (out("/etc/group"), "root:x:0"),
+        (archive_out("/etc/group"), "root:x:0"),
         (Builtin::Changes, ""),
     ] {
         let Some(mut guest) = Guest::start(builtin(what)) else {

@@ -387,7 +387,8 @@ fn streams_beside_a_terminal_are_pipes() {
 #[test]
 fn signals_reach_the_whole_group() {
     let Some(mut session) = Session::start(shell(
-        "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.1; done) & trap 'wait; echo parent; exit 5' TERM; wait",
+        // The parent's trap comes first: nothing may be signalled before both are set.
+        "trap 'wait; echo parent; exit 5' TERM; (trap 'echo child; exit' TERM; echo up; while :; do sleep 0.1; done) & wait",
     )) else {
         return;
     };

@@ -4,23 +4,16 @@
 mod common;
 
 use common::archive::{config, docker, gzip, small_layer};
+use common::store::{count, load};
 use common::testing::TarBuilder;
 use hullbox_image::{
-    ArchiveFormat, ConfigPatch, DeriveError, DeriveOptions, Digest, ImageId, LoadOptions, Loaded,
+    ArchiveFormat, ConfigPatch, DeriveError, DeriveOptions, Digest, ImageId, LoadOptions,
     Reference, SaveError, Source, Store,
 };
 use hullbox_model::image::read_config;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
-
-fn load(store: &mut Store, archive: &[u8]) -> Vec<Loaded> {
-    let mut stream = archive;
-    let source = Source::Stream(&mut stream);
-    store
-        .load(source, &LoadOptions::default(), &mut |_| {})
-        .unwrap()
-}
 
 fn derive(store: &mut Store, parent: &ImageId, layer: &[u8]) -> Result<ImageId, DeriveError> {
     derive_with(store, parent, layer, &options("new:1"))
@@ -49,10 +42,6 @@ fn save(store: &Store, images: &[&str], format: ArchiveFormat) -> Result<Vec<u8>
     let mut out = Vec::new();
     store.save(&images, format, &mut out)?;
     Ok(out)
-}
-
-fn count(root: &Path, dir: &str) -> usize {
-    std::fs::read_dir(root.join(dir)).unwrap().count()
 }
 
 /// Every file of a store but the locks and the index, with its digest.

@@ -1,37 +1,13 @@
 //! A store whose operations are killed at any moment. Alone in its program: a process that is
 //! being started holds copies of its parent's locks for a moment.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
-use common::archive::{config, docker, small_layer};
+use common::archive::small_layer;
 use common::kills;
+use common::store::{count, load, named, unused};
 use common::testing::TarBuilder;
-use hullbox_image::{ImageId, ImageUse, LoadOptions, Loaded, Source, Store};
-use std::path::Path;
-
-fn load(store: &mut Store, archive: &[u8]) -> Vec<Loaded> {
-    let mut stream = archive;
-    store
-        .load(
-            Source::Stream(&mut stream),
-            &LoadOptions::default(),
-            &mut |_| {},
-        )
-        .unwrap()
-}
-
-fn unused(_: &ImageId) -> Option<ImageUse> {
-    None
-}
-
-fn named(layers: &[&[u8]], tags: &[&str]) -> Vec<u8> {
-    docker(config(layers).to_string().as_bytes(), layers, tags, true)
-}
-
-fn count(root: &Path, dir: &str) -> usize {
-    std::fs::read_dir(root.join(dir)).unwrap().count()
-}
+use hullbox_image::Store;
 
 /// Not a test: what the next one runs and kills.
 #[test]

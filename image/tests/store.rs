@@ -1,41 +1,17 @@
 //! The store's operations, alone, together, and killed.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
 
 use common::archive::{Layout, config, docker, gzip, image, small_layer, zstd};
+use common::store::{count, load, named, unused};
 use common::testing::TarBuilder;
 use hullbox_image::{
-    ImageId, ImageUse, ImportOptions, LoadOptions, Loaded, Reference, RemoveError, Removed,
-    ResolveError, Source, Store,
+    ImageId, ImageUse, ImportOptions, LoadOptions, Reference, RemoveError, Removed, ResolveError,
+    Source, Store,
 };
-use std::path::Path;
-
-fn load(store: &mut Store, archive: &[u8]) -> Vec<Loaded> {
-    let mut stream = archive;
-    store
-        .load(
-            Source::Stream(&mut stream),
-            &LoadOptions::default(),
-            &mut |_| {},
-        )
-        .unwrap()
-}
-
-fn unused(_: &ImageId) -> Option<ImageUse> {
-    None
-}
 
 fn layer(name: &str) -> Vec<u8> {
     TarBuilder::default().file(name, name.as_bytes()).finish()
-}
-
-fn named(layers: &[&[u8]], tags: &[&str]) -> Vec<u8> {
-    docker(config(layers).to_string().as_bytes(), layers, tags, true)
-}
-
-fn count(root: &Path, dir: &str) -> usize {
-    std::fs::read_dir(root.join(dir)).unwrap().count()
 }
 
 #[test]

@@ -11,6 +11,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A shape that no other room uses.
 const SHAPE: [&str; 4] = ["--cpus", "1", "-m", "160m"];
 
+/// Waits until the template of this program, made in the background, is there.
+fn wait_for_current_template() {
+    let made = (0..60).any(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        hullbox(["template", "ls"])
+            .exits(0)
+            .text()
+            .contains("current")
+    });
+    assert!(made);
+}
+
 fn build() {
     let _ = hullbox(["template", "prune"]).exits(0);
     let mut args = vec!["template", "build"];
@@ -332,14 +344,7 @@ fn the_first_run_has_a_template_made_for_the_next() {
     assert_eq!(hullbox(["template", "ls", "-q"]).exits(0).text(), "");
 
     let _ = run(&["true"]).exits(0);
-    let made = (0..60).any(|_| {
-        std::thread::sleep(Duration::from_millis(500));
-        hullbox(["template", "ls"])
-            .exits(0)
-            .text()
-            .contains("current")
-    });
-    assert!(made);
+    wait_for_current_template();
     assert!(begins_at_a_template());
     let mut odd = command(["run", "--rm", "busybox", "true"]);
     odd.env("HULLBOX_TEMPLATES", "perhaps");
@@ -460,14 +465,7 @@ fn a_template_whose_guest_dies_costs_a_boot_and_nothing_else() {
         done.stderr
     );
     // Another is made behind it, and serves.
-    let made = (0..60).any(|_| {
-        std::thread::sleep(Duration::from_millis(500));
-        hullbox(["template", "ls"])
-            .exits(0)
-            .text()
-            .contains("current")
-    });
-    assert!(made);
+    wait_for_current_template();
     let done = run(&["echo", "well"]).exits(0);
     done.fails_to_warn();
     assert!(begins_at_a_template());

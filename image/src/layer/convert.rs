@@ -1,7 +1,7 @@
 //! From tar entries to a tree, with data going to disk as it streams by.
 
 use super::file::FileSink;
-use super::path::{self, MAX_SYMLINKS, Meaning};
+use super::path::{self, MAX_SYMLINKS, Marker};
 use super::tree::{
     Content, DentryId, Inode, InodeId, ROOT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
     Tree,
@@ -113,15 +113,15 @@ impl Converter<'_> {
     ) -> Result<(), LayerError> {
         let fail = |problem: Problem| problem.of(&entry.path);
         let names = path::components(&entry.path).map_err(fail)?;
-        let meaning = path::meaning(&names).map_err(fail)?;
+        let marker = path::marker(&names).map_err(fail)?;
         let Some((last, parents)) = names.split_last() else {
             return self.root(entry);
         };
-        match meaning {
-            Meaning::Aufs => Ok(()),
-            Meaning::Opaque => self.whiteout(&entry.path, parents, None),
-            Meaning::Whiteout(name) => self.whiteout(&entry.path, parents, Some(name)),
-            Meaning::Plain => {
+        match marker {
+            Marker::Aufs => Ok(()),
+            Marker::Opaque => self.whiteout(&entry.path, parents, None),
+            Marker::Whiteout(name) => self.whiteout(&entry.path, parents, Some(name)),
+            Marker::Plain => {
                 let dir = self.walk(parents).map_err(|e| e.at(&entry.path))?;
                 self.plain(tar, entry, dir, last)
             }

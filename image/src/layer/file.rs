@@ -6,7 +6,7 @@ use super::tree::{Content, Inode, Tree};
 use crate::erofs::{BLOCK_SIZE, CHUNK_ENTRY, DataWriter, MAX_CHUNK_BITS, NO_BLOCK, Spool};
 
 /// A file whose holes are together smaller than this, in bytes, is written in one piece.
-const WORTHWHILE: u64 = 64 * 1024;
+const MIN_HOLE_BYTES: u64 = 64 * 1024;
 /// Chunks of a file without data…
 const MIN_CHUNKS: u64 = 512;
 /// …as many more for each piece of data…
@@ -38,13 +38,13 @@ enum Form {
     },
 }
 
-/// What became of bytes.
+/// What [`FileSink::write`] took.
 pub(super) struct Taken {
     /// How many were taken; not always all.
     pub len: usize,
-    /// How many of those went to blocks…
+    /// How many of those went to blocks of the image…
     pub kept: usize,
-    /// …and where in the image those stand.
+    /// …and the offset in the image, in bytes, of the first of them.
     pub offset: u64,
 }
 
@@ -59,7 +59,7 @@ impl<'a> FileSink<'a> {
     ) -> Result<Self, LayerError> {
         let stored: u64 = pieces.iter().map(|&(_, len)| len).sum();
         let holes = inode.size.saturating_sub(stored);
-        let form = if holes < WORTHWHILE {
+        let form = if holes < MIN_HOLE_BYTES {
             let tail = inline_len(tree, inode);
             Form::Whole {
                 first_block: data.next_block().map_err(LayerError::Write)?,
@@ -92,7 +92,7 @@ impl<'a> FileSink<'a> {
             }
             Form::Chunks { bits, .. } => {
                 let chunk_bytes = (BLOCK_SIZE as u64) << bits;
-                self.enter(at, chunk_bytes)?;
+                self.enter_chunk(at, chunk_bytes)?;
                 let room = chunk_bytes - at % chunk_bytes;
                 let len = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
                 let offset = self.data.position();
@@ -111,7 +111,7 @@ impl<'a> FileSink<'a> {
     pub(super) fn finish(mut self, spool: &mut Spool, inode: &mut Inode) -> Result<(), LayerError> {
         match &self.form {
             Form::Whole { .. } => self.zeros(self.size)?,
-            Form::Chunks { bits, .. } => self.leave((BLOCK_SIZE as u64) << bits)?,
+            Form::Chunks { bits, .. } => self.finish_chunk((BLOCK_SIZE as u64) << bits)?,
         }
         match self.form {
             Form::Whole {
@@ -174,11 +174,11 @@ impl<'a> FileSink<'a> {
     }
 
     /// Goes to an offset, in the chunk that it belongs to.
-    fn enter(&mut self, at: u64, chunk_bytes: u64) -> Result<(), LayerError> {
+    fn enter_chunk(&mut self, at: u64, chunk_bytes: u64) -> Result<(), LayerError> {
         let chunk = usize::try_from(at / chunk_bytes).unwrap_or(usize::MAX);
         let start = at - at % chunk_bytes;
         if !matches!(&self.form, Form::Chunks { current, .. } if *current == Some(chunk)) {
-            self.leave(chunk_bytes)?;
+            self.finish_chunk(chunk_bytes)?;
             let block = self.data.next_block().map_err(LayerError::Write)?;
             if let Form::Chunks {
                 first_blocks,
@@ -195,7 +195,7 @@ impl<'a> FileSink<'a> {
     }
 
     /// Fills the chunk that was begun, if there is one.
-    fn leave(&mut self, chunk_bytes: u64) -> Result<(), LayerError> {
+    fn finish_chunk(&mut self, chunk_bytes: u64) -> Result<(), LayerError> {
         let Form::Chunks { current, .. } = &mut self.form else {
             return Ok(());
         };

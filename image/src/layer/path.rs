@@ -50,10 +50,10 @@ pub(super) fn expand(target: &[u8], todo: &mut VecDeque<Vec<u8>>) -> Result<(), 
     Ok(())
 }
 
-/// What a name says beyond itself.
+/// What an entry's name marks (OCI image specification, "Whiteouts").
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'a> {
-    /// A name.
+pub(super) enum Marker<'a> {
+    /// Nothing: it is a name.
     Plain,
     /// `.wh.NAME`: the name is gone from the layers below.
     Whiteout(&'a [u8]),
@@ -64,22 +64,22 @@ pub(super) enum Meaning<'a> {
 }
 
 /// Reads the last name of a path; the names before it must be plain.
-pub(super) fn meaning<'a>(names: &[&'a [u8]]) -> Result<Meaning<'a>, Problem> {
+pub(super) fn marker<'a>(names: &[&'a [u8]]) -> Result<Marker<'a>, Problem> {
     let is_aufs = |name: &&[u8]| name.starts_with(b".wh..wh.") && **name != *b".wh..wh..opq";
     if names.iter().any(is_aufs) {
-        return Ok(Meaning::Aufs);
+        return Ok(Marker::Aufs);
     }
     let Some((last, parents)) = names.split_last() else {
-        return Ok(Meaning::Plain);
+        return Ok(Marker::Plain);
     };
     if parents.iter().any(|name| name.starts_with(b".wh.")) {
         return Err(Problem::BeneathWhiteout);
     }
     match last.strip_prefix(b".wh.") {
-        None => Ok(Meaning::Plain),
-        Some(b".wh..opq") => Ok(Meaning::Opaque),
+        None => Ok(Marker::Plain),
+        Some(b".wh..opq") => Ok(Marker::Opaque),
         Some(b"" | b"." | b"..") => Err(Problem::Whiteout),
-        Some(name) => Ok(Meaning::Whiteout(name)),
+        Some(name) => Ok(Marker::Whiteout(name)),
     }
 }
 
@@ -111,19 +111,19 @@ mod tests {
 
     #[test]
     fn markers() {
-        let read = |path: &'static [u8]| meaning(&components(path).unwrap());
-        assert_eq!(read(b"a/.wh.b"), Ok(Meaning::Whiteout(b"b")));
-        assert_eq!(read(b"a/.wh..wh..opq"), Ok(Meaning::Opaque));
-        assert_eq!(read(b".wh..wh.plnk/1.2"), Ok(Meaning::Aufs));
-        assert_eq!(read(b".wh..wh.aufs"), Ok(Meaning::Aufs));
-        assert_eq!(read(b"a/.who"), Ok(Meaning::Plain));
-        assert_eq!(read(b".wh....").unwrap(), Meaning::Whiteout(b"..."));
+        let read = |path: &'static [u8]| marker(&components(path).unwrap());
+        assert_eq!(read(b"a/.wh.b"), Ok(Marker::Whiteout(b"b")));
+        assert_eq!(read(b"a/.wh..wh..opq"), Ok(Marker::Opaque));
+        assert_eq!(read(b".wh..wh.plnk/1.2"), Ok(Marker::Aufs));
+        assert_eq!(read(b".wh..wh.aufs"), Ok(Marker::Aufs));
+        assert_eq!(read(b"a/.who"), Ok(Marker::Plain));
+        assert_eq!(read(b".wh....").unwrap(), Marker::Whiteout(b"..."));
         for bad in [&b".wh."[..], b"a/.wh..", b".wh..."] {
-            assert_eq!(meaning(&components(bad).unwrap()), Err(Problem::Whiteout));
+            assert_eq!(marker(&components(bad).unwrap()), Err(Problem::Whiteout));
         }
         for bad in [&b".wh.a/b"[..], b".wh..wh..opq/b"] {
             assert_eq!(
-                meaning(&components(bad).unwrap()),
+                marker(&components(bad).unwrap()),
                 Err(Problem::BeneathWhiteout)
             );
         }

@@ -111,8 +111,10 @@ impl<'a> Session<'a> {
         let writer = RecipeWriter::new(recipe_file).map_err(StoreError::io("write", &recipe))?;
         let mut tar = TarReader::new(Recorder::new(stream, writer), limits.max_header_bytes);
         let space = Workspace { image, spool, tree };
-        let converted = convert(&mut tar, space, limits).map_err(|e| unmask(name, e))?;
-        tar.drain().map_err(|error| unmask(name, error.into()))?;
+        let converted =
+            convert(&mut tar, space, limits).map_err(|e| prefer_limit_error(name, e))?;
+        tar.drain()
+            .map_err(|error| prefer_limit_error(name, error.into()))?;
         let (entries, ended) = (tar.entries(), tar.ended());
         let (stream, writer) = tar.into_inner().into_parts();
         let recipe_bytes = self.finish_recipe(writer, &recipe)?;
@@ -203,7 +205,7 @@ impl<'a> Session<'a> {
 }
 
 /// A limit that was hit deep down is the story, not the reading that it interrupted.
-fn unmask(name: &str, error: LayerError) -> LoadError {
+fn prefer_limit_error(name: &str, error: LayerError) -> LoadError {
     if let LayerError::Tar(TarError::Read(source)) = &error
         && let Some(refused) = stream_error(source)
     {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// How to look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions {
-    /// Remove strays and what was left half done, and drop images that are damaged.
+    /// Remove unreferenced_files and what was left half done, and drop images that are damaged.
     pub repair: bool,
     /// Do not read the layers' contents, only what is cheap to read.
     pub quick: bool,
@@ -103,7 +103,7 @@ struct Check {
 }
 
 impl Store {
-    /// Looks through the whole store, and with `repair` mends it: strays go, and so do images
+    /// Looks through the whole store, and with `repair` mends it: unreferenced_files go, and so do images
     /// that are damaged, unless `in_use` names a container that is made from one.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Store {
         if !check.index(self)? {
             return Ok(check.report);
         }
-        check.strays(self)?;
+        check.unreferenced_files(self)?;
         {
             // While this is held no file goes.
             let _staging = self.stage()?;
@@ -189,14 +189,14 @@ impl Check {
     }
 
     /// Files that no row speaks of.
-    fn strays(&mut self, store: &Store) -> Result<(), StoreError> {
+    fn unreferenced_files(&mut self, store: &Store) -> Result<(), StoreError> {
         let Some(_alone) = store.try_alone()? else {
             let what = "another command is at work, so stray files were not looked for";
             self.report.add(Severity::Note, what, None);
             return Ok(());
         };
         let first = self.report.findings.len();
-        for (dir, keep) in store.spoken_for()? {
+        for (dir, keep) in store.referenced_files()? {
             for entry in std::fs::read_dir(&dir).map_err(StoreError::io("read", &dir))? {
                 let entry = entry.map_err(StoreError::io("read", &dir))?;
                 let name = entry.file_name();

@@ -129,7 +129,7 @@ impl Store {
     }
 
     pub(super) fn sweep(&self) -> Result<(), StoreError> {
-        for (dir, keep) in self.spoken_for()? {
+        for (dir, keep) in self.referenced_files()? {
             remove_others(&dir, &keep)?;
         }
         Ok(())
@@ -137,7 +137,7 @@ impl Store {
 
     /// The store's directories and what of them rows speak of. Staging comes last, so that a
     /// sweep that is killed is done again.
-    pub(super) fn spoken_for(&self) -> Result<[(PathBuf, HashSet<String>); 4], StoreError> {
+    pub(super) fn referenced_files(&self) -> Result<[(PathBuf, HashSet<String>); 4], StoreError> {
         let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
         let layers = self.column("SELECT key || '.erofs' FROM layers", text)?;
         let recipes = self.column(

@@ -102,18 +102,19 @@ fn holes(name: &str) -> TarBuilder {
     tar
 }
 
+/// A layer with one file, a hard link to the file of the layer below it.
+fn linked(number: usize) -> Vec<u8> {
+    TarBuilder::default()
+        .hard_link(&number.to_string(), &(number - 1).to_string())
+        .finish()
+}
+
 #[test]
 fn links_into_layers_below_are_charged_and_holes_cost_nothing() {
     let mut bed = Bed::new();
     // Each layer links to the one below, and so has to have a copy of its own.
     let mut layers = vec![holes("0").finish()];
-    for i in 1..127 {
-        let below = (i - 1).to_string();
-        let tar = TarBuilder::default()
-            .hard_link(&i.to_string(), &below)
-            .finish();
-        layers.push(tar);
-    }
+    layers.extend((1..127).map(linked));
     let all: Vec<&[u8]> = layers.iter().map(|layer| &layer[..]).collect();
     bed.load(&image(&all)).unwrap();
     let stored = bed.store.resolve("test:1").unwrap();
@@ -132,13 +133,7 @@ fn links_into_layers_below_are_charged_and_holes_cost_nothing() {
             ..Limits::default()
         });
     let mut layers = vec![TarBuilder::default().file("0", &[1; 100_000]).finish()];
-    for i in 1..5 {
-        let below = (i - 1).to_string();
-        let tar = TarBuilder::default()
-            .hard_link(&i.to_string(), &below)
-            .finish();
-        layers.push(tar);
-    }
+    layers.extend((1..5).map(linked));
     let all: Vec<&[u8]> = layers.iter().map(|layer| &layer[..]).collect();
     bed.refuses(&image(&all), "more than 300000 bytes that hard links bring");
     bed.load(&image(&all[..4])).unwrap();

@@ -1,7 +1,7 @@
 //! What a running container is asked: programs that join it, requests, builtins.
 #![expect(clippy::panic, reason = "it is how a test's helper fails")]
 
-use super::talk::{Session, Talk};
+use super::talk::{Session, Talk, archive_in, archive_out};
 use super::{assert_nothing_left, base, ns_run};
 use hullbox_protocol::{
     Builtin, CgroupLimits, FailureKind, Frame, ProcessInfo, ProcessSpec, Reply, Request, Stream,
@@ -103,20 +103,6 @@ fn program(argv: &[&str]) -> ProcessSpec {
         env: vec![b"PATH=/bin".to_vec()],
         capabilities: Some(0xa804_25fb),
         ..ProcessSpec::default()
-    }
-}
-
-fn out(path: &str) -> Builtin {
-    Builtin::ArchiveOut {
-        path: path.into(),
-        follow: false,
-    }
-}
-
-fn into(path: &str) -> Builtin {
-    Builtin::ArchiveIn {
-        path: path.into(),
-        keep_owner: false,
     }
 }
 
@@ -330,7 +316,7 @@ fn a_frozen_container_stands_still_can_be_copied_and_killed() {
     assert_eq!(container.sessions[&ticker].text().len(), before);
     let refused = container.shell("true");
     assert_eq!(refused.code(), 125);
-    let archive = container.builtin(out("/srv/file"), b"");
+    let archive = container.builtin(archive_out("/srv/file"), b"");
     assert!(
         archive.code() == 0 && archive.text().contains("data"),
         "{archive:?}"
@@ -389,15 +375,15 @@ fn files_go_in_and_out_and_changes_are_told() {
     let Some(mut container) = Container::up(&args, script) else {
         return;
     };
-    let archive = container.builtin(out("/srv"), b"").output.clone();
-    let listed = container.builtin(into("/tmp"), &archive);
+    let archive = container.builtin(archive_out("/srv"), b"").output.clone();
+    let listed = container.builtin(archive_in("/tmp"), &archive);
     assert_eq!(listed.code(), 0, "{listed:?}");
     let check = "cat /tmp/srv/new; test -u /tmp/srv/new && test -c /tmp/srv/null && echo kept";
     assert_eq!(container.shell(check).text(), "new\nkept\n");
     // What is mounted there is seen as the container sees it.
-    let hidden = container.builtin(out("/t/hidden"), b"");
+    let hidden = container.builtin(archive_out("/t/hidden"), b"");
     assert!(hidden.text().contains("s3cr3t"), "{hidden:?}");
-    let missing = container.builtin(out("/nowhere"), b"");
+    let missing = container.builtin(archive_out("/nowhere"), b"");
     match &missing.end {
         Some(Err(failure)) => {
             assert_eq!(failure.kind, FailureKind::NotFound);
@@ -408,7 +394,7 @@ fn files_go_in_and_out_and_changes_are_told() {
         }
         other => panic!("{other:?}"),
     }
-    let broken = container.builtin(into("/tmp"), &[7; 2000]);
+    let broken = container.builtin(archive_in("/tmp"), &[7; 2000]);
     assert_eq!(broken.code(), 1);
     assert_eq!(broken.error.iter().filter(|&&b| b == b'\n').count(), 1);
     let text = container.builtin(Builtin::Changes, b"").text();
@@ -458,8 +444,11 @@ fn a_container_that_does_not_run_can_be_looked_at() {
         return;
     };
     container.until(|c| c.sessions[&0].started);
-    let archive = container.builtin(out("/etc/passwd"), b"").output.clone();
-    assert_eq!(container.builtin(into("/srv"), &archive).code(), 0);
+    let archive = container
+        .builtin(archive_out("/etc/passwd"), b"")
+        .output
+        .clone();
+    assert_eq!(container.builtin(archive_in("/srv"), &archive).code(), 0);
     assert_eq!(
         container.builtin(Builtin::Changes, b"").text(),
         "C /srv\0A /srv/passwd\0"

@@ -17,6 +17,22 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+/// What `cp` runs to read a container's files…
+pub fn archive_out(path: &str) -> Builtin {
+    Builtin::ArchiveOut {
+        path: path.into(),
+        follow: false,
+    }
+}
+
+/// …and to write them, with the owner that the container has.
+pub fn archive_in(path: &str) -> Builtin {
+    Builtin::ArchiveIn {
+        path: path.into(),
+        keep_owner: false,
+    }
+}
+
 /// What became of a session.
 #[derive(Debug, Default)]
 pub struct Session {
