@@ -1,13 +1,14 @@
 //! Laying out a tree: which names its directories list, and where each inode stands.
 //!
-//! Every pass over the tree is a function, in the order in which [`Layout::of`] calls them: names
-//! are sorted, markers added, names of each inode counted, directories measured, inodes summed up
-//! and, last, placed.
+//! Every pass over the tree is a function, in the order in which [`Layout::of`] calls them:
+//! directories are sorted and measured, markers added, links of each inode counted, inodes summed up
+//! and, last, placed. A pass over millions of entries takes its time, so only what has to be known
+//! of all of them before the next step is a pass of its own.
 
 use super::dir;
 use super::format::{BLOCK_SIZE, COMPACT, EXTENDED, MAX_INLINE_TAIL, NO_BLOCK, SLOT, XATTR_HEADER};
 use crate::layer::LayerError;
-use crate::layer::tree::{Content, Inode, InodeId, ROOT, S_IFREG, Tree};
+use crate::layer::tree::{Content, DentryId, Inode, InodeId, ROOT, S_IFREG, Tree};
 
 /// Slots left free at the start: number 0 means "none" to many a program.
 const FIRST_SLOT: usize = 2;
@@ -18,7 +19,7 @@ const OPEN_BLOCKS: usize = 16;
 pub(super) struct Layout {
     /// Every directory, parents first.
     pub dirs: Vec<Dir>,
-    /// Every inode that is written, each once: a directory's entries side by side, the root first.
+    /// Every inode that is written, each once, in the order of their places.
     pub inodes: Vec<InodeId>,
     pub summary: Summary,
     /// Of each inode of the tree, how many links it has.
@@ -52,10 +53,9 @@ pub(super) struct Summary {
 impl Layout {
     /// Lays out a tree whose directories' blocks begin at `first_dir_block`.
     pub(super) fn of(tree: &mut Tree, first_dir_block: u32) -> Result<Self, LayerError> {
-        let mut dirs = sort_directories(tree);
-        add_markers(tree, &dirs)?;
+        let (dirs, whiteouts) = sort_directories(tree)?;
+        add_markers(tree, &dirs, &whiteouts)?;
         let (links, inodes) = count_links(tree, &dirs);
-        measure_directories(tree, &mut dirs)?;
         let summary = Summary::of(tree, &inodes);
         let mut layout = Self {
             dirs,
@@ -65,6 +65,10 @@ impl Layout {
             nids: vec![0; tree.inode_count()],
         };
         layout.place_inodes(tree, first_dir_block)?;
+        let nids = &layout.nids;
+        layout
+            .inodes
+            .sort_unstable_by_key(|inode| nids[inode.index()]);
         Ok(layout)
     }
 
@@ -102,9 +106,9 @@ impl Layout {
     }
 }
 
-/// Leaves in every directory the names that the image is to have, sorted. Answers the directories,
-/// parents first.
-fn sort_directories(tree: &mut Tree) -> Vec<Dir> {
+/// Leaves in every directory the names that the image is to have, sorted. Answers the directories
+/// with their sizes, parents first, and the entries that are nothing but whiteouts.
+fn sort_directories(tree: &mut Tree) -> Result<(Vec<Dir>, Vec<DentryId>), LayerError> {
     let dir = |inode, parent| Dir {
         inode,
         parent,
@@ -112,10 +116,10 @@ fn sort_directories(tree: &mut Tree) -> Vec<Dir> {
         first_block: NO_BLOCK,
     };
     let mut dirs = vec![dir(ROOT, ROOT)];
+    let mut whiteouts = Vec::new();
     let mut children = Vec::new();
     let mut next = 0;
     while let Some(&Dir { inode: parent, .. }) = dirs.get(next) {
-        next += 1;
         children.clear();
         children.extend(tree.children(parent));
         let opaque = tree.inode(parent).is_opaque();
@@ -125,8 +129,12 @@ fn sort_directories(tree: &mut Tree) -> Vec<Dir> {
         });
         children.sort_unstable_by(|&a, &b| tree.name(a).cmp(tree.name(b)));
         tree.set_children(parent, &children);
+        let bytes = dir::size(dir::names(tree, &children));
+        dirs[next].bytes = u32::try_from(bytes).map_err(|_| LayerError::TooLarge)?;
+        next += 1;
         for &child in &children {
             let Some(inode) = tree.dentry(child).inode else {
+                whiteouts.push(child);
                 continue;
             };
             if tree.inode(inode).is_dir() {
@@ -137,13 +145,12 @@ fn sort_directories(tree: &mut Tree) -> Vec<Dir> {
             }
         }
     }
-    dirs
+    Ok((dirs, whiteouts))
 }
 
 /// Adds what tells overlayfs of opaque directories and of whiteouts: an attribute of the former,
 /// and for the latter one character device 0:0, to which all of a layer are hard links.
-fn add_markers(tree: &mut Tree, dirs: &[Dir]) -> Result<(), LayerError> {
-    let mut whiteout = None;
+fn add_markers(tree: &mut Tree, dirs: &[Dir], whiteouts: &[DentryId]) -> Result<(), LayerError> {
     for &Dir { inode: dir, .. } in dirs {
         if tree.inode(dir).is_opaque() {
             let plain = tree.inode(dir).xattr;
@@ -153,14 +160,11 @@ fn add_markers(tree: &mut Tree, dirs: &[Dir]) -> Result<(), LayerError> {
                 .ok_or(LayerError::TooLarge)?;
             tree.inode_mut(dir).xattr = marked;
         }
-        let mut next = tree.children(dir).next();
-        while let Some(child) = next {
-            let dentry = *tree.dentry(child);
-            if dentry.inode.is_none() {
-                let inode = *whiteout.get_or_insert_with(|| tree.add_whiteout());
-                tree.set_inode(child, Some(inode));
-            }
-            next = dentry.next;
+    }
+    if !whiteouts.is_empty() {
+        let inode = tree.add_whiteout();
+        for &whiteout in whiteouts {
+            tree.set_inode(whiteout, Some(inode));
         }
     }
     Ok(())
@@ -191,17 +195,6 @@ fn count_links(tree: &Tree, dirs: &[Dir]) -> (Vec<u32>, Vec<InodeId>) {
         }
     }
     (links, inodes)
-}
-
-fn measure_directories(tree: &Tree, dirs: &mut [Dir]) -> Result<(), LayerError> {
-    let mut children = Vec::new();
-    for dir in dirs {
-        children.clear();
-        children.extend(tree.children(dir.inode));
-        let bytes = dir::size(dir::names(tree, &children));
-        dir.bytes = u32::try_from(bytes).map_err(|_| LayerError::TooLarge)?;
-    }
-    Ok(())
 }
 
 impl Summary {

@@ -97,12 +97,10 @@ impl Writer<'_> {
     /// Writes all inodes, each at its place.
     fn inodes(&mut self) -> Result<(), LayerError> {
         let layout = self.layout;
-        let mut order = layout.inodes.clone();
-        order.sort_unstable_by_key(|&inode| layout.nid(inode));
         let mut dirs = layout.dirs.clone();
         dirs.sort_unstable_by_key(|dir| dir.inode);
         let start = self.data.position();
-        for (serial, &inode) in (1..).zip(&order) {
+        for (serial, &inode) in (1..).zip(&layout.inodes) {
             let offset = start + u64::from(layout.nid(inode)) * SLOT as u64;
             let gap = offset - self.data.position();
             self.data.zeros(gap).map_err(LayerError::Write)?;
