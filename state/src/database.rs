@@ -73,6 +73,15 @@ impl State {
             id: new.id.clone(),
             source,
         })?;
+        // What is to be there after a power cut is on the disk before it is told of. Every later change
+        // may be lost, and is found out.
+        let durability = if new.spec.auto_remove {
+            "NORMAL"
+        } else {
+            "FULL"
+        };
+        self.database
+            .pragma_update(None, "synchronous", durability)?;
         let transaction = self
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
