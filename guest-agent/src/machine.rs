@@ -50,8 +50,9 @@
 //!
 //! On each accepted connection the agent first makes the overlay forget names (by remounting
 //! `/`, as it is): a file that the host made or replaced since must be seen, and
-//! overlayfs never asks again about a name that was not there), then sends `Hello`. From that
-//! moment the connection counts as work; the client waits for it, so that a machine about to
+//! overlayfs never asks again about a name that was not there), then sends `Hello`, and begins the
+//! program when what the share itself said before has expired as well ([`names`]). From
+//! `Hello` on the connection counts as work; the client waits for it, so that a machine about to
 //! idle out is noticed before any input is spent. `ProcessSpec.pipes` says which streams are
 //! pipes although there is a terminal.
 //!
@@ -80,6 +81,7 @@
 mod config;
 mod held;
 mod modules;
+mod names;
 mod root;
 pub mod session;
 
@@ -90,9 +92,10 @@ use hullbox_protocol::{
     Frame, Hello, MACHINE_PORT, MACHINE_READY_PORT, PROTOCOL_VERSION, encode_into,
 };
 use hullbox_session::children::uptime_us;
+use names::Known;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -238,8 +241,9 @@ impl Machine {
         };
         match sys::fork(Namespaces::Inherit, None) {
             Ok(Forked::Child) => {
-                forget_names();
-                sys::exit_now(session::serve(connection, &self.share))
+                let known = Known::now();
+                known.forget_overlay();
+                sys::exit_now(session::serve(connection, &self.share, Some(known)))
             }
             Ok(Forked::Parent(pid)) => {
                 self.handlers.insert(pid);
@@ -273,16 +277,5 @@ impl Machine {
             // Somebody's mount lies on it: at least no more writes.
             let _ = unmount(data.as_str(), UnmountFlags::DETACH);
         }
-    }
-}
-
-/// Makes the kernel ask the host again for every name. The host's files change below the overlay,
-/// which would never ask again about a name that was not there.
-///
-/// Any remount of a filesystem drops what is remembered of its names. That of the overlay leaves
-/// the share's own inodes below it alone, and with them the contents that are in memory.
-fn forget_names() {
-    if let Err(errno) = mount_remount("/", MountFlags::NOATIME, c"") {
-        eprintln!("hullbox-agent: cannot remount /: {}", words(errno));
     }
 }

@@ -64,3 +64,7 @@ pub const MACHINE_PORT: u32 = 1025;
 
 /// The vsock port on the host that the helper machine dials once it is up.
 pub const MACHINE_READY_PORT: u32 = 1026;
+
+/// How long the helper machine may believe a name or an attribute of the host's files, in
+/// milliseconds. A session begins its program when what the machine had learned before has expired.
+pub const SHARE_NAMES_HOLD_MS: u64 = 10;

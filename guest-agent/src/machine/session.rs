@@ -1,5 +1,6 @@
 //! One connection of the machine: one program.
 
+use super::names::Known;
 use super::root;
 use crate::clock;
 use crate::failure::setup;
@@ -28,11 +29,12 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Serves a connection in a process of its own. Gives that process's exit code.
 ///
-/// `share`: the host's files without the memory above them.
-pub fn serve(connection: OwnedFd, share: &OwnedFd) -> i32 {
+/// `share`: the host's files without the memory above them. `known`: what the program must not see of
+/// them any more.
+pub fn serve(connection: OwnedFd, share: &OwnedFd, known: Option<Known>) -> i32 {
     sys::close_others(&[connection.as_fd(), share.as_fd()]);
     let _ = rustix::thread::set_name(c"hullbox-session");
-    match Handler::new(connection, share.as_fd()).and_then(|mut handler| handler.run()) {
+    match Handler::new(connection, share.as_fd(), known).and_then(|mut handler| handler.run()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("hullbox-agent: session: {error}");
@@ -44,7 +46,7 @@ pub fn serve(connection: OwnedFd, share: &OwnedFd) -> i32 {
 /// The same where no machine is around it.
 pub fn serve_alone(connection: OwnedFd) -> i32 {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::open("/", flags, Mode::empty()).map_or(1, |root| serve(connection, &root))
+    rustix::fs::open("/", flags, Mode::empty()).map_or(1, |root| serve(connection, &root, None))
 }
 
 /// The machine's own root, as it is.
@@ -74,6 +76,7 @@ impl Root for Here<'_> {
 
 struct Handler<'a> {
     share: BorrowedFd<'a>,
+    known: Option<Known>,
     pump: Pump,
     signals: OwnedFd,
     sessions: Children,
@@ -85,9 +88,14 @@ struct Handler<'a> {
 }
 
 impl<'a> Handler<'a> {
-    fn new(connection: OwnedFd, share: BorrowedFd<'a>) -> Result<Self, ConnectionError> {
+    fn new(
+        connection: OwnedFd,
+        share: BorrowedFd<'a>,
+        known: Option<Known>,
+    ) -> Result<Self, ConnectionError> {
         Ok(Self {
             share,
+            known,
             pump: Pump::new(connection)?,
             signals: sys::watch_signals(&[])?,
             sessions: Children::new(process::send_signal),
@@ -143,6 +151,9 @@ impl<'a> Handler<'a> {
         if std::mem::replace(&mut self.started, true) {
             let failure = setup("one connection runs one program");
             return self.pump.fail(session, failure);
+        }
+        if let Some(known) = self.known {
+            known.expire();
         }
         let here = Here { share: self.share };
         match process::spawn(spec, &here, Namespaces::Inherit, None) {

@@ -4,6 +4,7 @@ use super::message::{Header, MAX_MESSAGE, OUT_HEADER, Rights};
 use fuse_backend_rs::api::server::Server;
 use fuse_backend_rs::passthrough::{CachePolicy, Config, PassthroughFs};
 use fuse_backend_rs::transport::{FuseBuf, FuseDevWriter, Reader, Writer};
+use hullbox_protocol::SHARE_NAMES_HOLD_MS;
 use rustix::fs::MemfdFlags;
 use std::fs::File;
 use std::io::{self, Seek};
@@ -12,10 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// Contents stay cached as long as size and time of the file say they are right; names and
-/// attributes are asked for again after less time than a command takes to arrive. So the next
+/// attributes for no longer than the machine's agent waits before it begins a program. So the next
 /// command sees what the host changed, and nothing else is read again. Asking every time (0) costs
-/// six times the requests of never asking, this two to three times.
-const NAMES_HOLD: Duration = Duration::from_millis(50);
+/// six times the requests of never asking.
+const NAMES_HOLD: Duration = Duration::from_millis(SHARE_NAMES_HOLD_MS);
 
 /// Serves a tree.
 pub struct Files {
