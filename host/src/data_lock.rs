@@ -1,10 +1,10 @@
 //! Who uses a data directory: one helper machine, or any number of processes of this host.
 
+use crate::paths::open_lock_file;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A hold on a data directory: by the machine alone, or by any number of direct users.
@@ -25,13 +25,7 @@ impl DataLock {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
+        open_lock_file(&path)
     }
 
     /// Holds the directory for direct use, `None` while a machine has it.

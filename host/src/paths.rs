@@ -137,11 +137,32 @@ pub const DISK_FILE: &str = "disk.ext4";
 pub fn open_lock_file(path: &Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::File::options()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(path)
+}
+
+/// The directories in a directory, by their names; none where it is not there.
+///
+/// # Errors
+/// It cannot be read.
+pub fn directories_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.push(entry.path());
+        }
+    }
+    all.sort();
+    Ok(all)
 }
 
 /// The part of an id that people see.

@@ -36,6 +36,7 @@ mod supervisor;
 mod sys;
 mod tsc;
 mod version;
+mod vhost_user;
 mod vsock;
 
 pub use config::{ConfigError, MachineConfig, POLICY_VARIABLE, Policy};

@@ -2,6 +2,7 @@
 
 use super::plan::{MACHINE_CID, RuntimeFiles};
 use crate::sys::inherited_fd;
+use crate::vhost_user;
 use hullbox_vmm::vsock::VsockCore;
 use std::ffi::OsString;
 use std::io;
@@ -9,17 +10,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
-use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
+use vhost_user_backend::{VhostUserBackendMut, VringRwLock, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
 const QUEUE_SIZE: usize = 256;
 /// Receive, transmit; QEMU keeps the event queue to itself.
@@ -75,7 +73,7 @@ impl VhostUserBackendMut for Backend {
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+        vhost_user::exit_event()
     }
 
     fn handle_event(
@@ -161,18 +159,9 @@ pub fn serve(
     let core = VsockCore::on_listener(guest_cid, sessions, sessions_path)?;
     let core_fd: RawFd = core.epoll_fd();
     let state = Arc::new(RwLock::new(Backend { core, mem: None }));
-    let mem = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = VhostUserDaemon::new("hullbox-vsock".into(), state, mem)
-        .map_err(|error| io::Error::other(error.to_string()))?;
+    let daemon = vhost_user::daemon("hullbox-vsock", state)?;
     for handler in daemon.get_epoll_handlers() {
         handler.register_listener(core_fd, EventSet::IN, u64::from(CORE_EVENT))?;
     }
-    let mut listener = Listener::from(backend);
-    match daemon.start(&mut listener).and_then(|()| daemon.wait()) {
-        // QEMU went away, which is how a machine ends.
-        Err(vhost_user_backend::Error::HandleRequest(
-            vhost::vhost_user::Error::Disconnected | vhost::vhost_user::Error::PartialMessage,
-        )) => Ok(()),
-        ended => ended.map_err(|error| io::Error::other(error.to_string())),
-    }
+    vhost_user::serve(daemon, backend)
 }

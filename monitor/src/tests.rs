@@ -32,6 +32,15 @@ struct Fake {
     ended: OwnedFd,
 }
 
+impl Fake {
+    fn new(guest: Link) -> Self {
+        Self {
+            link: Some(guest),
+            ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+        }
+    }
+}
+
 impl Backend for Fake {
     fn link(&mut self) -> io::Result<Link> {
         self.link
@@ -76,6 +85,21 @@ impl Peer {
         self.stream.write_all(&bytes).unwrap();
     }
 
+    /// As the agent: takes the request for a process beside the workload, and says that it runs.
+    fn start_process(&mut self) -> (u32, Started) {
+        let Some(Frame::Exec { session, .. }) = self.hear() else {
+            panic!("no Exec");
+        };
+        let who = Started {
+            pid: 7,
+            uptime_us: 1,
+            ..Started::default()
+        };
+        let started = who.clone();
+        self.say(&Frame::Started { session, started });
+        (session, who)
+    }
+
     fn hear(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
@@ -97,10 +121,7 @@ fn between(
 ) -> (Ending, Duration) {
     let (guest_peer, guest_fd) = Peer::pair();
     let (client_peer, client_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Connected(guest_fd));
     let begun = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| guest(guest_peer));
@@ -177,6 +198,16 @@ fn exited(code: u8) -> Frame {
     }
 }
 
+/// The request for a process beside the workload, with streams of its client's own.
+fn exec(streams: StreamSet) -> Command {
+    Command::Exec {
+        spec: Box::default(),
+        detach: false,
+        timing: Timing::default(),
+        streams,
+    }
+}
+
 /// A control socket and a way to connect to it.
 struct Door {
     path: std::path::PathBuf,
@@ -220,13 +251,19 @@ fn answer(peer: &mut Peer) -> Answer {
 /// Plays a container that others can connect to: its guest and its owner, until the guest says that
 /// its workload exited.
 fn with_door(name: &str, play: impl FnOnce(&std::path::Path, Peer, Peer) + Send) {
+    with_door_of(|fake| fake, name, play);
+}
+
+/// The same in front of another backend.
+fn with_door_of<B: Backend>(
+    backend: impl FnOnce(Fake) -> B,
+    name: &str,
+    play: impl FnOnce(&std::path::Path, Peer, Peer) + Send,
+) {
     let door = Door::new(name);
     let (guest, guest_fd) = Peer::pair();
     let (owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = backend(Fake::new(Link::Connected(guest_fd)));
     let path = door.path.clone();
     thread::scope(|scope| {
         scope.spawn(move || play(&path, guest, owner));

@@ -73,15 +73,11 @@ impl State {
             id: new.id.clone(),
             source,
         })?;
-        // What is to be there after a power cut is on the disk before it is told of. Every later change
-        // may be lost, and is found out.
-        let durability = if new.spec.auto_remove {
-            "NORMAL"
-        } else {
-            "FULL"
-        };
-        self.database
-            .pragma_update(None, "synchronous", durability)?;
+        if !new.spec.auto_remove {
+            // What is to be there after a power cut is on the disk before it is told of. What other
+            // connections change later may be lost, and is found out.
+            self.database.pragma_update(None, "synchronous", "FULL")?;
+        }
         let transaction = self
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -1,10 +1,9 @@
 //! The lock of a container that is being made or runs.
 
 use crate::error::StateError;
-use hullbox_host::paths::Roots;
+use hullbox_host::paths::{self, Roots};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What the lock of one living container is taken on. Whoever inherits the file, before the lock
@@ -46,12 +45,5 @@ pub(crate) fn lock_path(roots: &Roots) -> PathBuf {
 }
 
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, StateError> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(StateError::io("open", path))
+    paths::open_lock_file(path).map_err(StateError::io("open", path))
 }

@@ -11,7 +11,7 @@
 //! one that came back from a backup, is as good as the original.
 
 use hullbox_backend::saving::DESCRIPTION_FILE;
-use hullbox_host::paths::{ensure_private_dir, open_lock_file};
+use hullbox_host::paths::{directories_in, ensure_private_dir, open_lock_file};
 use hullbox_model::value::ValueError;
 use hullbox_plan::{ContainerSpec, names};
 use rustix::fs::{FlockOperation, flock};
@@ -232,26 +232,20 @@ pub fn about(dir: &Path) -> Result<About, SnapshotsError> {
 /// [`SnapshotsError::File`].
 pub fn list(data: &Path) -> Result<Vec<Listed>, SnapshotsError> {
     let dir = directory(data);
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(file_error(&dir))?,
-    };
     let mut all = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(file_error(&dir))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+    for dir in directories_in(&dir).map_err(file_error(&dir))? {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
             continue;
         }
-        let files = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        let files = fs::read_dir(&dir).into_iter().flatten().flatten();
         let blocks = files.filter_map(|file| file.metadata().ok().map(|found| found.blocks()));
         all.push(Listed {
-            name,
-            about: about(&entry.path()).ok(),
+            name: name.into_owned(),
+            about: about(&dir).ok(),
             disk_bytes: blocks.sum::<u64>().saturating_mul(512),
         });
     }
-    all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
 

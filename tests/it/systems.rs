@@ -69,6 +69,14 @@ both_modes! {
     }
 }
 
+/// Starts a copy of a container that runs, by way of a snapshot of this name.
+fn copy_to(origin: &Kept, copy: &Kept, snapshot: &str) {
+    let _ = hullbox(["snapshot", "rm", snapshot]);
+    let _ = hullbox(["snapshot", "create", &origin.name, snapshot]).exits(0);
+    let run = ["run", "-d", "--name", &copy.name];
+    let _ = hullbox(run.iter().chain(&["--from-snapshot", snapshot])).exits(0);
+}
+
 #[test]
 #[ignore = "needs the built program: make test"]
 fn a_copy_of_a_running_system_has_a_machine_id_of_its_own() {
@@ -77,17 +85,7 @@ fn a_copy_of_a_running_system_has_a_machine_id_of_its_own() {
     let copy = Kept::new("system-copy", Mode::Vm);
     origin.run(&[IMAGE]);
     assert_eq!(until_up(&origin.name), "running");
-    let _ = hullbox(["snapshot", "rm", "system"]);
-    let _ = hullbox(["snapshot", "create", &origin.name, "system"]).exits(0);
-    let args = [
-        "run",
-        "-d",
-        "--name",
-        &copy.name,
-        "--from-snapshot",
-        "system",
-    ];
-    let _ = hullbox(args).exits(0);
+    copy_to(&origin, &copy, "system");
     for name in [&origin.name, &copy.name] {
         let id = inspected(name, "{{.Id}}");
         assert_eq!(inside(name, "cat /etc/machine-id"), id[..32], "{name}");
@@ -151,17 +149,7 @@ fn bubblewrap_works_for_an_ordinary_user_however_the_guest_began() {
     let origin = Kept::new("sandbox", Mode::Vm);
     let copy = Kept::new("sandbox-copy", Mode::Vm);
     origin.run(&[IMAGE, "sleep", "1000"]);
-    let _ = hullbox(["snapshot", "rm", "sandbox"]);
-    let _ = hullbox(["snapshot", "create", &origin.name, "sandbox"]).exits(0);
-    let args = [
-        "run",
-        "-d",
-        "--name",
-        &copy.name,
-        "--from-snapshot",
-        "sandbox",
-    ];
-    let _ = hullbox(args).exits(0);
+    copy_to(&origin, &copy, "sandbox");
     for name in [&origin.name, &copy.name] {
         sandboxed(&hullbox(["exec", "-u", "alice", name, "sh", "-c", SANDBOX]).text());
         // From root's shell, too.

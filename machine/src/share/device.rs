@@ -2,20 +2,18 @@
 
 use super::files::Files;
 use super::message::MAX_MESSAGE;
+use crate::vhost_user;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, RwLock};
-use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
+use vhost_user_backend::{VhostUserBackendMut, VringRwLock, VringT};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{DescriptorChain, QueueOwnedT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
 
 /// As many as QEMU is told (`queue-size`).
 pub const QUEUE_SIZE: usize = 1024;
@@ -97,7 +95,7 @@ impl VhostUserBackendMut for Backend {
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+        vhost_user::exit_event()
     }
 
     fn handle_event(
@@ -131,15 +129,5 @@ pub fn serve(files: Files, listener: UnixListener) -> io::Result<()> {
         mem: None,
         request: Vec::new(),
     }));
-    let mem = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = VhostUserDaemon::new("hullbox-share".into(), state, mem)
-        .map_err(|error| io::Error::other(error.to_string()))?;
-    let mut listener = Listener::from(listener);
-    match daemon.start(&mut listener).and_then(|()| daemon.wait()) {
-        // QEMU went away, which is how a machine ends.
-        Err(vhost_user_backend::Error::HandleRequest(
-            vhost::vhost_user::Error::Disconnected | vhost::vhost_user::Error::PartialMessage,
-        )) => Ok(()),
-        ended => ended.map_err(|error| io::Error::other(error.to_string())),
-    }
+    vhost_user::serve(vhost_user::daemon("hullbox-share", state)?, listener)
 }

@@ -4,6 +4,7 @@ use super::build::About;
 use super::files::{LockError, directory, lock, place};
 use super::template::origin;
 use hullbox_backend::bundle::GuestSize;
+use hullbox_host::paths::directories_in;
 use serde::Serialize;
 use std::fs;
 use std::io;
@@ -65,19 +66,8 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ListError {
 /// [`ListError::File`].
 pub fn list(data: &Path) -> Result<Vec<Listed>, ListError> {
     let dir = directory(data);
-    let entries = match fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(file_error(&dir))?,
-    };
-    let mut all = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(file_error(&dir))?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            all.push(look_at(&entry.path(), data));
-        }
-    }
-    all.sort_by(|one, other| one.id.cmp(&other.id));
-    Ok(all)
+    let all = directories_in(&dir).map_err(file_error(&dir))?;
+    Ok(all.iter().map(|dir| look_at(dir, data)).collect())
 }
 
 fn look_at(dir: &Path, data: &Path) -> Listed {

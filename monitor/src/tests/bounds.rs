@@ -16,15 +16,6 @@ fn credit(session: u32, bytes: u32) -> Frame {
     }
 }
 
-fn exec() -> Command {
-    Command::Exec {
-        spec: Box::default(),
-        detach: false,
-        timing: Timing::default(),
-        streams: StreamSet::default(),
-    }
-}
-
 #[test]
 fn what_is_said_once_is_not_said_twice() {
     let cases = [
@@ -58,15 +49,12 @@ fn a_process_beside_the_workload_says_it_once_too() {
     let door = Door::new("repeats");
     let (mut guest, guest_fd) = Peer::pair();
     let (mut owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Connected(guest_fd));
     thread::scope(|scope| {
         scope.spawn(|| {
             guest.say(&started());
             assert_eq!(owner.hear(), Some(started()));
-            let mut client = Door::say(&door.path, &exec());
+            let mut client = Door::say(&door.path, &exec(StreamSet::default()));
             let Some(Frame::Exec { session, .. }) = guest.hear() else {
                 panic!("no Exec");
             };
@@ -105,7 +93,7 @@ fn credit_reaches_a_writer_in_sums() {
         guest.say(&hello());
         guest.say(&started());
         assert_eq!(owner.hear(), Some(started()));
-        let mut client = Door::say(path, &exec());
+        let mut client = Door::say(path, &exec(StreamSet::default()));
         let Some(Frame::Exec { session, .. }) = guest.hear() else {
             panic!("no Exec");
         };
@@ -130,7 +118,7 @@ fn a_client_that_grants_credit_and_does_not_read_is_dropped() {
         guest.say(&hello());
         guest.say(&started());
         assert_eq!(owner.hear(), Some(started()));
-        let mut liar = Door::say(path, &exec());
+        let mut liar = Door::say(path, &exec(StreamSet::default()));
         let Some(Frame::Exec { session, .. }) = guest.hear() else {
             panic!("no Exec");
         };
@@ -198,10 +186,7 @@ fn with_all_places_taken_it_can_still_be_stopped() {
 fn what_does_not_fit_a_frame_is_told_and_not_waited_for() {
     let (mut guest, guest_fd) = Peer::pair();
     let (_owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Connected(guest_fd));
     let spec = hullbox_protocol::ProcessSpec {
         env: vec![vec![b'x'; hullbox_protocol::MAX_PAYLOAD]],
         ..Default::default()

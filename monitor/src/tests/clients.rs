@@ -7,10 +7,7 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
     let door = Door::new("several");
     let (mut guest, guest_fd) = Peer::pair();
     let (mut owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Connected(guest_fd));
     let path = door.path.clone();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -38,19 +35,8 @@ fn several_clients_see_the_output_and_one_writes_the_input() {
                 streams: StreamSet::default(),
             };
             let mut third = Door::say(&path, &exec);
-            let Some(Frame::Exec { session, .. }) = guest.hear() else {
-                panic!("no Exec");
-            };
+            let (session, who) = guest.start_process();
             assert_ne!(session, 0);
-            let who = Started {
-                pid: 7,
-                uptime_us: 1,
-                ..Started::default()
-            };
-            guest.say(&Frame::Started {
-                session,
-                started: who.clone(),
-            });
             let there = Frame::Started {
                 session: 0,
                 started: who,
@@ -106,30 +92,13 @@ fn late_words_of_a_client_cost_it_nothing() {
         assert_eq!(owner.hear(), Some(started()));
         // Both must be there at one look of the hub's: tried until it is likely.
         for _ in 0..60 {
-            let exec = Command::Exec {
-                spec: Box::default(),
-                detach: false,
-                timing: Timing::default(),
-                streams: StreamSet::default(),
-            };
-            let mut client = Door::say(path, &exec);
-            let Some(Frame::Exec { session, .. }) = guest.hear() else {
-                panic!("no Exec");
-            };
+            let mut client = Door::say(path, &exec(StreamSet::default()));
+            let (session, _) = guest.start_process();
             let credit = Frame::Credit {
                 session: 0,
                 stream: Stream::Stdout,
                 bytes: 1,
             };
-            let who = Started {
-                pid: 7,
-                uptime_us: 1,
-                ..Started::default()
-            };
-            guest.say(&Frame::Started {
-                session,
-                started: who,
-            });
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let mut late = Vec::new();

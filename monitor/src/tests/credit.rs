@@ -36,10 +36,7 @@ fn a_container_without_a_client_is_never_held_up() {
     let door = Door::new("alone");
     let (mut guest, guest_fd) = Peer::pair();
     let (mut owner, owner_fd) = Peer::pair();
-    let backend = Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Connected(guest_fd));
     thread::scope(|scope| {
         scope.spawn(move || {
             guest.say(&hello());
@@ -155,18 +152,7 @@ fn a_second_writer_is_told_what_the_first_one_left() {
             streams: StreamSet::default(),
         };
         let mut other = Door::say(path, &exec);
-        let Some(Frame::Exec { session, .. }) = guest.hear() else {
-            panic!("no Exec");
-        };
-        let who = Started {
-            pid: 7,
-            uptime_us: 1,
-            ..Started::default()
-        };
-        guest.say(&Frame::Started {
-            session,
-            started: who,
-        });
+        guest.start_process();
         assert!(matches!(other.hear(), Some(Frame::Started { .. })));
 
         let mut second = Door::say(path, &Command::Attach { stdin: true });

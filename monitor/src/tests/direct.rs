@@ -32,19 +32,7 @@ impl Backend for Near {
 
 /// As [`with_door`], of a container whose workload's output passes the monitor by.
 fn with_near_door(name: &str, play: impl FnOnce(&std::path::Path, Peer, Peer) + Send) {
-    let door = Door::new(name);
-    let (guest, guest_fd) = Peer::pair();
-    let (owner, owner_fd) = Peer::pair();
-    let backend = Near(Fake {
-        link: Some(Link::Connected(guest_fd)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    });
-    let path = door.path.clone();
-    thread::scope(|scope| {
-        scope.spawn(move || play(&path, guest, owner));
-        let ending = run(backend, owner_fd, Some(&door.listener), Vec::new()).ending;
-        assert!(matches!(ending, Ending::Exited(_)), "{ending:?}");
-    });
+    with_door_of(Near, name, play);
 }
 
 /// The next frame, whatever came with it.
@@ -71,12 +59,7 @@ fn what_a_client_passes_reaches_the_side_of_its_process() {
             stdout: Some(write.into()),
             ..Descriptors::default()
         };
-        let exec = Command::Exec {
-            spec: Box::default(),
-            detach: false,
-            timing: Timing::default(),
-            streams: descriptors.streams(),
-        };
+        let exec = exec(descriptors.streams());
         client.send(&control::to_frame(&exec).unwrap()).unwrap();
         client.flush().unwrap();
         rustix::io::ioctl_fionbio(&client, false).unwrap();

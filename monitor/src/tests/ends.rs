@@ -159,10 +159,7 @@ fn a_guest_that_boots_for_ever_can_be_interrupted() {
     let path = std::env::temp_dir().join(format!("hullbox-hub-{}", std::process::id()));
     let (mut client, client_fd) = Peer::pair();
     let listener = UnixListener::bind(&path).unwrap();
-    let backend = Fake {
-        link: Some(Link::Awaited(listener)),
-        ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    };
+    let backend = Fake::new(Link::Awaited(listener));
     client.say(&data(Stream::Stdin, b"typed ahead"));
     client.say(&Frame::Signal {
         session: 0,

@@ -7,27 +7,12 @@ use hullbox_session::direct::Descriptors;
 
 /// A client that has passed these and asked for a process; its session.
 fn asked(path: &std::path::Path, descriptors: Descriptors, guest: &mut Peer) -> (Peer, u32) {
-    let streams = descriptors.streams();
-    let exec = Command::Exec {
-        spec: Box::default(),
-        detach: false,
-        timing: Timing::default(),
-        streams,
-    };
-    let client = Door::say(path, &exec);
+    let client = Door::say(path, &exec(descriptors.streams()));
     let mut passing = Connection::new(client.stream.try_clone().unwrap().into()).unwrap();
     passing.send_descriptors(0, descriptors).unwrap();
     passing.flush().unwrap();
     client.stream.set_nonblocking(false).unwrap();
-    let Some(Frame::Exec { session, .. }) = guest.hear() else {
-        panic!("no Exec");
-    };
-    let started = Started {
-        pid: 7,
-        uptime_us: 1,
-        ..Started::default()
-    };
-    guest.say(&Frame::Started { session, started });
+    let (session, _) = guest.start_process();
     (client, session)
 }
 

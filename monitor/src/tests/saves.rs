@@ -61,10 +61,7 @@ fn a_container_that_is_saved_answers_and_stops() {
     let (mut owner, owner_fd) = Peer::pair();
     let (tell, told) = channel();
     let backend = Slow {
-        fake: Fake {
-            link: Some(Link::Connected(guest_fd)),
-            ended: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-        },
+        fake: Fake::new(Link::Connected(guest_fd)),
         saved: tell,
     };
     thread::scope(|scope| {
