@@ -33,6 +33,8 @@ pub struct MachineConfig {
     pub(crate) cpus: Option<u8>,
     /// Seconds without work until it stops; 0 is never.
     pub idle_s: u64,
+    /// How long it may be silent while it starts, in seconds, before it is started once more.
+    pub start_s: u64,
     /// Size of its sparse data disk when that is made, in GiB.
     pub disk_gib: u32,
     /// Files and directories of the host that are written through.
@@ -83,6 +85,7 @@ struct Section {
     memory_mib: Option<u32>,
     cpus: Option<u8>,
     idle_s: Option<u64>,
+    start_s: Option<u64>,
     disk_gib: Option<u32>,
     volumes: Vec<PathBuf>,
     kernel_dir: Option<PathBuf>,
@@ -112,6 +115,7 @@ impl MachineConfig {
             memory_mib: section.memory_mib,
             cpus: section.cpus,
             idle_s: section.idle_s.unwrap_or(15 * 60),
+            start_s: section.start_s.unwrap_or(120),
             disk_gib: section.disk_gib.unwrap_or(64),
             volumes: section.volumes,
             kernel_dir: section.kernel_dir,

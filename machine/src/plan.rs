@@ -44,6 +44,8 @@ pub struct Plan {
     pub memory_mib: u32,
     /// Idle time until the machine stops, in seconds; 0 is never.
     pub idle_s: u64,
+    /// How long it may be silent while it starts, in seconds, before it is started once more.
+    pub start_s: u64,
     /// Frequency of the host's time stamp counter, in kHz, if it is known and constant.
     pub tsc_khz: Option<u64>,
     /// Number of the descriptor that holds the machine's lock.
@@ -203,12 +205,9 @@ pub fn qemu_arguments(plan: &Plan) -> Vec<OsString> {
 /// has ended is full of such pages, and the next guest gets it first: clearing three huge pages of
 /// a guest kernel's text takes 380 ms there, not 3. Cleared when it is given back, nobody waits for
 /// it; besides, no guest's memory outlives it.
-///
-/// `rcu_expedited`: nothing but the next start has a use for the processors, and a virtual machine's
-/// making waits for RCU several times (15 to 20 ms with it, 28 to 44 without; a mount's end, too).
 fn kernel_arguments(tsc_khz: Option<u64>) -> String {
     let mut arguments = "console=ttyS0 quiet panic=-1 oops=panic init_on_free=1 mitigations=off \
-                         rcupdate.rcu_expedited=1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 HULLBOX_ROLE=machine"
+                         no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 HULLBOX_ROLE=machine"
         .to_owned();
     if let Some(khz) = tsc_khz {
         // The counter is the host's own: constant, and the same on every virtual CPU.

@@ -188,6 +188,7 @@ mod tests {
             memory_mib: None,
             cpus: None,
             idle_s: 1,
+            start_s: 1,
             disk_gib: 1,
             volumes: Vec::new(),
             kernel_dir: None,

@@ -218,6 +218,7 @@ impl Machine {
             cpus: config.cpus(),
             memory_mib: config.memory_mib(),
             idle_s: config.idle_s,
+            start_s: config.start_s,
             tsc_khz: tsc::frequency_khz(),
             lock_fd: lock.file().as_raw_fd(),
         })

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 
 /// From asking the machine to end until it is made to.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
-/// From the first process to the agent's report.
-const START_LIMIT: Duration = Duration::from_secs(300);
+/// From the second machine's first process to its agent's report.
+const LAST_START_LIMIT: Duration = Duration::from_secs(300);
 
 /// What the starter reads on the supervisor's standard output.
 pub const READY: &str = "ready";
@@ -46,11 +46,15 @@ struct Supervisor {
     record: Record,
     log: BoundedLog,
     output: OwnedFd,
+    /// What the processes write to.
+    output_write: OwnedFd,
     terminate: UnixStream,
     ready: UnixListener,
     processes: Vec<Process>,
     started: Instant,
     deadline: Option<Instant>,
+    /// Nothing has been heard of a first machine, and a second may be started.
+    may_start_again: bool,
     /// Held open while the agent shuts down.
     goodbye: Option<UnixStream>,
     clock: Clock,
@@ -104,10 +108,12 @@ fn start() -> io::Result<Supervisor> {
         log: BoundedLog::create(&files.log())?,
         ready: listen(&files.vsock_port(MACHINE_READY_PORT))?,
         output,
+        output_write,
         terminate,
         processes: Vec::new(),
         started: Instant::now(),
         deadline: None,
+        may_start_again: true,
         goodbye: None,
         // A session now and then would keep the machine from ever being idle.
         clock: Clock::new(clock::NEVER_S)?,
@@ -119,7 +125,7 @@ fn start() -> io::Result<Supervisor> {
     supervisor.ready.set_nonblocking(true)?;
     supervisor.record.save(&supervisor.files)?;
     // Whatever fails from here on: children die with us.
-    supervisor.spawn_all(&output_write)?;
+    supervisor.spawn_all()?;
     Ok(supervisor)
 }
 
@@ -133,7 +139,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Supervisor {
-    fn spawn_all(&mut self, output: &OwnedFd) -> io::Result<()> {
+    fn spawn_all(&mut self) -> io::Result<()> {
+        self.started = Instant::now();
         let share = listen(&self.files.share_backend())?;
         let staging = self.files.share_root();
         match fs::create_dir(&staging) {
@@ -146,19 +153,19 @@ impl Supervisor {
             staging.into(),
         ];
         args.extend(self.plan.volumes.iter().map(OsString::from));
-        self.spawn("share", args, output, &[share.as_fd()])?;
+        self.spawn("share", args, &[share.as_fd()])?;
         drop(share);
 
         let backend = listen(&self.files.vsock_backend())?;
         let sessions = listen(&self.files.vsock())?;
         let args = vsock::arguments(&self.files, backend.as_fd(), sessions.as_fd());
-        self.spawn("vsock", args, output, &[backend.as_fd(), sessions.as_fd()])?;
+        self.spawn("vsock", args, &[backend.as_fd(), sessions.as_fd()])?;
         drop((backend, sessions));
 
         let mut args: Vec<OsString> = vec!["exec".into(), self.plan.qemu.clone().into()];
         args.extend(qemu_arguments(&self.plan));
         let lock = self.lock.try_clone()?;
-        self.spawn("qemu", args, output, &[lock.as_fd()])
+        self.spawn("qemu", args, &[lock.as_fd()])
     }
 
     /// Starts one of our own hidden entry points, which becomes the program.
@@ -166,7 +173,6 @@ impl Supervisor {
         &mut self,
         name: &'static str,
         args: Vec<OsString>,
-        output: &OwnedFd,
         inherited: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let set_inheritable = |flags| -> io::Result<()> {
@@ -185,8 +191,8 @@ impl Supervisor {
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output.try_clone()?)
+            .stdout(self.output_write.try_clone()?)
+            .stderr(self.output_write.try_clone()?)
             .spawn();
         set_inheritable(FdFlags::CLOEXEC)?;
         let child = child?;
@@ -202,7 +208,7 @@ impl Supervisor {
 
     /// Until a process ends.
     fn supervise(&mut self) -> io::Result<()> {
-        self.deadline = Some(self.started + START_LIMIT);
+        self.deadline = Some(self.started + Duration::from_secs(self.plan.start_s));
         loop {
             let mut fds = vec![
                 PollFd::new(&self.output, PollFlags::IN),
@@ -248,9 +254,23 @@ impl Supervisor {
             }
             if self.deadline.is_some_and(|at| at <= Instant::now()) {
                 self.log.note("no sign of life in time");
-                return Ok(());
+                if !self.may_start_again {
+                    return Ok(());
+                }
+                self.start_again()?;
             }
         }
+    }
+
+    /// Ends a machine that was silent for too long and starts it once more: the emulator may lose the
+    /// interrupt that a kernel waits for, and before the agent runs nothing makes up for that.
+    fn start_again(&mut self) -> io::Result<()> {
+        self.end_processes();
+        self.processes.clear();
+        self.spawn_all()?;
+        self.may_start_again = false;
+        self.deadline = Some(self.started + LAST_START_LIMIT);
+        Ok(())
     }
 
     fn drain_output(&mut self) {
@@ -285,6 +305,7 @@ impl Supervisor {
             Ok(hello) => connect::check_version(&hello).map_err(io::Error::other)?,
         }
         self.deadline = None;
+        self.may_start_again = false;
         self.record.ready = true;
         self.record.start_ms =
             u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -317,6 +338,7 @@ impl Supervisor {
         if self.goodbye.is_some() {
             return;
         }
+        self.may_start_again = false;
         self.deadline = Some(Instant::now() + SHUTDOWN_GRACE);
         let ask = || -> Result<UnixStream, connect::ConnectError> {
             let mut stream = connect::dial(&self.files, MACHINE_PORT)?;

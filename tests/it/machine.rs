@@ -584,6 +584,25 @@ fn the_shares_server_is_confined() {
 
 #[test]
 #[ignore = "needs the built program: make test"]
+fn a_machine_without_a_sign_of_life_is_started_again() {
+    let dir = host_dir();
+    let qemu = dir.path().join("qemu");
+    let script = format!(
+        "#!/bin/sh\n\
+         [ \"$1\" = --version ] || ! mkdir {} 2>/dev/null || exec sleep 1000\n\
+         exec qemu-system-x86_64 \"$@\"\n",
+        dir.path().join("begun").display()
+    );
+    fs::write(&qemu, script).unwrap();
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = Own::new(&format!("start_s = 3\nqemu = {qemu:?}"));
+    let _ = own.sh("true").exits(0);
+    assert!(dir.path().join("begun").exists());
+    own.stop();
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
 fn a_machine_that_cannot_start_says_why() {
     let own = Own::new("kernel_dir = \"/nonexistent\"");
     own.sh("true").fails_saying("holds no kernel");

@@ -462,6 +462,42 @@ fn resets_without_receive_buffers_are_bounded() {
 }
 
 #[test]
+fn the_guest_is_told_of_packets_that_were_taken_together() {
+    let mut driver = Driver::new();
+    let told = |driver: &mut Driver, packets: usize| -> Vec<bool> {
+        (0..packets)
+            .map(|_| {
+                driver.send(packet(9, Op::Rst, 0), &[]);
+                let served = driver.serve();
+                assert!(!served.rx);
+                served.tx
+            })
+            .collect()
+    };
+    let mut expected = vec![false; 15];
+    expected.push(true);
+    assert_eq!(told(&mut driver, 16), expected);
+    assert_eq!(told(&mut driver, 16), expected);
+    // With what it hears anyway.
+    assert_eq!(told(&mut driver, 3), [false; 3]);
+    driver.offer(1, 4096);
+    driver.send(packet(9, Op::Request, 0), &[]);
+    let served = driver.serve();
+    assert!(served.rx && served.tx);
+    driver.offer(1, 4096);
+    assert!(!driver.serve().tx);
+    // No more than so much of its memory waits.
+    let data = vec![0; 60 << 10];
+    let taken: Vec<bool> = (0..5)
+        .map(|_| {
+            driver.send(packet(9, Op::Rst, data.len() as _), &data);
+            driver.serve().tx
+        })
+        .collect();
+    assert_eq!(taken, [false, false, false, false, true]);
+}
+
+#[test]
 fn receive_buffers_without_room_are_given_back() {
     let mut driver = Driver::new();
     driver.offer(4, 20);
