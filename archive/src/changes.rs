@@ -1,13 +1,15 @@
 //! What a container changed: overlayfs's upper directory, seen against what lies below.
 
 mod moved;
+mod overlay;
 
 use crate::attributes;
 use crate::error::{Error, at};
 use crate::pack::{MAX_DEPTH, Packer};
 use crate::root;
+use overlay::{below_at, is_opaque, is_whiteout, redirect, stat};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::io::Write;
@@ -250,7 +252,7 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         let opaque = is_opaque(&fd).map_err(at(&path))?;
-        let redirect = moved::redirect(&fd, &path)?.filter(|_| !opaque);
+        let redirect = redirect(&fd, &path)?.filter(|_| !opaque);
         let start = self.found.len();
         self.push(what, path.clone(), Source::Upper);
         if self.whole && (opaque || redirect.is_some()) && below.take().is_some() {
@@ -311,30 +313,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
-    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// What the layers below have at a name. A whiteout there is nothing.
-fn below_at(directory: &OwnedFd, name: &[u8]) -> Option<Stat> {
-    let found = stat(directory.as_fd(), name).ok()?;
-    (!is_whiteout(&found)).then_some(found)
-}
-
-fn is_whiteout(stat: &Stat) -> bool {
-    root::kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
 fn metadata_differs(upper: &Stat, lower: &Stat) -> bool {
     let key = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid, s.st_rdev);
     key(upper) != key(lower)
-}
-
-fn is_opaque(directory: &OwnedFd) -> Result<bool, Errno> {
-    for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
-        if attributes::value(directory, name.as_bytes())?.is_some_and(|value| value == b"y") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -12,6 +12,7 @@
 mod cgroup;
 mod confine;
 mod copies;
+mod dial;
 mod disk_failure;
 mod hugepages;
 mod identity;
@@ -31,17 +32,16 @@ use crate::failure::{failed, setup as setup_failure};
 use crate::process;
 use crate::sys::{self, Namespaces};
 use cgroup::{Cgroup, Hierarchy};
-use copies::Copies;
+use dial::{dial, wait_connected};
 use hullbox_protocol::{
-    AgentEnv, CONSOLE_SIZE, CONTROL_PORT, ExitStatus, Failure, Frame, Hello, Hygiene,
-    PROTOCOL_VERSION, ProcessSpec, Reply, Request, Setup,
+    AgentEnv, CONSOLE_SIZE, ExitStatus, Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION,
+    ProcessSpec, Reply, Request, Setup,
 };
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
-use hullbox_session::server::{Drain, Event, Pump};
+use hullbox_session::server::{Carried, Drain, Event, Pump};
 use oom::OomWatch;
 use prepared::Prepared;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
@@ -62,8 +62,6 @@ const WORKLOAD: u32 = 0;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a workload has after the SIGTERM of an orderly shutdown.
 const STOP_TIME: Duration = Duration::from_secs(10);
-/// How long the host may take to accept the connection.
-const CONNECT_TIME: Duration = Duration::from_secs(60);
 
 /// Runs until the host is done with this guest.
 ///
@@ -91,10 +89,6 @@ pub fn run() -> Result<(), String> {
     };
     wait_connected(&connection)?;
     converse(connection, signals, ahead, dialled)
-}
-
-fn dial() -> Result<OwnedFd, String> {
-    sys::vsock_connect(CONTROL_PORT).map_err(|errno| format!("cannot reach the host: {errno}"))
 }
 
 /// Serves a connection that is there already. Gives an exit code.
@@ -183,24 +177,6 @@ fn raise_limits() {
     let _ = sys::set_rlimit(libc::RLIMIT_CORE, u64::MAX, u64::MAX);
 }
 
-/// Waits until the connection is made.
-fn wait_connected(connection: &OwnedFd) -> Result<(), String> {
-    let time = Timespec::try_from(CONNECT_TIME).map_err(|error| error.to_string())?;
-    let mut fds = [PollFd::new(connection, PollFlags::OUT)];
-    loop {
-        match rustix::event::poll(&mut fds, Some(&time)) {
-            Ok(0) => return Err("the host does not accept the connection".into()),
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(format!("poll: {errno}")),
-        }
-    }
-    match rustix::net::sockopt::socket_error(connection) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(errno)) | Err(errno) => Err(format!("cannot reach the host: {errno}")),
-    }
-}
-
 /// The running container.
 struct Container {
     cgroup: Cgroup,
@@ -235,6 +211,25 @@ struct Agent {
     open: Vec<u32>,
     /// An orderly shutdown is under way; then SIGKILL is due at this time.
     stop: Option<Instant>,
+}
+
+/// What an agent knows of copies of itself.
+#[derive(Debug, Default)]
+struct Copies {
+    /// It came to rest to be copied; whether the container was frozen before.
+    suspended: Option<bool>,
+    /// This is a copy, with the workload's streams to be joined to its own host.
+    carried: Option<Carried>,
+}
+
+impl Copies {
+    const fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
+    }
+
+    const fn carries(&self) -> bool {
+        self.carried.is_some()
+    }
 }
 
 impl Agent {

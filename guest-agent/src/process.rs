@@ -4,12 +4,12 @@ mod builtin;
 mod child;
 mod identity;
 mod program;
+mod root;
 mod terminal;
 mod tiny_init;
 mod zygote;
 
-pub use builtin::Place;
-pub use child::Root;
+pub use root::{Place, Root};
 pub use zygote::{Orders, Own, Zygote};
 
 use crate::failure::failed;

@@ -6,7 +6,7 @@
 mod host_config;
 mod summary;
 
-pub use host_config::{Device, HostConfig, LogConfig, RestartPolicy, Ulimit};
+pub use host_config::{Device, HostConfig, LogConfig, PortBinding, RestartPolicy, Ulimit};
 pub use summary::{Port, Summary, SummaryHostConfig, SummaryNetworks};
 
 use crate::health::{Health, HealthConfig};
@@ -348,16 +348,6 @@ pub struct Network {
     /// Its names there.
     #[serde(rename = "DNSNames")]
     pub dns_names: Option<Vec<String>>,
-}
-
-/// Where a port is published.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct PortBinding {
-    /// Address of the host.
-    pub host_ip: String,
-    /// Port of the host.
-    pub host_port: String,
 }
 
 impl NetworkSettings {

@@ -18,11 +18,14 @@ mod observer;
 mod pipes;
 mod saving;
 mod sessions;
+mod stopping;
 mod time;
+mod timers;
 
 use super::client::{Client, Clients, Role};
 use super::health::Checker;
 use super::log::Log;
+use super::pipes::PipeEnd;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::Signals;
 use hullbox_backend::backend::{Backend, Link};
@@ -33,13 +36,13 @@ use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame, Sender};
 use hullbox_session::connection::Connection;
 use link::{Guest, GuestLink};
 pub(super) use observer::Observer;
-use pipes::ReadyPipe;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sessions::{Sessions, Workload};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use time::{Deadline, Stopping, Timers};
+use stopping::Stopping;
+use timers::{Deadline, Timers};
 
 /// How long a guest may take to dial in. Software emulation on a busy machine is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -422,6 +425,9 @@ fn too_long_to_start() -> Ending {
         message: "argument list too long".to_owned(),
     })
 }
+
+/// Which pipe of which client can be used, and how.
+type ReadyPipe = (u64, PipeEnd, PollFlags);
 
 struct Ready {
     signals: bool,

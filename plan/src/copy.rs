@@ -1,6 +1,9 @@
 //! The container that goes on from a snapshot.
 
-use super::{ContainerSpec, PlanError, RunRequest, check_hostname};
+use super::error::PlanError;
+use super::request::RunRequest;
+use super::spec::ContainerSpec;
+use super::units::check_hostname;
 use hullbox_host::paths::{machine_id, short_id};
 
 /// The container that was saved (`spec`, of the container `saved_id`), under names of its own. Of the request, what a workload that runs

@@ -1,8 +1,8 @@
 //! Contents of /etc/hosts and /etc/resolv.conf.
 
+use super::error::{PlanError, value};
 use super::request::RunRequest;
 use super::units::HostEntry;
-use super::{PlanError, value};
 use std::fmt::Write;
 
 /// The usual names of this machine, the container's own, and what was asked for.

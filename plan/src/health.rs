@@ -1,7 +1,8 @@
 //! The health check that follows from what was typed and what the image says.
 
+use super::error::PlanError;
 use super::life::{Health, Life};
-use super::{PlanError, RunRequest};
+use super::request::RunRequest;
 use hullbox_image::{HealthCheck, HealthCheckError, HealthTest};
 use std::time::Duration;
 

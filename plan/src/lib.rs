@@ -7,6 +7,7 @@
 
 mod copy;
 pub mod environment;
+mod error;
 mod files;
 mod health;
 pub mod life;
@@ -17,14 +18,15 @@ mod systemd;
 pub mod units;
 
 pub use copy::copy;
+pub use error::PlanError;
 pub use hullbox_backend::bundle::GuestSize;
 pub use hullbox_security::{caps, devices, options as security};
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
 pub use spec::{Configured, ContainerSpec, Typed};
 
+use error::value;
 use hullbox_backend::bundle::MIN_DISK_BYTES;
 use hullbox_host::paths::{machine_id, short_id};
-use hullbox_image::HealthCheckError;
 use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{
     Access, CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec,
@@ -33,7 +35,7 @@ use hullbox_protocol::{
 use hullbox_security::seccomp::Seccomp;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use units::{Bytes, ValueError};
+use units::{Bytes, check_hostname};
 
 /// Docker's `/dev/shm`.
 const DEFAULT_SHM: Bytes = Bytes(64 << 20);
@@ -54,48 +56,6 @@ const MAX_GUEST_MIB: u64 = 1 << 20;
 const DEFAULT_VCPUS: u8 = 2;
 /// The most virtual CPUs the VMM gives.
 const MAX_VCPUS: u64 = 32;
-/// Longest host name Linux takes, in bytes.
-const MAX_HOSTNAME: usize = 64;
-
-/// Why a request cannot become a container.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// A value that parses but makes no sense here.
-    #[error("invalid value for --{flag}")]
-    Value {
-        /// Flag without dashes.
-        flag: &'static str,
-        /// Why.
-        #[source]
-        source: ValueError,
-    },
-    /// Neither the image nor the command line says what to run.
-    #[error("no command: the image names none and none was given")]
-    NoCommand,
-    /// A relative working directory.
-    #[error("the working directory {0:?} is invalid, it needs to be an absolute path")]
-    RelativeWorkdir(String),
-    /// Arguments and environment are over what the kernel would take.
-    #[error("arguments and environment are too long")]
-    TooLong,
-    /// A NUL byte ends strings in the kernel's eyes.
-    #[error("an argument contains a NUL byte")]
-    Nul,
-    /// The image's own health check makes no sense.
-    #[error("the image's configuration is invalid (--no-healthcheck does without)")]
-    Health(#[source] HealthCheckError),
-    /// The image's own configuration makes no sense.
-    #[error("the image's configuration is invalid: {0}")]
-    Image(&'static str),
-}
-
-fn value(flag: &'static str, why: impl Into<String>) -> PlanError {
-    PlanError::Value {
-        flag,
-        source: ValueError::new(why),
-    }
-}
 
 /// What a plan must know of the host.
 #[derive(Debug, Clone, Copy)]
@@ -513,19 +473,6 @@ impl Machine {
             },
         })
     }
-}
-
-/// Whether Linux and /etc/hosts can hold a name.
-fn check_hostname(name: &str) -> Result<(), ValueError> {
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    if plain && (1..=MAX_HOSTNAME).contains(&name.len()) {
-        return Ok(());
-    }
-    Err(ValueError::new(
-        "a host name is 1 to 64 letters, digits, '-', '_' and '.'",
-    ))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What a plan is made of.
 
 use super::life::Life;
-use super::security::{Security, Sysctl};
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
 use hullbox_image::{HealthCheck, HealthCheckError};
 use hullbox_model::isolation::Isolation;
 use hullbox_protocol::TerminalSize;
+use hullbox_security::options::{Security, Sysctl};
 use std::net::IpAddr;
 
 /// Whether an image may be, or must be, fetched first.

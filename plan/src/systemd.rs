@@ -1,8 +1,8 @@
 //! An init system as the workload: what it needs, as podman has it.
 
-use super::RunRequest;
-use super::security::Systemd;
+use super::request::RunRequest;
 use hullbox_protocol::TmpfsMount;
+use hullbox_security::options::Systemd;
 
 /// What systemd knows a container of an OCI engine by (systemd-detect-virt(1)).
 const CONTAINER: &[u8] = b"container=oci";

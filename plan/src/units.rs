@@ -4,6 +4,9 @@ pub use hullbox_model::value::ValueError;
 use std::fmt;
 use std::str::FromStr;
 
+/// Longest host name Linux takes, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
 /// A number of bytes: `128m`, `1.5g`, `4096`, powers of 1024.
 ///
 /// Not by `parse-size` (1.1.0), which takes `1e3`, `1_000`, `1 0` and `1.g` too, nor by `bytesize`
@@ -350,12 +353,25 @@ impl FromStr for HostEntry {
         let address = bare
             .parse()
             .map_err(|_| ValueError::new(format!("{address:?} is not an IP address")))?;
-        super::check_hostname(name)?;
+        check_hostname(name)?;
         Ok(Self {
             name: name.to_owned(),
             address,
         })
     }
+}
+
+/// Whether Linux and /etc/hosts can hold a name.
+pub(crate) fn check_hostname(name: &str) -> Result<(), ValueError> {
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    if plain && (1..=MAX_HOSTNAME).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(ValueError::new(
+        "a host name is 1 to 64 letters, digits, '-', '_' and '.'",
+    ))
 }
 
 /// `--label key=value`.

@@ -1,6 +1,6 @@
 //! Work on the writable layer.
 
-use crate::{Figures, nanos};
+use crate::figures::{Figures, nanos};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io;

@@ -5,16 +5,14 @@
 //! that the clock's cost does not count.
 #![forbid(unsafe_code)]
 
+mod figures;
 mod files;
 mod work;
 
+use figures::{Figures, nanos, print};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// Name and value of a figure.
-type Figure = (&'static str, u64);
-type Figures = Vec<Figure>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -57,21 +55,6 @@ fn number(text: &str) -> io::Result<u64> {
 
 fn both(first: &str, second: &str) -> io::Result<(u64, u64)> {
     Ok((number(first)?, number(second)?))
-}
-
-fn print(figures: &Figures) -> io::Result<()> {
-    let members: Vec<String> = figures
-        .iter()
-        .map(|(name, value)| format!("\"{name}\":{value}"))
-        .collect();
-    let mut out = io::stdout().lock();
-    writeln!(out, "{{{}}}", members.join(","))?;
-    out.flush()
-}
-
-/// Nanoseconds, as a figure.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Waits to be ended, as a container's first process; a signal is not needed where there is input.

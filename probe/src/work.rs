@@ -1,6 +1,6 @@
 //! Work of processor, memory and kernel entries.
 
-use crate::{Figures, nanos};
+use crate::figures::{Figures, nanos};
 use std::hint::black_box;
 use std::io;
 use std::os::unix::process::CommandExt;

@@ -1,7 +1,6 @@
 //! What a container is kept from of the kernel that it runs on, and what it is given beyond the usual.
 
-use crate::bounded::list;
-use crate::spec::{MAX_LIST, TerminalSize};
+use crate::bounded::{MAX_LIST, list};
 use serde::{Deserialize, Serialize};
 
 /// What a container has no business looking at, as Docker has it.
@@ -29,11 +28,6 @@ pub const READ_ONLY_PATHS: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Size of an init system's console, if it has no other terminal.
-pub const CONSOLE_SIZE: TerminalSize = TerminalSize {
-    rows: 24,
-    columns: 80,
-};
 /// Longest filter of system calls that a kernel takes, in bytes: 4096 instructions.
 const MAX_FILTER: usize = 4096 * 8;
 

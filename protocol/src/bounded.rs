@@ -5,6 +5,9 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
+/// Most elements of any list that people write.
+pub const MAX_LIST: usize = 4096;
+
 /// Deserialises a list of at most `LIMIT` elements. One that says itself how long it is is refused
 /// before its first element.
 pub(crate) fn list<'de, D, T, const LIMIT: usize>(from: D) -> Result<Vec<T>, D::Error>

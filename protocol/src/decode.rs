@@ -263,7 +263,9 @@ fn from_postcard<T: DeserializeOwned>(kind: Kind, payload: &[u8]) -> Result<T, D
 mod tests {
     use super::*;
     use crate::spec::*;
-    use crate::{MAX_PROCESSES, PROTOCOL_VERSION, ProcessInfo, Reply, Request, Usage, encode_into};
+    use crate::{
+        MAX_LIST, MAX_PROCESSES, PROTOCOL_VERSION, ProcessInfo, Reply, Request, Usage, encode_into,
+    };
 
     fn samples() -> Vec<Frame> {
         vec![

@@ -30,6 +30,7 @@
 
 mod access;
 mod bounded;
+mod builtin;
 mod decode;
 mod encode;
 mod frame;
@@ -37,19 +38,20 @@ mod request;
 mod spec;
 
 pub use access::{
-    Access, CONSOLE_SIZE, DeviceAccess, DeviceKind, DeviceNode, DeviceRule, MASKED_PATHS,
-    READ_ONLY_PATHS,
+    Access, DeviceAccess, DeviceKind, DeviceNode, DeviceRule, MASKED_PATHS, READ_ONLY_PATHS,
 };
+pub use bounded::MAX_LIST;
+pub use builtin::{Builtin, PathStat};
 pub use decode::{Decoder, Incoming};
 pub use encode::{data_header, encode_data, encode_into};
 pub use frame::{
     DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
     StreamSet,
 };
-pub use request::{Builtin, MAX_PROCESSES, PathStat, ProcessInfo, Reply, Request, Usage};
+pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
-    AgentEnv, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello, Hygiene,
-    LayerDisk, MAX_LIST, MAX_WORDS, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started,
+    AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
+    Hygiene, LayerDisk, MAX_WORDS, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started,
     TerminalSize, TmpfsMount, UserSpec, WritableLayer,
 };
 

@@ -1,15 +1,13 @@
 //! The structured payloads: how a guest is set up, what runs in it, how it ended.
 
 use crate::access::Access;
-use crate::bounded::list;
-use crate::request::Builtin;
+use crate::bounded::{MAX_LIST, list};
+use crate::builtin::Builtin;
 use serde::{Deserialize, Serialize};
 
 /// Most arguments, and most variables, of a process. Linux takes 2 MiB of them all as a rule, each
 /// with a pointer and a zero.
 pub const MAX_WORDS: usize = 256 * 1024;
-/// Most elements of any list that people write.
-pub const MAX_LIST: usize = 4096;
 /// Most supplementary groups: Linux's limit.
 const MAX_GROUPS: usize = 65536;
 
@@ -263,6 +261,12 @@ pub struct TerminalSize {
     /// Columns.
     pub columns: u16,
 }
+
+/// Size of an init system's console, if it has no other terminal.
+pub const CONSOLE_SIZE: TerminalSize = TerminalSize {
+    rows: 24,
+    columns: 80,
+};
 
 /// A process runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! What happens to a container between its making and its end.
 
-use crate::database::{self, State, now_ns};
+use crate::database::{self, State};
 use crate::error::StateError;
 use crate::health::HealthReport;
 use crate::lock::Starter;
 use crate::record::{Beginning, End, Phase, Record};
 use crate::schema;
+use crate::time::now_ns;
 use hullbox_plan::ContainerSpec;
 use rusqlite::{TransactionBehavior, params};
 

@@ -4,6 +4,7 @@ use crate::error::StateError;
 use crate::lock::{Starter, lock_path, open_lock_file};
 use crate::record::{self, End, NewContainer, Phase, Record, Resolved};
 use crate::schema;
+use crate::time::now_ns;
 use hullbox_host::paths::{DISK_FILE, Roots, short_id};
 use hullbox_host::sys::{self, LockKind};
 use hullbox_plan::names;
@@ -14,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long a command waits for another one's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -381,12 +382,4 @@ pub(crate) fn remove_dir(path: &Path) -> Result<(), StateError> {
         }
         _ => Ok(()),
     }
-}
-
-pub(crate) fn now_ns() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|now| i64::try_from(now.as_nanos()).ok())
-        .unwrap_or(0)
 }

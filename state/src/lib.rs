@@ -24,6 +24,7 @@ mod record;
 mod recover;
 mod schema;
 pub mod snapshots;
+mod time;
 
 pub use database::State;
 pub use error::StateError;

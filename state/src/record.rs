@@ -1,8 +1,8 @@
 //! One container's record.
 
-use crate::database::now_ns;
 use crate::error::StateError;
 use crate::health::{HealthReport, HealthStatus};
+use crate::time::now_ns;
 use hullbox_backend::backend::BegunFrom;
 use hullbox_plan::ContainerSpec;
 use hullbox_protocol::Hygiene;

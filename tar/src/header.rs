@@ -1,6 +1,6 @@
 //! The 512-byte header block: where its fields are and how its numbers are written.
 
-use super::TarError;
+use super::error::TarError;
 
 /// Everything in a tar comes in blocks of this size.
 pub const BLOCK: usize = 512;

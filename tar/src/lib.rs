@@ -8,12 +8,14 @@
 //! tar, libarchive, Go and Python read.
 #![forbid(unsafe_code)]
 
+mod error;
 mod exact;
 mod header;
 mod pax;
 mod sparse;
 mod write;
 
+pub use error::TarError;
 pub use exact::ExactWriter;
 pub use header::BLOCK;
 use header::Header;
@@ -25,39 +27,6 @@ pub use write::TarWriter;
 pub const MAX_SEGMENTS: usize = 256 * 1024;
 /// Longest extended header (PAX or GNU) of one entry that is read by default, in bytes.
 pub const MAX_HEADER_BYTES: u32 = 1024 * 1024;
-
-/// Why a stream is not a tar.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TarError {
-    /// The stream failed.
-    #[error("reading the tar failed")]
-    Read(#[source] io::Error),
-    /// It ends within an entry.
-    #[error("the tar is cut off")]
-    Truncated,
-    /// A header's checksum is wrong.
-    #[error("this is not a tar archive, or it is damaged (wrong checksum)")]
-    Checksum,
-    /// A field that is no number, or one out of range.
-    #[error("a tar header has a bad {0}")]
-    Number(&'static str),
-    /// An extended header.
-    #[error("a PAX header is malformed: {0}")]
-    Pax(&'static str),
-    /// An extended header over its limit.
-    #[error("an extended tar header of {0} bytes is over the limit")]
-    HeaderTooLong(u64),
-    /// A sparse file's map.
-    #[error("a sparse file's map {0}")]
-    SparseMap(&'static str),
-    /// A NUL where none can be.
-    #[error("a tar entry has a NUL in its {0}")]
-    Nul(&'static str),
-    /// An entry of a kind that layers do not have.
-    #[error("a tar entry has the unsupported type {:?}", char::from(*.0))]
-    Kind(u8),
-}
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! PAX extended headers: `LENGTH KEY=VALUE\n`, any number of them.
 
-use super::TarError;
+use super::error::TarError;
 
 /// Most extended attributes of one entry.
 const MAX_XATTRS: usize = 1024;

@@ -7,7 +7,10 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long the threads of a VM that ends have to come out of what they are at.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A thread that runs, or has ended. Dropping it leaves the thread to itself.
 #[derive(Debug)]

@@ -1,11 +1,9 @@
 //! Virtual CPUs: a named thread each, and a way to get a thread out of the guest.
 //!
-//! A kick sets `immediate_exit` in the memory that a virtual CPU shares with KVM and sends the
-//! thread a real-time signal whose handler does nothing. Whether the thread is in the guest, on
-//! its way in or on its way out, its next or present `KVM_RUN` returns with EINTR, having finished
-//! what the exit before it began.
-//!
-//! A pause is a kick after which the thread takes orders until one of them is to go on.
+//! A pause is a kick ([`kick`]) after which the thread takes orders until one of them is to go on.
+
+pub(crate) mod kick;
+pub(crate) mod xsave;
 
 use crate::arch;
 use crate::devices::Bus;
@@ -13,19 +11,19 @@ use crate::error::VmError;
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::thread::Thread;
-use crate::vm::Ending;
-use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, KVMIO, kvm_pre_fault_memory, kvm_xsave};
+use crate::vm::ending::Ending;
+use kick::Kick;
+use kvm_bindings::{KVM_CAP_PRE_FAULT_MEMORY, KVMIO, kvm_pre_fault_memory};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Instant;
 use vm_memory::GuestAddress;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
 
@@ -68,7 +66,7 @@ impl Vcpu {
         counters: Arc<Counters>,
         ending: Arc<Ending>,
     ) -> Result<VcpuThread, VmError> {
-        install_kick_handler().map_err(VmError::setup("the kick signal"))?;
+        kick::install_handler().map_err(VmError::setup("the kick signal"))?;
         let kick = Arc::new(Kick::default());
         ending.add_kick(Arc::clone(&kick));
         let own_kick = Arc::clone(&kick);
@@ -282,13 +280,6 @@ fn obey(fd: &mut VcpuFd, context: &Context<'_>) -> bool {
     }
 }
 
-/// Restore the floating-point and vector registers.
-pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), VmError> {
-    // SAFETY: KVM reads no more than the structure's 4096 bytes: more belong only to features that
-    // a process has to ask for (`ARCH_REQ_XCOMP_GUEST_PERM`), and this one does not.
-    unsafe { vcpu.set_xsave(xsave) }.map_err(VmError::kvm("KVM_SET_XSAVE"))
-}
-
 /// What follows an exit.
 enum Step {
     Continue,
@@ -344,97 +335,6 @@ fn internal_error(fd: &mut VcpuFd) -> Outcome {
     let suberror = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
     let rip = arch::instruction_pointer(fd);
     Outcome::InternalError(InternalError::Kvm { suberror, rip })
-}
-
-/// Where to kick: only while the thread runs.
-#[derive(Debug, Default)]
-pub(crate) struct Kick {
-    target: Mutex<Target>,
-    /// Pauses that no order to go on has answered yet.
-    pauses: AtomicU32,
-}
-
-#[derive(Debug, Default)]
-enum Target {
-    /// The thread has not armed itself yet.
-    #[default]
-    Unarmed,
-    /// It was kicked before that.
-    Early,
-    Armed {
-        immediate_exit: *const AtomicU8,
-        thread: libc::pthread_t,
-    },
-    /// The thread has ended.
-    Gone,
-}
-
-// SAFETY: the pointer is used only under the mutex and only while the target is armed, which ends
-// before what it points to does.
-unsafe impl Send for Target {}
-
-impl Kick {
-    /// Make this thread the target, until the guard is dropped.
-    fn arm(&self, fd: &mut VcpuFd) -> Armed<'_> {
-        let byte: *mut u8 = &raw mut fd.get_kvm_run().immediate_exit;
-        // A blocked signal would still be noticed, since KVM looks for pending ones only among
-        // those that are not blocked: unblock it. Without it, the guest's next exit ends it.
-        let _ = unblock_signal(SIGRTMIN());
-        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        let early = matches!(*target, Target::Early);
-        *target = Target::Armed {
-            immediate_exit: byte.cast(),
-            // SAFETY: takes nothing and always succeeds.
-            thread: unsafe { libc::pthread_self() },
-        };
-        drop(target);
-        if early {
-            self.kick();
-        }
-        Armed(self)
-    }
-
-    /// Get the thread out of the guest.
-    pub(crate) fn kick(&self) {
-        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
-        match *target {
-            Target::Armed {
-                immediate_exit,
-                thread,
-            } => {
-                // SAFETY: while armed, the shared memory of the virtual CPU is mapped: its owner
-                // lives on the target thread's stack below the guard. KVM only reads the byte.
-                unsafe { &*immediate_exit }.store(1, Ordering::Release);
-                // SAFETY: while armed, the thread has not ended, and the signal has a handler.
-                unsafe { libc::pthread_kill(thread, SIGRTMIN()) };
-            }
-            Target::Unarmed => *target = Target::Early,
-            Target::Early | Target::Gone => {}
-        }
-    }
-}
-
-/// Disarms a [`Kick`].
-struct Armed<'a>(&'a Kick);
-
-impl Drop for Armed<'_> {
-    fn drop(&mut self) {
-        let mut target = self.0.target.lock().unwrap_or_else(PoisonError::into_inner);
-        *target = Target::Gone;
-    }
-}
-
-/// A signal's handler that does nothing: the signal's arrival is all.
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-
-/// Once in a process.
-fn install_kick_handler() -> io::Result<()> {
-    static INSTALLED: Once = Once::new();
-    let mut result = Ok(());
-    INSTALLED.call_once(|| {
-        result = register_signal_handler(SIGRTMIN(), on_kick).map_err(io::Error::from);
-    });
-    result
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Threads that do the devices' work: one epoll loop each, for one or more devices.
 
 use crate::stats::Counters;
-use crate::thread::Thread;
+use crate::thread::{STOP_LIMIT, Thread};
 use crate::virtio::{Activation, Backend, Immediate, SavedQueue, Stopping};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -299,7 +299,7 @@ impl WorkerThread {
 
 impl Drop for WorkerThread {
     fn drop(&mut self) {
-        self.join_until(Instant::now() + crate::vm::STOP_LIMIT);
+        self.join_until(Instant::now() + STOP_LIMIT);
     }
 }
 

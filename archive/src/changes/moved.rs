@@ -5,8 +5,8 @@
 //! everybody but overlayfs the old directory is gone (a whiteout says so) and a new one has come, with
 //! all that is in it.
 
-use super::{Below, Level, Source, Walk, What, below_at, is_opaque, is_whiteout, join, stat};
-use crate::attributes;
+use super::overlay::{below_at, is_opaque, is_whiteout, redirect, stat};
+use super::{Below, Level, Source, Walk, What, join};
 use crate::error::{Error, at};
 use crate::pack::MAX_DEPTH;
 use crate::root;
@@ -14,13 +14,6 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-
-const REDIRECT: &[u8] = b"trusted.overlay.redirect";
-
-/// Where a directory's lower part is, if it is not under its own name: the attribute's value.
-pub(super) fn redirect(directory: &OwnedFd, path: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    attributes::value(directory, REDIRECT).map_err(at(path))
-}
 
 /// A directory that was renamed, or lies in one.
 struct Moved<'a> {

@@ -1,6 +1,6 @@
 //! What the host's own kernel offers.
 
-use super::Check;
+use super::check::Check;
 use crate::artifacts::{Artifact, is_available};
 use crate::machine::ModuleTree;
 use hullbox_vmm::probe::{Verdict, probe};
@@ -193,7 +193,7 @@ pub(super) fn kernel_features() -> Vec<Check> {
 fn required(check: Check) -> Check {
     Check {
         status: match check.status {
-            super::Status::Warn => super::Status::Fail,
+            super::check::Status::Warn => super::check::Status::Fail,
             other => other,
         },
         ..check

@@ -1,6 +1,6 @@
 //! What the helper machine needs, and how it is.
 
-use super::Check;
+use super::check::Check;
 use crate::machine::{
     Machine, MachineConfig, Policy, Qemu, find_kernel, find_program, kernel_cache,
 };

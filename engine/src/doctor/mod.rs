@@ -2,68 +2,16 @@
 //!
 //! Every check is real where that is cheap: KVM is asked to run a guest, not looked up in a list.
 
+mod check;
 mod host;
 mod machine;
+
+pub use check::{Check, Status};
 
 use crate::machine::{Machine, MachineConfig, Policy};
 use crate::paths::Roots;
 use serde::Serialize;
 use std::fmt::Write as _;
-
-/// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// Something works less well, or only for some.
-    Warn,
-    /// Something does not work.
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// A name for scripts, which stays.
-    pub id: &'static str,
-    /// How it went.
-    pub status: Status,
-    /// What was found, in words.
-    pub found: String,
-    /// What helps, if something is lacking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
-
-impl Check {
-    fn ok(id: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            id,
-            status: Status::Ok,
-            found: found.into(),
-            remedy: None,
-        }
-    }
-
-    fn warn(id: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            id,
-            status: Status::Warn,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        }
-    }
-
-    fn fail(id: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            id,
-            status: Status::Fail,
-            found: found.into(),
-            remedy: Some(remedy.into()),
-        }
-    }
-}
 
 /// How an isolation mode can be had here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

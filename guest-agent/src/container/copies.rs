@@ -5,36 +5,18 @@
 //! takes on an identity of its own, and only then lets the workload run.
 
 use super::cgroup::mount_proc;
-use super::{Agent, WORKLOAD, dial, identity, machine_id, mounts, wait_connected};
+use super::dial::{dial, wait_connected};
+use super::{Agent, WORKLOAD, identity, machine_id, mounts};
 use crate::failure::{failed, setup as setup_failure};
 use hullbox_protocol::{Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
 use hullbox_session::children::uptime_us;
 use hullbox_session::connection::ConnectionError;
-use hullbox_session::server::{Carried, Pump};
+use hullbox_session::server::Pump;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
-
-/// What an agent knows of copies of itself.
-#[derive(Debug, Default)]
-pub(super) struct Copies {
-    /// It came to rest to be copied; whether the container was frozen before.
-    suspended: Option<bool>,
-    /// This is a copy, with the workload's streams to be joined to its own host.
-    carried: Option<Carried>,
-}
-
-impl Copies {
-    pub(super) const fn is_suspended(&self) -> bool {
-        self.suspended.is_some()
-    }
-
-    pub(super) const fn carries(&self) -> bool {
-        self.carried.is_some()
-    }
-}
 
 impl Agent {
     /// Comes to rest. A copy must not run the workload before it is one of its own kind.

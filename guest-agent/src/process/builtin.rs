@@ -1,9 +1,9 @@
 //! What a child does itself instead of becoming a program.
 
-use super::child::Root;
+use super::root::{Place, Root};
 use crate::failure::{failed, setup};
 use crate::sys;
-use hullbox_archive::{Job, Layers, Scene};
+use hullbox_archive::{Job, Scene};
 use hullbox_protocol::{Builtin, Failure};
 use hullbox_session::children::Pipes;
 use hullbox_session::status::StatusWriter;
@@ -12,15 +12,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::os::fd::{AsFd, OwnedFd};
-
-/// Where a builtin is done.
-#[derive(Debug)]
-pub enum Place {
-    /// In a container's root.
-    Root(OwnedFd),
-    /// With its writable layer.
-    Layers(Layers),
-}
 
 /// The child. Does not return.
 pub(super) fn run(builtin: &Builtin, root: &dyn Root, pipes: &Pipes, status: StatusWriter) -> ! {

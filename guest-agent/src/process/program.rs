@@ -1,7 +1,7 @@
 //! Finding and becoming the program, with the words and exit codes that Docker has for it.
 
-use super::child::Root;
 use super::identity::Identity;
+use super::root::Root;
 use crate::failure::{setup, words};
 use crate::sys;
 use hullbox_protocol::{Failure, FailureKind, ProcessSpec};

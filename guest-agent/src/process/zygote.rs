@@ -9,6 +9,7 @@
 //! byte come the descriptors that they need.
 
 use super::child;
+use super::root::Root;
 use crate::failure::{failed, setup};
 use crate::sys::{self, Forked, Namespaces};
 use hullbox_protocol::{Decoder, Failure, Frame, ProcessSpec, Sender, Setup, encode_into};
@@ -215,12 +216,7 @@ impl Own {
     }
 
     /// Becomes the program. Returns only when that fails.
-    pub fn become_program(
-        &self,
-        spec: &ProcessSpec,
-        pipes: Pipes,
-        root: &dyn child::Root,
-    ) -> Failure {
+    pub fn become_program(&self, spec: &ProcessSpec, pipes: Pipes, root: &dyn Root) -> Failure {
         child::become_program(spec, root, pipes, &self.status)
     }
 }

@@ -1,8 +1,7 @@
 //! Directories: blocks of entries sorted by name, `.` and `..` among them.
 
 use super::format::{BLOCK_SIZE, DIRENT, dirent_type};
-use super::layout::{Dir, Layout};
-use crate::layer::tree::{DentryId, Tree};
+use crate::layer::tree::{DentryId, InodeId, Tree};
 use std::io;
 
 /// One entry as it will stand in its directory.
@@ -43,20 +42,22 @@ pub(super) fn names<'a>(
         .chain(after.iter().map(|&child| tree.name(child)))
 }
 
-/// Calls `put` with every block of a directory; the last is as long as its contents.
+/// Calls `put` with every block of a directory; the last is as long as its contents. `nid` gives the
+/// number under which an inode is found.
 pub(super) fn blocks(
     tree: &Tree,
-    layout: &Layout,
-    dir: &Dir,
+    dir: InodeId,
+    parent: InodeId,
+    nid: impl Fn(InodeId) -> u32,
     mut put: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let special = |name, inode| Entry {
         name,
-        nid: layout.nid(inode),
+        nid: nid(inode),
         mode: tree.inode(inode).mode,
     };
-    let mut dots = vec![special(&b".."[..], dir.parent), special(b".", dir.inode)];
-    let mut children = tree.children(dir.inode).peekable();
+    let mut dots = vec![special(&b".."[..], parent), special(b".", dir)];
+    let mut children = tree.children(dir).peekable();
     let mut block: Vec<Entry<'_>> = Vec::new();
     let mut used = 0;
     let mut bytes = Vec::with_capacity(BLOCK_SIZE);

@@ -83,7 +83,8 @@ impl Writer<'_> {
         }
         let mut left = dir.bytes as usize;
         let data = &mut *self.data;
-        dir::blocks(self.tree, self.layout, dir, |block| {
+        let nid = |inode| self.layout.nid(inode);
+        dir::blocks(self.tree, dir.inode, dir.parent, nid, |block| {
             left -= block.len();
             if left == 0 && shape.tail > 0 {
                 return Ok(());
@@ -124,7 +125,9 @@ impl Writer<'_> {
                         tail = block.to_vec();
                         Ok(())
                     };
-                    dir::blocks(self.tree, self.layout, dir, keep).map_err(LayerError::Write)?;
+                    let nid = |inode| self.layout.nid(inode);
+                    dir::blocks(self.tree, dir.inode, dir.parent, nid, keep)
+                        .map_err(LayerError::Write)?;
                 }
                 dir.map_or(NO_BLOCK, |dir| dir.first_block)
             }

@@ -1,6 +1,6 @@
 //! From tar entries to a tree, with data going to disk as it streams by.
 
-use super::file::FileSink;
+use super::file::{FileSink, inline_len};
 use super::path::{self, MAX_SYMLINKS, Marker};
 use super::tree::{
     Content, DentryId, Inode, InodeId, ROOT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG,
@@ -8,8 +8,7 @@ use super::tree::{
 };
 use super::{LayerError, Problem, WalkError, shown};
 use crate::erofs::{
-    BLOCK_SIZE, DataWriter, MAX_INLINE_TAIL, NO_BLOCK, Spool, Written, XattrSet, encode_device,
-    write_metadata,
+    BLOCK_SIZE, DataWriter, NO_BLOCK, Spool, Written, XattrSet, encode_device, write_metadata,
 };
 use crate::limits::Limits;
 use hullbox_tar::{Entry, Kind, TarReader, TarSource};
@@ -442,19 +441,6 @@ pub(super) fn read_target(
     };
     read.map_err(LayerError::Write)?;
     Ok(target)
-}
-
-/// Bytes of an inode's data that will stand behind it: 0 if its last piece gets a block.
-pub(super) fn inline_len(tree: &Tree, inode: &Inode) -> usize {
-    /// An extended inode and the header of its attributes.
-    const HEAD: usize = 64 + 12;
-    let tail = usize::try_from(inode.size % BLOCK_SIZE as u64).unwrap_or(0);
-    let room = HEAD + tree.xattrs.get(inode.xattr).len() + tail <= BLOCK_SIZE;
-    if tail <= MAX_INLINE_TAIL && room {
-        tail
-    } else {
-        0
-    }
 }
 
 fn device(entry: &Entry) -> Result<u32, LayerError> {

@@ -1,9 +1,10 @@
 //! A file's bytes on their way into an image: in one piece, or in chunks if it has holes.
 
 use super::LayerError;
-use super::convert::inline_len;
 use super::tree::{Content, Inode, Tree};
-use crate::erofs::{BLOCK_SIZE, CHUNK_ENTRY, DataWriter, MAX_CHUNK_BITS, NO_BLOCK, Spool};
+use crate::erofs::{
+    BLOCK_SIZE, CHUNK_ENTRY, DataWriter, MAX_CHUNK_BITS, MAX_INLINE_TAIL, NO_BLOCK, Spool,
+};
 
 /// A file whose holes are together smaller than this, in bytes, is written in one piece.
 const MIN_HOLE_BYTES: u64 = 64 * 1024;
@@ -223,6 +224,19 @@ fn chunk_bits(size: u64, pieces: u64) -> u8 {
         .min(MAX_CHUNKS);
     let fits = |bits: &u8| size.div_ceil((BLOCK_SIZE as u64) << bits) <= most;
     (0..MAX_CHUNK_BITS).find(fits).unwrap_or(MAX_CHUNK_BITS)
+}
+
+/// Bytes of an inode's data that will stand behind it: 0 if its last piece gets a block.
+pub(super) fn inline_len(tree: &Tree, inode: &Inode) -> usize {
+    /// An extended inode and the header of its attributes.
+    const HEAD: usize = 64 + 12;
+    let tail = usize::try_from(inode.size % BLOCK_SIZE as u64).unwrap_or(0);
+    let room = HEAD + tree.xattrs.get(inode.xattr).len() + tail <= BLOCK_SIZE;
+    if tail <= MAX_INLINE_TAIL && room {
+        tail
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]

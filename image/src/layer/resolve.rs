@@ -3,11 +3,12 @@
 //! First the tree is merged with what the lower layers have ([`merge`]), then the files that hard
 //! links lead to are copied up ([`links`]). Both follow paths through all layers ([`follow`]).
 
+mod budget;
 mod follow;
 mod links;
 mod merge;
 
-pub(crate) use links::CopyBudget;
+pub(crate) use budget::CopyBudget;
 
 use super::LayerError;
 use super::convert::Draft;

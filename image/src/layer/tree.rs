@@ -5,68 +5,19 @@
 //! letting go: what no name leads to any more is not written.
 
 mod dump;
+mod id;
 mod inode;
 
-pub(crate) use inode::{Content, Inode};
+pub(crate) use id::{DentryId, InodeId, ROOT};
+pub(crate) use inode::{
+    Content, Inode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG,
+};
 
 use super::LayerError;
 use crate::erofs::{XattrSet, XattrTable};
 use crate::limits::Limits;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
-
-/// The part of a mode that says what an inode is.
-pub(crate) const S_IFMT: u16 = 0o170_000;
-pub(crate) const S_IFIFO: u16 = 0o010_000;
-pub(crate) const S_IFCHR: u16 = 0o020_000;
-pub(crate) const S_IFDIR: u16 = 0o040_000;
-pub(crate) const S_IFBLK: u16 = 0o060_000;
-pub(crate) const S_IFREG: u16 = 0o100_000;
-pub(crate) const S_IFLNK: u16 = 0o120_000;
-
-/// The root directory's inode.
-pub(crate) const ROOT: InodeId = InodeId(NonZeroU32::MIN);
-
-/// Declares the number of an element of one of the tree's lists: its index and 1, so that an
-/// `Option` of it takes no more than 4 bytes.
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub(crate) struct $name(NonZeroU32);
-
-        impl $name {
-            /// The element at this index. [`Tree::charge`] bounds the lists to 32-bit numbers.
-            pub(crate) fn at(index: usize) -> Self {
-                let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-                Self(number.unwrap_or(NonZeroU32::MAX))
-            }
-
-            pub(crate) const fn index(self) -> usize {
-                self.0.get() as usize - 1
-            }
-
-            /// The element with this number; none has 0.
-            fn new(number: u32) -> Option<Self> {
-                NonZeroU32::new(number).map(Self)
-            }
-
-            const fn get(self) -> u32 {
-                self.0.get()
-            }
-        }
-    };
-}
-
-id! {
-    /// Which inode of a tree.
-    InodeId
-}
-id! {
-    /// Which directory entry of a tree.
-    DentryId
-}
 
 /// A name in a directory. It may have been whited out, and have an inode or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Archives: one pass over a tar whose entries may come in any order.
 
-use super::assemble::{self, Blobs, PlannedImage};
+use super::error::LoadError;
+use super::parts::{Blobs, PlannedImage};
+use super::plan;
 use super::session::{Session, is_fatal};
-use super::{LoadError, LoadOptions};
 use crate::compress::{Compression, Stream};
 use crate::limits::Limits;
+use crate::reference::Reference;
 use hullbox_tar::{BLOCK, Entry, Kind, TarError, TarReader, looks_like_tar};
 use std::collections::HashMap;
 use std::io::{self, BufRead, Cursor, Read};
@@ -29,7 +31,7 @@ enum Part {
 pub(super) fn read(
     session: &mut Session<'_>,
     source: impl Read,
-    options: &LoadOptions,
+    base_name: Option<&Reference>,
 ) -> Result<Vec<PlannedImage>, LoadError> {
     let limits = session.limits();
     let stream = Stream::new(source, false, limits.max_total_layer_bytes, limits)
@@ -40,7 +42,7 @@ pub(super) fn read(
         archive.take(session, &mut tar, &entry)?;
     }
     tar.drain().map_err(LoadError::from_archive)?;
-    assemble::plan(&mut archive, options)
+    plan::plan(&mut archive, base_name)
 }
 
 /// A first block that is no header means that this is something else altogether.

@@ -1,9 +1,11 @@
 //! Layouts and unpacked archives as directories of the operator's.
 
-use super::assemble::{self, Blobs, PlannedImage};
-use super::session::{Session, Watched};
-use super::{LoadError, LoadOptions, Progress};
+use super::error::LoadError;
+use super::parts::{Blobs, PlannedImage};
+use super::plan;
+use super::session::{Progress, Session, Watched};
 use crate::limits::Limits;
+use crate::reference::Reference;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +15,7 @@ use std::io::{self, Read};
 pub(super) fn read(
     session: &mut Session<'_>,
     dir: &File,
-    options: &LoadOptions,
+    base_name: Option<&Reference>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<PlannedImage>, LoadError> {
     let watched = session.watch(io::empty(), None, progress);
@@ -25,7 +27,7 @@ pub(super) fn read(
         small_bytes: 0,
         watched: Some(watched),
     };
-    assemble::plan(&mut directory, options)
+    plan::plan(&mut directory, base_name)
 }
 
 struct Directory<'s, 'a, 'p> {

@@ -1,8 +1,8 @@
 //! docker-archives: manifest.json lists images by the names of their parts.
 
-use super::assemble::{Blobs, LayerPart, PlannedImage};
+use super::error::LoadError;
 use super::manifest::DockerImage;
-use super::{LoadError, assemble};
+use super::parts::{self, Blobs, LayerPart, PlannedImage};
 use crate::digest::Digest;
 use crate::reference::Reference;
 
@@ -22,9 +22,9 @@ pub(super) fn plan(manifest: &[u8], blobs: &mut dyn Blobs) -> Result<Vec<Planned
 }
 
 fn one(image: DockerImage, blobs: &mut dyn Blobs) -> Result<PlannedImage, LoadError> {
-    let config = assemble::required(blobs, &image.config)?;
+    let config = parts::required(blobs, &image.config)?;
     if let Some(expected) = digest_in_name(&image.config) {
-        assemble::check_digest(&image.config, &expected, &Digest::of(&config))?;
+        parts::check_digest(&image.config, &expected, &Digest::of(&config))?;
     }
     let names = image
         .repo_tags
@@ -32,7 +32,7 @@ fn one(image: DockerImage, blobs: &mut dyn Blobs) -> Result<PlannedImage, LoadEr
         .iter()
         .map(|name| Reference::parse(name).map_err(|e| LoadError::Name(name.clone(), e)))
         .collect::<Result<_, _>>()?;
-    let diff_ids = assemble::diff_ids(&image.config, &config, blobs.limits())?;
+    let diff_ids = parts::diff_ids(&image.config, &config, blobs.limits())?;
     let paths = image.layers.unwrap_or_default();
     if paths.len() != diff_ids.len() {
         return Err(LoadError::Contradiction(

@@ -1,6 +1,6 @@
 //! The JSON documents of both formats, as far as they concern us.
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::digest::Digest;
 use serde::Deserialize;
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! OCI layouts: index.json leads to manifests, manifests to configurations and layers.
 
-use super::assemble::{Blobs, LayerPart, PlannedImage};
+use super::error::LoadError;
 use super::manifest::{Descriptor, Manifest};
-use super::{LoadError, assemble};
+use super::parts::{self, Blobs, LayerPart, PlannedImage};
 use crate::reference::Reference;
 
 /// Indexes within indexes.
@@ -82,7 +82,7 @@ fn image(
     blobs: &mut dyn Blobs,
 ) -> Result<PlannedImage, LoadError> {
     let config_bytes = verified(config, blobs)?;
-    let diff_ids = assemble::diff_ids(&config.path(), &config_bytes, blobs.limits())?;
+    let diff_ids = parts::diff_ids(&config.path(), &config_bytes, blobs.limits())?;
     if diff_ids.len() != layers.len() {
         return Err(LoadError::Contradiction(
             config.path(),
@@ -109,10 +109,10 @@ fn image(
 /// A small blob that is what its descriptor says.
 fn verified(descriptor: &Descriptor, blobs: &mut dyn Blobs) -> Result<Vec<u8>, LoadError> {
     let path = descriptor.path();
-    let bytes = assemble::required(blobs, &path)?;
-    assemble::check_size(&path, descriptor.size, bytes.len() as u64)?;
+    let bytes = parts::required(blobs, &path)?;
+    parts::check_size(&path, descriptor.size, bytes.len() as u64)?;
     let found = crate::digest::Digest::of(&bytes);
-    assemble::check_digest(&path, &descriptor.digest, &found)?;
+    parts::check_digest(&path, &descriptor.digest, &found)?;
     Ok(bytes)
 }
 

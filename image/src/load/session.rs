@@ -1,6 +1,6 @@
 //! One load at work: its staging area, the layers converted so far, its budget.
 
-use super::{LoadError, Progress, stream_error};
+use super::error::{LoadError, stream_error};
 use crate::compress::{Digests, Stream, StreamError};
 use crate::erofs::Written;
 use crate::layer::{Converted, CopyBudget, Draft, LayerError, Workspace, convert};
@@ -22,6 +22,17 @@ const MAX_STAGED: usize = 1024;
 const MAX_SYNCING: usize = 32;
 /// Bytes between two reports of progress.
 const REPORT_EVERY: u64 = 1024 * 1024;
+
+/// How far a load is. Reported often; drawing it less often is the receiver's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the source read so far.
+    pub read_bytes: u64,
+    /// Bytes of the source, where that is known.
+    pub total_bytes: Option<u64>,
+    /// Layers converted so far.
+    pub layers: usize,
+}
 
 /// A layer that was converted.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! docker-archives: `HEX.tar` a layer, `HEX.json` a configuration, and manifest.json.
 
+use super::error::SaveError;
+use super::selected::{SelectedImage, layers};
 use super::sink::Sink;
-use super::{SaveError, SelectedImage, layers};
 use crate::digest::DiffId;
 use crate::reference::Reference;
 use crate::store::Store;

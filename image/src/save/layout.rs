@@ -1,8 +1,9 @@
 //! OCI image layouts. Layers are not compressed: their digests are their DiffIDs then, and the
 //! same image makes the same layout everywhere.
 
+use super::error::SaveError;
+use super::selected::{SelectedImage, layers, tar_bytes};
 use super::sink::Sink;
-use super::{SaveError, SelectedImage, layers, tar_bytes};
 use crate::digest::{DiffId, Digest};
 use crate::reference::Reference;
 use crate::store::Store;

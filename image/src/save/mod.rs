@@ -5,21 +5,24 @@
 //! so what was broken off by an error is no archive that anything would load.
 
 mod docker;
+mod error;
 mod layer;
 mod layout;
+mod selected;
 mod sink;
 
+pub use error::SaveError;
 pub use layer::RegenerateError;
 pub(crate) use layer::layer_tar;
 
 use crate::digest::ImageId;
 use crate::reference::Reference;
-use crate::store::{NewLayer, ResolveError, Store, StoreError};
+use crate::store::{Store, StoreError};
 use rusqlite::params;
-use sink::{ArchiveSink, DirSink, Sink};
-use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use selected::SelectedImage;
+use sink::{ArchiveSink, DirSink};
+use std::io::Write;
+use std::path::Path;
 
 /// The form of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,52 +32,6 @@ pub enum ArchiveFormat {
     Docker,
     /// An OCI image layout in a tar.
     Oci,
-}
-
-/// Why images were not saved.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SaveError {
-    /// An image was not found.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// A layer's tar cannot be made again.
-    #[error("cannot make layer {layer} of image {image} again")]
-    Layer {
-        /// The layer's DiffID.
-        layer: String,
-        /// Short id of the image.
-        image: String,
-        /// Why not.
-        #[source]
-        source: RegenerateError,
-    },
-    /// The archive cannot be written.
-    #[error("cannot write the archive")]
-    Write(#[source] io::Error),
-    /// A file of the layout cannot be written.
-    #[error("cannot write {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The layout's directory has something in it.
-    #[error("directory {0} is not empty")]
-    NotEmpty(PathBuf),
-    /// The store.
-    #[error("the image store failed")]
-    Store(#[from] StoreError),
-}
-
-/// An image to be saved.
-struct SelectedImage {
-    id: ImageId,
-    names: Vec<Reference>,
-    config: Vec<u8>,
-    layers: Vec<NewLayer>,
 }
 
 impl Store {
@@ -169,38 +126,4 @@ impl Store {
         }
         Ok(tags)
     }
-}
-
-/// Writes every layer of these images once, under the name that `name_of` gives it.
-fn layers(
-    store: &Store,
-    chosen: &[SelectedImage],
-    sink: &mut dyn Sink,
-    name_of: fn(&crate::DiffId) -> String,
-) -> Result<(), SaveError> {
-    let mut written = BTreeSet::new();
-    for image in chosen {
-        for layer in &image.layers {
-            if !written.insert(layer.diff_id) {
-                continue;
-            }
-            let fail = |source| SaveError::Layer {
-                layer: layer.diff_id.to_string(),
-                image: image.id.short(),
-                source,
-            };
-            let bytes = tar_bytes(layer).map_err(fail)?;
-            sink.file(&name_of(&layer.diff_id), bytes, &mut |out| {
-                layer_tar(store, &layer.key, &layer.diff_id, &layer.facts, out)
-                    .map(drop)
-                    .map_err(fail)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn tar_bytes(layer: &NewLayer) -> Result<u64, RegenerateError> {
-    let proof = layer.facts.proof.ok_or(RegenerateError::NoRecipe)?;
-    Ok(proof.tar_bytes)
 }

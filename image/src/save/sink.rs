@@ -1,6 +1,6 @@
 //! Where the files of an archive or a layout go.
 
-use super::SaveError;
+use super::error::SaveError;
 use hullbox_tar::{Entry, ExactWriter, Kind, TarWriter};
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};

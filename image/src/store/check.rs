@@ -5,7 +5,7 @@
 //! a layer's image. Nothing vouches for the index but SQLite.
 
 use super::commit::Facts;
-use super::staging::lock_exclusive;
+use super::lock;
 use super::{ImageUse, Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::erofs::check_superblock;
@@ -363,7 +363,7 @@ impl Check {
         if self.bad_layers.is_empty() && self.bad_images.is_empty() {
             return Ok(());
         }
-        let _no_new_users = lock_exclusive(&store.use_lock_path())?;
+        let _no_new_users = lock::exclusive(&store.use_lock_path())?;
         for id in store.image_ids()? {
             let layers: BTreeSet<String> =
                 store.stack_of(&id)?.into_iter().map(|l| l.key).collect();

@@ -17,7 +17,9 @@
 
 mod check;
 mod commit;
+mod error;
 mod history;
+mod lock;
 mod prune;
 mod query;
 mod remove;
@@ -26,6 +28,7 @@ mod staging;
 
 pub use check::{CheckOptions, CheckReport, Finding, Severity};
 pub(crate) use commit::{Facts, NewImage, NewLayer, Proof, StagedFiles};
+pub use error::StoreError;
 pub use history::HistoryEntry;
 pub use prune::{LabelFilter, PruneOptions, Pruned, Usage};
 pub use query::{ConfigError, Image, ImageSummary, LayerFile, ResolveError};
@@ -35,57 +38,12 @@ pub(crate) use staging::Staging;
 
 use crate::limits::Limits;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a command waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The operating system refused an operation on a file of the store.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// SQLite refused.
-    #[error("the image index failed")]
-    Index(#[from] rusqlite::Error),
-    /// A newer program wrote the index.
-    #[error(
-        "the image index has version {found}, this program knows {known}: it was written by a newer hullbox"
-    )]
-    TooNew {
-        /// Version of the index.
-        found: u32,
-        /// Highest version this program knows.
-        known: u32,
-    },
-    /// A row holds what was never written there.
-    #[error("the image index is damaged: {0}")]
-    Damaged(&'static str),
-}
-
-impl StoreError {
-    /// For `map_err` on an operation on `path`.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
 
 /// A content store that is open. Opening is cheap enough for the start path of every container.
 #[derive(Debug)]
@@ -152,7 +110,7 @@ impl Store {
         }
         make_dir(&self.root)?;
         // Changing the journal mode does not honour the busy timeout, so first users queue here.
-        let _alone = staging::lock_exclusive(&self.use_lock_path())?;
+        let _alone = lock::exclusive(&self.use_lock_path())?;
         // The log and the shared memory, made later, take after the index.
         let index = self.root.join("images.db");
         std::fs::set_permissions(&index, std::fs::Permissions::from_mode(0o600))

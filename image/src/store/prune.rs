@@ -1,7 +1,7 @@
 //! What images cost, and giving it back.
 
+use super::lock;
 use super::query::image_id;
-use super::staging::lock_exclusive;
 use super::{ImageUse, Removed, Store, StoreError};
 use crate::digest::ImageId;
 use rusqlite::{TransactionBehavior, params};
@@ -115,7 +115,7 @@ impl Store {
         options: &PruneOptions,
         in_use: &mut dyn FnMut(&ImageId) -> Option<ImageUse>,
     ) -> Result<Pruned, StoreError> {
-        let _no_new_users = lock_exclusive(&self.use_lock_path())?;
+        let _no_new_users = lock::exclusive(&self.use_lock_path())?;
         let mut doomed = Vec::new();
         for id in self.image_ids()? {
             if self.is_prunable(&id, options)? && in_use(&id).is_none() {

@@ -1,7 +1,7 @@
 //! `rmi`: names first, then the image, then what nobody needs any more.
 
+use super::lock;
 use super::query::Found;
-use super::staging::lock_exclusive;
 use super::{ResolveError, Store, StoreError};
 use crate::digest::ImageId;
 use crate::reference::Reference;
@@ -110,7 +110,7 @@ impl Store {
         force: bool,
         in_use: &mut dyn FnMut(&ImageId) -> Option<ImageUse>,
     ) -> Result<Vec<Removed>, RemoveError> {
-        let _no_new_users = lock_exclusive(&self.use_lock_path())?;
+        let _no_new_users = lock::exclusive(&self.use_lock_path())?;
         let found = self.find(text)?;
         let names = self.names_of(&found.id)?;
         let usage = in_use(&found.id);

@@ -1,6 +1,6 @@
 //! The index's tables and their versions.
 
-use super::StoreError;
+use super::error::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each script takes the index from the version that is its position to the next.

@@ -1,6 +1,6 @@
 //! Work in progress, who may touch it, and the sweeping up after a killed operation.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, lock};
 use crate::digest::Digest;
 use rustix::fs::FlockOperation;
 use std::collections::HashSet;
@@ -66,7 +66,7 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn lease(&self) -> Result<Lease, StoreError> {
         let path = self.use_lock_path();
-        let file = open_lock(&path)?;
+        let file = lock::open(&path)?;
         rustix::fs::flock(&file, FlockOperation::LockShared)
             .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
         Ok(Lease { _lock: file })
@@ -75,7 +75,7 @@ impl Store {
     /// Begins an operation that stages files.
     pub(crate) fn stage(&self) -> Result<Staging, StoreError> {
         let lock_path = self.staging_lock_path();
-        let lock = open_lock(&lock_path)?;
+        let lock = lock::open(&lock_path)?;
         rustix::fs::flock(&lock, FlockOperation::LockShared)
             .map_err(|error| StoreError::io("lock", &lock_path)(error.into()))?;
         let mut attempt = 0;
@@ -162,7 +162,7 @@ impl Store {
     /// Takes the store for itself if no operation is at work that stages files.
     pub(super) fn try_alone(&self) -> Result<Option<File>, StoreError> {
         let lock_path = self.staging_lock_path();
-        let lock = open_lock(&lock_path)?;
+        let lock = lock::open(&lock_path)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(lock)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -179,25 +179,6 @@ impl Store {
         let rows = statement.query_map([], read)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
-}
-
-/// Waits for and takes a lock alone; it ends with the file.
-pub(super) fn lock_exclusive(path: &Path) -> Result<File, StoreError> {
-    let file = open_lock(path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| StoreError::io("lock", path)(error.into()))?;
-    Ok(file)
-}
-
-fn open_lock(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(StoreError::io("open", path))
 }
 
 /// Makes renames within `path` last.

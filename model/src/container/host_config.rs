@@ -1,6 +1,5 @@
 //! What a container was given of the host.
 
-use super::PortBinding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -168,6 +167,16 @@ pub struct LogConfig {
     pub kind: String,
     /// `max-size`, `max-file`.
     pub config: BTreeMap<String, String>,
+}
+
+/// Where a port is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortBinding {
+    /// Address of the host.
+    pub host_ip: String,
+    /// Port of the host.
+    pub host_port: String,
 }
 
 /// When a container that ended is started again.

@@ -1,8 +1,7 @@
 //! Frames of clients, and their coming and going.
 
-use super::guest::renumbered;
 use super::link::Guest;
-use super::sessions::Owner;
+use super::sessions::{Owner, renumbered};
 use super::{Hub, MAX_UNANSWERED};
 use crate::client::{Client, Role};
 use crate::control::Command;

@@ -1,8 +1,8 @@
 //! Frames of the workload's side.
 
 use super::link::Guest;
-use super::sessions::{Exec, Owner};
-use super::time::Deadline;
+use super::sessions::{Exec, Owner, renumbered};
+use super::timers::Deadline;
 use super::{CAUSE_LIMIT, Hub, SETTLED};
 use crate::client::{Client, Role};
 use crate::control::Answer;
@@ -498,19 +498,4 @@ const fn session_of(frame: &Frame) -> u32 {
         | Frame::Credit { session, .. } => *session,
         _ => WORKLOAD,
     }
-}
-
-/// The same frame about another session.
-pub(super) fn renumbered(mut frame: Frame, to: u32) -> Frame {
-    match &mut frame {
-        Frame::Started { session, .. }
-        | Frame::Failed { session, .. }
-        | Frame::Exited { session, .. }
-        | Frame::Eof { session, .. }
-        | Frame::Credit { session, .. }
-        | Frame::Signal { session, .. }
-        | Frame::Resize { session, .. } => *session = to,
-        _ => {}
-    }
-    frame
 }

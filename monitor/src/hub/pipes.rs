@@ -1,17 +1,13 @@
 //! Clients' own pipes.
 
-use super::Hub;
 use super::link::Guest;
+use super::{Hub, ReadyPipe};
 use crate::client::Role;
 use crate::pipes::PipeEnd;
 use crate::rules::WORKLOAD;
 use hullbox_protocol::{Frame, MAX_DATA, Stream};
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 use std::os::fd::AsFd as _;
-
-/// Which pipe of which client can be used, and how.
-pub(super) type ReadyPipe = (u64, PipeEnd, PollFlags);
 
 impl Hub<'_> {
     /// Whether input may be read from pipes now. What is kept for another guest is not read from one.

@@ -4,7 +4,7 @@ use crate::rules::{Reported, WORKLOAD};
 use crate::streams::{Input, Shared};
 use hullbox_backend::saving::Description;
 use hullbox_host::timing::Timing;
-use hullbox_protocol::CgroupLimits;
+use hullbox_protocol::{CgroupLimits, Frame};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -125,4 +125,19 @@ pub(super) struct PendingRequest {
 pub(super) struct Save {
     pub(super) dir: PathBuf,
     pub(super) about: Description,
+}
+
+/// The same frame about another session.
+pub(super) fn renumbered(mut frame: Frame, to: u32) -> Frame {
+    match &mut frame {
+        Frame::Started { session, .. }
+        | Frame::Failed { session, .. }
+        | Frame::Exited { session, .. }
+        | Frame::Eof { session, .. }
+        | Frame::Credit { session, .. }
+        | Frame::Signal { session, .. }
+        | Frame::Resize { session, .. } => *session = to,
+        _ => {}
+    }
+    frame
 }

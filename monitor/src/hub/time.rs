@@ -3,6 +3,7 @@
 use super::commands::NO_ANSWER;
 use super::link::Guest;
 use super::sessions::PendingRequest;
+use super::timers::Deadline;
 use super::{CAUSE_LIMIT, Hub, KILL_LIMIT, SAME_SIGNAL};
 use crate::client::Client;
 use crate::control::Answer;
@@ -11,63 +12,7 @@ use crate::log::Log;
 use crate::rules::Ending;
 use crate::signals::Requested;
 use hullbox_protocol::{Frame, Request};
-use std::time::{Duration, Instant};
-
-/// What happens when time is up.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Deadline {
-    /// The guest has not answered.
-    Boot,
-    /// The workload has not died of SIGKILL.
-    Kill,
-    /// The backend has not ended.
-    Cause,
-}
-
-/// When something is due.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    pub(super) deadline: Option<(Instant, Deadline)>,
-    /// When what only the start needed can go.
-    pub(super) settled_at: Option<Instant>,
-}
-
-/// How the container is to end, and who wants it to.
-#[derive(Debug)]
-pub(super) struct Stopping {
-    /// What `stop` sends first.
-    pub(super) signal: u8,
-    /// How long a stop may take; `None` is for ever.
-    pub(super) timeout: Option<Duration>,
-    /// When this process first received a signal to end.
-    pub(super) first_signal_at: Option<Instant>,
-    /// The signal that ended everything before there was a workload to send it to.
-    pub(super) interrupted: Option<u8>,
-    /// Somebody wants it to end: no restart.
-    pub(super) manual: bool,
-    /// By `stop`, or as `stop` does it.
-    pub(super) stopped: bool,
-    /// SIGKILL was sent.
-    pub(super) killing: bool,
-    /// When a stop has taken long enough.
-    pub(super) kill_at: Option<Instant>,
-}
-
-impl Stopping {
-    /// Nobody wants it to end yet.
-    pub(super) const fn by(signal: u8, timeout: Option<Duration>) -> Self {
-        Self {
-            signal,
-            timeout,
-            first_signal_at: None,
-            interrupted: None,
-            manual: false,
-            stopped: false,
-            killing: false,
-            kill_at: None,
-        }
-    }
-}
+use std::time::Instant;
 
 impl Hub<'_> {
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -2,6 +2,7 @@
 
 use super::profile::Argument;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An assembled filter.
 pub type Filter = Vec<libc::sock_filter>;
@@ -122,6 +123,26 @@ pub(super) fn assemble(x86_64: &[(u32, Verdict)], i386: Option<&[(u32, Verdict)]
         None => filter.push(op(RETURN, libc::SECCOMP_RET_KILL_PROCESS)),
     }
     filter
+}
+
+/// What is to be done from each number on, given what is to be done with those that are known, and with
+/// those between them. What is newer than all does not exist, so that programs which probe for it fall
+/// back.
+pub(super) fn runs(
+    known: impl IntoIterator<Item = (u32, Verdict)>,
+    between: &Verdict,
+) -> Vec<(u32, Verdict)> {
+    let known: BTreeMap<u32, Verdict> = known.into_iter().collect();
+    let newest = known.keys().next_back().copied().unwrap_or(0);
+    let verdicts = (0..=newest).map(|nr| (nr, known.get(&nr).unwrap_or(between)));
+    let beyond = Verdict::errno(libc::ENOSYS);
+    let mut runs: Vec<(u32, Verdict)> = Vec::new();
+    for (nr, verdict) in verdicts.chain([(newest + 1, &beyond)]) {
+        if runs.last().is_none_or(|(_, last)| last != verdict) {
+            runs.push((nr, verdict.clone()));
+        }
+    }
+    runs
 }
 
 /// A binary search for the run of numbers that the accumulator falls into.

@@ -149,7 +149,7 @@ impl Profile {
             let verdict = entries.map_or(Verdict::Return(self.default), |e| self.judge(e));
             Some((number, verdict))
         });
-        super::runs(judged, &Verdict::Return(self.default))
+        assemble::runs(judged, &Verdict::Return(self.default))
     }
 
     /// Conditions in their order; then what holds without any.

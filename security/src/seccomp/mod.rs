@@ -16,7 +16,7 @@ mod profile;
 
 pub use assemble::Filter;
 
-use assemble::Verdict;
+use assemble::{Verdict, runs};
 pub use custom::Profile;
 use hullbox_model::isolation::Isolation;
 use hullbox_model::value::ValueError;
@@ -145,23 +145,6 @@ fn verdicts(isolation: Isolation, capabilities: u64, number_of: NumberOf) -> Vec
         set("socket", Verdict::If(profile::SOCKETS_IN_A_VM));
     }
     runs(table, &Verdict::errno(libc::EPERM))
-}
-
-/// What is to be done from each number on, given what is to be done with those that are known, and with
-/// those between them. What is newer than all does not exist, so that programs which probe for it fall
-/// back.
-fn runs(known: impl IntoIterator<Item = (u32, Verdict)>, between: &Verdict) -> Vec<(u32, Verdict)> {
-    let known: BTreeMap<u32, Verdict> = known.into_iter().collect();
-    let newest = known.keys().next_back().copied().unwrap_or(0);
-    let verdicts = (0..=newest).map(|nr| (nr, known.get(&nr).unwrap_or(between)));
-    let beyond = Verdict::errno(libc::ENOSYS);
-    let mut runs: Vec<(u32, Verdict)> = Vec::new();
-    for (nr, verdict) in verdicts.chain([(newest + 1, &beyond)]) {
-        if runs.last().is_none_or(|(_, last)| last != verdict) {
-            runs.push((nr, verdict.clone()));
-        }
-    }
-    runs
 }
 
 impl PartialEq for Argument {

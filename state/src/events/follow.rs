@@ -1,6 +1,7 @@
 //! Reading the log: what there is, and then what comes, each event once.
 
-use super::{log, now_ns};
+use super::log;
+use crate::time::now_ns;
 use hullbox_host::paths::Roots;
 use hullbox_host::watch::Watch;
 pub use hullbox_host::watch::Woken;

@@ -8,6 +8,7 @@
 mod follow;
 mod log;
 
+pub use crate::time::now_ns;
 pub use follow::{EventsError, Query, Subscription, Woken};
 
 use hullbox_host::paths::Roots;
@@ -44,12 +45,6 @@ pub fn event(
         attributes,
     };
     Event::new(kind, action, actor, now_ns())
-}
-
-/// Nanoseconds since 1970.
-#[must_use]
-pub fn now_ns() -> i64 {
-    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -68,6 +68,6 @@ impl LogFollower {
 
 /// From now until then; nothing if that is over.
 fn time_left(until_ns: i64) -> Duration {
-    let left = until_ns.saturating_sub(crate::events::now_ns());
+    let left = until_ns.saturating_sub(crate::time::now_ns());
     Duration::from_nanos(u64::try_from(left).unwrap_or(0))
 }

@@ -1,6 +1,6 @@
 //! Files' bytes on their way into guest memory, in pieces that several threads can carry.
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::memory::{GuestMemory, HUGE_PAGE, Iovecs};
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -2,8 +2,10 @@
 //!
 //! `linux-loader` can load such a file too, but only by copying it; mapping needs the headers.
 
-use super::{LoadError, read_at};
+use super::error::LoadError;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 const HEADER_LEN: usize = 64;
 const PROGRAM_HEADER_LEN: usize = 56;
@@ -94,4 +96,13 @@ pub(super) fn parse(file: &File, file_len: u64) -> Result<Image, LoadError> {
         entry: u64_at(&header, 24),
         segments,
     })
+}
+
+/// Read exactly, at an offset.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), LoadError> {
+    file.read_exact_at(buffer, offset)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => LoadError::Truncated,
+            _ => LoadError::Read(error),
+        })
 }

@@ -2,48 +2,18 @@
 
 mod copies;
 mod elf;
+mod error;
 
 pub(crate) use copies::{Copies, Source};
+pub use error::{BootError, LoadError};
 
 use crate::arch::layout;
-use crate::memory::{GuestMemory, MemoryError, PAGE};
+use crate::memory::{GuestMemory, PAGE};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
-
-/// Why a kernel or initramfs could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file could not be opened or read.
-    #[error("cannot read it")]
-    Read(#[source] io::Error),
-    /// The file does not begin as an ELF file for this processor does.
-    #[error("it is not an ELF kernel for this processor")]
-    NotAKernel,
-    /// A header names bytes that the file does not have.
-    #[error("it is truncated")]
-    Truncated,
-    /// A part of the kernel does not lie in the guest's memory, or the entry point in no part.
-    #[error("it does not fit into the guest's memory")]
-    DoesNotFit,
-    /// The host could not place it.
-    #[error("it could not be placed in guest memory")]
-    Memory(#[source] MemoryError),
-}
-
-/// Why the guest's boot could not be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// A table does not fit.
-    #[error("the boot tables do not fit into guest memory")]
-    Tables,
-    /// The host has no random numbers.
-    #[error("cannot get a random seed from the host")]
-    Seed(#[source] io::Error),
-}
 
 /// How a file's bytes get into guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,15 +167,6 @@ fn place(
     }
     copies.add(source, offset + mapped, address + mapped, bytes - mapped);
     Ok(())
-}
-
-/// Read exactly, at an offset.
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), LoadError> {
-    file.read_exact_at(buffer, offset)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => LoadError::Truncated,
-            _ => LoadError::Read(error),
-        })
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! the mapping that it points into alive, and all access goes through `vm_memory`'s volatile
 //! slices.
 
+mod extent;
 mod io;
 mod registers;
 
+pub(crate) use extent::Extent;
 pub(crate) use io::{Iovecs, pread, pread_now, pwrite, pwrite_now, recv, send};
 pub(crate) use registers::RegisterPages;
 
-use crate::snapshot::Extent;
 use std::fs::File;
 use std::io as stdio;
 use std::os::fd::AsRawFd;

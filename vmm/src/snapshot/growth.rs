@@ -6,9 +6,8 @@
 //! has copied it. For memory that will be taken first they are copied ahead, with what earlier guests
 //! wrote to ([`super::touched`]). It is a hint and nothing more.
 
-use super::memory_file::Extent;
 use crate::arch::{self, VcpuState};
-use crate::memory::{GuestMemory, HUGE_PAGE, PAGE, Touched};
+use crate::memory::{Extent, GuestMemory, HUGE_PAGE, PAGE, Touched};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 /// Memory whose descriptors are copied ahead, in bytes; they take a 64th of it.

@@ -1,27 +1,12 @@
 //! Guest memory as a sparse file, and which file it is.
 
-use crate::memory::{GuestMemory, HUGE_PAGE, PAGE};
+use crate::memory::{Extent, GuestMemory, HUGE_PAGE, PAGE};
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
-
-/// A run of memory, in bytes from the beginning of all memory (not of the address space), that is
-/// not all zero. Whole huge pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Extent {
-    pub(crate) start: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Extent {
-    /// Whether this byte of all memory is in there.
-    pub(crate) const fn holds(&self, at: u64) -> bool {
-        self.start <= at && at - self.start < self.bytes
-    }
-}
 
 /// What tells a file from any other, and from itself after a change: nobody can write to a file
 /// without changing the time of its last change of state, nor set that time.

@@ -21,13 +21,12 @@ pub use host::host_identity;
 pub use seal::{SealError, SnapshotKey};
 
 pub(crate) use growth::descriptors;
-pub(crate) use memory_file::Extent;
 pub(crate) use touched::Lesson;
 
 use crate::arch::{MachineState, VcpuState};
 use crate::config::{ConfigError, MemorySize, VcpuCount};
 use crate::devices::DevicesState;
-use crate::memory::{GuestMemory, Touched};
+use crate::memory::{Extent, GuestMemory, Touched};
 use contents::{Contents, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};

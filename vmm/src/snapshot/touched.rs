@@ -6,8 +6,7 @@
 //! more: a wrong one copies and maps pages for nothing, and never more than [`MAX_WRITTEN`] and
 //! [`MAX_TOUCHED`].
 
-use super::memory_file::Extent;
-use crate::memory::{GuestMemory, PAGE, Touched};
+use crate::memory::{Extent, GuestMemory, PAGE, Touched};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -3,6 +3,7 @@
 //! All I/O is synchronous, vectored, and straight between a file and guest memory. Which thread does
 //! it is decided in [`serve`].
 
+mod leave;
 mod serve;
 
 pub(crate) use serve::Block;
@@ -11,7 +12,7 @@ use super::chain::{Buffers, Pieces};
 use super::{Identity, Stopping};
 use crate::config::{DISK_FILE_ALIGN, DiskConfig};
 use crate::memory::{Iovecs, pread, pread_now, pwrite, pwrite_now};
-use serve::Leave;
+use leave::Leave;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

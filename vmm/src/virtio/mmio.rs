@@ -4,6 +4,12 @@
 //! keeps it up to date as the driver writes. Only writes leave the guest, and of these neither
 //! notifications (an ioeventfd, or [`DeviceLink::notify`]) nor interrupt acknowledgements come here.
 
+use super::registers::{
+    CONFIG, CONFIG_GENERATION, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER_FEATURES,
+    DRIVER_FEATURES_SEL, INTERRUPT_CONFIG, INTERRUPT_STATUS, INTERRUPT_USED, MAGIC, MAGIC_VALUE,
+    QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_NUM, QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL,
+    SHM_BASE, SHM_LEN, STATUS, VENDOR, VENDOR_ID, VERSION, status,
+};
 use super::{
     Activation, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Interrupt, SavedQueue,
 };
@@ -13,48 +19,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
-
-const MAGIC: usize = 0x00;
-const VERSION: usize = 0x04;
-const DEVICE_ID: usize = 0x08;
-const VENDOR_ID: usize = 0x0c;
-const DEVICE_FEATURES: usize = 0x10;
-const DEVICE_FEATURES_SEL: usize = 0x14;
-const DRIVER_FEATURES: usize = 0x20;
-const DRIVER_FEATURES_SEL: usize = 0x24;
-const QUEUE_SEL: usize = 0x30;
-const QUEUE_NUM_MAX: usize = 0x34;
-const QUEUE_NUM: usize = 0x38;
-const QUEUE_READY: usize = 0x44;
-/// Written by the driver when it added buffers; goes to the device, past the transport.
-pub(crate) const QUEUE_NOTIFY: usize = 0x50;
-pub(crate) const INTERRUPT_STATUS: usize = 0x60;
-/// Written by the driver when it took an interrupt; wired to nothing.
-pub(crate) const INTERRUPT_ACK: usize = 0x64;
-pub(crate) const STATUS: usize = 0x70;
-const QUEUE_DESC: usize = 0x80;
-const QUEUE_DRIVER: usize = 0x90;
-const QUEUE_DEVICE: usize = 0xa0;
-const SHM_LEN: usize = 0xb0;
-const SHM_BASE: usize = 0xb8;
-const CONFIG_GENERATION: usize = 0xfc;
-const CONFIG: usize = 0x100;
-
-const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"virt");
-const VENDOR: u32 = u32::from_le_bytes(*b"HLBX");
-
-const INTERRUPT_USED: u32 = 1;
-pub(crate) const INTERRUPT_CONFIG: u32 = 2;
-
-/// Device status bits (virtio 1.2, section 2.1).
-pub(crate) mod status {
-    pub(crate) const ACKNOWLEDGE: u32 = 1;
-    pub(crate) const DRIVER: u32 = 2;
-    pub(crate) const DRIVER_OK: u32 = 4;
-    pub(crate) const FEATURES_OK: u32 = 8;
-    pub(crate) const NEEDS_RESET: u32 = 0x40;
-    pub(crate) const FAILED: u32 = 0x80;
-}
 
 /// What the driver has said about a queue so far.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ pub(crate) mod block;
 pub(crate) mod chain;
 pub(crate) mod held;
 pub(crate) mod mmio;
+pub(crate) mod registers;
 pub(crate) mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -217,8 +218,10 @@ impl Interrupt {
 
     /// A driver that asks for something has seen what configuration there is.
     pub(crate) fn config_seen(&self) {
-        let changed = mmio::INTERRUPT_CONFIG.to_le();
-        let pending = self.registers.register(self.page + mmio::INTERRUPT_STATUS);
+        let changed = registers::INTERRUPT_CONFIG.to_le();
+        let pending = self
+            .registers
+            .register(self.page + registers::INTERRUPT_STATUS);
         if let Some(pending) = pending
             && pending.load(Ordering::Relaxed) & changed != 0
         {
@@ -229,11 +232,14 @@ impl Interrupt {
     /// Tell the driver that the device cannot go on until it is reset (virtio 1.2, section
     /// 2.1.2). What a driver does to get here is its own fault.
     pub(crate) fn needs_reset(&self) {
-        if let Some(status) = self.registers.register(self.page + mmio::STATUS) {
-            status.fetch_or(mmio::status::NEEDS_RESET.to_le(), Ordering::AcqRel);
+        if let Some(status) = self.registers.register(self.page + registers::STATUS) {
+            status.fetch_or(registers::status::NEEDS_RESET.to_le(), Ordering::AcqRel);
         }
-        if let Some(pending) = self.registers.register(self.page + mmio::INTERRUPT_STATUS) {
-            pending.fetch_or(mmio::INTERRUPT_CONFIG.to_le(), Ordering::AcqRel);
+        if let Some(pending) = self
+            .registers
+            .register(self.page + registers::INTERRUPT_STATUS)
+        {
+            pending.fetch_or(registers::INTERRUPT_CONFIG.to_le(), Ordering::AcqRel);
         }
         self.trigger();
     }

@@ -1,7 +1,7 @@
 //! The end of a VM: whoever notices first says why, and everyone else hears of it.
 
 use crate::outcome::Outcome;
-use crate::vcpu::Kick;
+use crate::vcpu::kick::Kick;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,12 @@
 //! A VM from its configuration to its end.
 
-mod ending;
+pub(crate) mod ending;
 mod foundation;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod ioapic;
 mod pause;
 mod premapping;
 
-pub(crate) use ending::Ending;
 pub use foundation::{Foundation, Step};
 pub use pause::SaveError;
 
@@ -17,19 +18,17 @@ use crate::memory::GuestMemory;
 use crate::outcome::{Outcome, VmStats};
 use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
-use crate::thread::Thread;
+use crate::thread::{STOP_LIMIT, Thread};
 use crate::vcpu::{Vcpu, VcpuThread};
 use crate::worker::{PausedQueues, WorkerThread};
+use ending::Ending;
 use foundation::{Contents, Parts};
 use kvm_ioctls::VmFd;
 use premapping::Premapping;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
-
-/// How long the threads of a VM that ends have to come out of what they are at.
-pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A VM that is built and has not run an instruction yet.
 #[derive(Debug)]
@@ -345,14 +344,4 @@ fn command_line(config: &VmConfig, devices: &str) -> Result<String, VmError> {
         )));
     }
     Ok(line)
-}
-
-/// The redirection entries in KVM's image of the I/O APIC.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn ioapic_redirections(chip: &kvm_bindings::kvm_irqchip) -> [u64; 24] {
-    // SAFETY: every bit pattern is valid for every member of this union of integers, all of which
-    // `KVM_GET_IRQCHIP` or `Default` initialised.
-    let state = unsafe { chip.chip.ioapic };
-    // SAFETY: as above; `bits` covers the whole entry.
-    state.redirtbl.map(|entry| unsafe { entry.bits })
 }

@@ -5,8 +5,7 @@
 //! snapshot have told. A thread of its own copies and maps them while the virtual machine and its
 //! devices are being made: in KVM since Linux 6.12, in this process before.
 
-use crate::memory::{GuestMemory, Touched};
-use crate::snapshot::Extent;
+use crate::memory::{Extent, GuestMemory, Touched};
 use crate::thread::Thread;
 use crate::vcpu::{Mapper, Vcpu};
 use kvm_ioctls::Kvm;

@@ -11,32 +11,8 @@ use crate::layer::tree::{
     Content, DentryId, Inode, InodeId, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG,
 };
 use crate::layer::{LayerError, Problem, WalkError, shown};
-use crate::limits::Limits;
 use hullbox_tar::MAX_SEGMENTS;
 use std::collections::HashMap;
-
-/// Bytes that hard links may still bring from lower layers, for one image: each costs its author
-/// a line and the host a copy.
-#[derive(Debug)]
-pub(crate) struct CopyBudget {
-    left: u64,
-    limit: u64,
-}
-
-impl CopyBudget {
-    pub(crate) const fn new(limits: &Limits) -> Self {
-        let limit = limits.max_linked_bytes;
-        Self { left: limit, limit }
-    }
-
-    fn take(&mut self, bytes: u64) -> Result<(), LayerError> {
-        self.left = self.left.checked_sub(bytes).ok_or(LayerError::TooMany {
-            what: "bytes that hard links bring from layers below",
-            limit: self.limit,
-        })?;
-        Ok(())
-    }
-}
 
 impl Resolver<'_> {
     /// Copies the files that hard links lead to into this layer, each once.

@@ -1,7 +1,16 @@
 //! An inode of a layer's tree.
 
-use super::{DentryId, S_IFDIR, S_IFMT};
+use super::id::DentryId;
 use crate::erofs::{BLOCK_SIZE, CHUNK_ENTRY};
+
+/// The part of a mode that says what an inode is.
+pub(crate) const S_IFMT: u16 = 0o170_000;
+pub(crate) const S_IFIFO: u16 = 0o010_000;
+pub(crate) const S_IFCHR: u16 = 0o020_000;
+pub(crate) const S_IFDIR: u16 = 0o040_000;
+pub(crate) const S_IFBLK: u16 = 0o060_000;
+pub(crate) const S_IFREG: u16 = 0o100_000;
+pub(crate) const S_IFLNK: u16 = 0o120_000;
 
 /// An inode: 48 bytes, because a layer may have millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

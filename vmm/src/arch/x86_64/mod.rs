@@ -25,6 +25,7 @@ pub(crate) use state::{
 pub(crate) use vcpu::{instruction_pointer, setup_vcpu};
 
 use crate::error::VmError;
+use crate::vm::ioapic;
 use kvm_ioctls::VmFd;
 
 /// Kernel parameters that every guest of this machine needs.
@@ -58,7 +59,7 @@ pub(crate) fn interrupts_torn_down(vm: &VmFd) -> bool {
         ..Default::default()
     };
     vm.get_irqchip(&mut chip).is_ok()
-        && crate::vm::ioapic_redirections(&chip)
+        && ioapic::redirections(&chip)
             .iter()
             .all(|entry| entry & MASKED != 0)
 }

@@ -6,6 +6,7 @@
 //! that deadline, and events last.
 
 use crate::error::VmError;
+use crate::vcpu::xsave::set_xsave;
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip,
@@ -193,7 +194,7 @@ pub(crate) fn restore_vcpu(state: &VcpuState, vcpu: &VcpuFd) -> Result<(), VmErr
     if let Some(xcrs) = &state.xcrs {
         vcpu.set_xcrs(xcrs).map_err(VmError::kvm("KVM_SET_XCRS"))?;
     }
-    crate::vcpu::set_xsave(vcpu, &state.xsave)?;
+    set_xsave(vcpu, &state.xsave)?;
     vcpu.set_regs(&state.regs)
         .map_err(VmError::kvm("KVM_SET_REGS"))?;
     vcpu.set_debug_regs(&state.debug_regs)

@@ -1,7 +1,7 @@
 use super::*;
 use crate::memory::{GuestRam, RegisterPages};
 use crate::virtio::Backend;
-use crate::virtio::mmio::{STATUS, status};
+use crate::virtio::registers::{STATUS, status};
 use crate::virtio::testing::{DATA, INDIRECT, Junk, NEXT, RAM_END, Ring, WRITE, activation, ram};
 use std::io::Write;
 use std::sync::Arc;
