@@ -479,19 +479,16 @@ pub(super) fn send_outcome(
 /// however long. The container is none of this process's any more.
 pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
     loop {
-        clients.retain_mut(|client| client.flush().is_ok() && client.is_waiting());
+        // One that was killed may have left frames here that wait for pipes which others read.
+        clients.retain_mut(|client| {
+            client.flush().is_ok() && client.is_waiting() && !client.has_hung_up()
+        });
         if clients.is_empty() {
             return;
         }
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         for client in &clients {
-            // What waits for nothing would report an end again and again.
-            let pipes = client.pipes.interests(false);
-            let waiting = pipes.filter(|(_, _, events)| !events.is_empty());
-            fds.extend(waiting.map(|(_, fd, events)| PollFd::from_borrowed_fd(fd, events)));
-            if client.connection.pending() > 0 {
-                fds.push(PollFd::new(&client.connection, PollFlags::OUT));
-            }
+            fds.extend(client.awaited());
         }
         match poll(&mut fds, None) {
             Ok(_) if fds[0].revents().is_empty() => {}
