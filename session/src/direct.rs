@@ -16,7 +16,7 @@ use hullbox_protocol::{MAX_DATA, Stream, StreamSet};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::pipe::{SpliceFlags, splice};
@@ -27,7 +27,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Descriptors of one process's streams.
-pub(crate) const MAX_DESCRIPTORS: usize = 3;
+const MAX_DESCRIPTORS: usize = 3;
+
+/// Sets of them that may have arrived before their frames are dealt with: a set comes with the first
+/// byte of its frame, so that the next can be here when the frame is.
+pub(crate) const MAX_SETS: usize = 2;
 
 /// Most that is moved at a time, in bytes: more than a pipe holds.
 const MOVE_LEN: usize = 1024 * 1024;
@@ -140,25 +144,64 @@ pub fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], with: &Descriptors) -> Result
     )
 }
 
-/// Reads, and takes the descriptors that came with what was read.
+/// Descriptors that arrived, a set for each message that had any with it: all of them, or none where
+/// they did not fit.
+pub type Received = VecDeque<Vec<OwnedFd>>;
+
+/// Reads, and takes the descriptors that came with what was read: at most one set, because the kernel
+/// reads no further than that message.
 ///
 /// # Errors
 /// recvmsg(2).
 pub fn receive_with(
     from: BorrowedFd<'_>,
     room: &mut [u8],
-    descriptors: &mut VecDeque<OwnedFd>,
+    descriptors: &mut Received,
 ) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let iov = &mut [IoSliceMut::new(room)];
     let received = recvmsg(from, iov, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut set = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
-            descriptors.extend(fds);
+            set.extend(fds);
         }
     }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        // This process may have no more, or they were too many. Which of them are here is not known.
+        descriptors.push_back(Vec::new());
+    } else if !set.is_empty() {
+        descriptors.push_back(set);
+    }
     Ok(received.bytes)
+}
+
+/// Descriptors of a process's streams were announced and are not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the descriptors of its streams were not received: there may be too many open files")]
+pub struct MissingDescriptors;
+
+/// Takes the next set of descriptors, which are to be of these streams; `None` is where none are taken.
+///
+/// # Errors
+/// [`MissingDescriptors`]; of the set none is left then.
+pub fn take_descriptors(
+    received: Option<&mut Received>,
+    streams: StreamSet,
+) -> Result<Descriptors, MissingDescriptors> {
+    let mut descriptors = Descriptors::default();
+    if streams.is_empty() {
+        return Ok(descriptors);
+    }
+    let set = received.and_then(VecDeque::pop_front).unwrap_or_default();
+    if set.len() != streams.iter().count() {
+        return Err(MissingDescriptors);
+    }
+    for (stream, fd) in streams.iter().zip(set) {
+        *descriptors.of_mut(stream) = Some(fd);
+    }
+    Ok(descriptors)
 }
 
 /// Whether a pipe is one of pipe(2).
