@@ -25,6 +25,7 @@ mod reserve;
 mod rootfs;
 mod sysfs;
 mod tmpfs;
+mod volatile;
 mod ways;
 
 use crate::clock;

@@ -7,9 +7,10 @@ use hullbox_host::timing::Timing;
 use hullbox_protocol::{Frame, Sender, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use hullbox_session::direct::Descriptors;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long it may take to send its command.
@@ -175,6 +176,11 @@ impl Client {
     /// Writes what its pipes and its connection take.
     pub(super) fn flush(&mut self) -> Result<(), ConnectionError> {
         self.pipes.flush();
+        self.flush_connection()
+    }
+
+    /// Writes what its connection takes of all that does not have to wait for its pipes.
+    pub(super) fn flush_connection(&mut self) -> Result<(), ConnectionError> {
         if !self.pipes.is_waiting() {
             for frame in self.held.drain(..) {
                 self.connection.send(&frame)?;
@@ -187,6 +193,27 @@ impl Client {
     pub(super) fn flush_with_room(&mut self) -> Result<(), ConnectionError> {
         self.flush()?;
         self.connection.flush_with_room()
+    }
+
+    /// What to poll for until what waits for it can be written: its end, room in its connection, and
+    /// room in its pipes.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::OUT, self.connection.pending() > 0);
+        let own = PollFd::from_borrowed_fd(self.connection.as_fd(), events);
+        // A pipe that nothing waits for would report an end again and again.
+        let pipes = self.pipes.interests(false);
+        let waiting = pipes.filter(|(_, _, events)| !events.is_empty());
+        let pipes = waiting.map(|(_, fd, events)| PollFd::from_borrowed_fd(fd, events));
+        std::iter::once(own).chain(pipes)
+    }
+
+    /// Whether nobody is at its connection's other end.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let own = PollFd::from_borrowed_fd(self.connection.as_fd(), PollFlags::empty());
+        let mut fds = [own];
+        let polled = poll(&mut fds, Some(&Timespec::default()));
+        polled.is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// Whether something for it waits.

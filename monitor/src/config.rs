@@ -4,13 +4,13 @@ use hullbox_backend::bundle::Bundle;
 use hullbox_host::paths::Roots;
 use hullbox_plan::life::Life;
 use hullbox_protocol::StreamSet;
-use hullbox_session::direct::{Descriptors, receive_with, send_with};
+use hullbox_session::direct::{Descriptors, Received, receive_with, send_with};
 use rustix::io::retry_on_intr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -112,9 +112,9 @@ pub(super) fn send(
 /// better of it.
 pub(super) fn receive<T: DeserializeOwned>(
     mut from: &UnixStream,
-) -> io::Result<Option<(T, VecDeque<OwnedFd>)>> {
+) -> io::Result<Option<(T, Received)>> {
     let mut len = [0; 4];
-    let mut descriptors = VecDeque::new();
+    let mut descriptors = Received::new();
     let begun = retry_on_intr(|| receive_with(from.as_fd(), &mut len, &mut descriptors))?;
     if begun == 0 {
         return Ok(None);

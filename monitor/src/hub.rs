@@ -57,7 +57,7 @@ const CAUSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the workload's side may take to answer a request. A guest may be emulated, and busy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long after its workload's start a monitor lets go of the code that it needed for it.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
 /// Signals that come within this time are one: a host that shuts down sends several.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// Clients at a time that stay for longer than one answer.
@@ -403,7 +403,7 @@ impl<'a> Hub<'a> {
             .enumerate()
             .filter_map(|(at, client)| {
                 // What it owes us it was given under credit; more is its own lie.
-                let keeps_up = client.flush().is_ok() && client.connection.may_fill();
+                let keeps_up = client.flush_connection().is_ok() && client.connection.may_fill();
                 (!keeps_up).then_some(at)
             })
             .collect();

@@ -19,9 +19,8 @@ use hullbox_host::data_lock::DataLock;
 use hullbox_host::sys::{self, StandardFd};
 use hullbox_host::timing::{Phase, Timing};
 use hullbox_plan::life::{Restart, STOP_TIMEOUT_S};
-use hullbox_protocol::{ExitStatus, Failure, Frame};
-use hullbox_session::connection::take_descriptors;
-use hullbox_session::direct::Descriptors;
+use hullbox_protocol::{ExitStatus, Failure, FailureKind, Frame};
+use hullbox_session::direct::{Descriptors, MissingDescriptors, take_descriptors};
 use hullbox_state::{End, State};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
@@ -57,17 +56,16 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     // While a container runs here, no helper machine takes the data directory.
     let direct = DataLock::try_shared(&prospect.data)?;
     backends.prepare(&prospect);
-    let Some((config, received)) = receive::<Config>(&orders)? else {
+    let Some((config, mut received)) = receive::<Config>(&orders)? else {
         return Ok(());
     };
-    let descriptors = take_descriptors(&mut Some(received), config.streams);
-    let mut descriptors = descriptors.map_err(io::Error::other)?;
+    let mut descriptors = take_descriptors(Some(&mut received), config.streams);
     // Whoever waits for the connection's end must not wait for this process's.
     drop(orders);
     timing.mark(Phase::Orders);
     let mut client = Client::new(STARTER, client, first_role(config.mode))?;
-    if config.bundle.isolation == Isolation::Vm {
-        client.pipes = ClientPipes::of(std::mem::take(&mut descriptors));
+    if let (Isolation::Vm, Ok(descriptors)) = (config.bundle.isolation, &mut descriptors) {
+        client.pipes = ClientPipes::of(std::mem::take(descriptors));
     }
     let useless = Cell::new(false);
     let life = Life {
@@ -131,7 +129,7 @@ struct Life<'a> {
     timing: Timing,
     backends: &'a dyn Factory,
     /// The other ends of streams of the first run's workload.
-    direct: Cell<Option<Descriptors>>,
+    direct: Cell<Option<Result<Descriptors, MissingDescriptors>>>,
     /// A template was found, and was of no use.
     useless: &'a Cell<bool>,
 }
@@ -293,12 +291,20 @@ impl Life<'_> {
     }
 
     fn start(&self, mut bundle: Bundle) -> Result<(Box<dyn Backend>, Bundle), Failure> {
+        let streams = self
+            .direct
+            .take()
+            .unwrap_or_else(|| Ok(Descriptors::default()));
+        let streams = streams.map_err(|missing| Failure {
+            kind: FailureKind::Setup,
+            message: missing.to_string(),
+        })?;
         bundle.setup.wall_clock_ns = wall_clock_ns();
         bundle.setup.timed = self.timing.is_on();
         let start = Start {
             data: &self.config.data,
             lock: self.lock.as_fd(),
-            streams: self.direct.take().unwrap_or_default(),
+            streams,
             debug: self.config.debug,
             timing: &self.timing,
         };
@@ -479,19 +485,16 @@ pub(super) fn send_outcome(
 /// however long. The container is none of this process's any more.
 pub(super) fn linger(mut clients: Vec<Client>, signals: &Signals) {
     loop {
-        clients.retain_mut(|client| client.flush().is_ok() && client.is_waiting());
+        // One that was killed may have left frames here that wait for pipes which others read.
+        clients.retain_mut(|client| {
+            client.flush().is_ok() && client.is_waiting() && !client.has_hung_up()
+        });
         if clients.is_empty() {
             return;
         }
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         for client in &clients {
-            // What waits for nothing would report an end again and again.
-            let pipes = client.pipes.interests(false);
-            let waiting = pipes.filter(|(_, _, events)| !events.is_empty());
-            fds.extend(waiting.map(|(_, fd, events)| PollFd::from_borrowed_fd(fd, events)));
-            if client.connection.pending() > 0 {
-                fds.push(PollFd::new(&client.connection, PollFlags::OUT));
-            }
+            fds.extend(client.awaited());
         }
         match poll(&mut fds, None) {
             Ok(_) if fds[0].revents().is_empty() => {}

@@ -56,6 +56,9 @@ pub(super) fn wait(
             events.set(PollFlags::OUT, client.connection.pending() > 0);
             PollFd::from_borrowed_fd(client.connection.as_fd(), events)
         }));
+        let first_pipe = fds.len();
+        // The first of a client's is its connection.
+        fds.extend(clients.iter().flat_map(|client| client.awaited().skip(1)));
         let timeout = Timespec::try_from(left).ok();
         if poll(&mut fds, timeout.as_ref()).is_err() {
             continue;
@@ -66,10 +69,12 @@ pub(super) fn wait(
             return Waited::Stopped;
         }
         let mut unwanted = None;
-        let mut events = ready[2..].iter();
+        let mut events = ready[2..first_pipe].iter();
         clients.retain_mut(|client| {
+            // Output of the run that ended, and its end behind it.
+            let reached = client.flush().is_ok();
             if events.next().is_none_or(|events| events.is_empty()) {
-                return true;
+                return reached && !client.is_done();
             }
             match serve(client, observer) {
                 Some(Waited::Over) => {}

@@ -1,13 +1,17 @@
 //! A non-blocking connection that speaks frames.
 
-use crate::direct::{Descriptors, MAX_DESCRIPTORS, receive_with, send_with};
+mod outbox;
+
+use crate::direct::{
+    Descriptors, MAX_SETS, MissingDescriptors, Received, receive_with, take_descriptors,
+};
 use hullbox_protocol::{
     DecodeError, Decoder, Frame, HEADER_LEN, Incoming, MAX_DATA, Sender, Stream, StreamSet,
-    data_header, encode_into,
+    data_header,
 };
+pub(crate) use outbox::Outbox;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg, sockopt};
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -20,9 +24,6 @@ const HIGH_WATER: usize = 2 * MAX_DATA;
 /// Nothing more is read from a peer that leaves this many bytes unread. Only one
 /// that floods us with requests gets here: data alone stops at [`HIGH_WATER`].
 const FLOODED: usize = 16 * 1024 * 1024;
-
-/// Room for a full [`HIGH_WATER`] and one frame more. Untouched pages of it cost nothing.
-const BUFFER_LEN: usize = HIGH_WATER + 2 * (MAX_DATA + HEADER_LEN);
 
 /// From this many bytes on, sending them from where they lie is cheaper than copying them to where
 /// they wait for others.
@@ -90,7 +91,7 @@ pub struct Connection {
     outbox: Outbox,
     decoder: Decoder,
     /// Descriptors that arrived, until their frame is dealt with; `None` where none are taken.
-    descriptors: Option<VecDeque<OwnedFd>>,
+    descriptors: Option<Received>,
 }
 
 impl AsFd for Connection {
@@ -132,9 +133,12 @@ impl Connection {
     /// What came with a [`Frame::Descriptors`] of these streams.
     ///
     /// # Errors
-    /// See [`take_descriptors`].
-    pub fn take_descriptors(&mut self, streams: StreamSet) -> Result<Descriptors, ConnectionError> {
-        take_descriptors(&mut self.descriptors, streams)
+    /// [`MissingDescriptors`], which is nothing against the connection.
+    pub fn take_descriptors(
+        &mut self,
+        streams: StreamSet,
+    ) -> Result<Descriptors, MissingDescriptors> {
+        take_descriptors(self.descriptors.as_mut(), streams)
     }
 
     /// Queues a [`Frame::Descriptors`] together with what it announces.
@@ -276,7 +280,7 @@ impl Connection {
                 result => break result,
             }
         };
-        if self.descriptors.as_ref().map_or(0, VecDeque::len) > MAX_DESCRIPTORS {
+        if self.descriptors.as_ref().map_or(0, Received::len) > MAX_SETS {
             return Err(ConnectionError::Violation("descriptors of no stream"));
         }
         self.decoder.arrived(read.unwrap_or(0));
@@ -300,164 +304,19 @@ impl Connection {
 
     /// As [`Self::next_incoming`], together with a way to queue answers, and with what came beside
     /// frames, while the frame is still borrowed.
-    pub(crate) fn split(&mut self) -> (&mut Decoder, &mut Outbox, &mut Received) {
-        (&mut self.decoder, &mut self.outbox, &mut self.descriptors)
-    }
-}
-
-/// Descriptors that arrived.
-pub type Received = Option<VecDeque<OwnedFd>>;
-
-/// Takes those of these streams out of what arrived.
-///
-/// # Errors
-/// [`ConnectionError::Violation`] if they did not come.
-pub fn take_descriptors(
-    received: &mut Received,
-    streams: StreamSet,
-) -> Result<Descriptors, ConnectionError> {
-    let mut next = || received.as_mut().and_then(VecDeque::pop_front);
-    let mut descriptors = Descriptors::default();
-    for stream in streams.iter() {
-        let missing = ConnectionError::Violation("a descriptor that did not come");
-        *descriptors.of_mut(stream) = Some(next().ok_or(missing)?);
-    }
-    Ok(descriptors)
-}
-
-/// Bytes on their way to the peer. The buffer is zeroed once, lazily by the
-/// kernel, so that data can be read into its middle without unsafe code.
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// Bytes that were written.
-    written: u64,
-    /// Descriptors that go with the byte of this number.
-    attached: VecDeque<(u64, Descriptors)>,
-}
-
-impl Outbox {
-    pub(crate) fn pending(&self) -> usize {
-        self.end - self.start
-    }
-
-    /// Makes the buffer's free end at least `len` long.
-    fn reserve(&mut self, len: usize) {
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        }
-        if self.end + len <= self.buffer.len() {
-            return;
-        }
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        let needed = self.end + len;
-        if self.buffer.is_empty() && needed <= BUFFER_LEN {
-            self.buffer = vec![0; BUFFER_LEN];
-        } else if self.buffer.len() < needed {
-            self.buffer.resize(needed.next_multiple_of(BUFFER_LEN), 0);
-        }
-    }
-
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        self.buffer[self.end..self.end + bytes.len()].copy_from_slice(bytes);
-        self.end += bytes.len();
-    }
-
-    /// Sends these with the next byte that is queued.
-    fn attach(&mut self, descriptors: Descriptors) {
-        let at = self.written + self.pending() as u64;
-        self.attached.push_back((at, descriptors));
-    }
-
-    pub(crate) fn push(&mut self, frame: &Frame) -> Result<(), DecodeError> {
-        let mut wire = Vec::new();
-        encode_into(frame, &mut wire)?;
-        self.append(&wire);
-        Ok(())
-    }
-
-    fn read_from(
-        &mut self,
-        source: BorrowedFd<'_>,
-        session: u32,
-        stream: Stream,
-        limit: usize,
-    ) -> Result<usize, Errno> {
-        let limit = limit.min(MAX_DATA);
-        self.reserve(HEADER_LEN + limit);
-        let body = self.end + HEADER_LEN;
-        let read = loop {
-            match rustix::io::read(source, &mut self.buffer[body..body + limit]) {
-                Err(Errno::INTR) => {}
-                result => break result?,
-            }
-        };
-        if read > 0 {
-            let header = data_header(session, stream, read).map_err(|_| Errno::OVERFLOW)?;
-            self.buffer[self.end..body].copy_from_slice(&header);
-            self.end = body + read;
-        }
-        Ok(read)
-    }
-
-    fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<(), ConnectionError> {
-        while self.pending() > 0 {
-            match self.write_some(fd) {
-                Ok(sent) => {
-                    self.start += sent;
-                    self.written += sent as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(()),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        if self.buffer.len() > 2 * BUFFER_LEN {
-            // A rare huge frame went out: give its memory back.
-            (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
-        }
-        Ok(())
-    }
-
-    /// Writes once, what waits or the part of it before descriptors that go along.
-    ///
-    /// `MSG_NOSIGNAL`: a peer that went away is an error of this connection, not a SIGPIPE for the
-    /// whole process.
-    fn write_some(&mut self, fd: BorrowedFd<'_>) -> Result<usize, Errno> {
-        let waiting = &self.buffer[self.start..self.end];
-        let until = |at: u64| usize::try_from(at - self.written).unwrap_or(usize::MAX);
-        let (now, next) = match self.attached.front() {
-            Some((at, _)) if *at == self.written => (true, self.attached.get(1)),
-            next => (false, next),
-        };
-        let len = next.map_or(waiting.len(), |(at, _)| until(*at).min(waiting.len()));
-        let bytes = &waiting[..len];
-        if !now {
-            return rustix::net::send(fd, bytes, SendFlags::NOSIGNAL);
-        }
-        let sent = match self.attached.front() {
-            Some((_, descriptors)) => send_with(fd, bytes, descriptors)?,
-            None => 0,
-        };
-        if sent > 0 {
-            // They are the peer's now.
-            let _ = self.attached.pop_front();
-        }
-        Ok(sent)
+    pub(crate) fn split(&mut self) -> (&mut Decoder, &mut Outbox, Option<&mut Received>) {
+        (
+            &mut self.decoder,
+            &mut self.outbox,
+            self.descriptors.as_mut(),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hullbox_protocol::encode_into;
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
@@ -581,6 +440,104 @@ mod tests {
             assert_eq!(rustix::io::read(&read, &mut byte).unwrap(), 1);
             assert_eq!(u32::from(byte[0]), session);
         }
+    }
+
+    /// A pipe's end for each of these streams, and the other ends.
+    fn pipes(count: usize) -> (Descriptors, Vec<OwnedFd>) {
+        let (reads, writes): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| rustix::pipe::pipe().unwrap()).unzip();
+        let mut descriptors = Descriptors::default();
+        let streams = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
+        for (stream, write) in streams.into_iter().zip(writes) {
+            *descriptors.of_mut(stream) = Some(write);
+        }
+        (descriptors, reads)
+    }
+
+    #[test]
+    fn the_next_descriptors_may_be_here_when_the_frame_before_is_whole() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut to = Connection::new(b.into()).unwrap();
+        to.accept_descriptors();
+        let mut wires = Vec::new();
+        let mut kept = Vec::new();
+        for session in 0..2 {
+            let (descriptors, reads) = pipes(3);
+            kept.push(reads);
+            let streams = descriptors.streams();
+            let mut wire = Vec::new();
+            encode_into(&Frame::Descriptors { session, streams }, &mut wire).unwrap();
+            wires.push((wire, descriptors));
+        }
+        let [(first, one), (second, two)] = &wires[..] else {
+            panic!("two");
+        };
+        crate::direct::send_with(a.as_fd(), &first[..5], one).unwrap();
+        assert!(to.fill().unwrap());
+        assert_eq!(to.next_incoming().unwrap(), None);
+        (&a).write_all(&first[5..]).unwrap();
+        crate::direct::send_with(a.as_fd(), second, two).unwrap();
+        for wanted in 0..2 {
+            let frame = loop {
+                if let Some(Incoming::Frame(frame)) = to.next_incoming().unwrap() {
+                    break frame;
+                }
+                assert!(to.fill().unwrap());
+            };
+            let Frame::Descriptors { session, streams } = frame else {
+                panic!("{frame:?}");
+            };
+            assert_eq!(session, wanted);
+            assert_eq!(to.take_descriptors(streams).unwrap().streams(), streams);
+        }
+    }
+
+    #[test]
+    fn a_set_that_does_not_fit_takes_nothing_of_the_next() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut from = Connection::new(a.into()).unwrap();
+        let mut to = Connection::new(b.into()).unwrap();
+        to.accept_descriptors();
+        let mut kept = Vec::new();
+        for session in 0..2 {
+            let (descriptors, reads) = pipes(2);
+            kept.push(reads);
+            from.send_descriptors(session, descriptors).unwrap();
+            from.flush().unwrap();
+        }
+        let three = pipes(3).0.streams();
+        assert!(to.fill().unwrap());
+        assert!(to.fill().unwrap());
+        assert_eq!(to.take_descriptors(three).unwrap_err(), MissingDescriptors);
+        let (read, mut byte) = (kept.pop().unwrap(), [0; 2]);
+        let two = pipes(2).0.streams();
+        let next = to.take_descriptors(two).unwrap();
+        rustix::io::write(next.stdin.unwrap(), b"x").unwrap();
+        assert_eq!(rustix::io::read(&read[0], &mut byte).unwrap(), 1);
+        assert_eq!(to.take_descriptors(two).unwrap_err(), MissingDescriptors);
+    }
+
+    #[test]
+    fn of_descriptors_that_were_cut_none_is_taken() {
+        use rustix::net::SendAncillaryMessage;
+        let (a, b) = UnixStream::pair().unwrap();
+        let mut to = Connection::new(b.into()).unwrap();
+        to.accept_descriptors();
+        // As if this process could have no more than three of them.
+        let (descriptors, _reads) = pipes(3);
+        let streams = descriptors.streams();
+        let mut four: Vec<_> = descriptors.borrowed().collect();
+        four.push(a.as_fd());
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&four)));
+        let pieces = [IoSlice::new(b"x")];
+        sendmsg(&a, &pieces, &mut control, SendFlags::NOSIGNAL).unwrap();
+        assert!(to.fill().unwrap());
+        assert_eq!(
+            to.take_descriptors(streams).unwrap_err(),
+            MissingDescriptors
+        );
     }
 
     #[test]

@@ -16,10 +16,10 @@ use hullbox_protocol::{MAX_DATA, Stream, StreamSet};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::pipe::{SpliceFlags, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -27,7 +27,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Descriptors of one process's streams.
-pub(crate) const MAX_DESCRIPTORS: usize = 3;
+const MAX_DESCRIPTORS: usize = 3;
+
+/// Sets of them that may have arrived before their frames are dealt with: a set comes with the first
+/// byte of its frame, so that the next can be here when the frame is.
+pub(crate) const MAX_SETS: usize = 2;
 
 /// Most that is moved at a time, in bytes: more than a pipe holds.
 const MOVE_LEN: usize = 1024 * 1024;
@@ -140,25 +144,64 @@ pub fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], with: &Descriptors) -> Result
     )
 }
 
-/// Reads, and takes the descriptors that came with what was read.
+/// Descriptors that arrived, a set for each message that had any with it: all of them, or none where
+/// they did not fit.
+pub type Received = VecDeque<Vec<OwnedFd>>;
+
+/// Reads, and takes the descriptors that came with what was read: at most one set, because the kernel
+/// reads no further than that message.
 ///
 /// # Errors
 /// recvmsg(2).
 pub fn receive_with(
     from: BorrowedFd<'_>,
     room: &mut [u8],
-    descriptors: &mut VecDeque<OwnedFd>,
+    descriptors: &mut Received,
 ) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let iov = &mut [IoSliceMut::new(room)];
     let received = recvmsg(from, iov, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut set = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
-            descriptors.extend(fds);
+            set.extend(fds);
         }
     }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        // This process may have no more, or they were too many. Which of them are here is not known.
+        descriptors.push_back(Vec::new());
+    } else if !set.is_empty() {
+        descriptors.push_back(set);
+    }
     Ok(received.bytes)
+}
+
+/// Descriptors of a process's streams were announced and are not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the descriptors of its streams were not received: there may be too many open files")]
+pub struct MissingDescriptors;
+
+/// Takes the next set of descriptors, which are to be of these streams; `None` is where none are taken.
+///
+/// # Errors
+/// [`MissingDescriptors`]; of the set none is left then.
+pub fn take_descriptors(
+    received: Option<&mut Received>,
+    streams: StreamSet,
+) -> Result<Descriptors, MissingDescriptors> {
+    let mut descriptors = Descriptors::default();
+    if streams.is_empty() {
+        return Ok(descriptors);
+    }
+    let set = received.and_then(VecDeque::pop_front).unwrap_or_default();
+    if set.len() != streams.iter().count() {
+        return Err(MissingDescriptors);
+    }
+    for (stream, fd) in streams.iter().zip(set) {
+        *descriptors.of_mut(stream) = Some(fd);
+    }
+    Ok(descriptors)
 }
 
 /// Whether a pipe is one of pipe(2).
@@ -249,8 +292,13 @@ pub(crate) enum Moved {
 
 /// Moves bytes from one descriptor to another, of which one is a pipe, without waiting for a pipe.
 fn move_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Moved {
+    move_some(from, to, MOVE_LEN)
+}
+
+/// The same, of at most `len` bytes.
+fn move_some(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Moved {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-    match splice(from, None, to, None, MOVE_LEN, flags) {
+    match splice(from, None, to, None, len, flags) {
         Ok(0) => Moved::End,
         Ok(moved) => Moved::Bytes(moved),
         Err(Errno::WOULDBLOCK) => Moved::Full,
@@ -293,9 +341,33 @@ pub(crate) struct DirectInput {
     from: OwnedFd,
     /// The process's pipe took nothing when it was last tried.
     pub(crate) full: bool,
-    /// A pipe, whose pages move. Those of a file stay the host's: they are the very memory that
-    /// other processes read the file from.
-    pages_move: bool,
+    way: Way,
+}
+
+/// How the bytes of an input get to the process.
+#[derive(Debug)]
+enum Way {
+    /// A pipe's pages move.
+    Pages,
+    /// A pipe's pages move to a pipe of our own, from which they are read: for a process's end that
+    /// takes no pages. The caller's pipe itself is not read. It may block, and others may read it too:
+    /// what poll(2) has seen in there can be gone.
+    Through {
+        /// Read end; it does not block.
+        read: OwnedFd,
+        /// Write end.
+        write: OwnedFd,
+    },
+    /// A file is read. Its pages stay the host's: they are the very memory that other processes read
+    /// the file from.
+    Copies,
+}
+
+impl Way {
+    fn through() -> Option<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        Some(Self::Through { read, write })
+    }
 }
 
 /// What a descriptor had to give.
@@ -314,20 +386,29 @@ impl DirectInput {
         Self {
             from,
             full: false,
-            pages_move: kind == Ok(FileType::Fifo),
+            way: match kind {
+                Ok(FileType::Fifo) => Way::Pages,
+                _ => Way::Copies,
+            },
         }
     }
 
     /// Moves what there is to a process's pipe, or gives it.
     pub(crate) fn move_to(&mut self, process: BorrowedFd<'_>) -> Input {
-        if self.pages_move {
-            let moved = move_bytes(self.from.as_fd(), process);
-            self.full = moved == Moved::Full;
-            self.pages_move = moved != Moved::Unfit;
-            return Input::Moved(moved);
-        }
+        let from = match &self.way {
+            Way::Pages => return Input::Moved(self.move_pages(process)),
+            Way::Through { read, write } => {
+                match move_some(self.from.as_fd(), write.as_fd(), MAX_DATA) {
+                    Moved::Bytes(_) => read,
+                    // Ours is empty, so it is the caller's that has nothing.
+                    Moved::Full | Moved::Nothing => return Input::Moved(Moved::Nothing),
+                    Moved::End | Moved::Unread | Moved::Unfit => return Input::Moved(Moved::End),
+                }
+            }
+            Way::Copies => &self.from,
+        };
         let mut bytes = vec![0; MAX_DATA];
-        Input::Moved(match rustix::io::read(&self.from, &mut bytes) {
+        Input::Moved(match rustix::io::read(from, &mut bytes) {
             Ok(read @ 1..) => {
                 bytes.truncate(read);
                 return Input::Bytes(bytes);
@@ -337,10 +418,83 @@ impl DirectInput {
             Ok(_) | Err(_) => Moved::End,
         })
     }
+
+    fn move_pages(&mut self, process: BorrowedFd<'_>) -> Moved {
+        let moved = move_bytes(self.from.as_fd(), process);
+        self.full = moved == Moved::Full;
+        if moved == Moved::Unfit {
+            let Some(way) = Way::through() else {
+                return Moved::End;
+            };
+            self.way = way;
+        }
+        moved
+    }
 }
 
 impl AsFd for DirectInput {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.from.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_pipe_that_others_read_too_is_never_waited_for() {
+        // Blocking, as a shell makes it.
+        let (from, feed) = rustix::pipe::pipe().unwrap();
+        let other = from.try_clone().unwrap();
+        // Something that takes no pages.
+        let to = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let mut input = DirectInput::new(from);
+            rustix::io::write(&feed, b"one").unwrap();
+            let first = input.move_to(to.as_fd());
+            assert!(matches!(first, Input::Moved(Moved::Unfit)), "{first:?}");
+            let Input::Bytes(bytes) = input.move_to(to.as_fd()) else {
+                panic!("there was something");
+            };
+            assert_eq!(bytes, b"one");
+            // The other reader is faster.
+            rustix::io::write(&feed, b"two").unwrap();
+            assert_eq!(rustix::io::read(&other, &mut [0; 8]).unwrap(), 3);
+            let nothing = input.move_to(to.as_fd());
+            assert!(matches!(nothing, Input::Moved(Moved::Nothing)));
+            drop(feed);
+            let end = input.move_to(to.as_fd());
+            assert!(matches!(end, Input::Moved(Moved::End)));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_that_is_full_is_never_waited_for() {
+        let (from, feed) = rustix::pipe::pipe().unwrap();
+        // Blocking as well: the flag of the move counts.
+        let (_process, to) = rustix::pipe::pipe().unwrap();
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let mut input = DirectInput::new(from);
+            let nothing = input.move_to(to.as_fd());
+            assert!(matches!(nothing, Input::Moved(Moved::Full)), "{nothing:?}");
+            for _ in 0..16 {
+                rustix::io::write(&feed, &[7; 4096]).unwrap();
+            }
+            let moved = input.move_to(to.as_fd());
+            assert!(matches!(moved, Input::Moved(Moved::Bytes(65536))));
+            rustix::io::write(&feed, b"more").unwrap();
+            let full = input.move_to(to.as_fd());
+            assert!(matches!(full, Input::Moved(Moved::Full)), "{full:?}");
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

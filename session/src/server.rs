@@ -25,20 +25,20 @@
 //! ```
 
 mod poll;
+mod session;
 mod source;
 
-use crate::connection::{Connection, ConnectionError, take_descriptors};
-use crate::direct::{Descriptors, DirectInput, Input, Moved};
-use crate::sink::{Sink, Writer};
+use crate::connection::{Connection, ConnectionError};
+use crate::direct::{Descriptors, MissingDescriptors, take_descriptors};
+use crate::sink::Writer;
 use hullbox_protocol::{
-    ExitStatus, Failure, Frame, Incoming, ProcessSpec, Request, Sender, Setup, Started, Stream,
-    TerminalSize,
+    ExitStatus, Failure, FailureKind, Frame, Incoming, ProcessSpec, Request, Sender, Setup,
+    Started, Stream, TerminalSize,
 };
 pub(crate) use poll::wait_for;
-use source::Source;
+use session::{Exit, Session, shared};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Sessions that one connection may have at a time.
@@ -134,107 +134,6 @@ pub enum Event {
     Closed(Option<ConnectionError>),
 }
 
-#[derive(Debug, Default)]
-struct Session {
-    id: u32,
-    terminal: Option<Arc<OwnedFd>>,
-    opened: bool,
-    stdin: Sink,
-    /// Where input comes from, if not from frames.
-    input: Option<DirectInput>,
-    stdout: Source,
-    stderr: Source,
-    exit: Option<Exit>,
-    /// `Exited` is queued: nothing is left to do for it.
-    over: bool,
-}
-
-#[derive(Debug)]
-struct Exit {
-    status: ExitStatus,
-    /// When to stop waiting for others that hold the output open.
-    deadline: Option<Instant>,
-}
-
-impl Session {
-    fn source(&mut self, stream: Stream) -> Option<&mut Source> {
-        match stream {
-            Stream::Stdin => None,
-            Stream::Stdout => Some(&mut self.stdout),
-            Stream::Stderr => Some(&mut self.stderr),
-        }
-    }
-
-    fn open_terminal(
-        &mut self,
-        master: OwnedFd,
-        [stdin, stdout, stderr]: [Option<OwnedFd>; 3],
-    ) -> Result<(), ConnectionError> {
-        let master = shared(Some(master))?;
-        self.terminal.clone_from(&master);
-        let (terminal_in, stdin) = match shared(stdin)? {
-            Some(pipe) => (false, Some(Writer::Pipe(pipe))),
-            None => (true, master.clone().map(Writer::NonBlocking)),
-        };
-        self.stdin.open(stdin, terminal_in);
-        let mut master = master;
-        for (source, pipe) in [(&mut self.stdout, stdout), (&mut self.stderr, stderr)] {
-            match shared(pipe)? {
-                Some(pipe) => source.open(Some(pipe), false),
-                None => source.open(master.take(), true),
-            }
-        }
-        Ok(())
-    }
-
-    fn sources(&self) -> [(Stream, &Source); 2] {
-        [
-            (Stream::Stdout, &self.stdout),
-            (Stream::Stderr, &self.stderr),
-        ]
-    }
-
-    /// The peer ended a stream: its own input, or its interest in our output.
-    fn end(&mut self, stream: Stream) {
-        match self.source(stream) {
-            Some(source) => source.stop_reading(),
-            None => self.end_input(),
-        }
-    }
-
-    fn end_input(&mut self) {
-        self.input = None;
-        self.stdin.end();
-    }
-
-    /// Joins streams to these descriptors, where there are any.
-    fn direct(&mut self, descriptors: Descriptors) {
-        self.input = descriptors.stdin.map(DirectInput::new);
-        self.stdout.direct(descriptors.stdout);
-        self.stderr.direct(descriptors.stderr);
-    }
-
-    /// Gives the process input that there is without frames.
-    fn feed(&mut self) {
-        let (Some(input), Some(writer)) = (&mut self.input, &self.stdin.writer) else {
-            return;
-        };
-        match input.move_to(writer.as_fd()) {
-            Input::Bytes(bytes) => self.stdin.pass_on(&bytes),
-            Input::Moved(Moved::End) => self.end_input(),
-            Input::Moved(Moved::Unread) => self.stdin.break_off(),
-            Input::Moved(Moved::Full) => {
-                let _ = self.stdin.enlarge();
-            }
-            Input::Moved(Moved::Bytes(_) | Moved::Nothing | Moved::Unfit) => {}
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        self.stdout.fd.is_none() && self.stderr.fd.is_none()
-    }
-}
-
 /// Joins the standard streams of any number of processes to one connection.
 #[derive(Debug)]
 pub struct Pump {
@@ -246,7 +145,7 @@ pub struct Pump {
     /// Sessions outlive the connection.
     lasting: bool,
     /// The streams of a process that is about to be asked for.
-    announced: Option<(u32, Descriptors)>,
+    announced: Option<(u32, Result<Descriptors, MissingDescriptors>)>,
 }
 
 impl Pump {
@@ -274,7 +173,7 @@ impl Pump {
     /// Joins streams of a session to these descriptors, in place of the connection, when the session
     /// is asked for next.
     pub fn announce(&mut self, session: u32, descriptors: Descriptors) {
-        self.announced = Some((session, descriptors));
+        self.announced = Some((session, Ok(descriptors)));
     }
 
     /// Keeps the sessions when the connection ends, for [`Self::carry`], or no longer.
@@ -451,7 +350,7 @@ impl Pump {
     fn decode(&mut self) -> Result<(), ConnectionError> {
         let sessions = &mut self.sessions;
         let announced = &mut self.announced;
-        let (decoder, _, received) = self.connection.split();
+        let (decoder, outbox, mut received) = self.connection.split();
         while let Some(incoming) = decoder.next_incoming()? {
             match incoming {
                 Incoming::Data {
@@ -468,18 +367,21 @@ impl Pump {
                     return Err(ConnectionError::Violation("output sent to the process"));
                 }
                 Incoming::Frame(Frame::Descriptors { session, streams }) => {
-                    *announced = Some((session, take_descriptors(received, streams)?));
+                    let taken = take_descriptors(received.as_deref_mut(), streams);
+                    *announced = Some((session, taken));
                 }
                 Incoming::Frame(frame) => {
-                    if let Some(event) = take_frame(sessions, frame)? {
-                        if let Event::Exec { session, .. } = event
-                            && let Some((_, descriptors)) =
-                                announced.take_if(|(announced, _)| *announced == session)
-                            && let Some(state) = find(sessions, session)
-                        {
-                            state.direct(descriptors);
-                        }
-                        self.events.push_back(event);
+                    let Some(event) = take_frame(sessions, frame)? else {
+                        continue;
+                    };
+                    let refused = match &event {
+                        Event::Exec { session, .. } => join(sessions, announced, *session),
+                        _ => None,
+                    };
+                    match refused {
+                        None => self.events.push_back(event),
+                        // No fault of any other session's.
+                        Some(refused) => outbox.push(&refused).map_err(ConnectionError::Encode)?,
                     }
                 }
             }
@@ -584,6 +486,31 @@ fn take_frame(sessions: &mut Vec<Session>, frame: Frame) -> Result<Option<Event>
     })
 }
 
+/// Joins a session that was asked for just now to the descriptors that were announced for it. Without
+/// them there is no such session: gives the frame that says so.
+fn join(
+    sessions: &mut Vec<Session>,
+    announced: &mut Option<(u32, Result<Descriptors, MissingDescriptors>)>,
+    session: u32,
+) -> Option<Frame> {
+    match announced.take_if(|(id, _)| *id == session)?.1 {
+        Ok(descriptors) => {
+            if let Some(state) = find(sessions, session) {
+                state.direct(descriptors);
+            }
+            None
+        }
+        Err(missing) => {
+            sessions.retain(|state| state.id != session);
+            let failure = Failure {
+                kind: FailureKind::Setup,
+                message: missing.to_string(),
+            };
+            Some(Frame::Failed { session, failure })
+        }
+    }
+}
+
 fn find(sessions: &mut [Session], id: u32) -> Option<&mut Session> {
     sessions.iter_mut().find(|s| s.id == id)
 }
@@ -595,13 +522,6 @@ fn window(size: TerminalSize) -> rustix::termios::Winsize {
         ws_xpixel: 0,
         ws_ypixel: 0,
     }
-}
-
-/// Makes a descriptor fit for the pump.
-fn shared(fd: Option<OwnedFd>) -> Result<Option<Arc<OwnedFd>>, ConnectionError> {
-    let Some(fd) = fd else { return Ok(None) };
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    Ok(Some(Arc::new(fd)))
 }
 
 #[cfg(test)]

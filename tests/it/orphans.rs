@@ -6,7 +6,7 @@ use std::io::Read;
 use std::process::Stdio;
 
 /// Kills the monitor of the container with this id, and nothing else; says if there was one.
-fn kill_monitor(id: &str) {
+pub(crate) fn kill_monitor(id: &str) {
     let script = format!(
         r#"for p in $(ls /proc | grep '^[0-9]' | sort -n); do
             tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "[_]_monitor {}" && kill -9 $p && exit 0

@@ -1,5 +1,6 @@
 //! Snapshots of running containers: what goes on from one, and apart from all others.
 
+use crate::orphans::kill_monitor;
 use crate::outcomes::assert_sound;
 use crate::templates::{SANDBOX, image_with_a_machine_id};
 use hullbox_tests::{Done, Mode, command, finish, hullbox, on_the_machine};
@@ -65,6 +66,79 @@ fn counts_on(container: &str) {
         }
     }
     panic!("{container} stays at {first}");
+}
+
+/// The copy of a container that is removed with its run has a disk that nobody syncs.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_copy_of_a_container_that_leaves_nothing_can_be_started_again() {
+    let names = ["rm-origin", "rm-kept", "rm-torn", "rm-gone"];
+    let _kept = Kept::new(&names, &["rm"]);
+    let _ = hullbox([
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        "rm-origin",
+        "--cpus",
+        "1",
+        "-m",
+        "160m",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .exits(0);
+    let _ = exec("rm-origin", "echo base > /who");
+    let _ = hullbox(["snapshot", "create", "rm-origin", "rm"]).exits(0);
+    go_on("rm", "rm-kept");
+    let _ = exec(
+        "rm-kept",
+        "head -c 3000000 /dev/urandom > /big; md5sum /big > /sum; echo kept > /who",
+    );
+    let own = hullbox([
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        "rm-gone",
+        "--from-snapshot",
+        "rm",
+    ]);
+    let _ = own.exits(0);
+    // Whatever ends it in an orderly way.
+    for end in [
+        ["stop", "-t", "0"].as_slice(),
+        &["kill"],
+        &["restart", "-t", "0"],
+    ] {
+        let mut args = end.to_vec();
+        args.push("rm-kept");
+        let _ = hullbox(args).exits(0);
+        if end[0] != "restart" {
+            let _ = hullbox(["wait", "rm-kept"]).exits(0);
+            let changes = hullbox(["diff", "rm-kept"]).exits(0).text();
+            assert!(changes.contains("A /big"), "{changes}");
+            let _ = hullbox(["start", "rm-kept"]).exits(0);
+        }
+        let seen = exec("rm-kept", "cat /who; md5sum -c /sum");
+        assert_eq!(seen, "kept\n/big: OK");
+    }
+    let _ = hullbox(["stop", "-t", "0", "rm-gone"]).exits(0);
+    // Nobody knows what of this one reached the disk.
+    go_on("rm", "rm-torn");
+    kill_monitor(&inspected("rm-torn", "{{.Id}}"));
+    let _ = hullbox(["wait", "rm-torn"]).exits(0);
+    for refused in [
+        ["start", "rm-torn"],
+        ["export", "rm-torn"],
+        ["diff", "rm-torn"],
+    ] {
+        hullbox(refused).fails_saying("ended before they were synced");
+    }
+    let _ = hullbox(["rm", "rm-torn"]).exits(0);
+    assert_eq!(exec("rm-origin", "cat /who"), "base");
+    assert_sound();
 }
 
 const COUNTER: &str = "

@@ -2,6 +2,7 @@
 
 use super::disk_failure::Errors;
 use super::reserve::Lent;
+use super::volatile;
 use crate::failure::{failed, setup as setup_failure};
 use crate::sys;
 use hullbox_archive::Layers;
@@ -59,9 +60,6 @@ impl Writable {
                 .map_err(failed("cannot mount memory for writes"))?;
             return Ok(None);
         }
-        // Its inode tables are zero already; nobody should be busy with writing them. What does
-        // not outlive the run need not wait for the disk either, and no journal is to bring it into
-        // order after a crash: that costs writes, and a kernel thread.
         let what = || failed("cannot mount the writable layer");
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let disk = rustix::fs::open(WRITABLE_DISK, flags, Mode::empty()).map_err(what())?;
@@ -88,6 +86,9 @@ impl Writable {
         mounted.map_err(what())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mounted = rustix::fs::open(WRITABLE, flags, Mode::empty()).map_err(what())?;
+        if setup.persist {
+            volatile::refuse_marked(mounted.as_fd())?;
+        }
         let errors = Errors::default();
         Ok(Some(Self { mounted, errors }))
     }
@@ -101,6 +102,13 @@ impl Writable {
     pub(super) fn settle(&self) -> Result<(), Errno> {
         // An errand's root was its own. Whoever holds this one open writes nothing any more.
         let _ = unmount(ROOT, UnmountFlags::DETACH);
+        if volatile::is_marked(self.mounted.as_fd()) {
+            // This guest is a copy of one whose disk was not to outlive its run: without barriers
+            // until now, and with the mark, which must not go before everything else is on the disk.
+            mount_remount(WRITABLE, MountFlags::NOATIME, c"barrier")?;
+            rustix::fs::syncfs(&self.mounted)?;
+            volatile::unmark(self.mounted.as_fd())?;
+        }
         if mount_remount(WRITABLE, MountFlags::RDONLY, c"").is_ok() {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use super::link::Guest;
 use super::sessions::{Owner, renumbered};
 use super::{Hub, MAX_UNANSWERED};
 use crate::client::{Client, Role};
-use crate::control::Command;
+use crate::control::{Answer, Command};
 use crate::rules::{WORKLOAD, is_client_frame};
 use crate::streams::{Input, index};
 use hullbox_protocol::{Frame, Incoming, Stream};
@@ -103,7 +103,13 @@ impl Hub<'_> {
         let client = &mut self.clients.list[at];
         let command = match (client.postponed.take(), frame) {
             (Some(command), Frame::Descriptors { streams, .. }) => {
-                client.descriptors = Some(client.connection.take_descriptors(*streams)?);
+                match client.connection.take_descriptors(*streams) {
+                    Ok(descriptors) => client.descriptors = Some(descriptors),
+                    Err(missing) => {
+                        client.answer(&Answer::Failed(missing.to_string()));
+                        return Ok(());
+                    }
+                }
                 command
             }
             (None, frame) if let Some(command) = Client::command(frame) => {

@@ -73,10 +73,14 @@ impl Hub<'_> {
         self.on_pipe_frame(id, ended);
     }
 
-    /// Deals with what has become of pipes since the last time.
+    /// Writes what the pipes take, and deals with what has become of them since the last time.
+    ///
+    /// Nothing may be written to a pipe behind this before the loop waits again: a pipe that is empty
+    /// or closed by then wakes nobody, and its credit would stay here.
     pub(super) fn settle_pipes(&mut self) {
         let mut all = Vec::new();
         for client in &mut self.clients.list {
+            client.pipes.flush();
             let frames = client.pipes.frames().into_iter();
             all.extend(frames.map(|frame| (client.id, frame)));
         }

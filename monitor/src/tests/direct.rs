@@ -116,3 +116,22 @@ fn who_is_attached_later_has_the_output_pass_the_monitor_again() {
         assert_eq!(owner.hear(), None);
     });
 }
+
+#[test]
+fn who_passes_less_than_was_said_is_told_so() {
+    with_near_door("lacking", |path, mut guest, mut owner| {
+        guest.say(&hello());
+        guest.say(&started());
+        assert_eq!(owner.hear(), Some(started()));
+        let streams = StreamSet::default().with(Stream::Stdout);
+        let mut client = Door::say(path, &exec(streams));
+        let session = 0;
+        client.say(&Frame::Descriptors { session, streams });
+        let Answer::Failed(why) = answer(&mut client) else {
+            panic!("it was taken");
+        };
+        assert!(why.contains("not received"), "{why}");
+        guest.say(&exited(0));
+        assert_eq!(owner.hear(), None);
+    });
+}

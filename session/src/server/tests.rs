@@ -5,6 +5,7 @@ use crate::client::{AttachOptions, Outcome, Streams, attach_streams};
 use hullbox_protocol::{INITIAL_CREDIT, MAX_DATA, encode_data, encode_into};
 use rustix::process::{PidfdFlags, pidfd_open};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::thread;

@@ -5,6 +5,7 @@ use crate::direct::Descriptors;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
 
 /// The peer of a pump that takes descriptors, which has sent these and then asked for a program.
 fn asked(descriptors: Descriptors, argv: &[&str]) -> Peer {
@@ -164,7 +165,7 @@ fn input_ends_with_the_peer_that_gave_it() {
 }
 
 #[test]
-fn descriptors_that_did_not_come_end_the_connection() {
+fn descriptors_that_did_not_come_refuse_that_process_alone() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let pump = thread::spawn(|| serve(theirs.into(), Drain::ToEnd));
     let mut peer = Peer {
@@ -172,14 +173,30 @@ fn descriptors_that_did_not_come_end_the_connection() {
         decoder: hullbox_protocol::Decoder::new(),
     };
     let streams = hullbox_protocol::StreamSet::default().with(Stream::Stdin);
-    peer.send(&Frame::Descriptors {
-        session: 0,
-        streams,
-    });
-    let Event::Closed(Some(ConnectionError::Violation(why))) = pump.join().unwrap() else {
+    let session = 3;
+    peer.send(&Frame::Descriptors { session, streams });
+    let exec = |session, argv: &[&str]| Frame::Exec {
+        session,
+        spec: spec(argv),
+    };
+    peer.send(&exec(session, &["true"]));
+    let Some(Frame::Failed {
+        session: 3,
+        failure,
+    }) = peer.next()
+    else {
         panic!("it was taken");
     };
-    assert!(why.contains("did not come"), "{why}");
+    assert!(failure.message.contains("not received"), "{failure:?}");
+    // What is on its way to it meanwhile means nothing.
+    peer.send(&Frame::Eof {
+        session,
+        stream: Stream::Stdin,
+    });
+    peer.send(&exec(0, &["echo", "well"]));
+    assert_eq!(peer.until_exit(), ("well\n".len(), ExitStatus::Code(0)));
+    drop(peer);
+    assert!(matches!(pump.join().unwrap(), Event::Closed(None)));
 }
 
 #[test]
