@@ -96,13 +96,22 @@ impl Inspect {
         fill(&mut value, &["SizeRw", "SizeRootFs"]);
         fill(&mut value["State"], &["Health"]);
         fill(&mut value["HostConfig"], host_config::OPTIONAL);
-        fill(&mut value["Config"], CONFIG_OPTIONAL);
+        fill_config(&mut value["Config"]);
         Ok(value)
     }
 }
 
+/// Adds the fields of a `Config` that are not there.
+pub(crate) fn fill_config(config: &mut Value) {
+    fill(config, CONFIG_OPTIONAL);
+    // Text in Docker's client, which has no other nothing than the empty one.
+    if config.get("StopSignal").is_some_and(Value::is_null) {
+        config["StopSignal"] = "".into();
+    }
+}
+
 /// Adds fields that are not there.
-pub(crate) fn fill(value: &mut Value, names: &[&str]) {
+fn fill(value: &mut Value, names: &[&str]) {
     if let Value::Object(fields) = value {
         for name in names {
             fields.entry(*name).or_insert(Value::Null);
@@ -202,7 +211,7 @@ pub struct Config {
     pub shell: Option<Vec<String>>,
 }
 
-pub(crate) const CONFIG_OPTIONAL: &[&str] = &[
+const CONFIG_OPTIONAL: &[&str] = &[
     "Healthcheck",
     "ArgsEscaped",
     "StopSignal",

@@ -54,7 +54,12 @@ impl Filters {
         known: &'static [&'static str],
     ) -> Result<Self, FilterError> {
         let mut filters = Self::default();
-        for text in texts.iter().map(AsRef::as_ref) {
+        // As Docker: an empty one is none.
+        for text in texts
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|text| !text.is_empty())
+        {
             let (key, value) = text
                 .split_once('=')
                 .ok_or_else(|| FilterError::NoValue(text.to_owned()))?;

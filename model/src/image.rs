@@ -1,6 +1,6 @@
 //! An image, in the shape of Docker's `/images/NAME/json`.
 
-use crate::container::{CONFIG_OPTIONAL, Config, Empty, GraphDriver, Set, fill};
+use crate::container::{Config, Empty, GraphDriver, Set, fill_config};
 use crate::health::HealthConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,8 @@ impl Inspect {
         for (name, text) in [("Created", &self.created), ("Variant", &self.variant)] {
             value[name] = text.as_str().into();
         }
-        fill(&mut value["Config"], CONFIG_OPTIONAL);
+        value["OsVersion"] = "".into();
+        fill_config(&mut value["Config"]);
         Ok(value)
     }
 }

@@ -140,7 +140,8 @@ impl State {
     /// # Errors
     /// [`StateError::NotFound`] and [`StateError::Ambiguous`] among others.
     pub fn resolve(&self, text: &str) -> Result<Resolved, StateError> {
-        schema::resolve(&self.database, text)
+        // Names begin with a slash in Docker's API, and may where they are typed.
+        schema::resolve(&self.database, text.strip_prefix('/').unwrap_or(text))
     }
 
     /// All containers, newest first.

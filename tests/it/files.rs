@@ -275,3 +275,15 @@ fn an_absent_image_is_no_failure_by_force() {
     assert!(done.stdout.is_empty());
     hullbox(["rmi", "no-such-image:1"]).fails_saying("no such image");
 }
+
+both_modes! {
+    fn a_copy_to_a_directory_that_is_not_there_is_refused_with_a_reason(mode) {
+        let box_ = Kept::new("nowhere", mode);
+        let _ = box_.make(&["create"], &["busybox", "true"]).exits(0);
+        let here = tempfile::tempdir().unwrap();
+        let to = here.path().join("none/passwd");
+        let from = format!("{}:/etc/passwd", box_.name);
+        hullbox(["cp".as_ref(), from.as_ref(), to.as_os_str()]).fails_saying("invalid output path");
+        assert!(std::fs::read_dir(here.path()).unwrap().next().is_none());
+    }
+}

@@ -215,3 +215,19 @@ both_modes! {
         assert_eq!(on_the_machine(&script).exits(0).text(), "whole");
     }
 }
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn an_archive_that_nobody_reads_on_is_no_error_to_print() {
+    let mut save = command(["save", "busybox"]);
+    save.stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = save.spawn().expect("the program starts");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut [0; 5]).expect("the beginning");
+    drop(stdout);
+    let done = child.wait_with_output().expect("it is waited for");
+    assert_eq!(done.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+}

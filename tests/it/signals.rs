@@ -70,6 +70,6 @@ both_modes! {
         assert!(done.stderr.contains("fork"), "{done:?}");
         let stats = ["stats", "--no-stream", "--format", "{{.MemUsage}}", &kept.name];
         let used = hullbox(stats).exits(0).text();
-        assert!(used.ends_with("/ 67.1MB"), "{used}");
+        assert!(used.ends_with("/ 64MiB"), "{used}");
     }
 }

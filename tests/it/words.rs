@@ -193,3 +193,136 @@ fn health_checks_without_sense_are_refused_as_docker_does() {
         done.fails_saying(why);
     }
 }
+
+both_modes! {
+    fn a_name_may_begin_with_a_slash_and_an_empty_flag_is_none(mode) {
+        let box_ = Kept::new("slashed", mode);
+        let slashed = format!("/{}", box_.name);
+        let flags = ["create", mode.flag(), "-w", "", "-u", "", "-h", ""];
+        let mut create = command(flags);
+        create.args(["--name", &slashed, "-m", "64m", "-m", "128m", "--rm", "--rm=false", "busybox", "true"]);
+        let id = finish(create, b"").exits(0).text();
+        assert_eq!(hullbox(["inspect", "-f", "{{.Id}}", &slashed]).exits(0).text(), id);
+        assert_eq!(box_.inspect("{{.Name}} {{.HostConfig.Memory}} {{.HostConfig.AutoRemove}}"), format!("{slashed} {} false", 128 << 20));
+        let _ = hullbox(["rename", &slashed, &format!("{slashed}-2")]).exits(0);
+        assert_eq!(hullbox(["inspect", "-f", "{{.Name}}", &id]).exits(0).text(), format!("{slashed}-2"));
+        let _ = hullbox(["rm", &format!("{slashed}-2")]).exits(0);
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn every_mistake_is_printed_in_order() {
+    for command in [
+        "rm",
+        "stop",
+        "start",
+        "kill",
+        "inspect",
+        "wait",
+        "update --cpus 1",
+    ] {
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.extend(["nope-1", "nope-2", "nope-3"]);
+        let done = hullbox(&args).exits(1);
+        let names: Vec<_> = done
+            .stderr
+            .lines()
+            .filter_map(|line| line.rsplit(": ").next())
+            .collect();
+        assert_eq!(
+            names,
+            ["nope-1", "nope-2", "nope-3"],
+            "{command}: {}",
+            done.stderr
+        );
+    }
+    let done = hullbox(["rmi", "nope-1", "nope-2"]).exits(1);
+    assert!(
+        done.stderr.find("nope-1") < done.stderr.find("nope-2"),
+        "{}",
+        done.stderr
+    );
+    let many = &(1 << 20).to_string();
+    hullbox(["update", "--cpus", many, "nope-1"])
+        .fails_saying("invalid value for --cpus: this host has");
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn an_empty_format_and_an_empty_filter_are_none() {
+    for command in [
+        &["ps"][..],
+        &["images"],
+        &["history", "busybox"],
+        &["inspect", "busybox"],
+        &["system", "df"],
+        &["version"],
+    ] {
+        let plain = hullbox(command).exits(0).text();
+        let with = |flags: &[&str]| {
+            let args: Vec<&str> = command.iter().chain(flags).copied().collect();
+            hullbox(args).exits(0).text()
+        };
+        assert_eq!(with(&["--format", ""]), plain, "{command:?}");
+        if matches!(command, ["ps" | "images"]) {
+            assert_eq!(with(&["--filter", ""]), plain, "{command:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn fields_that_scripts_ask_for_have_dockers_names() {
+    for (command, fields) in [
+        (
+            "version",
+            "{{.Client.Version}} {{.Server.Version}} {{.Server.Os}} {{.Server.Arch}} {{.Server.KernelVersion}}",
+        ),
+        (
+            "info",
+            "{{.ServerVersion}} {{.Name}} {{.OSType}} {{.OperatingSystem}} {{.Architecture}} {{.MemTotal}} {{.Driver}} \
+             {{.DockerRootDir}} {{.ContainersPaused}} {{.LoggingDriver}} {{.CgroupVersion}} {{.SecurityOptions}}",
+        ),
+        ("images", "{{.SharedSize}} {{.UniqueSize}} {{.VirtualSize}}"),
+        (
+            "image inspect busybox",
+            "{{.OsVersion}}[{{.Config.StopSignal}}]",
+        ),
+    ] {
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.extend(["--format", fields]);
+        let text = hullbox(&args).exits(0).text();
+        assert!(!text.contains("<n"), "{command}: {text}");
+    }
+    let table = hullbox(["images", "--digests", "busybox"]).exits(0).text();
+    assert!(table.starts_with("REPOSITORY   TAG      DIGEST"), "{table}");
+    let table = hullbox(["system", "df", "-v"]).exits(0).text();
+    assert!(
+        table.starts_with("Images space usage:\n\nREPOSITORY"),
+        "{table}"
+    );
+    assert!(
+        table.contains("\n\nContainers space usage:\n\nCONTAINER ID"),
+        "{table}"
+    );
+    let json = hullbox(["system", "df", "-v", "--format", "{{len .Images}}"])
+        .exits(0)
+        .text();
+    assert_ne!(json, "0");
+    let of_all = "{{json .}}";
+    let events = ["events", "--since", "20m", "--until", "0s", "--format"];
+    let with = |format| {
+        hullbox(events.iter().copied().chain([format]))
+            .exits(0)
+            .text()
+    };
+    let lines = with(of_all);
+    let line: Vec<_> = lines.lines().take(1).collect();
+    assert!(
+        line.iter()
+            .all(|line| line.contains("\"timeNano\"") && !line.contains("\"TimeNano\"")),
+        "{line:?}"
+    );
+    let _ = hullbox(["system", "prune", "--help"]).exits(0);
+}

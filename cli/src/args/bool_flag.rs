@@ -3,23 +3,26 @@
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction};
 
-/// The value's name of such a flag. A `bool` that is declared with it takes a value: clap's derive
-/// has no attribute for the whole of what that needs, see [`with_value`].
+/// The value's name of such a flag. A `bool` that is declared with it is shown with its value in the
+/// help text, and can be on by default.
 pub(super) const BOOL: &str = "BOOL";
 
-/// Lets a flag whose value is called [`BOOL`] take one, behind an equals sign only; any other
-/// argument stays as it is.
+/// Lets a flag that is on or off take a value, behind an equals sign only: one whose value is called
+/// [`BOOL`], and every other switch. Any other argument stays as it is.
 pub(super) fn with_value(arg: Arg) -> Arg {
-    let is_bool = arg
+    let is_shown = arg
         .get_value_names()
         .is_some_and(|names| names[..] == [BOOL]);
-    if !is_bool {
+    // The global switch is the program's own, and stands before commands too.
+    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue) && !arg.is_global_set();
+    if !is_shown && !is_switch {
         return arg;
     }
-    let is_off = arg.get_default_values().is_empty();
+    let is_off = !is_shown || arg.get_default_values().is_empty();
     let arg = arg
         .action(ArgAction::Set)
         .value_parser(ValueParser::new(parse))
+        .value_name(BOOL)
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("true");

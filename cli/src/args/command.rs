@@ -12,8 +12,8 @@ use super::image::{
 };
 use super::run::RunArgs;
 use super::system::{
-    CheckArgs, CompletionArgs, EventsArgs, FormatArgs, InspectArgs, MachineCommand, ManArgs,
-    PruneArgs, TemplateCommand,
+    CheckArgs, CompletionArgs, DfArgs, EventsArgs, FormatArgs, InspectArgs, MachineCommand,
+    ManArgs, PruneArgs, TemplateCommand,
 };
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -226,7 +226,7 @@ pub(crate) enum ContainerCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
     /// Show the disk usage of images and containers
-    Df(FormatArgs),
+    Df(DfArgs),
     /// Verify images, layers and containers on record
     Check(CheckArgs),
     /// Remove stopped containers and unused images

@@ -142,7 +142,7 @@ pub(crate) struct ExecArgs {
     /// The container, and the program and its arguments
     // One argument: whatever follows the container's name is the program's.
     #[arg(
-        value_name = "CONTAINER COMMAND",
+        value_names = ["CONTAINER", "COMMAND"],
         required = true,
         num_args = 2..,
         trailing_var_arg = true
@@ -183,6 +183,9 @@ pub(crate) struct LogsArgs {
     /// Show the time of each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
+    /// Show attributes of each line; there are none
+    #[arg(long, hide = true)]
+    pub(crate) details: bool,
     /// Name or id
     #[arg(value_name = "CONTAINER")]
     pub(crate) name: String,
@@ -312,9 +315,9 @@ pub(crate) struct PsArgs {
     /// Show the newest only, stopped or not
     #[arg(short, long)]
     pub(crate) latest: bool,
-    /// Show the N newest, stopped or not
-    #[arg(short = 'n', long, value_name = "N")]
-    pub(crate) last: Option<usize>,
+    /// Show the N newest, stopped or not; -1 for no limit
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) last: Option<i64>,
     /// Show only what matches: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,

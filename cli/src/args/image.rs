@@ -104,6 +104,9 @@ pub(crate) struct ListArgs {
     /// Show whole ids
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    pub(crate) digests: bool,
     /// Show only what matches: `reference=PATTERN`, `dangling=true|false`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
@@ -117,6 +120,9 @@ pub(crate) struct RmiArgs {
     /// Remove all names of an image; one that a stopped container uses stays
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// For compatibility; there are no untagged parents
+    #[arg(long, hide = true)]
+    pub(crate) no_prune: bool,
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,

@@ -8,10 +8,11 @@ use clap::{CommandFactory, FromArgMatches};
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::io::Write;
+use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 42] = [
+const NOT_YET: [&str; 44] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -52,7 +53,9 @@ const NOT_YET: [&str; 42] = [
     "publish-all",
     "runtime",
     "userns",
+    "uts",
     "volume",
+    "volume-driver",
     "volumes-from",
 ];
 
@@ -98,10 +101,10 @@ fn frequent(args: &[OsString]) -> Option<Cli> {
     FrequentCli::from_arg_matches(&matches).ok().map(Cli::from)
 }
 
-/// Flags take values as in Docker: some switches one of their own, and any value may begin with a
-/// hyphen, as in `-e -x=1` or `--cpus -1`.
+/// Flags take values as in Docker: a switch may have one of its own, any value may begin with a hyphen,
+/// as in `-e -x=1` or `--cpus -1`, and of a flag that is given twice the last value counts.
 fn with_docker_values(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|arg| {
+    let command = command.args_override_self(true).mut_args(|arg| {
         let arg = bool_flag::with_value(arg);
         let takes_value = arg.get_action().takes_values() && !arg.is_positional();
         if takes_value && !arg.is_require_equals_set() {
@@ -134,7 +137,7 @@ fn failure(error: &clap::Error, args: &[OsString]) -> Failure {
             let _ = std::io::stderr().write_all(text.as_bytes());
             Failure::silent(0)
         }
-        _ => Failure::new(line(error))
+        _ => Failure::new(line(error, args))
             .with_hint(hint(error, args))
             .with_code(code(error)),
     }
@@ -151,7 +154,13 @@ fn code(error: &clap::Error) -> u8 {
     };
     match error.kind() {
         ErrorKind::InvalidSubcommand => FAILED,
-        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument if !is_flag() => FAILED,
+        ErrorKind::UnknownArgument
+        | ErrorKind::MissingRequiredArgument
+        | ErrorKind::TooFewValues
+            if !is_flag() =>
+        {
+            FAILED
+        }
         _ => RUN_FAILED,
     }
 }
@@ -164,20 +173,28 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
     }
 }
 
-fn line(error: &clap::Error) -> String {
+fn line(error: &clap::Error, args: &[OsString]) -> String {
     let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
     match error.kind() {
-        ErrorKind::UnknownArgument => unknown(&argument),
+        ErrorKind::UnknownArgument => match not_yet(&argument, args) {
+            Some(name) => format!("--{name} is not supported yet"),
+            None => unknown(&argument),
+        },
         ErrorKind::InvalidSubcommand => {
             let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("there is no command {name:?}")
         }
-        ErrorKind::MissingRequiredArgument => format!("missing argument: {argument}"),
+        ErrorKind::MissingRequiredArgument | ErrorKind::TooFewValues => {
+            format!("missing argument: {argument}")
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             // `--memory <SIZE>`, or `--rm[=<BOOL>]`.
             let flag = argument.split([' ', '[']).next().unwrap_or_default();
             let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
             let why = match (error.source(), text(error, ContextKind::ValidValue)) {
+                (Some(source), _) if source.is::<ParseIntError>() => {
+                    "not a whole number".to_owned()
+                }
                 (Some(source), _) => source.to_string(),
                 (None, Some(valid)) => format!("possible values are {valid}"),
                 (None, None) if value.is_empty() => return format!("{flag} needs a value"),
@@ -201,19 +218,31 @@ fn line(error: &clap::Error) -> String {
     }
 }
 
+/// The long name of a flag of Docker's that the command does not support yet.
+fn not_yet<'a>(argument: &'a str, args: &[OsString]) -> Option<&'a str> {
+    let command = command_of(args);
+    if ![" run", " create", " update"]
+        .iter()
+        .any(|name| command.ends_with(name))
+    {
+        return None;
+    }
+    let flag = argument.split('=').next().unwrap_or(argument);
+    match flag.strip_prefix("--") {
+        Some(name) => NOT_YET.contains(&name).then_some(name),
+        None => {
+            let mut all = NOT_YET_SHORT.iter();
+            all.find(|(short, _)| *short == flag).map(|(_, name)| *name)
+        }
+    }
+}
+
 fn unknown(argument: &str) -> String {
     let flag = argument.split('=').next().unwrap_or(argument);
-    let long = flag.strip_prefix("--");
-    let short = NOT_YET_SHORT.iter().find(|(short, _)| *short == flag);
-    let known = match (long, short) {
-        (Some(name), _) if NOT_YET.contains(&name) => Some(name),
-        (None, Some((_, name))) => Some(*name),
-        _ => None,
-    };
-    match known {
-        Some(name) => format!("--{name} is not supported yet"),
-        None if flag.starts_with('-') => format!("unknown flag: {flag}"),
-        None => format!("unexpected argument: {flag}"),
+    if flag.starts_with('-') {
+        format!("unknown flag: {flag}")
+    } else {
+        format!("unexpected argument: {flag}")
     }
 }
 
@@ -224,14 +253,20 @@ fn hint(error: &clap::Error, args: &[OsString]) -> String {
         ContextKind::SuggestedSubcommand,
         ContextKind::SuggestedValue,
     ];
-    let help = help(args);
+    let help = format!("see '{} --help'", command_of(args));
+    let argument = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument && not_yet(&argument, args).is_some() {
+        // It was meant as it was typed.
+        return help;
+    }
     match alike.into_iter().find_map(|kind| text(error, kind)) {
         Some(meant) => format!("did you mean {}? {help}", meant.replace(", ", " or ")),
         None => help,
     }
 }
 
-fn help(args: &[OsString]) -> String {
+/// The command of a command line, as it is typed.
+fn command_of(args: &[OsString]) -> String {
     let mut command = String::from("hullbox");
     let known = definition();
     let mut at = &known;
@@ -246,7 +281,7 @@ fn help(args: &[OsString]) -> String {
             None => break,
         }
     }
-    format!("see '{command} --help'")
+    command
 }
 
 #[cfg(test)]
@@ -260,7 +295,7 @@ mod tests {
             .try_get_matches_from(&args)
             .and_then(|matches| Cli::from_arg_matches(&matches))
             .unwrap_err();
-        super::line(&error)
+        super::line(&error, &args)
     }
 
     #[test]
@@ -355,6 +390,45 @@ mod tests {
     }
 
     #[test]
+    fn every_switch_takes_a_value_and_the_last_one_counts() {
+        use crate::args::command::{Command, LifeCommand};
+        let parsed = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            parse(&args)
+                .unwrap_or_else(|error| panic!("{line}: {error:?}"))
+                .command
+        };
+        for (line, all, quiet) in [
+            ("hullbox ps", false, false),
+            ("hullbox ps -aq", true, true),
+            ("hullbox ps --all=true -q=0", true, false),
+            ("hullbox ps -a -a --quiet=false --quiet", true, true),
+            ("hullbox container ls -aq --all=F", false, true),
+        ] {
+            match parsed(line) {
+                Command::Ps(args) => assert_eq!((args.all, args.quiet), (all, quiet), "{line}"),
+                Command::Container(_) => {}
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        match parsed("hullbox run --rm --rm -m 1g --name a --name b -m 2g --rm=false -e A -e A i") {
+            Command::Life(LifeCommand::Run(args)) => {
+                assert_eq!((args.rm, args.name.as_deref()), (false, Some("b")));
+                assert_eq!(args.memory.map(|memory| memory.0), Some(2 << 30));
+                assert_eq!(args.env.len(), 2);
+            }
+            other => panic!("{other:?}"),
+        }
+        match parsed("hullbox exec -t=false --privileged=true -i --interactive=false web sh -t") {
+            Command::Life(LifeCommand::Exec(args)) => {
+                assert!(args.privileged && !args.tty && !args.interactive);
+                assert_eq!(args.words.len(), 3);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn exit_codes_and_hints_are_dockers() {
         for (line, code, meant) in [
             (
@@ -368,6 +442,12 @@ mod tests {
                 "see 'hullbox ps --help'",
             ),
             ("hullbox create -m lots busybox", RUN_FAILED, ""),
+            (
+                "hullbox run --ip 1.2.3.4 busybox",
+                RUN_FAILED,
+                "see 'hullbox run --help'",
+            ),
+            ("hullbox exec web", FAILED, "see 'hullbox exec --help'"),
             ("hullbox imags", FAILED, "did you mean image or images?"),
             ("hullbox image prun", FAILED, "did you mean prune?"),
             ("hullbox logs", FAILED, "see 'hullbox logs --help'"),
@@ -379,6 +459,8 @@ mod tests {
             assert_eq!(super::code(&error), code, "{line}");
             let hint = hint(&error, &args);
             assert!(hint.contains(meant), "{line}: {hint}");
+            // What is not supported yet was not misspelt.
+            assert!(!line.contains("--ip") || !hint.contains("mean"), "{hint}");
         }
     }
 
@@ -404,6 +486,16 @@ mod tests {
                 "possible values are vm, container",
             ),
             ("hullbox run", "missing argument: <IMAGE>"),
+            ("hullbox exec", "missing argument: <CONTAINER> <COMMAND>"),
+            (
+                "hullbox exec web",
+                "missing argument: <CONTAINER> <COMMAND>",
+            ),
+            (
+                "hullbox ps -n x",
+                "invalid value \"x\" for --last: not a whole number",
+            ),
+            ("hullbox ps -v", "unknown flag: -v"),
             ("hullbox fly", "no command \"fly\""),
             ("hullbox run --ulimit nofile=x busybox", "for --ulimit"),
         ] {

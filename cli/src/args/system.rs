@@ -55,6 +55,19 @@ pub(crate) struct PruneArgs {
     /// Images without a container too, not just those without a name (`system prune`)
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// For compatibility; there are no volumes
+    #[arg(long, hide = true)]
+    pub(crate) volumes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// Show every image and container
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// `json`, or a template such as '{{.Type}}'
+    #[arg(long)]
+    pub(crate) format: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use super::files::failed;
 use super::join::join;
 use crate::args::container::CpArgs;
 use crate::engine;
-use crate::output::failure::{FAILED, Failure};
+use crate::output::failure::{BROKEN_PIPE, FAILED, Failure};
 use crate::output::stdout;
 use hullbox_engine::containers::{Errand, Look};
 use hullbox_engine::cp::rules;
@@ -15,6 +15,7 @@ use hullbox_session::client::AttachOptions;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The failure of an errand whose connection broke before its end.
@@ -124,6 +125,13 @@ fn copy_out(
     let there = look(container, source, args.follow_link)?;
     let (here, kind) = self::destination(destination.as_ref())?;
     let plan = rules::plan((source, there.kind()), (here.as_os_str().as_bytes(), kind))?;
+    let directory = Path::new(OsStr::from_bytes(&plan.directory));
+    if !directory.is_dir() {
+        let shown = directory.display();
+        return Err(Failure::new(format!(
+            "invalid output path: directory {shown} does not exist"
+        )));
+    }
     let from = place(container, source);
     let mut half_args: Vec<&OsStr> = vec!["cp".as_ref()];
     if args.follow_link {
@@ -145,8 +153,9 @@ fn copy_out(
     };
     let unpacked = unpack(BufReader::with_capacity(1 << 16, stdout), &plan, options);
     let status = child.wait().map_err(failed)?;
-    // Its own message explains more than the broken stream.
-    if !status.success() && !matches!(unpacked, Err(CpError::Refused { .. })) {
+    // Its own message explains more than the broken stream. It has none where this side stopped reading.
+    let is_mine = status.code() == Some(i32::from(BROKEN_PIPE)) && unpacked.is_err();
+    if !status.success() && !is_mine && !matches!(unpacked, Err(CpError::Refused { .. })) {
         return Err(Failure::silent(FAILED));
     }
     warn_of_skipped(&unpacked?.skipped);

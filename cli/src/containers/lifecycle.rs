@@ -1,6 +1,7 @@
 //! `start`, `stop` and the other commands that change the state of a container.
 
 use super::join::{MONITOR_DIED, check_terminal, detach, join, join_or_leave};
+use super::order::without_slash;
 use super::timing as account;
 use crate::args::container::{
     ConditionArg, KillArgs, NamesArgs, RenameArgs, StartArgs, StopArgs, UpdateArgs, WaitArgs,
@@ -174,9 +175,14 @@ pub(crate) fn kill(args: &KillArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn pause(args: &NamesArgs, pause: bool) -> Result<(), Failure> {
+    let verb = if pause { "pause" } else { "unpause" };
     each(&args.names, |engine, name| {
         let record = engine.find(name)?;
-        Ok(engine.pause(&record, pause)?)
+        // The monitor's refusal does not name the container.
+        engine.pause(&record, pause).map_err(|error| match error {
+            ContainerError::Refused(_) => Failure::of(format!("cannot {verb} {name}"), &error),
+            error => error.into(),
+        })
     })
 }
 
@@ -201,7 +207,7 @@ pub(crate) fn wait(args: &WaitArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn rename(args: &RenameArgs) -> Result<(), Failure> {
-    Ok(engine::open()?.rename(&args.name, &args.new_name)?)
+    Ok(engine::open()?.rename(&args.name, without_slash(&args.new_name))?)
 }
 
 pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
@@ -217,6 +223,14 @@ pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
             cpus.0.saturating_mul(CPU_PERIOD_US) / 1_000_000_000
         }),
     };
+    let host_cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    if args
+        .cpus
+        .is_some_and(|cpus| cpus.0 > host_cpus.saturating_mul(1_000_000_000))
+    {
+        let why = format!("invalid value for --cpus: this host has {host_cpus} CPUs");
+        return Err(Failure::new(why));
+    }
     let limited = limits != CgroupLimits::default();
     if !limited && args.restart.is_none() {
         return Err(Failure::new("nothing to update")

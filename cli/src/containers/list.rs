@@ -33,11 +33,12 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let text = args.format.as_deref().unwrap_or_default();
     let listing = Listing {
         all: args.all,
-        // Docker's 0 is no limit.
+        // Docker's 0 and -1 are no limit.
         limit: if args.latest {
             Some(1)
         } else {
-            args.last.filter(|last| *last > 0)
+            let last = args.last.filter(|last| *last > 0);
+            last.and_then(|last| usize::try_from(last).ok())
         },
         size: args.size || text.contains(".Size"),
         filters: filters(&args.filters, CONTAINER_FILTERS)?,
@@ -59,7 +60,7 @@ pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     format::rows(&rows, &columns, &format)
 }
 
-fn row(summary: &Summary, whole: bool) -> Value {
+pub(crate) fn row(summary: &Summary, whole: bool) -> Value {
     let command = &summary.command;
     let labels: Vec<_> = summary
         .labels

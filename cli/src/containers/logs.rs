@@ -19,7 +19,7 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<(), Failure> {
         tail: args.tail.parse().ok(),
     };
     let mut log = engine.logs(&record, query, args.follow)?;
-    let mut printer = Printer::new(args.timestamps);
+    let mut printer = Printer::new(args.timestamps, args.details);
     loop {
         printer.all(&mut log)?;
         if !log.wait_for(piped_output())? {
@@ -31,15 +31,18 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<(), Failure> {
 /// Writes lines where the workload wrote them.
 struct Printer {
     stamps: bool,
+    /// As in Docker, attributes and a blank are before each line; there are no attributes.
+    details: bool,
     out: BufWriter<StdoutLock<'static>>,
     /// A stream's last line was shown without its end.
     within: [bool; 2],
 }
 
 impl Printer {
-    fn new(stamps: bool) -> Self {
+    fn new(stamps: bool, details: bool) -> Self {
         Self {
             stamps,
+            details,
             out: BufWriter::new(io::stdout().lock()),
             within: [false; 2],
         }
@@ -56,9 +59,14 @@ impl Printer {
     fn show(&mut self, line: &LogLine) -> io::Result<()> {
         let within = std::mem::replace(&mut self.within[line.stream.index()], line.partial);
         let mut text = Vec::new();
-        if self.stamps && !(within && line.continues) {
-            text = when::rfc3339(line.time_ns).into_bytes();
-            text.push(b' ');
+        if !(within && line.continues) {
+            if self.stamps {
+                text = when::rfc3339(line.time_ns).into_bytes();
+                text.push(b' ');
+            }
+            if self.details {
+                text.push(b' ');
+            }
         }
         text.extend_from_slice(&line.bytes);
         match line.stream {

@@ -8,6 +8,7 @@ use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
 use hullbox_engine::plan::life::{Life, LogOptions, Restart};
 use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Systemd};
+use hullbox_engine::plan::units::{Label, ValueError};
 use hullbox_engine::plan::{PullPolicy, RunRequest, environment as variables};
 use hullbox_engine::seccomp::Seccomp;
 use std::ffi::OsString;
@@ -46,6 +47,7 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
     let life = life(&args, detach)?;
     let health = health::check(&args.health)?;
     let security = security(&args)?;
+    let labels = labels(&args)?;
     let request = RunRequest {
         cold: args.cold,
         isolation: match args.isolation {
@@ -56,10 +58,10 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         args: words.map(OsString::into_vec).collect(),
         entrypoint: args.entrypoint.map(OsString::into_vec),
         env,
-        workdir: args.workdir,
-        user: args.user,
+        workdir: given(args.workdir),
+        user: given(args.user),
         group_add: args.group_add,
-        hostname: args.hostname,
+        hostname: given(args.hostname),
         interactive: args.interactive,
         detached: detach,
         tty: args.tty,
@@ -83,14 +85,14 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         dns_search: args.dns_search,
         dns_option: args.dns_option,
         sysctls: args.sysctl,
-        labels: args.label,
+        labels,
         life,
         health,
     };
     Ok(RunOrder {
         image,
         id: args.container_id,
-        name: args.name,
+        name: given(args.name).map(|name| without_slash(&name).to_owned()),
         snapshot: args.from_snapshot,
         pull: match args.pull {
             PullArg::Missing => PullPolicy::Missing,
@@ -99,6 +101,16 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         },
         request,
     })
+}
+
+/// As in Docker, an empty value is none: scripts pass `--name "$NAME"`.
+fn given(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
+}
+
+/// A container's name as typed, which may begin with a slash, as it does in Docker's API.
+pub(super) fn without_slash(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
 }
 
 fn security(args: &RunArgs) -> Result<Security, Failure> {
@@ -152,6 +164,22 @@ fn life(args: &RunArgs, detach: bool) -> Result<Life, Failure> {
         stdin_once: args.interactive && !detach,
         ..Life::default()
     })
+}
+
+/// Files first, then flags: what is typed wins.
+fn labels(args: &RunArgs) -> Result<Vec<Label>, Failure> {
+    let mut labels = Vec::new();
+    for path in &args.label_file {
+        let what = || format!("cannot read the label file {}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::of(what(), &error))?;
+        let lines = text.lines().map(str::trim_start);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let label = line.parse();
+            labels.push(label.map_err(|error: ValueError| Failure::of(what(), &error))?);
+        }
+    }
+    labels.extend(args.label.iter().cloned());
+    Ok(labels)
 }
 
 /// Files first, then flags: what is typed wins.

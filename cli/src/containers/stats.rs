@@ -5,7 +5,7 @@ use crate::engine;
 use crate::output::failure::{Failure, report};
 use crate::output::format::{self, Column, Format};
 use crate::output::stdout;
-use crate::output::text::size;
+use crate::output::text::{memory, size};
 use hullbox_engine::containers::{ContainerError, Engine};
 use hullbox_engine::monitor::control::VmUsage;
 use hullbox_engine::paths::short_id;
@@ -133,7 +133,7 @@ fn stats_row(
         "Container": record.id,
         "Name": record.name,
         "CPUPerc": format!("{cpu_percent:.2}%"),
-        "MemUsage": pair(used, usage.memory_limit_bytes),
+        "MemUsage": format!("{} / {}", memory(used), memory(usage.memory_limit_bytes)),
         "MemPerc": format!("{memory_percent:.2}%"),
         "NetIO": pair(usage.network_receive_bytes, usage.network_transmit_bytes),
         "BlockIO": pair(usage.block_read_bytes, usage.block_write_bytes),

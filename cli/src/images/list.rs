@@ -42,11 +42,15 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         }
         return stdout::print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }
-    format::rows(&rows, &COLUMNS, &format)
+    let mut columns = COLUMNS.to_vec();
+    if args.digests {
+        columns.insert(2, ("DIGEST", "Digest"));
+    }
+    format::rows(&rows, &columns, &format)
 }
 
 /// A line for each name, or one for an image that has none.
-fn rows_of(image: &Summary, whole: bool) -> Vec<Value> {
+pub(crate) fn rows_of(image: &Summary, whole: bool) -> Vec<Value> {
     let none = "<none>".to_owned();
     if image.repo_tags.is_empty() {
         return vec![row(image, (&none, &none), whole)];
@@ -67,6 +71,9 @@ fn row(image: &Summary, (repository, tag): (&str, &str), whole: bool) -> Value {
         "Size": size(image.size),
         "Digest": "<none>",
         "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+        "VirtualSize": size(image.size),
     })
 }
 

@@ -2,11 +2,13 @@
 
 use crate::args::image::{SaveArgs, SaveFormat};
 use crate::engine;
-use crate::output::failure::{Failure, output_failed};
+use crate::output::failure::{BROKEN_PIPE, Failure, output_failed};
 use crate::output::file::OutputFile;
 use hullbox_engine::containers::Engine;
 use hullbox_image::{ArchiveFormat, SaveError, Store};
 use hullbox_model::event::Verb;
+use std::error::Error;
+use std::io;
 
 pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
     let format = match args.format {
@@ -27,13 +29,29 @@ pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
     let engine = engine::open()?;
     let store = engine.images()?;
     let mut output = OutputFile::open(args.output.as_deref())?;
-    match store.save(&args.images, format, output.file()) {
-        Err(SaveError::Write(error)) => Err(output_failed(&error)),
-        other => Ok(other?),
-    }?;
+    store
+        .save(&args.images, format, output.file())
+        .map_err(|error| match error {
+            SaveError::Write(error) => output_failed(&error),
+            // In a layer that is made anew while it is written.
+            error if is_broken_pipe(&error) => Failure::silent(BROKEN_PIPE),
+            error => error.into(),
+        })?;
     output.keep()?;
     note_saved(&engine, &store, &args.images);
     Ok(())
+}
+
+/// Whether an error's cause is that nobody reads the output any more.
+fn is_broken_pipe(error: &SaveError) -> bool {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::BrokenPipe;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Appends an event for each saved image.

@@ -109,16 +109,16 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code.unwrap_or(FAILED))
 }
 
-/// The first failure as the command's own; the others are printed at once.
-pub(crate) fn one_of(failures: Vec<Failure>) -> Result<(), Failure> {
-    let mut failures = failures.into_iter();
-    let Some(first) = failures.next() else {
+/// The last failure as the command's own; those before it are printed at once, so that all are printed in
+/// the order in which they happened.
+pub(crate) fn one_of(mut failures: Vec<Failure>) -> Result<(), Failure> {
+    let Some(last) = failures.pop() else {
         return Ok(());
     };
-    for failure in failures {
-        report(&failure);
+    for failure in &failures {
+        report(failure);
     }
-    Err(first)
+    Err(last)
 }
 
 /// No text from an image or a guest moves the cursor of the reader's terminal.

@@ -24,14 +24,25 @@ impl Format {
             Template::parse(&text).map_err(|error| Failure::of("invalid --format", &error))
         };
         Ok(match text {
-            None | Some("table") => Self::Table,
+            // As Docker: an empty one is none.
+            None | Some("" | "table") => Self::Table,
             Some("json") => Self::Json,
+            // The same, where a template's names differ from those of the JSON.
+            Some(text) if is_json(text) => Self::Json,
             Some(text) => match text.strip_prefix("table ") {
                 Some(columns) => Self::TemplateTable(parse(columns)?),
                 None => Self::Template(parse(text)?),
             },
         })
     }
+}
+
+/// Whether a template prints its whole object as JSON and nothing else.
+fn is_json(text: &str) -> bool {
+    let inner = text
+        .strip_prefix("{{")
+        .and_then(|text| text.strip_suffix("}}"));
+    inner.is_some_and(|inner| inner.split_whitespace().eq(["json", "."]))
 }
 
 /// A column of a command's own table: its heading and the field it shows.

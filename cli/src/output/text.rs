@@ -29,6 +29,29 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// `4.43MiB`: powers of 1024 and four digits, as Docker prints memory.
+pub(crate) fn memory(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while unit + 1 < UNITS.len() && value >= 1024.0 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        0.0..10.0 => 3,
+        10.0..100.0 => 2,
+        100.0..1000.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// `2 hours ago`; `N/A` for a time that is not known.
 pub(crate) fn ago(then_s: Option<i64>) -> String {
     then_s
@@ -101,6 +124,23 @@ mod tests {
             (u64::MAX, "18446PB"),
         ] {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn memory_is_in_powers_of_1024() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (1000, "1000B"),
+            (1024, "1KiB"),
+            (376 << 10, "376KiB"),
+            (64 << 20, "64MiB"),
+            (1_106_247, "1.055MiB"),
+            (1_234_567_890, "1.15GiB"),
+            (27_058_293_760, "25.2GiB"),
+            (1020 << 20, "1020MiB"),
+        ] {
+            assert_eq!(memory(bytes), expected);
         }
     }
 

@@ -1,8 +1,10 @@
 //! `system df`, `system check` and `system prune`.
 
 use crate::args::filters::filters;
-use crate::args::system::{CheckArgs, FormatArgs, PruneArgs};
+use crate::args::system::{CheckArgs, DfArgs, PruneArgs};
+use crate::containers::list::row;
 use crate::engine;
+use crate::images::list::rows_of;
 use crate::images::prune::report_of;
 use crate::output::confirm::confirm;
 use crate::output::failure::Failure;
@@ -12,7 +14,9 @@ use crate::output::text::size;
 use hullbox_engine::containers::{PRUNE_FILTERS, prune_options};
 use hullbox_engine::templates;
 use hullbox_image::{CheckOptions, Severity};
-use serde_json::json;
+use hullbox_model::image;
+use hullbox_model::system::DiskUsage;
+use serde_json::{Value, json};
 
 const DF: [Column; 5] = [
     ("TYPE", "Type"),
@@ -22,9 +26,31 @@ const DF: [Column; 5] = [
     ("RECLAIMABLE", "Reclaimable"),
 ];
 
-pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
+const DF_IMAGES: [Column; 6] = [
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+    ("CONTAINERS", "Containers"),
+];
+
+const DF_CONTAINERS: [Column; 7] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("SIZE", "Size"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("NAMES", "Names"),
+];
+
+pub(crate) fn df(args: &DfArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let usage = engine::open()?.disk_usage()?;
+    if args.verbose {
+        return whole(&usage, &format);
+    }
     let share = |part: u64, whole: u64| match whole {
         0 => size(part),
         _ => {
@@ -49,6 +75,34 @@ pub(crate) fn df(args: &FormatArgs) -> Result<(), Failure> {
         })
     });
     format::rows(&rows, &DF, &format)
+}
+
+/// Every image and every container, as two tables; in another format as one object, as in Docker.
+fn whole(usage: &DiskUsage, format: &Format) -> Result<(), Failure> {
+    let images: Vec<_> = usage.images.iter().flat_map(images_of).collect();
+    let containers: Vec<_> = usage.containers.iter().map(|one| row(one, false)).collect();
+    if !matches!(format, Format::Table) {
+        let all = json!({
+            "Images": images,
+            "Containers": containers,
+            "Volumes": [],
+            "BuildCache": [],
+        });
+        return format::rows(&[all], &[], format);
+    }
+    stdout::print("Images space usage:\n\n")?;
+    format::rows(&images, &DF_IMAGES, format)?;
+    stdout::print("\nContainers space usage:\n\n")?;
+    format::rows(&containers, &DF_CONTAINERS, format)
+}
+
+/// An image's rows, with the number of its containers.
+fn images_of(image: &image::Summary) -> Vec<Value> {
+    let mut rows = rows_of(image, false);
+    for row in &mut rows {
+        row["Containers"] = image.containers.to_string().into();
+    }
+    rows
 }
 
 /// Exit code 1 if something is wrong and stays so.

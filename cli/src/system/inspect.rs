@@ -2,7 +2,7 @@
 
 use crate::args::system::{InspectArgs, Kind};
 use crate::engine;
-use crate::output::failure::Failure;
+use crate::output::failure::{Failure, one_of};
 use crate::output::stdout;
 use crate::output::template::Template;
 use hullbox_engine::containers::{ContainerError, Engine};
@@ -35,7 +35,9 @@ impl Found {
 
 pub(crate) fn inspect(args: &InspectArgs, kind: Kind) -> Result<(), Failure> {
     let engine = engine::open()?;
-    let template = match args.format.as_deref() {
+    // As Docker: an empty one is none.
+    let format = args.format.as_deref().filter(|text| !text.is_empty());
+    let template = match format {
         None | Some("json") => None,
         Some(text) => {
             let parsed = Template::parse(text);
@@ -44,14 +46,14 @@ pub(crate) fn inspect(args: &InspectArgs, kind: Kind) -> Result<(), Failure> {
         }
     };
     let mut found = Vec::new();
-    let mut missing = None;
+    let mut missing = Vec::new();
     for name in &args.names {
         match look_up(&engine, name, kind, args.size) {
             Ok(one) => found.push(one),
-            Err(failure) => missing = missing.or(Some(failure)),
+            Err(failure) => missing.push(failure),
         }
     }
-    let text = match (template, args.format.as_deref()) {
+    let text = match (template, format) {
         (Some(template), _) => {
             let mut text = String::new();
             for one in &found {
@@ -67,7 +69,7 @@ pub(crate) fn inspect(args: &InspectArgs, kind: Kind) -> Result<(), Failure> {
         (None, None) => pretty(&found)?,
     };
     stdout::print(&text)?;
-    missing.map_or(Ok(()), Err)
+    one_of(missing)
 }
 
 /// As Docker indents.

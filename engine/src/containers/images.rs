@@ -127,7 +127,11 @@ impl Engine {
     fn note_removed(&self, removed: &[Removed], id: Option<&str>) {
         for (at, step) in removed.iter().enumerate() {
             match step {
-                Removed::Deleted(id) => self.note_image(Verb::Delete, &id.to_string(), None),
+                // As Docker: it has no other name any more.
+                Removed::Deleted(id) => {
+                    let id = id.to_string();
+                    self.note_image(Verb::Delete, &id, Some(id.clone()));
+                }
                 Removed::Untagged(name) => {
                     let deleted = removed[at..].iter().find_map(|step| match step {
                         Removed::Deleted(id) => Some(id.to_string()),
