@@ -198,7 +198,7 @@ both_modes! {
     fn a_name_may_begin_with_a_slash_and_an_empty_flag_is_none(mode) {
         let box_ = Kept::new("slashed", mode);
         let slashed = format!("/{}", box_.name);
-        let flags = ["create", mode.flag(), "-w", "", "-u", "", "-h", ""];
+        let flags = ["create", mode.flag(), "-w", "", "-u", "", "-h", "", "--cidfile", "", "--pull", "", "--log-driver", ""];
         let mut create = command(flags);
         create.args(["--name", &slashed, "-m", "64m", "-m", "128m", "--rm", "--rm=false", "busybox", "true"]);
         let id = finish(create, b"").exits(0).text();

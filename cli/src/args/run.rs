@@ -3,6 +3,7 @@
 use super::bool_flag::BOOL;
 use super::health::HealthArgs;
 use super::values::{DetachKeys, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::Restart;
@@ -12,16 +13,19 @@ use hullbox_engine::plan::units::{
 };
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum IsolationArg {
+    // Docker's words for no choice; the empty one elsewhere too.
+    #[value(aliases = ["default", ""])]
     Vm,
     Container,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum PullArg {
+    #[value(alias = "")]
     Missing,
     Never,
     Always,
@@ -41,6 +45,7 @@ pub(crate) enum SystemdArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum CgroupNamespaceArg {
+    #[value(alias = "")]
     Private,
     Host,
 }
@@ -225,7 +230,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) label_file: Vec<PathBuf>,
     /// Write the container's id to a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) cidfile: Option<PathBuf>,
     /// The id that the container gets: see [`super::forwarded`]
     #[arg(skip)]
@@ -259,4 +268,12 @@ pub(crate) struct RunArgs {
         trailing_var_arg = true
     )]
     pub(crate) words: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// `--cidfile`; an empty one is none, as in Docker.
+    pub(crate) fn cidfile(&self) -> Option<&Path> {
+        let path = self.cidfile.as_deref();
+        path.filter(|path| !path.as_os_str().is_empty())
+    }
 }

@@ -8,7 +8,8 @@ use std::str::FromStr;
 /// `--log-driver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogDriver {
-    #[value(alias = "local")]
+    // The empty one is Docker's word for no choice.
+    #[value(aliases = ["local", ""])]
     JsonFile,
     None,
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     if !detach {
         check_terminal(tty, interactive).map_err(|failure| failure.or_code(FAILED))?;
     }
-    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let cidfile = args.cidfile().map(CidFile::create).transpose()?;
     let keys = args.detach_keys.take().unwrap_or_default();
     let mut order = order(args, detach)?;
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
@@ -88,7 +88,7 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
 /// `create`.
 pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
     account::refuse(args.timing, "give it to run or start")?;
-    let cidfile = args.cidfile.as_deref().map(CidFile::create).transpose()?;
+    let cidfile = args.cidfile().map(CidFile::create).transpose()?;
     let order = order(args, false).map_err(|failure| failure.or_code(RUN_FAILED))?;
     let record = engine::open()?.create_only(order).map_err(explain)?;
     if let Some(mut file) = cidfile {

@@ -32,11 +32,11 @@ pub(super) fn of(command: &Command) -> Result<Option<HostFile<'_>>, Failure> {
     match command {
         Command::Life(LifeCommand::Run(args))
         | Command::Container(ContainerCommand::Life(LifeCommand::Run(args))) => {
-            Ok(id(args.cidfile.as_deref(), !args.detach))
+            Ok(id(args.cidfile(), !args.detach))
         }
         Command::Life(LifeCommand::Create(args))
         | Command::Container(ContainerCommand::Life(LifeCommand::Create(args))) => {
-            Ok(id(args.cidfile.as_deref(), false))
+            Ok(id(args.cidfile(), false))
         }
         Command::Life(LifeCommand::Export(args))
         | Command::Container(ContainerCommand::Life(LifeCommand::Export(args))) => {

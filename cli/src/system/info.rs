@@ -71,7 +71,7 @@ pub(crate) fn info(args: &FormatArgs) -> Result<(), Failure> {
         "OSType": std::env::consts::OS,
         "OperatingSystem": operating_system(),
         "Architecture": std::env::consts::ARCH,
-        "MemTotal": u64::from(memory.totalram) * u64::from(memory.mem_unit),
+        "MemTotal": memory.totalram * u64::from(memory.mem_unit),
         "Driver": "erofs",
         "LoggingDriver": "json-file",
         "CgroupVersion": if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "2" } else { "1" },
