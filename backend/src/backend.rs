@@ -79,7 +79,7 @@ pub trait Backend {
     }
 
     /// Boots another guest in place of one that was of no use, before anything of the workload was
-    /// started; once, and only if it began at a template. `why` is what is known of the reason.
+    /// started; once, and not if it booted and ended. `why` is what is known of the reason.
     /// Fills in what differs for that guest.
     fn begin_anew(&mut self, _: &mut Setup, _why: Option<&str>) -> Option<Result<Link, Failure>> {
         None

@@ -15,7 +15,7 @@ use hullbox_host::error::chain;
 use hullbox_host::timing::{Phase, Timing};
 use hullbox_protocol::{CONTROL_PORT, ENTROPY_BYTES, Failure, FailureKind, Setup, WritableLayer};
 use hullbox_vmm::{Outcome, RunningVm, SerialConfig, Vm, VmConfig, VmHandle, VsockConfig};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -122,6 +122,15 @@ impl Guest {
         })
     }
 
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     /// How the VM ended, in words, once it has.
     fn join(&mut self) -> String {
         match self.waiter.take().map(JoinHandle::join) {
@@ -133,7 +142,7 @@ impl Guest {
         }
     }
 
-    /// Boots a guest in place of a template's that was of no use.
+    /// Boots a guest in place of one that was of no use.
     fn boot_instead(
         &mut self,
         spare: Spare,
@@ -142,11 +151,15 @@ impl Guest {
     ) -> Result<Link, GuestError> {
         self.handle.stop();
         let words = self.join();
-        self.warning = Some(cold_because(why.unwrap_or(&words)));
-        self.useless = true;
-        if let BegunFrom::Template(id) = std::mem::replace(&mut self.begun, BegunFrom::Boot) {
-            // One that stays is replaced by the next that is made.
-            let _ = templates::discard(&id, &spare.data);
+        let why = why.unwrap_or(&words);
+        match std::mem::replace(&mut self.begun, BegunFrom::Boot) {
+            BegunFrom::Template(id) => {
+                self.warning = Some(cold_because(why));
+                self.useless = true;
+                // One that stays is replaced by the next that is made.
+                let _ = templates::discard(&id, &spare.data);
+            }
+            _ => self.warning = Some(format!("the guest boots a second time: {why}")),
         }
         if let Some(disk) = &spare.own_disk {
             // Whatever went on in there has not touched what the container finds.
@@ -265,6 +278,10 @@ impl Backend for Guest {
         setup: &mut Setup,
         why: Option<&str>,
     ) -> Option<Result<Link, Failure>> {
+        // One that booted and ended would end again. One that stands still may have lost an interrupt.
+        if self.begun == BegunFrom::Boot && self.has_ended() {
+            return None;
+        }
         let spare = self.spare.take()?;
         let link = self.boot_instead(spare, setup, why);
         Some(link.map_err(|error| Failure {

@@ -146,7 +146,7 @@ pub(crate) struct Launched {
     pub(crate) begun: BegunFrom,
     /// It has both disks, whether there is something behind them or not.
     pub(crate) both_disks: bool,
-    /// For another try, if this one began at a template.
+    /// For another try; what was saved with a snapshot is not to be had again by booting.
     pub(crate) spare: Option<Spare>,
     /// There was a template, which could not be used.
     pub(crate) useless: bool,
@@ -210,7 +210,7 @@ pub(crate) fn launch(
         warning,
         begun: BegunFrom::Boot,
         both_disks: false,
-        spare: None,
+        spare: Some(spare),
     })
 }
 

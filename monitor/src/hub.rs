@@ -46,9 +46,9 @@ use timers::{Deadline, Timers};
 
 /// How long a guest may take to dial in. Software emulation on a busy machine is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// How long a guest that need not boot may take to send its first frame, where another can boot
-/// instead: many of them may begin at once.
-const RESUME_LIMIT: Duration = Duration::from_secs(60);
+/// How long a guest may take to send its first frame where another can boot instead: many of them may
+/// begin at once.
+const FIRST_LIMIT: Duration = Duration::from_secs(60);
 /// How long a killed workload's end may take to be reported: a microVM writes what it has to first.
 /// Less than whoever asks for the end waits.
 const KILL_LIMIT: Duration = Duration::from_secs(8);
@@ -183,7 +183,7 @@ impl<'a> Hub<'a> {
 
     const fn boot_limit(&self) -> Duration {
         match self.link.replay {
-            Some(_) => RESUME_LIMIT,
+            Some(_) => FIRST_LIMIT,
             None => BOOT_LIMIT,
         }
     }
