@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Digits of a container id that people see and that name its runtime directory.
@@ -134,9 +134,11 @@ impl Roots {
 pub const DISK_FILE: &str = "disk.ext4";
 
 /// A file to be locked, and nothing else: readable by its owner alone, made if there is none.
-pub fn open_lock_file(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::File::options()
+///
+/// # Errors
+/// It can neither be opened nor made.
+pub fn open_lock_file(path: &Path) -> io::Result<fs::File> {
+    fs::File::options()
         .read(true)
         .write(true)
         .create(true)

@@ -305,7 +305,6 @@ impl Supervisor {
             Ok(hello) => connect::check_version(&hello).map_err(io::Error::other)?,
         }
         self.deadline = None;
-        self.may_start_again = false;
         self.record.ready = true;
         self.record.start_ms =
             u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -124,11 +124,7 @@ impl Guest {
 
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// How the VM ended, in words, once it has.

@@ -76,6 +76,18 @@ impl HostFacts {
             }
         })
     }
+
+    /// Whether the host has so many CPUs.
+    ///
+    /// # Errors
+    /// [`PlanError::Value`] of `--cpus`.
+    pub fn check_cpus(self, cpus: units::NanoCpus) -> Result<(), PlanError> {
+        if cpus.whole() > self.cpus {
+            let why = format!("this host has {} CPUs", self.cpus);
+            return Err(value("cpus", why));
+        }
+        Ok(())
+    }
 }
 
 /// Makes a container of a request. `id` is the container's full id.
@@ -459,10 +471,7 @@ impl Machine {
         pids: u64,
     ) -> Result<Self, PlanError> {
         let cpus = request.cpus.unwrap_or_default();
-        if cpus.whole() > host.cpus {
-            let why = format!("this host has {} CPUs", host.cpus);
-            return Err(value("cpus", why));
-        }
+        host.check_cpus(cpus)?;
         Ok(Self {
             vcpus: 0,
             memory_mib: 0,

@@ -12,6 +12,7 @@ use crate::output::stdout;
 use hullbox_engine::containers::{Condition, ContainerError, Engine, Launch};
 use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::monitor::{Mode, ended_by_kill_now};
+use hullbox_engine::plan::HostFacts;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
 use hullbox_engine::state::{KILLED, Record};
 use hullbox_engine::timing::{Phase, Timing, Zero};
@@ -223,13 +224,8 @@ pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
             cpus.0.saturating_mul(CPU_PERIOD_US) / 1_000_000_000
         }),
     };
-    let host_cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    if args
-        .cpus
-        .is_some_and(|cpus| cpus.0 > host_cpus.saturating_mul(1_000_000_000))
-    {
-        let why = format!("invalid value for --cpus: this host has {host_cpus} CPUs");
-        return Err(Failure::new(why));
+    if let Some(cpus) = args.cpus {
+        HostFacts::probe().check_cpus(cpus)?;
     }
     let limited = limits != CgroupLimits::default();
     if !limited && args.restart.is_none() {
