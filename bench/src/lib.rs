@@ -176,7 +176,7 @@ fn rounds(
     bench.samples = Samples::default();
     for round in 1..=plan.rounds {
         progress(&format!("round {round} of {}", plan.rounds));
-        for contender in &*contenders {
+        for contender in in_any_order(contenders) {
             bench.turn(contender)?;
         }
     }
@@ -188,12 +188,20 @@ fn rounds(
         };
         for crowd in 1..=crowds {
             progress(&format!("crowd {crowd} of {crowds}"));
-            for contender in &*contenders {
+            for contender in in_any_order(contenders) {
                 bench.density(contender)?;
             }
         }
     }
     Ok(())
+}
+
+/// Each round in another order: what a contender leaves to be done after its turn (caches, deferred
+/// work of the kernel's, its own clean-up) must not always meet the same other one.
+fn in_any_order(contenders: &[Contender]) -> Vec<&Contender> {
+    let mut order: Vec<_> = contenders.iter().collect();
+    fastrand::shuffle(&mut order);
+    order
 }
 
 /// A round that does not count. A peer that nobody asked for by name and that does not work here

@@ -1,4 +1,4 @@
-//! The rounds. Contenders take turns in each, so that a drift of the machine's speed affects all of
+//! The rounds. Contenders take turns in each, in random order, so that a drift of the machine's speed affects all of
 //! them alike, and all processes of one contender have exited before the next one's turn.
 
 use crate::contender::Contender;

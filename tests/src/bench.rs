@@ -25,6 +25,14 @@ pub fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
+/// Everybody's turn, in an order of its own for each round: what one leaves to be done after its turn
+/// must not always meet the same other one.
+pub fn turns<T>(contenders: &mut [T]) -> impl Iterator<Item = &mut T> {
+    let mut order: Vec<_> = contenders.iter_mut().collect();
+    fastrand::shuffle(&mut order);
+    order.into_iter()
+}
+
 /// The one in the middle; sorts them.
 #[must_use]
 pub fn median(samples: &mut [Duration]) -> Duration {

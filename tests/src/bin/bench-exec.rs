@@ -2,13 +2,13 @@
 //! are, side by side in one run.
 //!
 //! Runs on the machine that has KVM (inside the helper machine where the host cannot serve).
-//! Competitors take turns, so that a drift of the machine's speed touches all of them; quote the
+//! Competitors take turns in random order, so that a drift of the machine's speed touches all of them; quote the
 //! ratios, never the absolute times.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 use anyhow::{Context, Result, ensure};
-use hullbox_tests::bench::{median, on_path, quiet};
+use hullbox_tests::bench::{median, on_path, quiet, turns};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -124,7 +124,7 @@ fn measure(contenders: &mut [Contender], work: &Path, rounds: usize) -> Result<(
     fs::write(&input, bytes)?;
     // Round 0 warms up. A stream takes as long as many starts: fewer of them.
     for round in 0..=rounds {
-        for contender in &mut *contenders {
+        for contender in turns(contenders) {
             let took = contender.latency()?;
             if round > 0 {
                 contender.latencies.push(took);
@@ -132,7 +132,7 @@ fn measure(contenders: &mut [Contender], work: &Path, rounds: usize) -> Result<(
         }
     }
     for round in 0..=rounds.div_ceil(4) {
-        for contender in &mut *contenders {
+        for contender in turns(contenders) {
             let took = contender.stream(&input, &output)?;
             if round > 0 {
                 contender.streams.push(took);
@@ -249,7 +249,7 @@ fn report(contenders: &mut [Contender]) {
         "", "median", "min", "max", "ratio"
     );
     let mut reference = None;
-    for contender in &mut *contenders {
+    for contender in contenders.iter_mut() {
         let middle = median(&mut contender.latencies);
         let base = *reference.get_or_insert(middle);
         println!(

@@ -1,13 +1,13 @@
 //! `make bench-start`: how fast a container starts, side by side in one run.
 //!
 //! Runs on the machine that has KVM (inside the helper machine where the host cannot serve).
-//! Competitors take turns, so that a drift of the machine's speed touches all of them; quote the
+//! Competitors take turns in random order, so that a drift of the machine's speed touches all of them; quote the
 //! ratios, never the absolute times.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a benchmark's report is its output")]
 
 use anyhow::{Context, Result, bail, ensure};
-use hullbox_tests::bench::{median, on_path, quiet};
+use hullbox_tests::bench::{median, on_path, quiet, turns};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 use std::fs;
@@ -125,7 +125,7 @@ fn start_times(options: &Options) -> Result<()> {
     let build = ["template", "build", "--cpus", "1", "-m", "128m"];
     quiet(Command::new(&options.hullbox).args(build))?;
     for round in 0..=options.rounds {
-        for contender in &mut contenders {
+        for contender in turns(&mut contenders) {
             let took = time(&contender.command)?;
             let cleanup = settle()?;
             if round > 0 {
