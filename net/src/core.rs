@@ -96,6 +96,8 @@ pub struct Core {
     pub fragment_id: u32,
     /// Where bytes go that were peeked at before, on kernels that cannot skip them.
     pub skipped: Vec<u8>,
+    /// What TCP flows keep that their sockets were not given, in bytes.
+    pub ahead_bytes: usize,
     /// The frame that is being built; a payload begins at `PAYLOAD_AT`.
     pub frame: Box<[u8]>,
 }
@@ -115,6 +117,7 @@ impl Core {
             now_ns: now_ns(),
             fragment_id: 0,
             skipped: Vec::new(),
+            ahead_bytes: 0,
             frame: vec![0; PAYLOAD_AT + MAX_FRAME_BYTES].into_boxed_slice(),
             config,
         };

@@ -1,4 +1,5 @@
-//! TCP headers (RFC 9293) and the options that matter here: MSS and window scale (RFC 7323).
+//! TCP headers (RFC 9293) and the options that matter here: MSS, window scale (RFC 7323), and that
+//! selective acknowledgements are permitted (RFC 2018).
 
 use super::{be16, be32};
 
@@ -35,6 +36,8 @@ pub struct TcpSegment<'a> {
     pub mss: Option<u16>,
     /// Option: shift of windows.
     pub window_scale: Option<u8>,
+    /// Option: the sender takes selective acknowledgements.
+    pub permits_sack: bool,
     /// Data.
     pub payload: &'a [u8],
 }
@@ -48,7 +51,7 @@ impl<'a> TcpSegment<'a> {
             return None;
         }
         let (header, payload) = bytes.split_at_checked(header_bytes)?;
-        let (mss, window_scale) = options(header.get(20..)?);
+        let options = options(header.get(20..)?);
         Some(Self {
             source_port: be16(header, 0)?,
             destination_port: be16(header, 2)?,
@@ -56,8 +59,9 @@ impl<'a> TcpSegment<'a> {
             acknowledgement: be32(header, 8)?,
             flags: *header.get(13)?,
             window: be16(header, 14)?,
-            mss,
-            window_scale,
+            mss: options.mss,
+            window_scale: options.window_scale,
+            permits_sack: options.permits_sack,
             payload,
         })
     }
@@ -75,8 +79,15 @@ impl<'a> TcpSegment<'a> {
     }
 }
 
-fn options(mut rest: &[u8]) -> (Option<u16>, Option<u8>) {
-    let (mut mss, mut scale) = (None, None);
+#[derive(Default)]
+struct Options {
+    mss: Option<u16>,
+    window_scale: Option<u8>,
+    permits_sack: bool,
+}
+
+fn options(mut rest: &[u8]) -> Options {
+    let mut options = Options::default();
     while let Some(&kind) = rest.first() {
         let length = match kind {
             0 => break,
@@ -90,13 +101,16 @@ fn options(mut rest: &[u8]) -> (Option<u16>, Option<u8>) {
             break;
         };
         match (kind, length) {
-            (2, 4) => mss = be16(option, 2),
-            (3, 3) => scale = option.get(2).map(|&shift| shift.min(MAX_WINDOW_SCALE)),
+            (2, 4) => options.mss = be16(option, 2),
+            (3, 3) => {
+                options.window_scale = option.get(2).map(|&shift| shift.min(MAX_WINDOW_SCALE));
+            }
+            (4, 2) => options.permits_sack = true,
             _ => {}
         }
         rest = after;
     }
-    (mss, scale)
+    options
 }
 
 #[cfg(test)]
@@ -116,6 +130,7 @@ mod tests {
         let bytes = header(&[1, 1, 4, 2, 2, 4, 5, 0xb4, 3, 3, 200, 0]);
         let segment = TcpSegment::parse(&bytes).unwrap();
         assert_eq!((segment.mss, segment.window_scale), (Some(1460), Some(14)));
+        assert!(segment.permits_sack);
         assert_eq!(segment.sequence_bytes(), 1);
     }
 

@@ -9,8 +9,13 @@ use crate::sys;
 
 const HEADER_BYTES: usize = 20;
 const CHECKSUM_AT: usize = 16;
-/// MSS, one byte of padding, window scale.
-const SYN_OPTIONS_BYTES: usize = 8;
+/// MSS, two bytes for selective acknowledgements, window scale and its padding, padding.
+const SYN_OPTIONS_BYTES: usize = 12;
+const SACK_PERMITTED_AT: usize = 4;
+const WINDOW_SCALE_AT: usize = 6;
+/// Option kind of selective acknowledgements (RFC 2018, section 3).
+const SACK: u8 = 5;
+const NO_OPERATION: u8 = 1;
 
 /// Most bytes of window that a member is given; the host's socket bounds it otherwise.
 const MAX_WINDOW_BYTES: usize = 4 * 1024 * 1024;
@@ -85,11 +90,14 @@ fn window_bytes(flow: &mut Flow) -> usize {
 /// Sends SYN or SYN-ACK, as the flow's state demands.
 pub fn syn(core: &mut Core, flow: &mut Flow) -> Sent {
     let [high, low] = longest_segment(core, &flow.key).to_be_bytes();
-    let mut options = [2, 4, high, low, 1, 3, 3, WINDOW_SCALE];
+    let mut options: [u8; SYN_OPTIONS_BYTES] = [2, 4, high, low, 4, 2, 3, 3, WINDOW_SCALE, 1, 1, 1];
     let answers = flow.state == State::SynReceived;
+    // Only who was offered something may answer with it (RFC 7323, section 2.2).
     if answers && !flow.scaled {
-        // Only who was offered scaling may answer with it (RFC 7323, section 2.2).
-        options[4..SYN_OPTIONS_BYTES].fill(1);
+        options[WINDOW_SCALE_AT..].fill(NO_OPERATION);
+    }
+    if answers && !flow.permits_sack {
+        options[SACK_PERMITTED_AT..WINDOW_SCALE_AT].fill(NO_OPERATION);
     }
     let segment = Segment {
         sequence: flow.unacknowledged,
@@ -120,12 +128,17 @@ pub fn data_at(
 ) -> Sent {
     let window = window_bytes(flow);
     let large = payload_bytes > usize::from(flow.mss);
+    let options = if payload_bytes == 0 {
+        selective(flow)
+    } else {
+        Vec::new()
+    };
     let segment = Segment {
         sequence,
         acknowledgement: flow.expected,
         flags: flags | ACK,
         window: flow.window_field(window),
-        options: &[],
+        options: &options,
         payload_bytes,
         gso_bytes: if large { flow.mss } else { 0 },
     };
@@ -134,6 +147,24 @@ pub fn data_at(
         flow.must_acknowledge = false;
     }
     sent
+}
+
+/// Selective acknowledgements, as an option with its padding.
+fn selective(flow: &Flow) -> Vec<u8> {
+    let blocks = if flow.permits_sack && flow.ahead.cost() > 0 {
+        flow.ahead.blocks(flow.expected)
+    } else {
+        Vec::new()
+    };
+    if blocks.is_empty() {
+        return Vec::new();
+    }
+    let mut option = vec![NO_OPERATION, NO_OPERATION, SACK, 2 + 8 * blocks.len() as u8];
+    for (begin, end) in blocks {
+        option.extend(begin.to_be_bytes());
+        option.extend(end.to_be_bytes());
+    }
+    option
 }
 
 /// Sends a segment before the window: the member answers with what it has and takes.

@@ -1,5 +1,6 @@
 //! One TCP flow: a connection of a member's and the host socket that it is translated to.
 
+use super::ahead::Ahead;
 use super::sequence::{after, distance};
 use crate::core::MemberId;
 use crate::frame::tcp::TcpSegment;
@@ -96,16 +97,24 @@ pub struct Flow {
 
     /// From the member: the next number that is expected.
     pub expected: u32,
+    /// From the member: what the socket was not given yet.
+    pub ahead: Ahead,
+    /// From the member: the number of its FIN, once it came.
+    pub guest_fin: Option<u32>,
     /// From the member: its FIN came, and the host's socket was shut down for writing.
     pub guest_ended: bool,
+    /// The member takes selective acknowledgements.
+    pub permits_sack: bool,
     /// Whether windows to the member are scaled.
     pub scaled: bool,
     /// The window that was advertised last, in bytes.
     pub advertised: u32,
     /// A window below this is to be followed by a larger one, in bytes.
     pub low_window: u32,
-    /// The host's socket did not take all of a segment.
+    /// The host's socket has no room for what is expected.
     pub refused: bool,
+    /// Of that something could not be kept.
+    pub dropped: bool,
 
     /// The member has to be sent an acknowledgement.
     pub must_acknowledge: bool,
@@ -144,11 +153,15 @@ impl Flow {
             source: Source::Ready,
             source_ended: false,
             expected: 0,
+            ahead: Ahead::default(),
+            guest_fin: None,
             guest_ended: false,
+            permits_sack: false,
             scaled: false,
             advertised: UNSCALED_WINDOW,
             low_window: 0,
             refused: false,
+            dropped: false,
             must_acknowledge: false,
             is_dirty: false,
             retries: 0,
@@ -163,6 +176,7 @@ impl Flow {
         self.window = u32::from(syn.window);
         self.window_shift = syn.window_scale.unwrap_or(0);
         self.scaled = syn.window_scale.is_some();
+        self.permits_sack = syn.permits_sack;
         self.mss = syn.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, longest);
     }
 

@@ -2,7 +2,7 @@
 
 use super::flow::{Flow, Key, State};
 use super::sequence::distance;
-use super::{Tcp, emit, token};
+use super::{Tcp, ahead, emit, token};
 use crate::core::{Core, MemberId};
 use crate::frame::ip::IpPacket;
 use crate::frame::tcp::{ACK, FIN, RST, SYN, TcpSegment};
@@ -15,6 +15,10 @@ use std::os::fd::OwnedFd;
 
 /// Acknowledgements without news that say that a segment was lost (RFC 5681).
 const DUPLICATES: u8 = 3;
+
+/// How far behind what is expected a segment may end, in bytes. That is more than any window, because a
+/// window may have become smaller while the segment was on its way.
+const MAX_BEHIND: i32 = 8 << 20;
 
 /// What a segment's data did.
 enum Taken {
@@ -137,7 +141,11 @@ impl Tcp {
             self.mark(id);
             return;
         }
-        match take_data(flow, segment) {
+        let before = flow.ahead.cost();
+        let room = ahead::MAX_BYTES.saturating_sub(core.ahead_bytes);
+        let taken = take_data(flow, segment, room);
+        core.ahead_bytes = core.ahead_bytes - before + flow.ahead.cost();
+        match taken {
             Taken::All => {}
             Taken::Part => {
                 flow.refused = true;
@@ -145,7 +153,7 @@ impl Tcp {
                 wait_for_room(core, flow, id);
             }
             Taken::Unexpected => {
-                // At once, and each one: three of them make the member send again what is missing.
+                // At once, and each one: they tell the member what is missing.
                 if emit::data(core, flow, 0, 0) == Sent::Blocked {
                     flow.must_acknowledge = true;
                 }
@@ -153,6 +161,32 @@ impl Tcp {
             Taken::Broken => return self.abort(core, id),
         }
         self.mark(id);
+    }
+
+    /// The host's socket has room for what it refused.
+    pub(super) fn on_room(&mut self, core: &mut Core, id: Id) {
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        let before = flow.ahead.cost();
+        let taken = give_kept(flow);
+        core.ahead_bytes = core.ahead_bytes - before + flow.ahead.cost();
+        match taken {
+            Taken::Part => {
+                flow.refused = true;
+                wait_for_room(core, flow, id);
+            }
+            Taken::Broken => return self.abort(core, id),
+            Taken::All | Taken::Unexpected => {
+                if std::mem::take(&mut flow.dropped) {
+                    // With the window comes a loss's signal.
+                    for _ in 0..DUPLICATES {
+                        let _ = emit::data(core, flow, 0, 0);
+                    }
+                }
+            }
+        }
+        flow.must_acknowledge = true;
     }
 }
 
@@ -199,7 +233,8 @@ fn take_acknowledgement(flow: &mut Flow, segment: &TcpSegment<'_>) -> bool {
     true
 }
 
-fn take_data(flow: &mut Flow, segment: &TcpSegment<'_>) -> Taken {
+/// Gives the socket a segment's data, or keeps them, of which `room` bytes may be kept.
+fn take_data(flow: &mut Flow, segment: &TcpSegment<'_>, room: usize) -> Taken {
     if segment.sequence_bytes() == 0 {
         let is_probe = segment.sequence != flow.expected;
         return if is_probe {
@@ -208,38 +243,83 @@ fn take_data(flow: &mut Flow, segment: &TcpSegment<'_>) -> Taken {
             Taken::All
         };
     }
-    let known = distance(flow.expected, segment.sequence);
-    let Some(fresh) = usize::try_from(known)
-        .ok()
-        .and_then(|at| segment.payload.get(at..))
-    else {
+    let end = segment.sequence.wrapping_add(segment.payload.len() as u32);
+    let behind = distance(end, flow.expected);
+    if flow.guest_ended || !(0..MAX_BEHIND).contains(&behind) {
         return Taken::Unexpected;
-    };
-    if flow.guest_ended || (fresh.is_empty() && !segment.has(FIN)) {
-        return Taken::Unexpected;
-    }
-    let Some(socket) = &flow.socket else {
-        return Taken::Broken;
-    };
-    let mut taken = 0;
-    if !fresh.is_empty() {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        taken = match rustix::net::send(socket, fresh, flags) {
-            Ok(taken) => taken,
-            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => 0,
-            Err(_) => return Taken::Broken,
-        };
-        flow.expected = flow.expected.wrapping_add(taken as u32);
-    }
-    flow.must_acknowledge = true;
-    if taken < fresh.len() {
-        return Taken::Part;
     }
     if segment.has(FIN) {
+        flow.guest_fin = Some(end);
+    } else if behind == 0 {
+        // All of it is known.
+        return Taken::Unexpected;
+    }
+    let Ok(known) = usize::try_from(distance(flow.expected, segment.sequence)) else {
+        let kept = flow.ahead.keep(segment.sequence, segment.payload, room);
+        if !flow.refused {
+            return Taken::Unexpected;
+        }
+        flow.dropped |= !kept;
+        return Taken::Part;
+    };
+    let fresh = segment.payload.get(known..).unwrap_or_default();
+    let taken = if flow.refused {
+        Ok(0)
+    } else {
+        give(flow, fresh)
+    };
+    let Ok(taken) = taken else {
+        return Taken::Broken;
+    };
+    flow.must_acknowledge = true;
+    match fresh.get(taken..) {
+        Some(rest) if !rest.is_empty() => {
+            flow.dropped |= !flow.ahead.keep(flow.expected, rest, room);
+            Taken::Part
+        }
+        _ => give_kept(flow),
+    }
+}
+
+/// Gives the socket bytes that are expected; returns how many it took, or that it is broken.
+fn give(flow: &mut Flow, bytes: &[u8]) -> Result<usize, ()> {
+    let socket = flow.socket.as_ref().ok_or(())?;
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let taken = match rustix::net::send(socket, bytes, flags) {
+        Ok(taken) => taken,
+        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => 0,
+        Err(_) => return Err(()),
+    };
+    flow.expected = flow.expected.wrapping_add(taken as u32);
+    Ok(taken)
+}
+
+/// Gives the socket what was kept and is expected now, and the member's end behind it.
+fn give_kept(flow: &mut Flow) -> Taken {
+    let mut ahead = std::mem::take(&mut flow.ahead);
+    let taken = loop {
+        let Some(bytes) = ahead.from(flow.expected) else {
+            break Taken::All;
+        };
+        match give(flow, bytes) {
+            Ok(taken) if taken == bytes.len() => {}
+            Ok(_) => break Taken::Part,
+            Err(()) => break Taken::Broken,
+        }
+    };
+    flow.ahead = ahead;
+    if let (Taken::All, Some(socket)) = (&taken, &flow.socket)
+        && flow.guest_fin == Some(flow.expected)
+        && !flow.guest_ended
+    {
         // Not connected any more: the reset is told by an event.
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
         flow.expected = flow.expected.wrapping_add(1);
         flow.guest_ended = true;
+        flow.ahead.clear();
     }
-    Taken::All
+    taken
 }

@@ -123,11 +123,7 @@ impl Tcp {
             flow.must_acknowledge = true;
         }
         if std::mem::take(&mut flow.refused) {
-            // What the socket refused has to be sent again: with the window comes a loss's signal.
-            for _ in 0..3 {
-                let _ = emit::data(core, flow, 0, 0);
-            }
-            flow.must_acknowledge = true;
+            self.on_room(core, id);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! TCP, translated: a member's connection is a host socket's, and nothing is buffered between
-//! them. What the socket has received is peeked at and stays there until the member has
-//! acknowledged it; what the member sends is acknowledged when the socket has taken it, and the
-//! member's window is what the socket has room for.
+//! them but what came behind a gap. What the socket has received is peeked at and stays there until the
+//! member has acknowledged it; what the member sends is acknowledged when the socket has taken it, and
+//! the member's window is what the socket has room for.
 //!
+//! - `ahead`: what was sent and the socket was not given yet.
 //! - `flow`: one connection's state.
 //! - `emit`: segments to members.
 //! - `open`: how flows begin.
@@ -10,6 +11,7 @@
 //! - `host`: what sockets have and take.
 //! - `timer`: what is due.
 
+mod ahead;
 mod emit;
 mod flow;
 mod guest;
@@ -167,6 +169,7 @@ impl Tcp {
         self.index.remove(&flow.key);
         core.timers.forget(flow.deadline, token(id));
         core.counters.tcp_flows -= 1;
+        core.ahead_bytes -= flow.ahead.cost();
         if let Some(member) = core.members.get_mut(flow.key.member) {
             member.flows[FLOWS] -= 1;
         }

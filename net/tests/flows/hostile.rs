@@ -75,7 +75,7 @@ impl Connection {
 #[test]
 fn segments_that_come_late_twice_or_overlapping_are_put_right() -> Result<()> {
     let mut connection = connect(Offloads::NONE)?;
-    connection.send(5, 0, ACK | PSH, b"world")?;
+    connection.send(6, 0, ACK | PSH, b"world")?;
     let answer = connection.receive()?;
     ensure!(
         (answer.acknowledgement, answer.flags) == (0, ACK),
@@ -85,6 +85,9 @@ fn segments_that_come_late_twice_or_overlapping_are_put_right() -> Result<()> {
     ensure!(connection.receive()?.acknowledgement == 5);
     connection.send(0, 0, ACK, b"hello")?;
     ensure!(connection.receive()?.acknowledgement == 5);
+    // With what fills the gap all that came behind it is acknowledged, and not the end, which has not come.
+    connection.send(3, 0, ACK, b"lo ")?;
+    ensure!(connection.receive()?.acknowledgement == 11);
     connection.send(3, 0, ACK | FIN, b"lo world")?;
     ensure!(connection.receive()?.acknowledgement == 12);
     let mut text = String::new();

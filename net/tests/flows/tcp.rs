@@ -98,10 +98,7 @@ fn over_packets_and_over_a_stream() -> Result<()> {
     Ok(())
 }
 
-/// With large frames: what comes behind a lost one is not kept by the network, so that a guest sends
-/// it again segment by segment.
 #[test]
-#[ignore = "stalls in one of some fifty runs: what comes behind a lost frame is not kept, see ARCHITECTURE"]
 fn frames_that_the_link_loses_are_sent_again() -> Result<()> {
     if !is_possible() {
         return Ok(());
