@@ -1,5 +1,6 @@
 //! What a monitor asks of either backend.
 
+use crate::network::Member;
 use crate::saving::{Description, Saving};
 use hullbox_protocol::{Failure, Setup};
 use rustix::process::Signal;
@@ -57,6 +58,11 @@ pub trait Backend {
 
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
+
+    /// What carries the frames of its interface, if it has one. Asked for once a run.
+    fn member(&mut self) -> Option<Member> {
+        None
+    }
 
     /// Whether its connection takes descriptors for the streams of processes.
     fn takes_descriptors(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What both isolation backends start: one container, all questions answered.
 
+use crate::network::Network;
 pub use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Setup};
 use hullbox_security::devices::Device;
@@ -48,4 +49,7 @@ pub struct Bundle {
     pub disk_bytes: Option<u64>,
     /// Log of the guest kernel's serial console, if wanted (VM mode).
     pub serial_log: Option<PathBuf>,
+    /// Its network.
+    #[serde(default)]
+    pub network: Network,
 }

@@ -5,4 +5,5 @@
 pub mod backend;
 pub mod bundle;
 pub mod factory;
+pub mod network;
 pub mod saving;

@@ -47,6 +47,9 @@ pub enum GuestError {
     /// The VMM.
     #[error("cannot start the virtual machine")]
     Vmm(#[from] VmError),
+    /// What carries the frames of its network card.
+    #[error("cannot make the link of the network card")]
+    Link(#[source] io::Error),
     /// A descriptor or a thread.
     #[error("cannot watch over the virtual machine")]
     Watch(#[source] io::Error),

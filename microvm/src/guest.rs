@@ -3,12 +3,14 @@
 use crate::disks::{OwnDisk, layer_disk};
 use crate::error::GuestError;
 use crate::launch::{Ahead, Spare, cold_because, launch};
+use crate::network::{self, CARD};
 use crate::shape::{GUEST_CID, QUIET, shape};
 use crate::snapshots::Work;
 use crate::tasks::Tasks;
 use crate::templates;
 use hullbox_backend::backend::{Backend, BegunFrom, Link, VmUsage};
 use hullbox_backend::bundle::{Bundle, GuestSize};
+use hullbox_backend::network::Member;
 use hullbox_backend::saving::{Description, Saving};
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::error::chain;
@@ -34,6 +36,8 @@ pub struct Guest {
     /// What a copy of it needs to know.
     saved: Saved,
     listener: Option<UnixListener>,
+    /// The other end of what carries its frames.
+    member: Option<OwnedFd>,
     warning: Option<String>,
     begun: BegunFrom,
     /// What another guest would need that boots in place of a template's.
@@ -84,6 +88,7 @@ impl Guest {
             guest_cid: GUEST_CID,
             uds_path,
         });
+        config.net = Some(CARD);
         config.serial = match (&bundle.serial_log, debug) {
             (Some(path), _) => SerialConfig::file(path),
             (None, true) => SerialConfig::Stderr,
@@ -99,10 +104,12 @@ impl Guest {
             silent: config.serial == SerialConfig::Off,
         };
         timing.mark(Phase::Disks);
+        let (link, member) = network::Link::of(&bundle.network)?.unzip();
         let spare = Spare {
             config,
             layers,
             own_disk,
+            link,
             data: data.to_owned(),
         };
         let launched = launch(&mut bundle.setup, spare, ahead, timing)?;
@@ -115,6 +122,7 @@ impl Guest {
             ended: watched.ended,
             saved,
             listener: Some(listener),
+            member,
             warning: launched.warning,
             begun: launched.begun,
             spare: launched.spare,
@@ -166,7 +174,7 @@ impl Guest {
         setup.wall_clock_ns = wall_clock_ns();
         let vsock = spare.config.vsock.as_ref();
         let listener = listen(vsock.map_or(Path::new(""), |vsock| &vsock.uds_path))?;
-        let running = Vm::new(spare.booting())?.start()?;
+        let running = spare.start(Vm::new(spare.booting())?)?;
         let watched = watch(running)?;
         (self.handle, self.waiter) = (watched.handle, Some(watched.waiter));
         (self.tasks, self.ended) = (watched.tasks, watched.ended);
@@ -213,6 +221,10 @@ impl Backend for Guest {
             .take()
             .map(Link::Awaited)
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    fn member(&mut self) -> Option<Member> {
+        self.member.take().map(Member::Packets)
     }
 
     fn ended(&self) -> BorrowedFd<'_> {

@@ -2,6 +2,7 @@
 
 use crate::disks::OwnDisk;
 use crate::error::GuestError;
+use crate::network::Link;
 use crate::shape::{arranged, shape};
 use crate::snapshots::{self, SavedGuestError};
 use crate::templates;
@@ -120,6 +121,8 @@ pub(crate) struct Spare {
     pub(crate) config: VmConfig,
     pub(crate) layers: Option<DiskConfig>,
     pub(crate) own_disk: Option<OwnDisk>,
+    /// What carries its frames, if it has a network.
+    pub(crate) link: Option<Link>,
     pub(crate) data: PathBuf,
 }
 
@@ -135,6 +138,14 @@ impl Spare {
         let mut config = self.config.clone();
         config.disks = arranged(self.layers.clone(), own, both);
         config
+    }
+
+    /// Has its guest run.
+    pub(crate) fn start(&self, vm: Vm) -> Result<RunningVm, GuestError> {
+        if let Some(link) = &self.link {
+            link.connect(&vm)?;
+        }
+        Ok(vm.start()?)
     }
 }
 
@@ -167,12 +178,12 @@ pub(crate) fn launch(
     } = ahead;
     if let Some(Ok(revived)) = revived {
         let name = revived.dir.file_name().unwrap_or_default();
-        let config = spare.with_disks(revived.both_disks);
+        let both = revived.both_disks;
         return Ok(Launched {
-            running: resume(setup, revived.foundation, config, timing)?,
+            running: resume(setup, revived.foundation, &spare, both, timing)?,
             warning,
             begun: BegunFrom::Snapshot(name.to_string_lossy().into_owned()),
-            both_disks: revived.both_disks,
+            both_disks: both,
             // What was saved is not to be had by booting.
             spare: None,
             useless: false,
@@ -182,7 +193,7 @@ pub(crate) fn launch(
     let silent = spare.config.serial == SerialConfig::Off;
     let restored = foundation.take_if(|foundation| foundation.is_restored());
     if let (Some(foundation), Some(id)) = (restored.filter(|_| silent), template) {
-        match resume(setup, foundation, spare.with_disks(true), timing) {
+        match resume(setup, foundation, &spare, true, timing) {
             Ok(running) => {
                 return Ok(Launched {
                     running,
@@ -202,7 +213,7 @@ pub(crate) fn launch(
         None => Vm::new(config)?,
     };
     timing.mark(Phase::Devices);
-    let running = vm.start()?;
+    let running = spare.start(vm)?;
     timing.mark(Phase::VmStart);
     Ok(Launched {
         running,
@@ -218,13 +229,14 @@ pub(crate) fn launch(
 fn resume(
     setup: &mut Setup,
     foundation: Foundation,
-    config: VmConfig,
+    spare: &Spare,
+    both_disks: bool,
     timing: &Timing,
 ) -> Result<RunningVm, GuestError> {
-    let vm = Vm::on(foundation, config)?;
+    let vm = Vm::on(foundation, spare.with_disks(both_disks))?;
     timing.mark(Phase::Devices);
     let now = wall_clock_ns();
-    let running = vm.start()?;
+    let running = spare.start(vm)?;
     timing.mark(Phase::Resume);
     setup.resumed = true;
     setup.wall_clock_ns = now;

@@ -12,6 +12,7 @@ mod error;
 mod ext4;
 mod guest;
 mod launch;
+mod network;
 mod shape;
 mod snapshots;
 mod tasks;

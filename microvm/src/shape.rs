@@ -1,6 +1,7 @@
 //! What every guest of a size has in common: what it boots, and the devices that a template of it
 //! is saved with.
 
+use crate::network::CARD;
 use hullbox_artifacts::{self as artifacts, Artifact, ArtifactError};
 use hullbox_backend::bundle::GuestSize;
 use hullbox_protocol::AgentEnv;
@@ -50,6 +51,7 @@ pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, 
         guest_cid: GUEST_CID,
         uds_path: PathBuf::new(),
     });
+    config.net = Some(CARD);
     config.template = true;
     Ok(config)
 }

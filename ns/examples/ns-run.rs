@@ -183,5 +183,6 @@ fn empty() -> Bundle {
         memory_mib: 0,
         disk_bytes: None,
         serial_log: None,
+        network: Default::default(),
     }
 }

@@ -311,6 +311,7 @@ mod tests {
             memory_mib: 0,
             disk_bytes: None,
             serial_log: None,
+            network: Default::default(),
         }
     }
 

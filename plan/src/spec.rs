@@ -155,6 +155,7 @@ impl ContainerSpec {
             memory_mib: self.memory_mib,
             disk_bytes: self.disk_bytes,
             serial_log: None,
+            network: Default::default(),
         }
     }
 }

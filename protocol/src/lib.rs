@@ -34,6 +34,7 @@ mod builtin;
 mod decode;
 mod encode;
 mod frame;
+mod network;
 mod request;
 mod spec;
 
@@ -48,6 +49,7 @@ pub use frame::{
     DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
     StreamSet,
 };
+pub use network::{Addresses, INTERFACE_NAME, Interface};
 pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
@@ -56,7 +58,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

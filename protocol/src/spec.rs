@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::bounded::{MAX_LIST, list};
 use crate::builtin::Builtin;
+use crate::network::Interface;
 use serde::{Deserialize, Serialize};
 
 /// Most arguments, and most variables, of a process. Linux takes 2 MiB of them all as a rule, each
@@ -71,6 +72,9 @@ pub struct Setup {
     /// What it is kept from, and what it is given beyond the usual.
     #[serde(default)]
     pub access: Access,
+    /// Its network interface; without one there is the loopback alone.
+    #[serde(default)]
+    pub interface: Option<Interface>,
 }
 
 /// Length of [`Setup::entropy`].

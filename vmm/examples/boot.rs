@@ -1,7 +1,9 @@
 //! Boot a guest: `boot KERNEL [--initramfs F] [--ro F[,F…]] [--rw F] [--vsock CID:PATH] [--rng]
-//! [--serial F|-] [--cpus N] [--mem MIB] [--cmdline TEXT] [--stop-after MS] [--stats]`.
+//! [--net] [--serial F|-] [--cpus N] [--mem MIB] [--cmdline TEXT] [--stop-after MS] [--stats]`.
 
-use hullbox_vmm::{DiskConfig, MemorySize, SerialConfig, VcpuCount, Vm, VmConfig, VsockConfig};
+use hullbox_vmm::{
+    DiskConfig, MemorySize, NetConfig, SerialConfig, VcpuCount, Vm, VmConfig, VsockConfig,
+};
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,6 +23,13 @@ fn parse() -> Result<Options, Box<dyn Error>> {
         match flag.as_str() {
             "--rng" => {
                 config.rng = true;
+                continue;
+            }
+            "--net" => {
+                config.net = Some(NetConfig {
+                    mac: [2, 0, 0, 0, 0, 1],
+                    mtu: 1500,
+                });
                 continue;
             }
             "--stats" => {

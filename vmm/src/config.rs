@@ -12,6 +12,8 @@ pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 pub const MAX_DISKS: usize = 8;
 /// Most files behind one read-only disk.
 pub const MAX_DISK_FILES: usize = 1024;
+/// Least MTU of a network device, in bytes (virtio 1.2, section 5.1.4.1).
+pub const MIN_MTU: u16 = 68;
 /// Longest kernel command line, with everything the VMM adds to it.
 pub const MAX_CMDLINE_BYTES: usize = 2047;
 
@@ -36,6 +38,12 @@ pub enum ConfigError {
     /// CIDs 0 to 2 and the all-ones CIDs have meanings of their own.
     #[error("vsock context id {0} is reserved")]
     GuestCid(u64),
+    /// A frame's receiver is one station, and not all that listen, or nobody.
+    #[error("{0:02x?} is no address of a network device")]
+    Mac([u8; 6]),
+    /// See [`MIN_MTU`].
+    #[error("a network device's MTU is at least {MIN_MTU} bytes, not {0}")]
+    Mtu(u16),
     /// The command line is too long or holds a byte the kernel cannot take.
     #[error("the kernel command line has a byte that is not printable ASCII")]
     CmdlineBytes,
@@ -127,6 +135,16 @@ pub struct VsockConfig {
     pub uds_path: PathBuf,
 }
 
+/// A network device. What carries its frames is not part of the configuration: see
+/// [`crate::Vm::connect_network`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetConfig {
+    /// The address that the guest's driver begins with.
+    pub mac: [u8; 6],
+    /// The longest packet, in bytes without the Ethernet header.
+    pub mtu: u16,
+}
+
 /// What becomes of the guest's first serial port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SerialConfig {
@@ -179,6 +197,8 @@ pub struct VmConfig {
     pub disks: Vec<DiskConfig>,
     /// A way to talk to the guest.
     pub vsock: Option<VsockConfig>,
+    /// A network card.
+    pub net: Option<NetConfig>,
     /// A source of random numbers besides the boot seed that every guest gets.
     pub rng: bool,
     /// The serial port.
@@ -208,6 +228,7 @@ impl VmConfig {
             cmdline: String::new(),
             disks: Vec::new(),
             vsock: None,
+            net: None,
             rng: false,
             serial: SerialConfig::Off,
             template: false,
@@ -244,6 +265,14 @@ impl VmConfig {
             && (vsock.guest_cid <= 2 || vsock.guest_cid == u32::MAX)
         {
             return Err(ConfigError::GuestCid(vsock.guest_cid.into()));
+        }
+        if let Some(net) = &self.net {
+            if net.mac[0] & 1 != 0 || net.mac == [0; 6] {
+                return Err(ConfigError::Mac(net.mac));
+            }
+            if net.mtu < MIN_MTU {
+                return Err(ConfigError::Mtu(net.mtu));
+            }
         }
         if !self
             .cmdline
@@ -296,6 +325,18 @@ mod tests {
                 uds_path: "/x".into()
             })),
             ConfigError::GuestCid(2)
+        );
+        for mac in [[0; 6], [1, 0, 0, 0, 0, 0], [0xff; 6]] {
+            let mut config = config();
+            config.net = Some(NetConfig { mac, mtu: 1500 });
+            assert_eq!(config.check(), Err(ConfigError::Mac(mac)));
+        }
+        assert_eq!(
+            refused(|c| c.net = Some(NetConfig {
+                mac: [2, 0, 0, 0, 0, 1],
+                mtu: 67
+            })),
+            ConfigError::Mtu(67)
         );
         assert_eq!(
             refused(|c| c.disks.push(DiskConfig {

@@ -60,8 +60,8 @@ mod worker;
 pub use boot::{BootError, LoadError};
 pub use config::{
     ConfigError, DISK_FILE_ALIGN, DiskConfig, MAX_CMDLINE_BYTES, MAX_DISK_FILES, MAX_DISKS,
-    MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, MemorySize, SerialConfig, VcpuCount, VmConfig,
-    VmShape, VsockConfig,
+    MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, MIN_MTU, MemorySize, NetConfig, SerialConfig,
+    VcpuCount, VmConfig, VmShape, VsockConfig,
 };
 pub use error::VmError;
 pub use memory::MemoryError;

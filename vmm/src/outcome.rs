@@ -89,6 +89,8 @@ pub struct VmStats {
     pub queue_notifications: u64,
     /// Interrupts that devices raised.
     pub interrupts: u64,
+    /// Frames that the network device could not pass on: malformed, too long, or lost by the socket.
+    pub dropped_frames: u64,
     /// Memory mapped for the guest, in bytes.
     pub memory_bytes: u64,
     /// Guest memory that is in the host's memory, in bytes, file pages included.

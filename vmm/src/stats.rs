@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) other_exits: Counter,
     pub(crate) queue_notifications: Counter,
     pub(crate) interrupts: Counter,
+    pub(crate) dropped_frames: Counter,
 }
 
 /// How much of a range of this process's memory is resident, in bytes; 0 if the kernel does not

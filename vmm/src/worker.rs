@@ -86,6 +86,8 @@ struct Slot {
     backend: Box<dyn Backend>,
     notify: Arc<EventFd>,
     active: bool,
+    /// What its own source is watched for.
+    watched: EventSet,
 }
 
 /// A worker that is being put together.
@@ -128,13 +130,14 @@ impl Worker {
             backend,
             notify,
             active: false,
+            watched: EventSet::empty(),
         });
         Ok(link)
     }
 
     /// Start the thread. `failed` is told if the loop ends in an error.
     pub(crate) fn start(
-        self,
+        mut self,
         name: &str,
         counters: Arc<Counters>,
         failed: impl FnOnce(io::Error) + Send + 'static,
@@ -159,19 +162,16 @@ impl Worker {
     }
 
     /// Event data: 0 for commands; for device `n` 2n+1 is its notification, 2n+2 its own source.
-    fn epoll(&self) -> io::Result<Epoll> {
+    fn epoll(&mut self) -> io::Result<Epoll> {
         let epoll = Epoll::new()?;
         let add = |fd: RawFd, data| {
             let event = EpollEvent::new(EventSet::IN, data);
             epoll.ctl(ControlOperation::Add, fd, event)
         };
         add(self.mailbox.wake.as_raw_fd(), 0)?;
-        for (index, slot) in self.slots.iter().enumerate() {
-            let data = index as u64 * 2 + 1;
-            add(slot.notify.as_raw_fd(), data)?;
-            if let Some(fd) = slot.backend.poll_fd() {
-                add(fd, data + 1)?;
-            }
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            add(slot.notify.as_raw_fd(), index as u64 * 2 + 1)?;
+            slot.watch(&epoll, index)?;
         }
         Ok(epoll)
     }
@@ -188,18 +188,22 @@ impl Worker {
                 let data = event.data();
                 if data == 0 {
                     let _ = self.mailbox.wake.read();
-                    if self.obey() {
+                    if self.obey(epoll)? {
                         return Ok(());
                     }
-                } else if let Some(slot) = self.slots.get_mut(((data - 1) / 2) as usize) {
+                    continue;
+                }
+                let index = ((data - 1) / 2) as usize;
+                if let Some(slot) = self.slots.get_mut(index) {
                     slot.handle(data % 2 == 1, counters);
+                    slot.watch(epoll, index)?;
                 }
             }
         }
     }
 
     /// Carry out all commands; true is the end.
-    fn obey(&mut self) -> bool {
+    fn obey(&mut self, epoll: &Epoll) -> io::Result<bool> {
         let mut paused = false;
         loop {
             let command = if paused {
@@ -209,10 +213,10 @@ impl Worker {
             };
             let Some(command) = command else {
                 // Nobody is left who could let it go on.
-                return paused;
+                return Ok(paused);
             };
             match command {
-                Command::Stop => return true,
+                Command::Stop => return Ok(true),
                 Command::Pause(answer) => {
                     paused = true;
                     let queues = self.slots.iter().map(|slot| slot.backend.queues());
@@ -224,6 +228,7 @@ impl Worker {
                     if let Some(slot) = self.slots.get_mut(device) {
                         slot.backend.activate(*activation);
                         slot.active = true;
+                        slot.watch(epoll, device)?;
                         // Buffers may be there already.
                         let _ = slot.notify.write(1);
                     }
@@ -232,6 +237,7 @@ impl Worker {
                     if let Some(slot) = self.slots.get_mut(device) {
                         slot.backend.reset();
                         slot.active = false;
+                        slot.watch(epoll, device)?;
                     }
                     let _ = done.send(());
                 }
@@ -241,6 +247,24 @@ impl Worker {
 }
 
 impl Slot {
+    /// Watch the device's own source for what it waits for now.
+    fn watch(&mut self, epoll: &Epoll, index: usize) -> io::Result<()> {
+        let Some(fd) = self.backend.poll_fd() else {
+            return Ok(());
+        };
+        let wanted = self.backend.interest();
+        let operation = match (self.watched.is_empty(), wanted.is_empty()) {
+            _ if wanted == self.watched => return Ok(()),
+            (true, _) => ControlOperation::Add,
+            (false, true) => ControlOperation::Delete,
+            (false, false) => ControlOperation::Modify,
+        };
+        let event = EpollEvent::new(wanted, index as u64 * 2 + 2);
+        epoll.ctl(operation, fd, event)?;
+        self.watched = wanted;
+        Ok(())
+    }
+
     fn handle(&mut self, notified: bool, counters: &Counters) {
         let more = if notified {
             let _ = self.notify.read();

@@ -8,8 +8,8 @@
 )]
 
 use hullbox_vmm::{
-    DiskConfig, Foundation, MemorySize, Outcome, SerialConfig, Snapshot, SnapshotKey, VcpuCount,
-    Vm, VmConfig, VmError, VsockConfig,
+    DiskConfig, Foundation, MemorySize, NetConfig, Outcome, SerialConfig, Snapshot, SnapshotKey,
+    VcpuCount, Vm, VmConfig, VmError, VsockConfig,
 };
 use std::io::Write;
 use std::path::Path;
@@ -36,6 +36,11 @@ fn kernel(code: &[u8]) -> tempfile::NamedTempFile {
     file.write_all(&bytes).unwrap();
     file
 }
+
+const CARD: NetConfig = NetConfig {
+    mac: [2, 0, 0, 0, 0, 1],
+    mtu: 1500,
+};
 
 fn config(kernel: &Path) -> VmConfig {
     VmConfig::new(
@@ -139,9 +144,11 @@ fn nothing_is_left_behind() {
             guest_cid: 3,
             uds_path: dir.path().join("vsock"),
         });
+        config.net = Some(CARD);
         config.serial = SerialConfig::file(dir.path().join("serial"));
         config
     };
+    let (_peer, ours) = std::os::unix::net::UnixDatagram::pair().unwrap();
     assert_eq!(
         Vm::new(full()).unwrap().start().unwrap().wait(),
         Outcome::Shutdown
@@ -149,6 +156,10 @@ fn nothing_is_left_behind() {
     let (fds, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
     for round in 0..30 {
         let vm = Vm::new(full()).unwrap();
+        if round % 2 == 0 {
+            vm.connect_network(ours.try_clone().unwrap().into());
+            vm.connect_network(ours.try_clone().unwrap().into());
+        }
         assert!(dir.path().join("vsock").exists());
         match round % 3 {
             0 => assert_eq!(vm.start().unwrap().wait(), Outcome::Shutdown),
@@ -278,6 +289,7 @@ fn a_guest_goes_on_where_it_was_saved() {
         let mut config = config(kernel.path());
         config.serial = SerialConfig::file(dir.path().join(name));
         config.rng = true;
+        config.net = Some(CARD);
         config.disks = vec![DiskConfig {
             files: vec![],
             read_only: true,
@@ -329,14 +341,17 @@ fn a_guest_goes_on_where_it_was_saved() {
     assert_eq!(count("/proc/self/task"), threads);
 
     // Other devices are not those that were saved.
-    let mut config = with_log("other");
-    config.rng = false;
-    let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();
-    let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
-    assert!(matches!(
-        Vm::on(foundation, config),
-        Err(VmError::Snapshot(_))
-    ));
+    let changes: [fn(&mut VmConfig); 2] = [|config| config.rng = false, |config| config.net = None];
+    for change in changes {
+        let mut config = with_log("other");
+        change(&mut config);
+        let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();
+        let foundation = Foundation::restore(config.shape.clone(), snapshot).unwrap();
+        assert!(matches!(
+            Vm::on(foundation, config),
+            Err(VmError::Snapshot(_))
+        ));
+    }
     let mut shape = with_log("other").shape;
     shape.vcpus = VcpuCount::new(2).unwrap();
     let snapshot = Snapshot::open(&saved, &key, &[0; 32], &[]).unwrap();

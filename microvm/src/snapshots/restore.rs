@@ -43,7 +43,7 @@ pub(crate) fn restore(
 /// The description as it is, digested.
 pub(super) fn origin(about: &[u8]) -> Origin {
     let mut hash = Sha256::new();
-    hash.update(b"hullbox snapshot 2");
+    hash.update(b"hullbox snapshot 3");
     hash.update(about);
     hash.finalize().into()
 }

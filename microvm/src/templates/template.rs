@@ -24,7 +24,7 @@ fn origin_of(size: GuestSize, shape: &VmShape) -> Result<Origin, TemplateError> 
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(part);
     };
-    add(b"hullbox template 1");
+    add(b"hullbox template 2");
     add(host_identity().map_err(TemplateError::Identity)?.as_bytes());
     for path in std::iter::once(&shape.kernel).chain(&shape.initramfs) {
         add(&file_identity(path).map_err(TemplateError::Identity)?);

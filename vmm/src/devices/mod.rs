@@ -11,6 +11,7 @@ use crate::stats::Counters;
 use crate::virtio::block::{Block, Disk};
 use crate::virtio::held::Held;
 use crate::virtio::mmio::{DeviceState, Transport};
+use crate::virtio::net::{self, Net};
 use crate::virtio::registers::{INTERRUPT_ACK, QUEUE_NOTIFY};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::{self, Vsock};
@@ -22,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use serial::{Line, Output, Serial, SerialRegisters};
 use std::fmt::Write;
 use std::fs::OpenOptions;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Everything that virtual CPUs reach by leaving the guest.
@@ -122,6 +123,8 @@ pub(crate) struct Devices {
     stream_worker: Worker,
     /// Readable once a template's guest has dialled.
     pub(crate) dialled: Arc<EventFd>,
+    /// What carries the network device's frames.
+    network: Arc<OnceLock<OwnedFd>>,
     /// After a restore, the devices whose drivers are to look.
     alerts: Vec<usize>,
 }
@@ -201,8 +204,8 @@ impl Devices {
         counters: &Arc<Counters>,
         restored: Option<&DevicesState>,
     ) -> Result<Self, VmError> {
-        let count =
-            config.disks.len() + usize::from(config.vsock.is_some()) + usize::from(config.rng);
+        let others = [config.vsock.is_some(), config.rng, config.net.is_some()];
+        let count = config.disks.len() + others.into_iter().filter(|is_there| *is_there).count();
         let registers = RegisterPages::new(count).map_err(VmError::setup("device registers"))?;
         let registers = Arc::new(registers);
         let mut disk_worker = Worker::new().map_err(VmError::setup("a device thread"))?;
@@ -249,6 +252,15 @@ impl Devices {
             };
             builder.attach(rng::identity(), device, &mut stream_worker)?;
         }
+        let network = Arc::new(OnceLock::new());
+        if let Some(net) = &config.net {
+            let device: Box<dyn Backend> = if config.template {
+                Box::new(Held::new(None))
+            } else {
+                Box::new(Net::new(Arc::clone(&network), Arc::clone(counters)))
+            };
+            builder.attach(net::identity(net), device, &mut stream_worker)?;
+        }
         let alerts = match restored {
             Some(state) => restore(&mut builder.devices, state)?,
             None => Vec::new(),
@@ -276,8 +288,15 @@ impl Devices {
             disk_worker,
             stream_worker,
             dialled,
+            network,
             alerts,
         })
+    }
+
+    /// Have the network device pass frames through this socket.
+    pub(crate) fn connect_network(&self, socket: OwnedFd) {
+        // A second one is closed.
+        let _ = self.network.set(socket);
     }
 
     /// Interrupt the drivers that have something to look at. The interrupt controllers must be

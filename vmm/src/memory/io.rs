@@ -37,6 +37,17 @@ impl<'a> Iovecs<'a> {
         });
     }
 
+    /// Have no pieces.
+    pub(crate) fn clear(&mut self) {
+        self.vecs.clear();
+        self.bytes = 0;
+    }
+
+    /// Whether one call takes no further piece.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.vecs.len() == IOV_MAX
+    }
+
     /// Bytes in all pieces.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -300,6 +300,7 @@ impl Transport {
             ram: self.ram.clone(),
             queues,
             interrupt: self.interrupt.clone(),
+            features: self.driver_features,
         });
     }
 
@@ -415,6 +416,7 @@ impl Transport {
             ram: self.ram.clone(),
             queues,
             interrupt: self.interrupt.clone(),
+            features: self.driver_features,
         });
         Ok(())
     }

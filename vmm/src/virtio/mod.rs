@@ -17,10 +17,12 @@ pub(crate) mod block;
 pub(crate) mod chain;
 pub(crate) mod held;
 pub(crate) mod mmio;
+pub(crate) mod net;
 pub(crate) mod registers;
 pub(crate) mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod used;
 pub(crate) mod vsock;
 
 use crate::memory::{GuestRam, RegisterPages};
@@ -31,6 +33,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use virtio_queue::{Queue, QueueT};
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 /// VIRTIO_F_INDIRECT_DESC.
@@ -63,6 +66,8 @@ pub(crate) struct Activation {
     pub(crate) queues: Vec<Queue>,
     /// How to reach the driver.
     pub(crate) interrupt: Interrupt,
+    /// The features that the driver accepted.
+    pub(crate) features: u64,
 }
 
 /// A queue between two requests.
@@ -107,7 +112,7 @@ pub(crate) trait Backend: Send + std::fmt::Debug {
     /// other devices and requests of the transport should have their turn.
     fn notify(&mut self) -> bool;
 
-    /// The descriptor of `poll_fd` is readable. True as for `notify`.
+    /// The descriptor of `poll_fd` is as `interest` has it. True as for `notify`.
     fn ready(&mut self) -> bool {
         false
     }
@@ -115,6 +120,11 @@ pub(crate) trait Backend: Send + std::fmt::Debug {
     /// What else the device waits for.
     fn poll_fd(&self) -> Option<RawFd> {
         None
+    }
+
+    /// What of it; asked again after each call. With nothing, not even its errors are heard of.
+    fn interest(&self) -> EventSet {
+        EventSet::IN
     }
 
     /// What a virtual CPU can do for the device when it notifies it.

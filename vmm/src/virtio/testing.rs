@@ -190,6 +190,7 @@ pub(crate) fn counted_activation(
         ram: ram.clone(),
         queues: rings.iter().map(|ring| ring.queue()).collect(),
         interrupt,
+        features: u64::MAX,
     };
     (activation, registers, pulses)
 }

@@ -10,8 +10,9 @@ use virtio_queue::{QueueOwnedT, QueueT};
 
 /// Device type.
 const KIND: u32 = 19;
-/// Largest sizes of the queues: packets to the guest, packets from it, events.
-const QUEUE_SIZES: &[u16] = &[128, 128, 16];
+/// Largest sizes of the queues: packets to the guest, packets from it, events. Linux fills the first with
+/// buffers that it keeps: 16 KiB each in our guests.
+const QUEUE_SIZES: &[u16] = &[32, 128, 16];
 
 /// Index of the queue of packets from the guest.
 pub(crate) const TRANSMIT: usize = 1;

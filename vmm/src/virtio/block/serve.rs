@@ -212,6 +212,7 @@ impl Immediate for Shared {
             ram,
             queues,
             interrupt,
+            ..
         }) = active.as_mut()
         else {
             return true;

@@ -7,11 +7,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SIZES: &[u16] = &[8, 4];
+/// What the driver accepts: version 1, event indexes, and the device's own.
+const ACCEPTED: u64 = 1 << 32 | 1 << 29 | 1 << 3;
 
 /// Counts what happens to it.
 #[derive(Debug, Default)]
 struct Log {
-    activations: Mutex<Vec<Vec<Queue>>>,
+    activations: Mutex<Vec<Activation>>,
     resets: AtomicUsize,
 }
 
@@ -20,7 +22,7 @@ struct Probe(Arc<Log>);
 
 impl Backend for Probe {
     fn activate(&mut self, activation: Activation) {
-        self.0.activations.lock().unwrap().push(activation.queues);
+        self.0.activations.lock().unwrap().push(activation);
     }
     fn notify(&mut self) -> bool {
         false
@@ -147,7 +149,8 @@ fn a_driver_that_keeps_the_rules_gets_its_device() {
     assert_eq!(rig.read(STATUS), 0);
     assert_eq!(rig.read(INTERRUPT_STATUS), 0);
     let activations = rig.log.activations.lock().unwrap();
-    let [first, second] = activations[0].as_slice() else {
+    assert_eq!(activations[0].features, ACCEPTED);
+    let [first, second] = activations[0].queues.as_slice() else {
         panic!("two queues");
     };
     assert!(first.ready() && first.event_idx_enabled() && first.size() == 8);
@@ -215,7 +218,7 @@ fn queues_cannot_be_rewritten_behind_the_device() {
     rig.reset();
     let activations = rig.log.activations.lock().unwrap();
     assert_eq!(activations.len(), 1);
-    assert_eq!(activations[0][0].desc_table(), ring.desc());
+    assert_eq!(activations[0].queues[0].desc_table(), ring.desc());
 }
 
 #[test]
@@ -336,7 +339,8 @@ fn a_restored_device_goes_on_where_it_was() {
     assert!(!rig.transport.has_news());
     rig.reset();
     let activations = rig.log.activations.lock().unwrap();
-    let queues = &activations[0];
+    assert_eq!(activations[0].features, ACCEPTED);
+    let queues = &activations[0].queues;
     assert_eq!((queues[0].next_avail(), queues[0].next_used()), (3, 2));
     assert!(queues[0].ready() && queues[0].event_idx_enabled());
     assert!(!queues[1].ready());

@@ -1,0 +1,81 @@
+//! What a container's network is to be, all questions answered, and what carries its frames.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+/// A container's network. The interface's addresses are the setup's (`Setup::interface`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The loopback alone.
+    #[default]
+    None,
+    /// A network of its own, in user mode.
+    User(UserNetwork),
+    /// The host's (container mode).
+    Host,
+    /// That of another container, by full id (container mode).
+    Container(String),
+}
+
+/// A user-mode network, as the process that serves it is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNetwork {
+    /// Where the container may connect to, as `hullbox_net::policy::Policy` reads it; none is
+    /// everywhere.
+    pub egress: Option<String>,
+    /// The gateway's addresses lead to the host's loopback addresses.
+    pub host_gateway: bool,
+    /// Name servers that the gateway asks in place of the host's.
+    pub dns: Vec<IpAddr>,
+    /// Ports of the host that lead to the container's.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of the host that leads to a container's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// TCP or UDP.
+    pub protocol: PortProtocol,
+    /// Where the host listens; none is all of its addresses, of both families.
+    pub host_ip: Option<IpAddr>,
+    /// First and last port of the host, of which the first free one is taken; 0 leaves the choice to the kernel.
+    pub host_ports: (u16, u16),
+    /// The container's port.
+    pub container_port: u16,
+}
+
+/// What a published port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A published port that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPort {
+    /// TCP or UDP.
+    pub protocol: PortProtocol,
+    /// The address that the host listens at.
+    pub host_ip: IpAddr,
+    /// The host's port.
+    pub host_port: u16,
+    /// The container's port.
+    pub container_port: u16,
+}
+
+/// What carries the frames of a container's interface, each with a virtio-net header of 12 bytes
+/// before it. The monitor reads none: when it is readable for the first time, the network process is
+/// started and given a duplicate.
+#[derive(Debug)]
+pub enum Member {
+    /// A TAP device in the container's network namespace.
+    Tap(OwnedFd),
+    /// A Unix socket of type `SOCK_SEQPACKET`, a frame a message.
+    Packets(OwnedFd),
+}

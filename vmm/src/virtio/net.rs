@@ -1,0 +1,232 @@
+//! The network device (virtio 1.2, section 5.1): frames between a guest and a socket.
+//!
+//! The socket is of type `SOCK_SEQPACKET`. A frame is one message, with the virtio-net header
+//! before it in both directions; checksums and segmentation are left to whoever is at its other end,
+//! and so is the judgement of what is in either. Frames go straight between the socket and guest
+//! memory.
+//!
+//! Each direction waits in its own way. Where the socket takes no frame the guest's stay in its
+//! queue, and where the guest has no buffers the socket's stay there; either goes on when the other
+//! side makes room, and nothing is polled. Without a socket, or with nobody at its other end,
+//! what the guest sends is dropped.
+
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use super::used::UsedRing;
+use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
+use crate::config::NetConfig;
+use crate::stats::Counters;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use virtio_queue::{Error, QueueT};
+use vmm_sys_util::epoll::EventSet;
+
+const KIND: u32 = 1;
+/// Largest sizes of the queues: frames to the guest, frames from it. One to the guest takes up to
+/// 43 buffers of Linux's; one from it takes a single descriptor, which leads to a table.
+const QUEUE_SIZES: &[u16] = &[256, 128];
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+
+/// VIRTIO_NET_F_*: checksums and segments of TCP may be left to the other side, in both directions.
+const F_CSUM: u64 = 1 << 0;
+const F_GUEST_CSUM: u64 = 1 << 1;
+const F_MTU: u64 = 1 << 3;
+const F_MAC: u64 = 1 << 5;
+const F_GUEST_TSO4: u64 = 1 << 7;
+const F_GUEST_TSO6: u64 = 1 << 8;
+const F_HOST_TSO4: u64 = 1 << 11;
+const F_HOST_TSO6: u64 = 1 << 12;
+/// A frame to the guest may fill several buffers.
+const F_MRG_RXBUF: u64 = 1 << 15;
+
+/// Length of the virtio-net header, in bytes, and where it says how many buffers a frame fills.
+const HEADER: usize = 12;
+const NUM_BUFFERS: usize = 10;
+/// Shortest and longest message, in bytes: header, Ethernet header, up to the longest IP packet.
+const MIN_MESSAGE: usize = HEADER + 14;
+const MAX_MESSAGE: usize = MIN_MESSAGE + 65535;
+/// A pass in either direction ends after this many frames or bytes.
+const MAX_PASS_FRAMES: usize = 64;
+const MAX_PASS_BYTES: usize = 1 << 20;
+
+/// What the driver sees.
+pub(crate) fn identity(config: &NetConfig) -> Identity {
+    // struct virtio_net_config, up to its last field that we use.
+    let mut space = vec![0u8; 12];
+    space[..6].copy_from_slice(&config.mac);
+    space[10..].copy_from_slice(&config.mtu.to_le_bytes());
+    Identity {
+        kind: KIND,
+        features: F_CSUM
+            | F_GUEST_CSUM
+            | F_MTU
+            | F_MAC
+            | F_GUEST_TSO4
+            | F_GUEST_TSO6
+            | F_HOST_TSO4
+            | F_HOST_TSO6
+            | F_MRG_RXBUF,
+        queue_sizes: QUEUE_SIZES,
+        config: space,
+    }
+}
+
+/// How one direction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// Frames pass.
+    Open,
+    /// A frame waits until there is room for it.
+    Blocked,
+    /// There is nobody at the other end.
+    Closed,
+}
+
+/// What a driver has set up.
+#[derive(Debug)]
+struct Active {
+    all: Activation,
+    /// Of the receive queue.
+    used: UsedRing,
+}
+
+/// A network device.
+#[derive(Debug)]
+pub(crate) struct Net {
+    /// Set before the driver is there, or never.
+    socket: Arc<OnceLock<OwnedFd>>,
+    counters: Arc<Counters>,
+    active: Option<Active>,
+    receiving: Flow,
+    transmitting: Flow,
+}
+
+impl Net {
+    /// A device that passes frames through this socket, once it is there.
+    pub(crate) const fn new(socket: Arc<OnceLock<OwnedFd>>, counters: Arc<Counters>) -> Self {
+        Self {
+            socket,
+            counters,
+            active: None,
+            receiving: Flow::Open,
+            transmitting: Flow::Open,
+        }
+    }
+
+    /// Call one direction; a queue that makes no sense ends the device until it is reset.
+    fn serve(&mut self, pass: impl FnOnce(&mut Self, &mut Active) -> Result<bool, Error>) -> bool {
+        let Some(mut active) = self.active.take() else {
+            return false;
+        };
+        match pass(self, &mut active) {
+            Ok(more) => {
+                self.active = Some(active);
+                more
+            }
+            Err(_) => {
+                active.all.interrupt.needs_reset();
+                self.forget_driver();
+                false
+            }
+        }
+    }
+
+    /// What waited for a driver's buffers, or in its queue, does so no more.
+    fn forget_driver(&mut self) {
+        self.active = None;
+        for flow in [&mut self.receiving, &mut self.transmitting] {
+            if *flow == Flow::Blocked {
+                *flow = Flow::Open;
+            }
+        }
+    }
+
+    /// Count a frame that did not arrive.
+    fn count_dropped(&self) {
+        self.counters.dropped_frames.add(1);
+    }
+}
+
+impl Backend for Net {
+    fn activate(&mut self, activation: Activation) {
+        self.active = activation
+            .queues
+            .get(RECEIVE)
+            .map(UsedRing::new)
+            .map(|used| Active {
+                all: activation,
+                used,
+            });
+    }
+
+    fn notify(&mut self) -> bool {
+        // One of the queues has buffers that it had not: which, nobody tells.
+        if self.receiving == Flow::Blocked {
+            self.receiving = Flow::Open;
+            self.serve(Self::receive);
+        }
+        match self.transmitting {
+            Flow::Blocked => false,
+            Flow::Open | Flow::Closed => self.serve(Self::transmit),
+        }
+    }
+
+    fn ready(&mut self) -> bool {
+        if self.receiving == Flow::Open {
+            // What it leaves has the descriptor stay readable.
+            self.serve(Self::receive);
+        }
+        if self.transmitting == Flow::Blocked {
+            self.transmitting = Flow::Open;
+            return self.serve(Self::transmit);
+        }
+        false
+    }
+
+    fn poll_fd(&self) -> Option<RawFd> {
+        self.socket.get().map(AsRawFd::as_raw_fd)
+    }
+
+    fn interest(&self) -> EventSet {
+        let mut events = EventSet::empty();
+        if let Some(active) = &self.active {
+            let receives = active.all.queues.get(RECEIVE).is_some_and(QueueT::ready);
+            events.set(EventSet::IN, receives && self.receiving == Flow::Open);
+            events.set(EventSet::OUT, self.transmitting == Flow::Blocked);
+        }
+        events
+    }
+
+    fn queues(&self) -> Option<Vec<SavedQueue>> {
+        self.active.as_ref().map(|active| saved_queues(&active.all))
+    }
+
+    fn reset(&mut self) {
+        self.forget_driver();
+    }
+}
+
+/// Whether a socket's error says that it has no other end any more.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected
+    )
+}
+
+/// The socket, for as long as somebody is at its other end.
+fn open(socket: &OnceLock<OwnedFd>, flow: Flow) -> Option<BorrowedFd<'_>> {
+    use std::os::fd::AsFd;
+    match flow {
+        Flow::Closed => None,
+        Flow::Open | Flow::Blocked => socket.get().map(AsFd::as_fd),
+    }
+}

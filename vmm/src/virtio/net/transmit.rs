@@ -1,0 +1,70 @@
+//! Frames from the guest.
+
+use super::{
+    Active, Flow, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE, Net, TRANSMIT, is_end,
+    open,
+};
+use crate::memory::{Iovecs, send};
+use crate::virtio::Activation;
+use crate::virtio::chain::Buffers;
+use std::io;
+use virtio_queue::{Error, QueueOwnedT, QueueT};
+
+impl Net {
+    /// Pass on what is in the transmit queue, as far as the socket takes it. True: there is more.
+    pub(super) fn transmit(&mut self, active: &mut Active) -> Result<bool, Error> {
+        let Activation {
+            ram,
+            queues,
+            interrupt,
+            ..
+        } = &mut active.all;
+        let Some(queue) = queues.get_mut(TRANSMIT).filter(|queue| queue.ready()) else {
+            return Ok(false);
+        };
+        let ram = &*ram;
+        let (mut buffers, mut vecs) = (Buffers::new(), Iovecs::new());
+        let (mut taken, mut bytes) = (0, 0);
+        let mut more = true;
+        while taken < MAX_PASS_FRAMES && bytes < MAX_PASS_BYTES {
+            let Some(mut chain) = queue.iter(ram)?.next() else {
+                more = queue.enable_notification(ram)?;
+                break;
+            };
+            let head = chain.head_index();
+            let whole = buffers.fill(&mut chain, ram).is_ok();
+            let length = buffers.readable.bytes();
+            if !whole || !(MIN_MESSAGE..=MAX_MESSAGE).contains(&length) {
+                self.count_dropped();
+            } else if let Some(socket) = open(&self.socket, self.transmitting) {
+                vecs.clear();
+                for piece in buffers.readable.range(0, length) {
+                    vecs.push(&piece);
+                }
+                match send(socket, &vecs) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        queue.go_to_previous_position();
+                        self.transmitting = Flow::Blocked;
+                        more = false;
+                        break;
+                    }
+                    Err(error) => {
+                        if is_end(&error) {
+                            self.transmitting = Flow::Closed;
+                        }
+                        self.count_dropped();
+                    }
+                }
+            }
+            queue.add_used(ram, head, 0)?;
+            taken += 1;
+            bytes += length;
+        }
+        if taken > 0 {
+            interrupt.config_seen();
+            interrupt.used(ram, queue);
+        }
+        Ok(more)
+    }
+}
