@@ -18,6 +18,7 @@ mod hugepages;
 mod identity;
 mod machine_id;
 mod mounts;
+mod network;
 mod oom;
 mod prepared;
 mod requests;
@@ -41,6 +42,7 @@ use hullbox_protocol::{
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Carried, Drain, Event, Pump};
+use network::Isolated;
 use oom::OomWatch;
 use prepared::Prepared;
 use rustix::fs::Mode;
@@ -80,9 +82,10 @@ pub fn run() -> Result<(), String> {
     let _ = hugepages::arrange();
     // Only root could, and only its own guest; the other guards do not depend on it.
     let _ = confine::close_trigger();
-    let ahead = Ahead::prepare();
-    // A workload without loopback is rather a workload than none.
-    let _ = sys::loopback_up();
+    let mut ahead = Ahead::prepare();
+    if template {
+        ahead.isolated = Isolated::make().ok();
+    }
     let dialled = Instant::now();
     let connection = match early {
         Some(connection) => connection,
@@ -112,6 +115,8 @@ struct Ahead {
     hierarchy: Result<Hierarchy, Failure>,
     /// What failed of this is tried anew, and told, when it is needed.
     prepared: Option<Prepared>,
+    /// Where a container without an interface goes. What is missing of this, too, is made then.
+    isolated: Option<Isolated>,
     oom: Option<OomWatch>,
 }
 
@@ -119,8 +124,11 @@ impl Ahead {
     fn prepare() -> Self {
         let hierarchy = Hierarchy::mount();
         let usual = |hierarchy| Prepared::usual(hierarchy).ok();
+        let prepared = hierarchy.as_ref().ok().and_then(usual);
+        network::arrange();
         Self {
-            prepared: hierarchy.as_ref().ok().and_then(usual),
+            prepared,
+            isolated: None,
             oom: OomWatch::prepare(),
             hierarchy,
         }
@@ -182,6 +190,8 @@ fn raise_limits() {
 struct Container {
     cgroup: Cgroup,
     writable: Option<rootfs::Writable>,
+    /// Its network namespace, if it has no interface.
+    isolated: Option<Isolated>,
     /// Of the workload, whose namespaces others join.
     pidfd: Option<OwnedFd>,
     /// It runs a program, and is not just there for builtins.
@@ -367,6 +377,7 @@ impl Agent {
         let hierarchy = self.ahead.hierarchy.as_ref().map_err(Clone::clone)?;
         let prepared = self.ahead.prepared.take();
         let writable = rootfs::Writable::mount(setup)?;
+        let mut isolated = None;
         let (cgroup, spawned) = if spec.builtin.is_some() {
             // It makes its own way to the disks, where no guard may be.
             prepared.map_or(Ok(()), Prepared::discard)?;
@@ -380,15 +391,27 @@ impl Agent {
             let mut prepared = Prepared::for_container(prepared, hierarchy, access, may_mount)?;
             let manages = access.manages_cgroups;
             prepared.cgroup.limit(setup.limits, manages)?;
-            mounts::set_sysctls(&setup.sysctls)?;
+            match &setup.interface {
+                Some(interface) => network::configure(interface)?,
+                None => {
+                    isolated = Some(self.ahead.isolated.take().map_or_else(Isolated::make, Ok)?)
+                }
+            }
+            let set_sysctls = || mounts::set_sysctls(&setup.sysctls);
+            match &isolated {
+                Some(isolated) if !setup.sysctls.is_empty() => isolated.within(set_sysctls)?,
+                _ => set_sysctls()?,
+            }
             let root = rootfs::assemble(setup)?;
-            prepared.order(setup, spec, root.as_fd())?
+            let network = isolated.as_ref().map(Isolated::fd);
+            prepared.order(setup, spec, root.as_fd(), network)?
         };
         // While it sets itself up.
         self.oom = self.ahead.oom.take().and_then(OomWatch::begin);
         self.container = Some(Container {
             cgroup,
             writable,
+            isolated,
             pidfd: None,
             program: spec.builtin.is_none(),
         });

@@ -12,8 +12,8 @@
 mod talk;
 
 use hullbox_protocol::{
-    Access, Builtin, CgroupLimits, FailureKind, Frame, LayerDisk, ProcessSpec, Reply, Request,
-    RootfsSpec, Setup,
+    Access, Addresses, Builtin, CgroupLimits, FailureKind, Frame, Interface, LayerDisk,
+    ProcessSpec, Reply, Request, RootfsSpec, Setup,
 };
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
@@ -88,6 +88,14 @@ impl Guest {
     }
 
     fn start_with(access: Access, spec: ProcessSpec) -> Option<Self> {
+        let setup = Setup {
+            access,
+            ..Setup::default()
+        };
+        Self::start_as(setup, spec)
+    }
+
+    fn start_as(setup: Setup, spec: ProcessSpec) -> Option<Self> {
         let image = image()?;
         let (ours, theirs) = UnixStream::pair().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/in-namespaces");
@@ -110,8 +118,7 @@ impl Guest {
             },
             etc_hosts: "1.2.3.4 here\n".into(),
             shm_size_bytes: 1 << 20,
-            access,
-            ..Setup::default()
+            ..setup
         })));
         guest.exec_as(0, spec);
         guest.until(|g| g.sessions[&0].started || g.sessions[&0].end.is_some());
@@ -332,4 +339,90 @@ fn a_container_with_other_access_has_a_zygote_of_its_own() {
     let script = "cat /proc/keys; touch /srv/x || echo srv; touch /tmp/x || echo tmp";
     let text = said(masked, Some(USUAL_CAPABILITIES), script);
     assert_eq!(text.as_deref(), Some("srv\ntmp\n"));
+}
+
+const NETWORK: &str = "
+    busybox ip -o addr
+    busybox ip route
+    ls /sys/class/net
+    cat /proc/net/dev
+    grep -o ' /sys sysfs r[ow]' /proc/mounts
+    grep -o ' /sys/fs/cgroup cgroup2 r[ow]' /proc/mounts
+    grep -o ' /sys/firmware [a-z]* r[ow]' /proc/mounts
+    echo ports $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start)
+    echo forward $(cat /proc/sys/net/ipv4/ip_forward)
+    busybox readlink /proc/self/ns/net";
+
+/// What a container sees of its network, and what one that joins it sees.
+fn seen(interface: Option<Interface>) -> Option<(String, String)> {
+    let sysctls = vec![("net.ipv4.ip_forward".to_owned(), "1".to_owned())];
+    let setup = Setup {
+        interface,
+        sysctls,
+        ..Setup::default()
+    };
+    let spec = ProcessSpec {
+        capabilities: Some(USUAL_CAPABILITIES),
+        ..shell(&format!("{NETWORK}; echo up; while :; do sleep 1; done"))
+    };
+    let mut guest = Guest::start_as(setup, spec)?;
+    guest.until(|g| g.sessions[&0].text().ends_with("up\n"));
+    let own = guest.sessions[&0].text();
+    let joined = guest.run(shell(NETWORK)).text();
+    guest.finish(9, 137);
+    Some((own.trim_end_matches("up\n").to_owned(), joined))
+}
+
+#[test]
+fn a_container_sees_the_guests_card_if_it_has_an_interface() {
+    let interface = Interface {
+        mac: [2, 1, 2, 3, 4, 5],
+        mtu: 65520,
+        ipv4: Some(Addresses {
+            address: [10, 0, 2, 2].into(),
+            prefix: 24,
+            gateway: Some([10, 0, 2, 1].into()),
+        }),
+        ipv6: None,
+        gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+    };
+    if !Path::new("/dev/net/tun").exists() {
+        eprintln!("skipped: no /dev/net/tun");
+        return;
+    }
+    let Some((with, joined)) = seen(Some(interface)) else {
+        return;
+    };
+    assert_eq!(with, joined);
+    let Some((without, joined)) = seen(None) else {
+        return;
+    };
+    assert_eq!(without, joined);
+    for text in [&with, &without] {
+        for part in [
+            "inet 127.0.0.1/8",
+            " /sys sysfs ro\n /sys/fs/cgroup cgroup2 ro\n",
+            "ports 0\nforward 1\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    for part in [
+        "inet 10.0.2.2/24",
+        "default via 10.0.2.1 dev eth0",
+        "\neth0\n",
+    ] {
+        assert!(with.contains(part), "{part}: {with}");
+    }
+    assert!(!without.contains("eth0"), "{without}");
+    let masked = |text: &str| {
+        text.lines()
+            .filter(|line| line.contains("firmware"))
+            .count()
+    };
+    assert_eq!(masked(&with), masked(&without), "{without}");
+    assert_eq!(
+        masked(&with),
+        usize::from(Path::new("/sys/firmware").exists())
+    );
 }

@@ -44,4 +44,4 @@ pub use error::NetError;
 pub use frame::ethernet::Mac;
 pub use network::Network;
 pub use publish::{PortKind, open_port};
-pub use sys::{open_tap, set_tap_offloads};
+pub use sys::{keep_tap, open_tap, set_tap_offloads};

@@ -6,6 +6,9 @@
 //! ns-run -d DIR --cleanup
 //! ns-run -l … -d DIR --serve … -- CMD…     what the monitor hears, on the socket that is stdin
 //! ```
+//!
+//! With `--network user` this process serves the container's network (but with `--serve`, where nobody
+//! does), whose gateway leads to the host's loopback.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,15 +17,19 @@
 )]
 
 use hullbox_backend::bundle::{Bundle, Isolation};
+use hullbox_backend::network::{Network, PortProtocol, PublishedPort, UserNetwork};
+use hullbox_host::error::chain;
+use hullbox_net as net;
 use hullbox_ns as ns;
 use hullbox_ns::sys::{Forked, fork_alone};
 use hullbox_protocol::{
-    Builtin, Frame, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec, WritableLayer,
+    Addresses, Builtin, Frame, Interface, ProcessSpec, Setup, TerminalSize, TmpfsMount, UserSpec,
+    WritableLayer,
 };
 use hullbox_security::seccomp::Seccomp;
 use hullbox_session::client::{AttachOptions, Outcome, attach};
 use hullbox_session::direct::Descriptors;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,9 +44,18 @@ fn main() -> ExitCode {
         ns::cleanup(&bundle).unwrap();
         return ExitCode::SUCCESS;
     }
+    let entered = match ns::network::enter(&bundle) {
+        Ok(entered) => entered,
+        Err(error) => {
+            eprintln!("ns-run: {}", chain(&error));
+            return ExitCode::from(125);
+        }
+    };
     if serve {
         let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
         ns::run(&bundle, socket.into(), Descriptors::default()).unwrap();
+        // The interface was there until now.
+        entered.leave().unwrap();
         return ExitCode::SUCCESS;
     }
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -51,6 +67,10 @@ fn main() -> ExitCode {
         std::process::exit(0);
     };
     drop(theirs);
+    let tap = entered.leave().unwrap();
+    if let (Some(tap), Some(interface)) = (tap, &bundle.setup.interface) {
+        serve_network(tap, interface);
+    }
     let options = AttachOptions {
         stdin: bundle.process.stdin,
         tty: bundle.process.terminal.is_some(),
@@ -82,6 +102,61 @@ fn main() -> ExitCode {
             eprintln!("ns-run: {other:?}");
             ExitCode::from(125)
         }
+    }
+}
+
+/// Serves the network until this process ends.
+fn serve_network(tap: OwnedFd, interface: &Interface) {
+    let mut config = net::NetworkConfig::new(net::Mac(interface.gateway_mac));
+    config.host_gateway = true;
+    let ipv4 = interface.ipv4.unwrap();
+    let ipv6 = interface.ipv6.unwrap();
+    config.ipv4 = Some(net::Subnet {
+        gateway: ipv4.gateway.unwrap(),
+        prefix: ipv4.prefix,
+    });
+    config.ipv6 = Some(net::Subnet {
+        gateway: ipv6.gateway.unwrap(),
+        prefix: ipv6.prefix,
+    });
+    let (network, control) = net::Network::new(config).unwrap();
+    let member = net::MemberConfig {
+        mac: net::Mac(interface.mac),
+        ipv4: Some(ipv4.address),
+        ipv6: Some(ipv6.address),
+        names: Vec::new(),
+        offloads: net::Offloads::ALL,
+        link: net::LinkFd::Tap(tap),
+    };
+    std::thread::spawn(move || network.run().unwrap());
+    control.add_member(member).unwrap();
+    // What is dropped would end the network.
+    std::mem::forget(control);
+}
+
+fn network(word: &str, setup: &mut Setup) -> Network {
+    match word.split_once(':') {
+        Some(("container", id)) => Network::Container(id.to_owned()),
+        _ if word == "host" => Network::Host,
+        _ if word == "user" => {
+            setup.interface = Some(Interface {
+                mac: [2, 1, 2, 3, 4, 5],
+                mtu: 65520,
+                ipv4: Some(Addresses {
+                    address: [10, 0, 2, 2].into(),
+                    prefix: 24,
+                    gateway: Some([10, 0, 2, 1].into()),
+                }),
+                ipv6: Some(Addresses {
+                    address: [0xfd48, 0x554c, 0x4c42, 0, 0, 0, 0, 2].into(),
+                    prefix: 64,
+                    gateway: Some([0xfd48, 0x554c, 0x4c42, 0, 0, 0, 0, 1].into()),
+                }),
+                gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+            });
+            Network::User(UserNetwork::default())
+        }
+        _ => panic!("unknown network {word}"),
     }
 }
 
@@ -124,6 +199,24 @@ fn parse() -> (Bundle, bool, bool) {
                 let (path, options) = text.split_once(':').unwrap_or((&text, ""));
                 let (path, options) = (path.to_owned(), options.to_owned());
                 setup.tmpfs.push(TmpfsMount { path, options });
+            }
+            "--network" => bundle.network = network(&value(), setup),
+            // The monitor opens it; here it is only that there is one.
+            "--publishes" => {
+                let Network::User(network) = &mut bundle.network else {
+                    panic!("--publishes comes after --network user");
+                };
+                network.ports.push(PublishedPort {
+                    protocol: PortProtocol::Tcp,
+                    host_ip: None,
+                    host_ports: (0, 0),
+                    container_port: 80,
+                });
+            }
+            "--sysctl" => {
+                let text = value();
+                let (name, value) = text.split_once('=').unwrap();
+                setup.sysctls.push((name.to_owned(), value.to_owned()));
             }
             "--caps" => process.capabilities = u64::from_str_radix(&value(), 16).ok(),
             "--no-new-privs" => process.no_new_privileges = true,

@@ -4,10 +4,12 @@
 //! namespace and may have no threads; the monitor stays what it is for a microVM. It dies with the
 //! monitor, and the container with it.
 
+use crate::error::{NsError, io as failed};
 use crate::sys::{Forked, close_all_but, fork_alone, ignore_signals, reset_signals};
-use crate::{cleanup, serve};
+use crate::{cleanup, network, serve};
 use hullbox_backend::backend::{Backend, KILL_NOW, Link};
 use hullbox_backend::bundle::Bundle;
+use hullbox_backend::network::Member;
 use hullbox_session::direct::Descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -29,6 +31,8 @@ const CLEAN_UP_LIMIT: Timespec = Timespec {
 pub struct Container {
     bundle: Bundle,
     link: Option<OwnedFd>,
+    /// Behind its network interface.
+    tap: Option<OwnedFd>,
     /// Readable when the child has ended.
     child: OwnedFd,
 }
@@ -38,38 +42,43 @@ impl Container {
     /// lock, and those of the workload's streams, and none of its connections.
     ///
     /// # Errors
-    /// No more processes or descriptors.
+    /// [`NsError::Network`]; [`NsError::Io`]: no more processes or descriptors.
     pub fn start(
         bundle: &Bundle,
         keep: &[BorrowedFd<'_>],
         streams: Descriptors,
-    ) -> io::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let monitor = rustix::process::getpid();
-        match fork_alone()? {
-            Forked::Child => {
-                let mut kept = keep.to_vec();
-                kept.push(theirs.as_fd());
-                kept.extend(streams.borrowed());
-                // The owners of what is closed are in frames that this process never returns to: so
-                // is the pipe that the monitor's handlers of signals write to.
-                let ready = set_up_signals().and_then(|()| close_all_but(&kept));
-                let code = match ready {
-                    Ok(()) => run(bundle, theirs, streams, monitor),
-                    Err(_) => 1,
-                };
-                std::process::exit(code)
-            }
-            Forked::Parent(pid) => {
-                drop(theirs);
-                let child = pidfd_open(pid, PidfdFlags::empty())?;
-                Ok(Self {
-                    bundle: bundle.clone(),
-                    link: Some(ours.into()),
-                    child,
-                })
-            }
+    ) -> Result<Self, NsError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(NsError::NotRoot);
         }
+        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
+        let monitor = rustix::process::getpid();
+        let entered = network::enter(bundle)?;
+        let forked = fork_alone();
+        if let Ok(Forked::Child) = forked {
+            let mut kept = keep.to_vec();
+            kept.push(theirs.as_fd());
+            kept.extend(streams.borrowed());
+            // The owners of what is closed are in frames that this process never returns to: so
+            // is the pipe that the monitor's handlers of signals write to.
+            let ready = set_up_signals().and_then(|()| close_all_but(&kept));
+            let code = match ready {
+                Ok(()) => run(bundle, theirs, streams, monitor),
+                Err(_) => 1,
+            };
+            std::process::exit(code)
+        }
+        let tap = entered.leave()?;
+        let child = match forked.map_err(failed("fork the container's parent process"))? {
+            Forked::Parent(pid) => pidfd_open(pid, PidfdFlags::empty()),
+            Forked::Child => Err(rustix::io::Errno::CHILD),
+        };
+        Ok(Self {
+            bundle: bundle.clone(),
+            link: Some(ours.into()),
+            tap,
+            child: child.map_err(failed("watch the container's parent process"))?,
+        })
     }
 
     /// Waits for the child; `None` is for ever. Whether it has ended.
@@ -131,6 +140,10 @@ impl Backend for Container {
 
     fn ended(&self) -> BorrowedFd<'_> {
         self.child.as_fd()
+    }
+
+    fn member(&mut self) -> Option<Member> {
+        self.tap.take().map(Member::Tap)
     }
 
     fn takes_descriptors(&self) -> bool {

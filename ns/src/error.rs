@@ -2,6 +2,7 @@
 
 use crate::cgroup::CgroupError;
 use crate::devices::DeviceError;
+use crate::network::NetworkError;
 use crate::rootfs::RootfsError;
 use crate::spec::SpecError;
 use crate::workload::WorkloadError;
@@ -26,6 +27,9 @@ pub enum NsError {
     /// See [`DeviceError`].
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// See [`NetworkError`].
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// See [`RootfsError`].
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -53,6 +57,9 @@ pub enum NsError {
         #[source]
         source: Box<LibcontainerError>,
     },
+    /// The monitor changed its mind before the workload was started.
+    #[error("the container was ended before it was started")]
+    GivenUp,
     /// The monitor's connection broke.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

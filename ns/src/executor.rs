@@ -6,9 +6,11 @@
 //! in which each step still has the privileges that it needs: seccomp without
 //! `no_new_privileges` before capabilities are gone, limits before they cannot be raised.
 
-use super::network;
+use super::error::NsError;
+use super::network::NetworkError;
 use super::workload::{Workload, default_limits};
 use crate::sys::{self, Forked};
+use hullbox_netif::NetifError;
 use hullbox_protocol::{DeviceKind, DeviceNode, Failure, FailureKind};
 use hullbox_session::status::encode_failure;
 use libcontainer::oci_spec::runtime::Spec;
@@ -48,6 +50,8 @@ pub(super) struct Launch {
     pub(super) doors: Vec<OwnedFd>,
     /// Nodes to make outside of /dev.
     pub(super) devices: Vec<DeviceNode>,
+    /// The network namespace is new, and its loopback interface down.
+    pub(super) has_new_network: bool,
     /// Our own `oom_score_adj` is not zero, and must not be the workload's.
     pub(super) reset_oom_score: bool,
 }
@@ -113,13 +117,19 @@ pub(super) fn step<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -
     }
 }
 
+fn network(error: NetifError) -> Failure {
+    NsError::from(NetworkError::Interface(error)).failure()
+}
+
 impl Launch {
     fn run(&self) -> Result<Never, Failure> {
         let workload = &self.workload;
         for door in &self.doors {
             rustix::io::write(door, b"0").map_err(step("join a cgroup"))?;
         }
-        network::bring_up_loopback().map_err(step("bring up the loopback interface"))?;
+        if self.has_new_network {
+            hullbox_netif::loopback_up().map_err(network)?;
+        }
         // The caller's keyring is not the container's. A kernel without keyrings has none.
         let _ = sys::join_new_session_keyring();
         if self.reset_oom_score {

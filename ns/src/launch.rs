@@ -106,9 +106,14 @@ impl Surroundings {
         })
     }
 
-    /// Starts the workload.
-    pub(super) fn start(&self, bundle: &Bundle) -> Result<Running, NsError> {
+    /// Starts the workload, once all is made and `ready` returns.
+    pub(super) fn start(
+        &self,
+        bundle: &Bundle,
+        ready: impl FnOnce() -> Result<(), NsError>,
+    ) -> Result<Running, NsError> {
         if let Some(builtin) = &bundle.process.builtin {
+            ready()?;
             return self.start_builtin(bundle, builtin);
         }
         Cgroup::show_at_standard_place()?;
@@ -139,6 +144,7 @@ impl Surroundings {
                 .filter(|device| !spec::is_in_dev(device))
                 .cloned()
                 .collect(),
+            has_new_network: spec::has_new_network(bundle),
             reset_oom_score: has_oom_score(),
         }));
         let builder = ContainerBuilder::new(bundle.id.clone(), SyscallType::default())
@@ -156,6 +162,7 @@ impl Surroundings {
             .ok_or_else(|| create(LibcontainerError::Other("no process id".into())))?;
         let pidfd =
             pidfd_open(pid, PidfdFlags::empty()).map_err(io("watch the container's process"))?;
+        ready()?;
         container.start().map_err(create)?;
         guard::post(pidfd.as_fd()).map_err(io("watch over the container's process"))?;
         Ok(Running {

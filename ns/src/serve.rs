@@ -7,6 +7,7 @@ use super::others::Others;
 use super::{builtin, join, requests};
 use crate::sys;
 use hullbox_backend::bundle::Bundle;
+use hullbox_backend::network::Network;
 use hullbox_protocol::{
     ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Request,
     Started, TerminalSize,
@@ -34,7 +35,9 @@ const REPORT: usize = 1;
 /// Runs a bundle to its end, and says on `connection` what the guest agent would say.
 ///
 /// The bundle has all that is needed, so the container starts at once; a `Setup` frame and an
-/// `Exec` frame of session 0 are taken as repetitions of what it says. A container that cannot
+/// `Exec` frame of session 0 are taken as repetitions of what it says. Only a container with published
+/// ports waits for that `Exec` with all made but its workload: nothing of it may run before the ports are
+/// open, which may fail. A container that cannot
 /// be started is not an error of this function: the peer is told by `Failed`, which the exit
 /// code follows from. When this returns, nothing is left of the container but its writable
 /// layer.
@@ -63,10 +66,18 @@ pub fn run(
         Err(e) => return tell_failure(&mut pump, e.failure()),
     };
     let rooted_us = uptime_us();
-    let told = match surroundings.start(bundle) {
+    let waits = awaits_exec(bundle);
+    let ready = || {
+        pump.announce(WORKLOAD, descriptors);
+        if waits { await_exec(&mut pump) } else { Ok(()) }
+    };
+    let told = match surroundings.start(bundle, ready) {
         Ok(running) => {
-            pump.announce(WORKLOAD, descriptors);
-            Conversation::new(running, bundle, rooted_us).hold(&mut pump, &mut surroundings)
+            let mut conversation = Conversation::new(running, bundle, rooted_us);
+            if waits {
+                conversation.asked(&surroundings);
+            }
+            conversation.hold(&mut pump, &mut surroundings)
         }
         Err(e) => Ok(Ending::Failed(e.failure())),
     };
@@ -76,6 +87,45 @@ pub fn run(
         // Only now: whoever hears of a failure may count on nothing being left.
         Ok(Ending::Failed(failure)) => tell_failure(&mut pump, failure).and(removed),
         Err(e) => Err(e),
+    }
+}
+
+/// Whether the workload is not started before the peer asks for it.
+fn awaits_exec(bundle: &Bundle) -> bool {
+    let publishes = match &bundle.network {
+        Network::User(network) => !network.ports.is_empty(),
+        _ => false,
+    };
+    publishes && bundle.process.builtin.is_none()
+}
+
+/// Waits until the peer asks for the workload.
+fn await_exec(pump: &mut Pump) -> Result<(), NsError> {
+    loop {
+        match pump.wait(&[], None)? {
+            Event::Exec {
+                session: WORKLOAD, ..
+            } => return Ok(()),
+            Event::Exec { session, .. } => {
+                pump.fail(session, refusal("the container is not running"))?
+            }
+            Event::Request { number, .. } => {
+                let reply = Reply::Failed("the container is not running".to_owned());
+                pump.send(&Frame::Reply { number, reply })?;
+            }
+            Event::Closed(Some(error)) => return Err(error.into()),
+            Event::Closed(None) | Event::Shutdown | Event::Signal { .. } => {
+                return Err(NsError::GivenUp);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn refusal(why: &str) -> Failure {
+    Failure {
+        kind: FailureKind::Setup,
+        message: why.to_owned(),
     }
 }
 
@@ -147,6 +197,13 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    /// The peer has asked for the workload.
+    fn asked(&mut self, around: &Surroundings) {
+        self.asked = true;
+        // Its start is on its way by then.
+        self.oom.watch(&around.cgroup);
+    }
+
     fn hold(mut self, pump: &mut Pump, around: &mut Surroundings) -> Result<Ending, NsError> {
         loop {
             if let Some(status) = self.ending.take_if(|_| self.others.are_over()) {
@@ -186,10 +243,8 @@ impl<'a> Conversation<'a> {
                 Event::Exec {
                     session: WORKLOAD, ..
                 } => {
-                    self.asked = true;
+                    self.asked(around);
                     self.open_when_both(pump)?;
-                    // Its start is on its way by then.
-                    self.oom.watch(&around.cgroup);
                 }
                 Event::Exec { session, spec } => match self.start(around, &spec) {
                     Ok(spawned) => self.others.add(pump, session, spawned)?,
@@ -249,12 +304,8 @@ impl<'a> Conversation<'a> {
 
     /// Starts a process beside the workload.
     fn start(&self, around: &Surroundings, spec: &ProcessSpec) -> Result<Spawned, Failure> {
-        let refuse = |why: &str| Failure {
-            kind: FailureKind::Setup,
-            message: why.to_owned(),
-        };
         if !self.executed || self.over {
-            return Err(refuse("the container is not running"));
+            return Err(refusal("the container is not running"));
         }
         let process = self.running.pidfd.as_fd();
         let runs_program = self.bundle.process.builtin.is_none();
@@ -267,9 +318,9 @@ impl<'a> Conversation<'a> {
                 };
                 builtin::spawn(place, what, spec.stdin)
             }
-            None if !runs_program => return Err(refuse("the container is not running")),
+            None if !runs_program => return Err(refusal("the container is not running")),
             None if around.cgroup.frozen => {
-                return Err(refuse("the container is paused, unpause it before exec"));
+                return Err(refusal("the container is paused, unpause it before exec"));
             }
             None => {
                 let target = join::Target {

@@ -7,7 +7,9 @@
 
 use super::cgroup::Cgroup;
 use super::inroot::Root;
+use super::network;
 use hullbox_backend::bundle::Bundle;
+use hullbox_backend::network::Network;
 use hullbox_protocol::{Access, CONSOLE_SIZE, DeviceKind, DeviceNode, TerminalSize, TmpfsMount};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -37,13 +39,6 @@ pub enum SpecError {
     Oci(#[from] OciSpecError),
 }
 
-/// Settings of the container's own network namespace that let ordinary users bind any port and
-/// ping, as Docker has it.
-const SYSCTLS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
-
 /// Size of /dev/shm where none is given, in bytes.
 const DEFAULT_SHM_SIZE: u64 = 64 * 1024 * 1024;
 
@@ -69,12 +64,12 @@ pub(super) fn build(
         .set_no_new_privileges(None)
         .set_rlimits(None);
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(access)?)
+        .namespaces(namespaces(access, has_new_network(bundle))?)
         .masked_paths(access.masked_paths.clone())
         .readonly_paths(access.read_only_paths.clone())
         .devices(nodes(devices)?)
         .cgroups_path(Cgroup::oci_path(&bundle.id))
-        .sysctl(sysctls(&setup.sysctls))
+        .sysctl(sysctls(&setup.sysctls, has_new_network(bundle)))
         .build()?;
     linux.set_resources(None);
     let mut spec = SpecBuilder::default()
@@ -135,28 +130,42 @@ fn nodes(devices: &[DeviceNode]) -> Result<Vec<LinuxDevice>, OciSpecError> {
     own.map(node).collect()
 }
 
-fn namespaces(access: &Access) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+/// Whether the runtime makes the container's network namespace. Otherwise its parent is in the one that
+/// the container is to have (see [`network`]).
+pub(super) fn has_new_network(bundle: &Bundle) -> bool {
+    bundle.network == Network::None
+}
+
+fn namespaces(access: &Access, new_network: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let network = new_network.then_some(LinuxNamespaceType::Network);
     let cgroup = (!access.sees_all_cgroups).then_some(LinuxNamespaceType::Cgroup);
     [
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Network,
     ]
     .into_iter()
+    .chain(network)
     .chain(cgroup)
     .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
     .collect()
 }
 
-fn sysctls(asked: &[(String, String)]) -> HashMap<String, String> {
+/// Those that the runtime sets. What belongs to a network namespace that it does not make is set by
+/// whoever makes that.
+fn sysctls(asked: &[(String, String)], new_network: bool) -> HashMap<String, String> {
+    let asked = asked.iter();
+    if !new_network {
+        let others = asked.filter(|(name, _)| !network::is_parameter(name));
+        return others.cloned().collect();
+    }
     let exists = |name: &str| Path::new("/proc/sys").join(name.replace('.', "/")).exists();
-    let defaults = SYSCTLS.iter().filter(|(name, _)| exists(name));
+    let defaults = network::PARAMETERS.iter().filter(|(name, _)| exists(name));
     let mut all: HashMap<_, _> = defaults
         .map(|&(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    all.extend(asked.iter().cloned());
+    all.extend(asked.cloned());
     all
 }
 
@@ -350,6 +359,38 @@ mod tests {
         );
         let other = mounts.last().unwrap().options().as_ref().unwrap();
         assert_eq!(other, &["nosuid", "nodev", "noexec"]);
+    }
+
+    #[test]
+    fn a_network_namespace_is_made_by_the_runtime_or_by_none() {
+        let described = |network: Network| {
+            let mut bundle = bundle(Setup {
+                sysctls: vec![
+                    ("net.ipv4.ip_forward".into(), "1".into()),
+                    ("kernel.shmmax".into(), "4096".into()),
+                ],
+                ..Setup::default()
+            });
+            bundle.network = network;
+            let dir = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
+            let dir = dir.unwrap();
+            let spec = build(&bundle, Path::new("/root"), Root::new(dir.as_fd()), &[]).unwrap();
+            let linux = spec.linux().clone().unwrap();
+            let kinds = linux.namespaces().clone().unwrap();
+            let kinds: Vec<_> = kinds.iter().map(LinuxNamespace::typ).collect();
+            let sysctls = linux.sysctl().clone().unwrap();
+            let network = sysctls.keys().any(|name| name.starts_with("net."));
+            assert_eq!(sysctls["kernel.shmmax"], "4096");
+            (kinds.contains(&LinuxNamespaceType::Network), network)
+        };
+        assert_eq!(described(Network::None), (true, true));
+        for network in [
+            Network::Host,
+            Network::Container("0123".into()),
+            Network::User(Default::default()),
+        ] {
+            assert_eq!(described(network), (false, false));
+        }
     }
 
     #[test]

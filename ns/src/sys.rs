@@ -2,6 +2,7 @@
 //! `execve`.
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
 use rustix::ioctl;
 use rustix::process::Pid;
 use std::ffi::{CStr, CString, c_char};
@@ -26,6 +27,20 @@ pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: CLONE_NEWNS changes what paths mean to this thread and separates its working
     // directory from other threads'; no memory or descriptor is affected.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
+/// Gives this thread, and what it starts, a network namespace of its own, in which there is nothing but a
+/// loopback interface that is down.
+///
+/// # Errors
+/// Failure of `unshare`: not privileged, or no more namespaces.
+pub fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: CLONE_NEWNET affects no memory and no descriptor of this process; sockets that are open
+    // stay in the namespace that they were made in.
+    let result = check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into());
+    result
+        .map(drop)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// A free loop device's number, from /dev/loop-control.

@@ -6,6 +6,8 @@
 
 #[path = "ns/asked.rs"]
 mod asked;
+#[path = "ns/network.rs"]
+mod network;
 #[path = "../../session/tests/common/talk.rs"]
 mod talk;
 

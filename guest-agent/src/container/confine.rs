@@ -70,6 +70,22 @@ pub(super) fn confine(access: &Access, root: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The same for what is below /sys alone.
+pub(super) fn confine_sys(access: &Access, root: &str) -> Result<(), Failure> {
+    let below = |paths: &[String]| -> Vec<String> {
+        let paths = paths
+            .iter()
+            .filter(|path| Path::new(path).starts_with("/sys"));
+        paths.cloned().collect()
+    };
+    let access = Access {
+        masked_paths: below(&access.masked_paths),
+        read_only_paths: below(&access.read_only_paths),
+        ..Access::default()
+    };
+    confine(&access, root)
+}
+
 fn mask(root: &str, path: &str) -> Result<(), Errno> {
     let path = format!("{root}{path}");
     let stat = match rustix::fs::stat(path.as_str()) {

@@ -7,12 +7,13 @@ use hullbox_protocol::{Access, Failure, Setup};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_move, mount_remount, move_mount,
-    open_tree,
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_move, mount_remount,
+    move_mount, open_tree, unmount,
 };
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// Sources of /etc files, in the agent's own memory filesystem.
 const NAMES: &str = "/n";
@@ -224,26 +225,42 @@ pub(super) fn write_machine_id(setup: &Setup) -> Result<(), Failure> {
 /// Mounts everything under /proc, /sys and /dev at [`STAGE`], from where [`move_system`] takes it.
 pub(super) fn stage(access: &Access) -> Result<(), Failure> {
     make_staged("")?;
-    for (source, target, kind, mut flags, options) in TABLE {
-        let writable = match kind {
-            "sysfs" => access.privileged,
-            "cgroup2" => access.manages_cgroups,
-            _ => false,
-        };
-        if writable {
-            flags -= MountFlags::RDONLY;
-        }
+    for line in TABLE {
+        let (_, target, kind, ..) = line;
         // sysfs has one for the control groups.
         if kind != "cgroup2" {
             make_staged(target)?;
         }
-        mount(source, format!("{STAGE}{target}"), kind, flags, options)
-            .map_err(failed(format_args!("cannot mount {target}")))?;
+        mount_staged(line, access)?;
         if target == "/dev" {
             fill_dev()?;
         }
     }
     Ok(())
+}
+
+/// Mounts /sys there anew, which shows the network namespace that this process is in by now.
+pub(super) fn stage_sys(access: &Access) -> Result<(), Failure> {
+    const SYS: &str = "/sys";
+    unmount(format!("{STAGE}{SYS}"), UnmountFlags::DETACH)
+        .map_err(failed(format_args!("cannot unmount {SYS}")))?;
+    let lines = TABLE.into_iter();
+    let mut lines = lines.filter(|(_, target, ..)| Path::new(target).starts_with(SYS));
+    lines.try_for_each(|line| mount_staged(line, access))
+}
+
+fn mount_staged(line: Line, access: &Access) -> Result<(), Failure> {
+    let (source, target, kind, mut flags, options) = line;
+    let writable = match kind {
+        "sysfs" => access.privileged,
+        "cgroup2" => access.manages_cgroups,
+        _ => false,
+    };
+    if writable {
+        flags -= MountFlags::RDONLY;
+    }
+    mount(source, format!("{STAGE}{target}"), kind, flags, options)
+        .map_err(failed(format_args!("cannot mount {target}")))
 }
 
 fn make_staged(target: &str) -> Result<(), Failure> {

@@ -71,14 +71,15 @@ impl Prepared {
         self.cgroup.remove()
     }
 
-    /// Has it become the workload, in this root.
+    /// Has it become the workload, in this root and, without an interface, in this network namespace.
     pub(super) fn order(
         self,
         setup: &Setup,
         spec: &ProcessSpec,
         root: BorrowedFd<'_>,
+        network: Option<BorrowedFd<'_>>,
     ) -> Result<(Cgroup, Spawned), Failure> {
-        let spawned = self.zygote.order(setup, spec, root)?;
+        let spawned = self.zygote.order(setup, spec, root, network)?;
         Ok((self.cgroup, spawned))
     }
 }
@@ -109,11 +110,13 @@ fn live(own: &Own, access: &Access) -> Result<(), Failure> {
         setup,
         spec,
         root,
+        network,
         pipes,
     } = orders;
     let workload = Workload {
         setup: &setup,
         root,
+        network,
         names,
         confined,
     };

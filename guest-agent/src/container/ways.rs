@@ -1,6 +1,6 @@
 //! The ways into a container: of its workload, of an errand in its place, and of who joins it.
 
-use super::{confine, mounts, rootfs, tmpfs};
+use super::{confine, mounts, network, rootfs, tmpfs};
 use crate::failure::failed;
 use crate::process::{Place, Root};
 use crate::sys;
@@ -14,6 +14,8 @@ pub(super) struct Workload<'a> {
     pub(super) setup: &'a Setup,
     /// The root that the agent put together, as a mount of its own.
     pub(super) root: OwnedFd,
+    /// Where it goes if it has no interface.
+    pub(super) network: Option<OwnedFd>,
     pub(super) names: mounts::Names,
     /// What is hidden and read-only is so already.
     pub(super) confined: bool,
@@ -26,6 +28,14 @@ impl Root for Workload<'_> {
         if !setup.hostname.is_empty() {
             rustix::system::sethostname(setup.hostname.as_bytes())
                 .map_err(failed("cannot set the host name"))?;
+        }
+        if let Some(network) = &self.network {
+            network::enter(network.as_fd())?;
+            // The one that there is shows the guest's card.
+            mounts::stage_sys(access)?;
+            if self.confined {
+                confine::confine_sys(access, mounts::STAGE)?;
+            }
         }
         let devices = confine::machine_devices(access);
         rootfs::attach(self.root.as_fd())?;
@@ -101,7 +111,9 @@ impl Root for Joined<'_> {
     }
 
     fn enter(&self, _: &ProcessSpec) -> Result<(), Failure> {
-        let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+        let kinds = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::CONTROL_GROUP
+            | ThreadNameSpaceType::NETWORK;
         rustix::thread::move_into_thread_name_spaces(self.workload, kinds)
             .map_err(failed("cannot join the container"))
     }

@@ -102,7 +102,7 @@ pub(super) fn build(config: &Config) -> Result<(OwnedFd, Option<String>), Failur
     }
     mount_writable(config.data.as_deref(), volumes?)?;
     delegate_cgroups()?;
-    let _ = sys::loopback_up();
+    let _ = hullbox_netif::loopback_up();
     rustix::system::sethostname(config.hostname.as_bytes())
         .map_err(failed("cannot set the host name"))?;
     // What distributions give their services; the kernel's own 4096 is too few for some.

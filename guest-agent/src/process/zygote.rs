@@ -24,8 +24,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Descriptors that go with orders: the root's, and three streams'.
-const DESCRIPTORS: usize = 4;
+/// Descriptors that go with orders: the root's, a network namespace's, and three streams'.
+const DESCRIPTORS: usize = 5;
 /// Bytes of orders that are read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -46,6 +46,8 @@ pub struct Orders {
     pub spec: Box<ProcessSpec>,
     /// What goes with them: the root that was put together for it.
     pub root: OwnedFd,
+    /// The network namespace that it is to be in, where it has no interface.
+    pub network: Option<OwnedFd>,
     /// Its ends of its streams.
     pub pipes: Pipes,
 }
@@ -105,7 +107,7 @@ impl Zygote {
         )
     }
 
-    /// Gives it its orders.
+    /// Gives it its orders. Without an interface in its setup it is given a network namespace.
     ///
     /// # Errors
     /// They cannot be made or given. Where it has died before, its status and its end tell why.
@@ -114,6 +116,7 @@ impl Zygote {
         setup: &Setup,
         spec: &ProcessSpec,
         root: BorrowedFd<'_>,
+        network: Option<BorrowedFd<'_>>,
     ) -> Result<Spawned, Failure> {
         let (pipes, theirs) = Pipes::make(spec).map_err(failed("cannot make pipes"))?;
         let mut bytes = Vec::new();
@@ -128,7 +131,11 @@ impl Zygote {
             encode_into(&frame, &mut bytes)
                 .map_err(|error| crate::failure::setup(format_args!("orders: {error}")))?;
         }
-        let fds: Vec<_> = std::iter::once(root).chain(theirs.borrowed()).collect();
+        let fds: Vec<_> = [root]
+            .into_iter()
+            .chain(network)
+            .chain(theirs.borrowed())
+            .collect();
         // One that is dead does not hear them; one that has heard half of them must not go on.
         if let Err(errno) = send(self.orders.as_fd(), &bytes, &fds)
             && self.is_alive()
@@ -253,11 +260,19 @@ fn arranged(
 ) -> Result<Orders, Failure> {
     let mut fds = fds.into_iter();
     let root = fds.next().ok_or_else(|| setup("orders without a root"))?;
+    let network = match setup_frame.interface {
+        Some(_) => None,
+        None => Some(
+            fds.next()
+                .ok_or_else(|| setup("orders without a network"))?,
+        ),
+    };
     let pipes = Pipes::of(&spec, fds);
     Ok(Orders {
         setup: setup_frame,
         spec,
         root,
+        network,
         pipes,
     })
 }

@@ -17,7 +17,7 @@ pub use blkpg::{add_partition, set_read_ahead};
 pub use clock::slew_clock;
 pub use ext4::shut_down_ext4;
 pub use held::{allow_devices, idle_vm};
-pub use net::{loopback_up, vsock_accept, vsock_connect, vsock_listen};
+pub use net::{vsock_accept, vsock_connect, vsock_listen};
 pub use random::{add_entropy, reseed_generator};
 
 use rustix::io::Errno;
@@ -190,6 +190,12 @@ pub fn kill_all(signal: Signal) -> Result<()> {
 pub fn unshare_cgroup() -> Result<()> {
     // SAFETY: takes no pointer; only the FILES flag, not given, could touch descriptors.
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map(drop)
+}
+
+/// A network namespace of this process's own, in which there is nothing but a loopback that is down.
+pub fn unshare_network() -> Result<()> {
+    // SAFETY: takes no pointer; sockets that are open stay in the namespace that they were made in.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
 }
 
 /// Mounts of this process's own from here on.

@@ -1,4 +1,4 @@
-//! vsock, and the loopback interface.
+//! vsock.
 
 use super::{Result, check};
 use rustix::io::Errno;
@@ -118,23 +118,4 @@ pub fn vsock_accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
         return Err(Errno::PERM);
     }
     Ok(socket)
-}
-
-/// Brings up `lo`; the kernel gives it its addresses.
-pub fn loopback_up() -> Result<()> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    // SAFETY: all-zero is a valid value of this plain structure.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *slot = byte.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
-    // SAFETY: the request is valid and names an interface with a terminating zero.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
-        .map(drop)
 }

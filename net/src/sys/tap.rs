@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const TUNSETVNETLE: libc::c_ulong = 0x4004_54dc;
@@ -44,6 +45,21 @@ pub fn open_tap(name: &str) -> Result<OwnedFd, Errno> {
     set_int(&tap, TUNSETVNETLE, 1)?;
     set_tap_offloads(&tap, true)?;
     Ok(tap)
+}
+
+/// Has a TAP device stay when its last descriptor is closed, until its network namespace goes. Without
+/// it, whoever closes that descriptor waits while the kernel removes the device.
+///
+/// # Errors
+/// As `ioctl(2)`.
+pub fn keep_tap(tap: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    let result = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), TUNSETPERSIST, 1) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_error())
+    }
 }
 
 /// Turns the offloads of a TAP device on or off: whether its namespace may send segments of

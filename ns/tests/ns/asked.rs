@@ -14,10 +14,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// A container, and the conversation with it.
-struct Container {
+pub struct Container {
     server: Child,
     talk: Talk,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl Deref for Container {
@@ -36,6 +36,13 @@ impl DerefMut for Container {
 
 impl Container {
     fn start(arguments: &[&str]) -> Option<Self> {
+        let mut container = Self::prepare(arguments)?;
+        container.exec_as(0, ProcessSpec::default());
+        Some(container)
+    }
+
+    /// One that nobody has asked to start.
+    pub fn prepare(arguments: &[&str]) -> Option<Self> {
         let base = base()?;
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -45,20 +52,18 @@ impl Container {
         let server = command.spawn().unwrap();
         drop(command);
         let talk = Talk::new(ours);
-        let mut container = Self { server, talk, dir };
-        container.exec_as(0, ProcessSpec::default());
-        Some(container)
+        Some(Self { server, talk, dir })
     }
 
     /// One that runs a shell script and has said `up`.
-    fn up(arguments: &[&str], script: &str) -> Option<Self> {
+    pub fn up(arguments: &[&str], script: &str) -> Option<Self> {
         let script = format!("{script}\necho up; while :; do sleep 1; done");
         let mut container = Self::start(&[arguments, &["--", "sh", "-c", &script]].concat())?;
         container.until(|c| c.sessions[&0].text().contains("up"));
         Some(container)
     }
 
-    fn shell(&mut self, script: &str) -> &Session {
+    pub fn shell(&mut self, script: &str) -> &Session {
         self.run(shell(script))
     }
 
@@ -77,7 +82,7 @@ impl Container {
     }
 
     /// Kills the workload; checks that nothing is left.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         self.send(&Frame::Signal {
             session: 0,
             signal: 9,
@@ -86,10 +91,11 @@ impl Container {
         self.gone();
     }
 
-    fn gone(mut self) {
+    pub fn gone(mut self) -> tempfile::TempDir {
         self.hang_up();
         assert!(self.server.wait().unwrap().success());
         assert_nothing_left(self.dir.path());
+        self.dir
     }
 }
 
