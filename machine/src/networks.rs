@@ -116,3 +116,46 @@ fn serve(control: OwnedFd, files: &RuntimeFiles) -> io::Result<Child> {
         .stderr(Stdio::null())
         .spawn()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    #[test]
+    fn a_process_is_started_for_each_connection_and_collected_when_it_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = RuntimeFiles::new(dir.path().to_owned());
+        let mut log = BoundedLog::create(&files.log()).unwrap();
+        let listener = UnixListener::bind(socket(&files)).unwrap();
+        let mut networks = Networks::on_listener(listener).unwrap();
+        let connections = [(); 2].map(|()| UnixStream::connect(socket(&files)).unwrap());
+        networks.accept(&files, &mut log);
+        assert_eq!(networks.processes.len(), 2);
+        // This test program knows no such command, and ends.
+        while !networks.processes.is_empty() {
+            let [_, ended] = networks.descriptors();
+            poll(&mut [PollFd::from_borrowed_fd(ended, PollFlags::IN)], None).unwrap();
+            networks.reap();
+        }
+        for mut connection in connections {
+            assert_eq!(connection.read(&mut [0; 8]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn sockets_of_ports_are_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = RuntimeFiles::new(dir.path().to_owned());
+        for name in ["v", "v_1027", "v_1234567", "v_x", "vu", "log"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        clean_up(&files);
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["log", "v", "v_x", "vu"]);
+    }
+}

@@ -10,8 +10,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// What serving a network and answering on the control connection take; see the list of `hullbox_net`.
+/// Two threads that meet at a channel or in the allocator may yield, or count processors.
 const SERVING: &str = "
-    brk munmap mremap madvise futex exit_group restart_syscall sigaltstack
+    brk munmap mremap madvise futex sched_yield sched_getaffinity
+    exit_group restart_syscall sigaltstack
     getrandom clock_gettime timerfd_settime
     poll ppoll epoll_wait epoll_pwait epoll_pwait2 epoll_ctl
     read write recvfrom recvmsg sendto sendmsg

@@ -4,7 +4,6 @@
 //! the test's own.
 #![forbid(unsafe_code)]
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     reason = "tests and their helpers fail by panicking"
 )]
