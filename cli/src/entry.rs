@@ -12,7 +12,7 @@ use crate::system::{bench, completions, events, housekeeping, info, inspect, tem
 use crate::{containers, images, machine};
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
 use hullbox_engine::timing::Zero;
-use hullbox_engine::{backends, monitor};
+use hullbox_engine::{backends, monitor, netproc};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -22,6 +22,7 @@ pub(crate) fn main() -> ExitCode {
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some(monitor::ENTRY) => return monitor_main(),
         Some(hullbox_engine::templates::ENTRY) => return template_main(&args[2..]),
+        Some(netproc::ENTRY) => return netproc::main(&args[2..]),
         Some(cp::STAT) => return hidden_stat(&args),
         Some(HIDDEN_COMMAND) => return hidden(&args[2..]),
         _ => {}

@@ -15,6 +15,7 @@ pub use hullbox_host::{paths, timing};
 pub use hullbox_machine as machine;
 pub use hullbox_microvm::templates;
 pub use hullbox_monitor as monitor;
+pub use hullbox_netproc as netproc;
 pub use hullbox_plan as plan;
 pub use hullbox_security::seccomp;
 pub use hullbox_state as state;

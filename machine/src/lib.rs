@@ -26,6 +26,7 @@ mod kernel;
 mod log;
 mod machine;
 mod modules;
+mod networks;
 mod plan;
 mod policy;
 mod qemu;

@@ -119,7 +119,7 @@ impl RuntimeFiles {
     /// The longest socket path, if it is too long to be one.
     #[must_use]
     pub fn overlong_socket(&self) -> Option<PathBuf> {
-        Some(self.vsock_port(hullbox_protocol::MACHINE_READY_PORT))
+        Some(self.vsock_port(*hullbox_protocol::NETWORK_FRAME_PORTS.end()))
             .filter(|path| path.as_os_str().len() > MAX_SOCKET_PATH)
     }
 }

@@ -8,10 +8,12 @@
 
 use super::connect;
 use super::log::BoundedLog;
+use super::networks::{self, Networks};
 use super::plan::{HIDDEN_COMMAND, Plan, RuntimeFiles, qemu_arguments};
 use super::state::Record;
 use super::vsock;
 use hullbox_host::clock::{self, Clock, wall_clock_ns};
+use hullbox_host::privileges::{GoOnAs, give_up_privileges};
 use hullbox_protocol::{Frame, MACHINE_PORT, MACHINE_READY_PORT, Request, encode_into};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
@@ -50,6 +52,7 @@ struct Supervisor {
     output_write: OwnedFd,
     terminate: UnixStream,
     ready: UnixListener,
+    networks: Networks,
     processes: Vec<Process>,
     started: Instant,
     deadline: Option<Instant>,
@@ -107,6 +110,7 @@ fn start() -> io::Result<Supervisor> {
         record: Record::of_this_process(&plan),
         log: BoundedLog::create(&files.log())?,
         ready: listen(&files.vsock_port(MACHINE_READY_PORT))?,
+        networks: Networks::on_listener(listen(&networks::socket(&files))?)?,
         output,
         output_write,
         terminate,
@@ -217,6 +221,11 @@ impl Supervisor {
                 PollFd::from_borrowed_fd(self.clock.fd(), PollFlags::IN),
             ];
             fds.extend(
+                self.networks
+                    .descriptors()
+                    .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+            );
+            fds.extend(
                 self.processes
                     .iter()
                     .map(|process| PollFd::new(&process.handle, PollFlags::IN)),
@@ -246,7 +255,13 @@ impl Supervisor {
             if happened[3] {
                 self.tell_time();
             }
-            let ended = happened[4..].iter().position(|ended| *ended);
+            if happened[4] {
+                self.networks.accept(&self.files, &mut self.log);
+            }
+            if happened[5] {
+                self.networks.reap();
+            }
+            let ended = happened[6..].iter().position(|ended| *ended);
             if let Some(process) = ended.and_then(|index| self.processes.get(index)) {
                 let name = process.name;
                 self.log.note(&format!("{name} ended"));
@@ -365,6 +380,7 @@ impl Supervisor {
                 self.log.note(&format!("{}: {status}", process.name));
             }
         }
+        self.networks.end();
         self.drain_output();
     }
 
@@ -390,6 +406,7 @@ impl Supervisor {
             let _ = fs::remove_file(path);
         }
         let _ = fs::remove_dir(self.files.share_root());
+        networks::clean_up(&self.files);
     }
 }
 
@@ -423,7 +440,8 @@ pub fn child(args: &[OsString]) -> Result<(), Box<dyn std::error::Error + Send +
     }
     let (role, rest) = rest.split_first().ok_or("no role given")?;
     if role != "share" {
-        give_up_capabilities()?;
+        // What talks with the guest needs nothing of root's but its own files.
+        give_up_privileges(GoOnAs::Itself)?;
     }
     match role.to_str() {
         Some("share") => {
@@ -445,34 +463,4 @@ pub fn child(args: &[OsString]) -> Result<(), Box<dyn std::error::Error + Send +
         }
         _ => Err("unknown role".into()),
     }
-}
-
-/// What talks with the guest needs nothing of root's but its own files: no capability is left, nor
-/// can a program that is started bring one back.
-fn give_up_capabilities() -> rustix::io::Result<()> {
-    use rustix::thread::{
-        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
-        set_no_new_privs,
-    };
-    set_no_new_privs(true)?;
-    if rustix::process::geteuid().is_root() {
-        for number in 0..u64::BITS {
-            let capability = CapabilitySet::from_bits_retain(1 << number);
-            match remove_capability_from_bounding_set(capability) {
-                Ok(()) => {}
-                // Past the kernel's last one.
-                Err(Errno::INVAL) => break,
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    let none = CapabilitySet::empty();
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )
 }

@@ -25,6 +25,7 @@ mod timers;
 use super::client::{Client, Clients, Role};
 use super::health::Checker;
 use super::log::Log;
+use super::network::ContainerNetwork;
 use super::pipes::PipeEnd;
 use super::rules::{Ending, WORKLOAD};
 use super::signals::Signals;
@@ -86,6 +87,7 @@ pub(super) struct Hub<'a> {
     timers: Timers,
     log: Option<Log>,
     health: Option<Checker>,
+    network: &'a mut ContainerNetwork,
     /// Of a guest that has its own.
     clock: Option<Clock>,
     paused: bool,
@@ -107,6 +109,7 @@ pub(super) struct Parts<'a> {
     pub debug: bool,
     pub log: Option<Log>,
     pub health: Option<Checker>,
+    pub network: &'a mut ContainerNetwork,
     pub stdin_once: bool,
     /// The first client writes the workload's input.
     pub writes: bool,
@@ -148,6 +151,7 @@ impl<'a> Hub<'a> {
             debug: parts.debug,
             log: parts.log,
             health: parts.health,
+            network: parts.network,
             // Without a descriptor to spare, it keeps the time that it began with.
             clock: parts
                 .backend
@@ -255,14 +259,21 @@ impl<'a> Hub<'a> {
         let link = begun.map_err(Ending::Failed)?;
         self.timing.mark(Phase::Fallback);
         (self.link.backend_ended, self.link.outgoing) = (false, replay);
+        self.network
+            .replace(self.backend.member())
+            .map_err(Ending::Failed)?;
         self.await_guest(link)
             .map_err(|error| Ending::Died(Some(error.to_string())))?;
         if let Some(warning) = self.backend.warning() {
-            for client in &mut self.clients.list {
-                client.warn(&warning);
-            }
+            self.warn(&warning);
         }
         Ok(())
+    }
+
+    fn warn(&mut self, warning: &str) {
+        for client in &mut self.clients.list {
+            client.warn(warning);
+        }
     }
 
     fn signal(&mut self, signal: u8) {
@@ -311,6 +322,10 @@ impl<'a> Hub<'a> {
             fds.push(PollFd::new(saving, PollFlags::IN));
             fds.len() - 1
         });
+        let network_at = self.network.interest().map(|fd| {
+            fds.push(fd);
+            fds.len() - 1
+        });
         let first_client = fds.len();
         for client in &self.clients.list {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
@@ -345,6 +360,7 @@ impl<'a> Hub<'a> {
             control: !events(control_at).is_empty(),
             clock: !events(clock_at).is_empty(),
             saving: !events(saving_at).is_empty(),
+            network: events(network_at),
             clients: fds[first_client..first_pipe]
                 .iter()
                 .map(PollFd::revents)
@@ -369,6 +385,9 @@ impl<'a> Hub<'a> {
         self.serve_pipes(&ready.pipes);
         if ready.saving {
             self.poll_saving();
+        }
+        if let Some(warning) = self.network.turn(ready.network) {
+            self.warn(&warning);
         }
         if ready.control {
             self.clients.accept(MAX_CONNECTIONS);
@@ -436,6 +455,7 @@ struct Ready {
     control: bool,
     clock: bool,
     saving: bool,
+    network: PollFlags,
     clients: Vec<PollFlags>,
     pipes: Vec<ReadyPipe>,
 }

@@ -26,6 +26,7 @@ pub mod execs;
 pub mod health;
 mod hub;
 mod log;
+mod network;
 mod pipes;
 mod record;
 mod rules;

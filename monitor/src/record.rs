@@ -6,6 +6,7 @@ use super::execs::Execs;
 use super::health::{HealthReport, HealthResult};
 use super::hub::Observer;
 use hullbox_backend::bundle::Isolation;
+use hullbox_backend::network::OpenPort;
 use hullbox_host::paths::Roots;
 use hullbox_model::event::{Action, Event, Kind, Verb, attribute};
 use hullbox_model::exec::ExecInspect;
@@ -123,6 +124,10 @@ impl Observer for Recorder<'_> {
         }
         all.push(self.event(Verb::Start));
         events::emit_all(&self.roots, &all);
+    }
+
+    fn opened(&mut self, ports: &[OpenPort]) {
+        let _ = self.state.set_open_ports(&self.config.bundle.id, ports);
     }
 
     fn paused(&mut self, paused: bool) {

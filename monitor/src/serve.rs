@@ -6,6 +6,7 @@ use super::control::{self, Answer};
 use super::health::Checker;
 use super::hub::{Hub, Observer, Outcome, Parts};
 use super::log::Log;
+use super::network::ContainerNetwork;
 use super::pipes::ClientPipes;
 use super::record::{Lasting, Nothing, Recorder};
 use super::rules::Ending;
@@ -141,6 +142,19 @@ struct Ran {
     clients: Vec<Client>,
     manual: bool,
     stopped: bool,
+}
+
+impl Ran {
+    /// It did not come as far as its workload.
+    const fn failed(failure: Failure, clients: Vec<Client>) -> Self {
+        Self {
+            ending: Ending::Failed(failure),
+            cause: String::new(),
+            clients,
+            manual: false,
+            stopped: false,
+        }
+    }
 }
 
 /// Restarts by the policy.
@@ -320,16 +334,19 @@ impl Life<'_> {
     ) -> io::Result<Ran> {
         let (mut backend, bundle) = match started {
             Ok(started) => started,
-            Err(failure) => {
-                return Ok(Ran {
-                    ending: Ending::Failed(failure),
-                    cause: String::new(),
-                    clients,
-                    manual: false,
-                    stopped: false,
-                });
-            }
+            Err(failure) => return Ok(Ran::failed(failure, clients)),
         };
+        let mut network = ContainerNetwork::new(&bundle, backend.member());
+        match network.open() {
+            Ok(ports) if ports.is_empty() => {}
+            Ok(ports) => observer.opened(&ports),
+            Err(failure) => {
+                // It knows nothing of its workload yet.
+                backend.kill();
+                backend.release(false);
+                return Ok(Ran::failed(failure, clients));
+            }
+        }
         if let Some(warning) = backend.warning() {
             for client in &mut clients {
                 client.warn(&warning);
@@ -347,6 +364,7 @@ impl Life<'_> {
             timing: &self.timing,
             debug: config.debug,
             log: config.keeps_log().then(|| Log::new(&bundle.dir, life.log)),
+            network: &mut network,
             health: health
                 .map(|health| Checker::new(health, &bundle.process, observer.health_log())),
             stdin_once: life.stdin_once || config.mode == Mode::Errand,
@@ -364,12 +382,16 @@ impl Life<'_> {
             stopped,
         } = hub.run();
         self.timing.mark(Phase::Exit);
+        // It ends while the backend does.
+        network.close();
         if backend.found_useless_template() {
             self.useless.set(true);
         }
         // What may be started again must be down first.
         let last = manual || config.auto_remove || observer.policy() == Restart::No;
         let cause = backend.release(orderly && last);
+        // Its ports are free before anybody hears of the end.
+        drop(network);
         self.timing.mark(Phase::Cleanup);
         Ok(Ran {
             ending,

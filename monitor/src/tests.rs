@@ -5,12 +5,14 @@ mod credit;
 mod direct;
 mod ends;
 mod late;
+mod network;
 mod pipes;
 mod saves;
 
 use super::client::{Client, Role};
 use super::control::{self, Answer, Command};
 use super::hub::{Hub, Outcome, Parts};
+use super::network::ContainerNetwork;
 use super::record::Nothing;
 use super::rules::Ending;
 use hullbox_backend::backend::{Backend, Link};
@@ -138,11 +140,23 @@ fn run(
     control: Option<&UnixListener>,
     opening: Vec<Frame>,
 ) -> Outcome {
+    let mut network = ContainerNetwork::default();
+    run_with(&mut backend, client, control, opening, &mut network)
+}
+
+/// The same, with a network.
+fn run_with(
+    backend: &mut dyn Backend,
+    client: OwnedFd,
+    control: Option<&UnixListener>,
+    opening: Vec<Frame>,
+    network: &mut ContainerNetwork,
+) -> Outcome {
     let (_keep, signals) = UnixStream::pair().unwrap();
     let signals = super::signals::Signals::read_from(signals).unwrap();
     let direct = backend.takes_descriptors();
     let mut outcome = Hub::new(Parts {
-        backend: &mut backend,
+        backend,
         clients: vec![Client::new(0, client, Role::attached(true)).unwrap()],
         control: control.map(AsFd::as_fd),
         signals: &signals,
@@ -151,6 +165,7 @@ fn run(
         debug: false,
         log: None,
         health: None,
+        network,
         stdin_once: true,
         writes: true,
         direct,

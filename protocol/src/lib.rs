@@ -49,7 +49,10 @@ pub use frame::{
     DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
     StreamSet,
 };
-pub use network::{Addresses, INTERFACE_NAME, Interface};
+pub use network::{
+    Addresses, INTERFACE_NAME, Interface, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
+    NETWORK_VSOCK_OPTION,
+};
 pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
@@ -68,6 +71,10 @@ pub const MACHINE_PORT: u32 = 1025;
 
 /// The vsock port on the host that the helper machine dials once it is up.
 pub const MACHINE_READY_PORT: u32 = 1026;
+
+/// The vsock port on the host where a process in the helper machine finds one that serves a
+/// container's network outside.
+pub const MACHINE_NETWORK_PORT: u32 = 1027;
 
 /// How long the helper machine may believe a name or an attribute of the host's files, in
 /// milliseconds. A session begins its program when what the machine had learned before has expired.

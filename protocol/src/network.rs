@@ -32,5 +32,16 @@ pub struct Addresses<A> {
     pub gateway: Option<A>,
 }
 
+/// The hidden command of the program that serves a network; its standard input is a control connection.
+pub const NETWORK_COMMAND: &str = "__net";
+
+/// Its option for the host of a helper machine: the path of the Unix socket that stands for the machine's
+/// vsock. What the machine sends to a port of the host arrives at that path, `_`, and the port.
+pub const NETWORK_VSOCK_OPTION: &str = "--vsock";
+
+/// Vsock ports of a helper machine's host at which frames of one container each are waited for. They are
+/// of one length, because they are part of a path.
+pub const NETWORK_FRAME_PORTS: std::ops::RangeInclusive<u32> = 1_048_576..=9_999_999;
+
 /// The name of the interface.
 pub const INTERFACE_NAME: &str = "eth0";

@@ -4,6 +4,7 @@ use super::{ContainerError, Engine, Launch};
 use crate::monitor::{self, Mode};
 use crate::state::{Record, StateError};
 use crate::timing::Timing;
+use hullbox_backend::network::Network;
 use hullbox_protocol::{Builtin, CgroupLimits, ProcessSpec, UserSpec};
 use hullbox_session::direct::Descriptors;
 use std::os::fd::OwnedFd;
@@ -84,6 +85,9 @@ impl Engine {
         // that does not run are those of its root.
         bundle.setup.tmpfs.clear();
         bundle.setup.persist = true;
+        // What we do ourselves talks with nobody, and its ports are not the container's.
+        bundle.network = Network::None;
+        bundle.setup.interface = None;
         let created = super::Created {
             record,
             launch,

@@ -1,6 +1,7 @@
 //! What the hub reports to whoever keeps the container's record.
 
 use crate::health::{HealthReport, HealthResult};
+use hullbox_backend::network::OpenPort;
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
 use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
@@ -10,6 +11,8 @@ use hullbox_state::BegunFrom;
 pub(crate) trait Observer {
     /// The workload runs, in a guest that began there, if it has one.
     fn started(&mut self, started: &Started, begun: Option<BegunFrom>);
+    /// Ports of the host lead to it, before its workload starts.
+    fn opened(&mut self, _ports: &[OpenPort]) {}
     /// It was frozen, or goes on.
     fn paused(&mut self, paused: bool);
     /// A health check ended, or checks begin.

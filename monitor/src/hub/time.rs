@@ -33,6 +33,7 @@ impl Hub<'_> {
             self.stopping.kill_at,
             self.timers.settled_at,
             health,
+            self.network.due(),
             log,
             request,
             command,

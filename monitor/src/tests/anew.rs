@@ -142,6 +142,7 @@ fn between(
             debug: false,
             log: None,
             health: None,
+            network: &mut ContainerNetwork::default(),
             stdin_once: true,
             writes: true,
             direct: false,

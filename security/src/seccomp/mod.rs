@@ -16,7 +16,7 @@ mod profile;
 
 pub use assemble::Filter;
 
-use assemble::{Verdict, runs};
+use assemble::{Comparison, Condition, Rule, Verdict, runs};
 pub use custom::Profile;
 use hullbox_model::isolation::Isolation;
 use hullbox_model::value::ValueError;
@@ -99,6 +99,55 @@ pub fn filter_of(calls: &str) -> Filter {
     });
     let refused = Verdict::errno(libc::EPERM);
     assemble::assemble(&runs(known, &refused), Some(&[(0, refused.clone())]))
+}
+
+/// What an argument of a call has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Must {
+    /// One of these.
+    Equal(&'static [u64]),
+    /// Without any of these bits.
+    Lack(u64),
+}
+
+/// A filter that kills a process of our own at any call but these: names between blanks, and those
+/// with a name, an argument's number and what that must be, one of which has to hold.
+#[must_use]
+pub fn killing_filter_of(calls: &str, with_argument: &[(&str, u32, Must)]) -> Filter {
+    let kill = Verdict::Return(libc::SECCOMP_RET_KILL_PROCESS);
+    let allowed = |name: &str| calls.split_whitespace().any(|allowed| allowed == name);
+    let known = numbers::CALLS.iter().filter_map(|&(name, number, _)| {
+        let rules: Vec<Rule> = with_argument
+            .iter()
+            .filter(|(of, ..)| *of == name)
+            .flat_map(|&(_, argument, must)| rules_of(argument, must))
+            .collect();
+        let verdict = match (allowed(name), rules.is_empty()) {
+            (true, _) => Verdict::ALLOW,
+            (false, false) => Verdict::Rules(rules, libc::SECCOMP_RET_KILL_PROCESS),
+            (false, true) => kill.clone(),
+        };
+        Some((u32::try_from(number).ok()?, verdict))
+    });
+    assemble::assemble(&runs(known, &kill), None)
+}
+
+fn rules_of(argument: u32, must: Must) -> Vec<Rule> {
+    let rule = |comparison, value| Rule {
+        conditions: vec![Condition {
+            argument,
+            comparison,
+            value,
+        }],
+        action: libc::SECCOMP_RET_ALLOW,
+    };
+    match must {
+        Must::Equal(values) => values
+            .iter()
+            .map(|&value| rule(Comparison::Equal, value))
+            .collect(),
+        Must::Lack(bits) => vec![rule(Comparison::MaskedEqual(bits), 0)],
+    }
 }
 
 /// Of a call in one of the two tables.

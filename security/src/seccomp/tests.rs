@@ -306,3 +306,42 @@ fn what_is_no_profile_is_refused() {
         assert!(Seccomp::parse(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_process_of_our_own_is_killed_for_what_it_does_not_need() {
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    let filter = killing_filter_of(
+        "read epoll_wait",
+        &[
+            ("socket", 0, Must::Equal(&[2, 10])),
+            ("mmap", 2, Must::Lack(4)),
+        ],
+    );
+    let judged = |call: libc::c_long, arguments| {
+        judge(&filter, X86_64, u32::try_from(call).unwrap(), arguments)
+    };
+    let first = |value| [value, 0, 0, 0, 0, 0];
+    let third = |value| [0, 0, value, 0, 0, 0];
+    assert_eq!(judged(libc::SYS_read, first(0)), ALLOW);
+    assert_eq!(judged(libc::SYS_epoll_wait, first(7)), ALLOW);
+    for call in [
+        libc::SYS_openat,
+        libc::SYS_execve,
+        libc::SYS_ptrace,
+        libc::SYS_clone3,
+    ] {
+        assert_eq!(judged(call, first(0)), KILL, "{call}");
+    }
+    for (family, verdict) in [
+        (2, ALLOW),
+        (10, ALLOW),
+        (1, KILL),
+        (16, KILL),
+        (2 + (1 << 32), KILL),
+    ] {
+        assert_eq!(judged(libc::SYS_socket, first(family)), verdict, "{family}");
+    }
+    assert_eq!(judged(libc::SYS_mmap, third(3)), ALLOW);
+    assert_eq!(judged(libc::SYS_mmap, third(7)), KILL);
+    assert_eq!(run(&filter, I386, 3, 0), KILL);
+}

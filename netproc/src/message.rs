@@ -1,0 +1,346 @@
+//! What is said on a control connection: JSON, with four bytes of length, big-endian, before each
+//! message. The first request brings the member's descriptor along.
+
+use hullbox_backend::network::{OpenPort, UserNetwork};
+use hullbox_protocol::Interface;
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Longest message, in bytes, without its length.
+pub const MAX_MESSAGE: usize = 256 * 1024;
+const LENGTH_BYTES: usize = 4;
+/// What is read at a time, in bytes.
+const CHUNK_BYTES: usize = 4096;
+
+/// How a member's frames are carried; see [`hullbox_backend::network::Member`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// A TAP device.
+    Tap,
+    /// A packet socket.
+    Packets,
+}
+
+/// Where a member's frames come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// The descriptor that comes with the message.
+    Inherited(Carrier),
+    /// A stream, dialled at the vsock port that the answer names.
+    Dial,
+}
+
+/// The first request: what to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The network.
+    pub network: UserNetwork,
+    /// Its member's interface, and the gateway's addresses.
+    pub interface: Interface,
+    /// Its member's frames.
+    pub member: Link,
+}
+
+/// What the process is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Serve this. The first request and no other.
+    Start(Box<Start>),
+    /// What has been counted?
+    Counters,
+    /// Take another policy, for flows that begin from now on; none is everywhere.
+    Policy(Option<String>),
+}
+
+/// What it answers, in the order of the requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It serves.
+    Ready {
+        /// Published ports that are open.
+        ports: Vec<OpenPort>,
+        /// The vsock port of the host at which it waits for its member's frames.
+        dial_port: Option<u32>,
+    },
+    /// It does not, or could not.
+    Failed {
+        /// Why, in one line.
+        message: String,
+    },
+    /// What has been counted.
+    Counters(Counts),
+    /// It is done.
+    Done,
+}
+
+/// Counts of a network since its process's start; see [`hullbox_net::Counters`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Frames that the container sent.
+    pub frames_received: u64,
+    /// Frames that the container was sent.
+    pub frames_sent: u64,
+    /// Frames that the link lost or had no room for.
+    pub frames_lost: u64,
+    /// Frames that could not be parsed.
+    pub malformed: u64,
+    /// Frames with another sender's address.
+    pub spoofed: u64,
+    /// Connections, datagrams and echo requests that the policy or the network refused.
+    pub refused: u64,
+    /// Names that were asked for and refused.
+    pub refused_names: u64,
+    /// Flows that were not begun because of a limit.
+    pub limited: u64,
+    /// TCP connections that have begun.
+    pub tcp_begun: u64,
+    /// Flows that there are: TCP, UDP and ICMP echo.
+    pub flows: u64,
+}
+
+impl From<hullbox_net::Counters> for Counts {
+    fn from(counters: hullbox_net::Counters) -> Self {
+        Self {
+            frames_received: counters.frames_received,
+            frames_sent: counters.frames_sent,
+            frames_lost: counters.frames_lost,
+            malformed: counters.malformed,
+            spoofed: counters.spoofed,
+            refused: counters.refused,
+            refused_names: counters.refused_names,
+            limited: counters.limited,
+            tcp_begun: counters.tcp_begun,
+            flows: counters.tcp_flows + counters.udp_flows + counters.echo_flows,
+        }
+    }
+}
+
+/// A message as it travels.
+///
+/// # Errors
+/// It is longer than [`MAX_MESSAGE`].
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; LENGTH_BYTES];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = bytes.len() - LENGTH_BYTES;
+    let head = u32::try_from(length)
+        .ok()
+        .filter(|_| length <= MAX_MESSAGE)
+        .ok_or(io::ErrorKind::FileTooLarge)?;
+    bytes[..LENGTH_BYTES].copy_from_slice(&head.to_be_bytes());
+    Ok(bytes)
+}
+
+/// Sends a message, and a descriptor along with it.
+///
+/// # Errors
+/// It is too long, or the connection takes no more: on one that does not block it is lost then.
+pub fn send(
+    to: BorrowedFd<'_>,
+    message: &impl Serialize,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let bytes = encode(message)?;
+    let mut rest = bytes.as_slice();
+    if let Some(descriptor) = descriptor {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let parts = [IoSlice::new(rest)];
+        let sent =
+            rustix::io::retry_on_intr(|| sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL))?;
+        rest = rest.get(sent..).unwrap_or_default();
+    }
+    while !rest.is_empty() {
+        let sent = rustix::io::retry_on_intr(|| rustix::net::send(to, rest, SendFlags::NOSIGNAL))?;
+        rest = rest.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Messages as they come in, a part at a time.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    bytes: Vec<u8>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Incoming {
+    /// Reads once. False at the connection's end. On a connection that does not block, nothing to read
+    /// is no error.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn fill(&mut self, from: impl AsFd) -> io::Result<bool> {
+        let mut chunk = [0; CHUNK_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut chunk)];
+        let received = match recvmsg(&from, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(true),
+            other => other?,
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                // One is expected; whatever else comes is closed.
+                self.descriptor = descriptors.last().or_else(|| self.descriptor.take());
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("descriptors were lost"));
+        }
+        self.bytes
+            .extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
+        Ok(received.bytes > 0)
+    }
+
+    /// The next message, if all of it is here.
+    ///
+    /// # Errors
+    /// It is too long, or none.
+    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if length > MAX_MESSAGE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let Some(body) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let message = serde_json::from_slice(body)?;
+        self.bytes.drain(..LENGTH_BYTES + length);
+        if self.bytes.is_empty() {
+            // Nothing of a long one is kept.
+            self.bytes = Vec::new();
+        }
+        Ok(Some(message))
+    }
+
+    /// Waits for the next message on a connection that blocks. None at the connection's end.
+    ///
+    /// # Errors
+    /// The connection broke or is silent for too long, or what came is no message.
+    pub fn wait<T: DeserializeOwned>(&mut self, from: impl AsFd) -> io::Result<Option<T>> {
+        loop {
+            if let Some(message) = self.next()? {
+                return Ok(Some(message));
+            }
+            if !self.fill(&from)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Bytes that are here and have not been taken.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The descriptor that came.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hullbox_backend::network::{PortProtocol, PublishedPort};
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    fn start() -> Request {
+        Request::Start(Box::new(Start {
+            network: UserNetwork {
+                egress: Some("deny:10.0.0.0/8,all".to_owned()),
+                host_gateway: true,
+                dns: vec!["192.0.2.53".parse().unwrap()],
+                ports: vec![PublishedPort {
+                    protocol: PortProtocol::Tcp,
+                    host_ip: None,
+                    host_ports: (8000, 8010),
+                    container_port: 80,
+                }],
+            },
+            interface: Interface {
+                mac: [2, 1, 2, 3, 4, 5],
+                mtu: 65520,
+                ipv4: None,
+                ipv6: None,
+                gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+            },
+            member: Link::Inherited(Carrier::Packets),
+        }))
+    }
+
+    #[test]
+    fn a_message_is_the_same_wherever_it_is_cut() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut bytes = encode(&start()).unwrap();
+        bytes.extend(encode(&Request::Counters).unwrap());
+        let mut incoming = Incoming::default();
+        let mut seen = Vec::new();
+        for byte in bytes {
+            ours.write_all(&[byte]).unwrap();
+            assert!(incoming.fill(&theirs).unwrap());
+            seen.extend(incoming.next::<Request>().unwrap());
+        }
+        assert_eq!(seen, [start(), Request::Counters]);
+        drop(ours);
+        assert!(!incoming.fill(&theirs).unwrap());
+        assert_eq!(incoming.wait::<Request>(&theirs).unwrap(), None);
+    }
+
+    #[test]
+    fn a_descriptor_comes_along() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        send(ours.as_fd(), &start(), Some(far.as_fd())).unwrap();
+        drop(far);
+        let mut incoming = Incoming::default();
+        assert_eq!(incoming.wait(&theirs).unwrap(), Some(start()));
+        let mut far = UnixStream::from(incoming.take_descriptor().unwrap());
+        near.write_all(b"x").unwrap();
+        let mut byte = [0];
+        io::Read::read_exact(&mut far, &mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+        assert!(incoming.take_descriptor().is_none());
+    }
+
+    #[test]
+    fn what_is_too_long_or_no_message_is_an_error() {
+        let read = |bytes: &[u8]| {
+            let mut incoming = Incoming {
+                bytes: bytes.to_vec(),
+                descriptor: None,
+            };
+            incoming.next::<Request>().map(|_| ())
+        };
+        assert!(read(&u32::MAX.to_be_bytes()).is_err());
+        let longest = u32::try_from(MAX_MESSAGE).unwrap();
+        assert!(read(&(longest + 1).to_be_bytes()).is_err());
+        // As long as may be, and not there yet.
+        assert!(read(&longest.to_be_bytes()).is_ok());
+        assert!(read(b"\0\0\0\x02{}").is_err());
+        assert!(read(b"\0\0\0\x01\xff").is_err());
+        let long = Answer::Failed {
+            message: "x".repeat(MAX_MESSAGE),
+        };
+        assert!(encode(&long).is_err());
+    }
+}

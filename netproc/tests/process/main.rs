@@ -1,0 +1,108 @@
+//! The process itself, started as a monitor starts it: this program is `hullbox __net` when it is told so.
+//!
+//! Needs root, /dev/net/tun and iproute2; says so and passes elsewhere. The host is a network namespace of
+//! the test's own.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod bed;
+mod jail;
+mod life;
+mod relay;
+mod traffic;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+type Case = (&'static str, fn() -> anyhow::Result<()>);
+
+const CASES: &[Case] = &[
+    (
+        "traffic::a_container_and_its_host_reach_each_other",
+        traffic::a_container_and_its_host_reach_each_other,
+    ),
+    (
+        "traffic::names_are_asked_of_the_hosts_resolver",
+        traffic::names_are_asked_of_the_hosts_resolver,
+    ),
+    (
+        "traffic::another_policy_holds_from_then_on",
+        traffic::another_policy_holds_from_then_on,
+    ),
+    (
+        "jail::it_has_no_rights_and_few_descriptors",
+        jail::it_has_no_rights_and_few_descriptors,
+    ),
+    (
+        "life::it_ends_with_its_control_connection_and_frees_its_ports",
+        life::it_ends_with_its_control_connection_and_frees_its_ports,
+    ),
+    (
+        "life::it_ends_with_its_member",
+        life::it_ends_with_its_member,
+    ),
+    (
+        "life::a_taken_port_is_told_in_one_line",
+        life::a_taken_port_is_told_in_one_line,
+    ),
+    (
+        "life::what_makes_no_sense_is_told",
+        life::what_makes_no_sense_is_told,
+    ),
+    (
+        "relay::a_container_in_the_machine_has_the_hosts_network",
+        relay::a_container_in_the_machine_has_the_hosts_network,
+    ),
+    (
+        "relay::no_frame_is_lost_or_cut_whoever_is_slow",
+        relay::no_frame_is_lost_or_cut_whoever_is_slow,
+    ),
+    (
+        "relay::it_ends_with_the_host_and_tells_its_words",
+        relay::it_ends_with_the_host_and_tells_its_words,
+    ),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some((command, rest)) = arguments.split_first()
+        && command == hullbox_netproc::ENTRY
+    {
+        return hullbox_netproc::main(rest);
+    }
+    let texts: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    if texts.contains(&"--list") {
+        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&&str> = texts.iter().filter(|word| !word.starts_with('-')).collect();
+    let wanted =
+        |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(**part));
+    let Some(_host) = bed::become_host() else {
+        return ExitCode::SUCCESS;
+    };
+    let mut failures = 0;
+    for (name, case) in CASES.iter().filter(|(name, _)| wanted(name)) {
+        // A case that panics has failed like one that says so.
+        let result = std::panic::catch_unwind(case);
+        match result {
+            Ok(Ok(())) => println!("test {name} ... ok"),
+            Ok(Err(error)) => {
+                failures += 1;
+                println!("test {name} ... FAILED\n{error:?}");
+            }
+            Err(_) => {
+                failures += 1;
+                println!("test {name} ... FAILED");
+            }
+        }
+    }
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,111 @@
+//! What goes through.
+
+use crate::bed::{self, Container, GATEWAY, GATEWAY_V6, HOST, LIMIT};
+use anyhow::{Context, Result, ensure};
+use hullbox_backend::network::UserNetwork;
+use hullbox_netproc::Launcher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+pub fn a_container_and_its_host_reach_each_other() -> Result<()> {
+    let container = Container::new()?;
+    let (_process, ports) = container.start(&Launcher::default(), &bed::network())?;
+    both_ways(&container, ports[0].host_port)?;
+    ensure!(
+        ports.len() == 2 && ports[1].host_port == ports[0].host_port,
+        "{ports:?}"
+    );
+    Ok(())
+}
+
+/// From the container to servers of the host, and from the host to a server of the container.
+pub fn both_ways(container: &Container, published: u16) -> Result<()> {
+    let families: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::LOCALHOST.into(), GATEWAY.into()),
+        (Ipv6Addr::LOCALHOST.into(), GATEWAY_V6.into()),
+    ];
+    for (host, gateway) in families {
+        let listener = TcpListener::bind((host, 0))?;
+        let to = SocketAddr::new(gateway, listener.local_addr()?.port());
+        let echo = bed::echo_once(listener);
+        let stream = container
+            .run(|| TcpStream::connect_timeout(&to, LIMIT))
+            .with_context(|| format!("to {to}"))?;
+        bed::exchange(stream, 8 << 20)?;
+        echo.join().unwrap();
+    }
+    let echo = container.echo()?;
+    bed::exchange(TcpStream::connect(("127.0.0.1", published))?, 8 << 20)?;
+    echo.join().unwrap();
+    Ok(())
+}
+
+/// A question for the address of `box.test`, as RFC 1035 has it.
+const QUESTION: &[u8] = b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0\x03box\x04test\0\0\x01\0\x01";
+/// An address record for the name at the message's beginning.
+const ANSWER: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x07";
+
+pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
+    let container = Container::new()?;
+    let resolver = Ipv4Addr::new(127, 0, 0, 53);
+    let network = UserNetwork {
+        dns: vec![resolver.into()],
+        ..UserNetwork::default()
+    };
+    let server = UdpSocket::bind((resolver, 53))?;
+    server.set_read_timeout(Some(LIMIT))?;
+    let (_process, _) = container.start(&Launcher::default(), &network)?;
+    let resolving = std::thread::spawn(move || -> Result<usize> {
+        let mut query = [0; 512];
+        let (length, from) = server.recv_from(&mut query)?;
+        let mut reply = query[..length].to_vec();
+        reply[2..4].copy_from_slice(b"\x81\x80");
+        reply[6..8].copy_from_slice(b"\0\x01");
+        // What may follow the question is no concern of this resolver.
+        reply[10..12].copy_from_slice(b"\0\0");
+        reply.truncate(QUESTION.len());
+        reply.extend_from_slice(ANSWER);
+        server.send_to(&reply, from)?;
+        Ok(length)
+    });
+    let reply = container.run(|| -> Result<Vec<u8>> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        socket.send_to(QUESTION, (GATEWAY, 53))?;
+        let mut reply = [0; 512];
+        let (length, _) = socket.recv_from(&mut reply)?;
+        Ok(reply[..length].to_vec())
+    })?;
+    ensure!(
+        resolving.join().unwrap()? >= QUESTION.len(),
+        "no question came"
+    );
+    ensure!(reply.starts_with(&QUESTION[..2]), "{reply:?}");
+    ensure!(
+        reply.windows(4).any(|part| part == [192, 0, 2, 7]),
+        "{reply:?}"
+    );
+    Ok(())
+}
+
+pub fn another_policy_holds_from_then_on() -> Result<()> {
+    let container = Container::new()?;
+    let (mut process, _) = container.start(&Launcher::default(), &bed::network())?;
+    let listener = TcpListener::bind((HOST, 0))?;
+    let to = listener.local_addr()?;
+    container.run(|| TcpStream::connect_timeout(&to, LIMIT))?;
+    let before = process.counters(LIMIT)?;
+    ensure!(before.tcp_begun == 1 && before.refused == 0, "{before:?}");
+    let error = process.set_policy(Some("nonsense:".to_owned()), LIMIT);
+    ensure!(
+        error.is_err_and(|error| error.to_string().starts_with("egress: ")),
+        "a policy of nonsense"
+    );
+    process.set_policy(Some("none".to_owned()), LIMIT)?;
+    let refused = container.run(|| TcpStream::connect_timeout(&to, LIMIT));
+    ensure!(refused.is_err(), "connected against the policy");
+    let after = process.counters(LIMIT)?;
+    ensure!(after.refused >= 1, "{after:?}");
+    process.set_policy(None, LIMIT)?;
+    container.run(|| TcpStream::connect_timeout(&to, LIMIT))?;
+    Ok(())
+}
