@@ -7,6 +7,7 @@ use crate::lock::Starter;
 use crate::record::{Beginning, End, Phase, Record};
 use crate::schema;
 use crate::time::now_ns;
+use hullbox_backend::network::OpenPort;
 use hullbox_plan::ContainerSpec;
 use rusqlite::{TransactionBehavior, params};
 
@@ -20,7 +21,8 @@ impl State {
         self.make_dirs(id)?;
         transaction.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0,
-             beginning = NULL, error = NULL, oom = 0, monitor_pid = ?3 WHERE id = ?1",
+             beginning = NULL, error = NULL, oom = 0, ports = NULL, monitor_pid = ?3
+             WHERE id = ?1",
             params![id, Phase::Starting.as_str(), starter.monitor_pid],
         )?;
         transaction.commit()?;
@@ -77,6 +79,22 @@ impl State {
         Ok(())
     }
 
+    /// Notes which ports of the host lead to the container, until it ends or is started again.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn set_open_ports(&self, id: &str, ports: &[OpenPort]) -> Result<(), StateError> {
+        let text = match ports {
+            [] => None,
+            _ => serde_json::to_string(ports).ok(),
+        };
+        self.database.execute(
+            "UPDATE containers SET ports = ?2 WHERE id = ?1",
+            params![id, text],
+        )?;
+        Ok(())
+    }
+
     /// Notes that the workload was frozen or goes on.
     ///
     /// # Errors
@@ -101,7 +119,7 @@ impl State {
     pub fn set_restarting(&self, id: &str, end: &End, restarts: u32) -> Result<(), StateError> {
         self.database.execute(
             "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
-             oom = ?6, error = ?7, restarts = ?8 WHERE id = ?1",
+             oom = ?6, error = ?7, restarts = ?8, ports = NULL WHERE id = ?1",
             params![
                 id,
                 Phase::Restarting.as_str(),

@@ -189,7 +189,7 @@ impl State {
         }
         self.database.execute(
             "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
-             oom = ?6, error = ?7, stopped = ?8, monitor_pid = NULL WHERE id = ?1",
+             oom = ?6, error = ?7, stopped = ?8, monitor_pid = NULL, ports = NULL WHERE id = ?1",
             params![
                 id,
                 Phase::Exited.as_str(),

@@ -4,6 +4,7 @@ use crate::error::StateError;
 use crate::health::{HealthReport, HealthStatus};
 use crate::time::now_ns;
 use hullbox_backend::backend::BegunFrom;
+use hullbox_backend::network::OpenPort;
 use hullbox_plan::ContainerSpec;
 use hullbox_protocol::Hygiene;
 use rusqlite::Row;
@@ -141,6 +142,8 @@ pub struct Record {
     pub health: Option<HealthReport>,
     /// Of a microVM that came as far as its workload: how its last run began.
     pub beginning: Option<Beginning>,
+    /// Ports of the host that lead to it at this moment, in the order in which they were published.
+    pub open_ports: Vec<OpenPort>,
     /// Everything else.
     pub spec: ContainerSpec,
 }
@@ -172,6 +175,7 @@ impl Record {
             stopped: false,
             health: None,
             beginning: None,
+            open_ports: Vec::new(),
             spec: new.spec.clone(),
         }
     }
@@ -214,7 +218,7 @@ pub struct Resolved {
 
 pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
      finished_ns, monitor_pid, exit_code, signal, oom, error, restarts, stopped, \
-     health, spec, beginning, pid";
+     health, spec, beginning, pid, ports";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
     let id: String = row.get(1)?;
@@ -226,6 +230,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
     let phase: String = row.get(5)?;
     let health: Option<String> = row.get(16)?;
     let beginning: Option<String> = row.get(18)?;
+    let ports: Option<String> = row.get(20)?;
     Ok(Ok(Record {
         row: row.get(0)?,
         id,
@@ -247,6 +252,9 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
         // An old program's report that this one does not know is none.
         health: health.and_then(|text| serde_json::from_str(&text).ok()),
         beginning: beginning.and_then(|text| serde_json::from_str(&text).ok()),
+        open_ports: ports
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
         spec,
     }))
 }

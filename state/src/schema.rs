@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables that this program writes, in `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Numbers of rows are never used twice, because the locks' offsets must not be.
 const TABLES: &str = "
@@ -34,7 +34,7 @@ const TABLES: &str = "
 ";
 
 /// From one version to the next, beginning with the first.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
@@ -46,6 +46,7 @@ const STEPS: [&str; 4] = [
     "ALTER TABLE containers ADD COLUMN beginning TEXT;",
     "ALTER TABLE containers ADD COLUMN pid INTEGER;",
     "CREATE INDEX containers_begun ON containers (monitor_pid) WHERE monitor_pid IS NOT NULL;",
+    "ALTER TABLE containers ADD COLUMN ports TEXT;",
 ];
 
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError> {

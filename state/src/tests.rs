@@ -1,4 +1,5 @@
 use super::*;
+use hullbox_backend::network::{OpenPort, PortProtocol};
 use hullbox_host::paths::{Roots, short_id};
 use hullbox_host::sys::{self, LockKind};
 use hullbox_plan::{HostFacts, ImageDefaults, RunRequest, plan};
@@ -121,6 +122,48 @@ fn a_container_lives_and_ends() {
     other.remove(&record.id).unwrap();
     assert!(other.list().unwrap().is_empty());
     assert!(!scratch.roots.container_dir(&record.id).exists());
+}
+
+fn a_port() -> OpenPort {
+    OpenPort {
+        protocol: PortProtocol::Tcp,
+        host_ip: "0.0.0.0".parse().unwrap(),
+        host_port: 8080,
+        container_port: 80,
+    }
+}
+
+#[test]
+fn open_ports_are_known_while_a_container_runs() {
+    let scratch = Scratch::new("ports");
+    let mut state = State::open(&scratch.roots).unwrap();
+    let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
+    let id = &record.id;
+    state.set_open_ports(id, &[a_port()]).unwrap();
+    state.set_running(id, None, None).unwrap();
+    assert_eq!(state.get(id).unwrap().open_ports, [a_port()]);
+    state.set_restarting(id, &End::default(), 1).unwrap();
+    assert_eq!(state.get(id).unwrap().open_ports, []);
+    state.set_open_ports(id, &[a_port()]).unwrap();
+    state.finish(id, &End::default()).unwrap();
+    assert_eq!(state.get(id).unwrap().open_ports, []);
+    drop(lock);
+}
+
+#[test]
+fn a_database_of_before_ports_is_brought_forward() {
+    let scratch = Scratch::new("forward");
+    let mut state = State::open(&scratch.roots).unwrap();
+    let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
+    drop((state, lock));
+    let database = Connection::open(scratch.roots.data.join("containers.db")).unwrap();
+    let older = "ALTER TABLE containers DROP COLUMN ports; PRAGMA user_version = 5;";
+    database.execute_batch(older).unwrap();
+    drop(database);
+    let state = State::open(&scratch.roots).unwrap();
+    assert_eq!(state.get(&record.id).unwrap().open_ports, []);
+    state.set_open_ports(&record.id, &[a_port()]).unwrap();
+    assert_eq!(state.get(&record.id).unwrap().open_ports, [a_port()]);
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(crate) fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest))
         stopped: false,
         health: None,
         beginning: None,
+        open_ports: Vec::new(),
         spec,
     }
 }
