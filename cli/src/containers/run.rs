@@ -19,6 +19,7 @@ use hullbox_engine::state::KILLED;
 use hullbox_engine::timing::{Phase, Zero};
 use hullbox_protocol::Stream;
 use hullbox_session::client::{AttachOptions, Outcome};
+use std::io::Write;
 
 pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Failure> {
     let shown = args.timing;
@@ -32,12 +33,14 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     let cidfile = args.cidfile().map(CidFile::create).transpose()?;
     let keys = args.detach_keys.take().unwrap_or_default();
     let mut order = order(args, detach)?;
+    let warning = order.request.network.warning();
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
     let launch = Launch::prepare(&roots, &order, debug, &timing)?;
     timing.mark(Phase::Spawn);
     let mut engine = engine::open_at(roots)?;
     let created = engine.create(launch, order).map_err(explain)?;
+    warn(warning);
     timing.mark(Phase::Store);
     let record = created.record.clone();
     let id = &record.id;
@@ -90,11 +93,21 @@ pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
     account::refuse(args.timing, "give it to run or start")?;
     let cidfile = args.cidfile().map(CidFile::create).transpose()?;
     let order = order(args, false).map_err(|failure| failure.or_code(RUN_FAILED))?;
+    let warning = order.request.network.warning();
     let record = engine::open()?.create_only(order).map_err(explain)?;
+    warn(warning);
     if let Some(mut file) = cidfile {
         file.write(&record.id)?;
     }
     stdout::print(&format!("{}\n", record.id))
+}
+
+/// Says what was not done of what was asked for.
+fn warn(warning: Option<&str>) {
+    if let Some(warning) = warning {
+        // A warning that cannot be written is no reason to fail.
+        let _ = writeln!(std::io::stderr(), "hullbox: warning: {warning}");
+    }
 }
 
 fn explain(error: ContainerError) -> Failure {
