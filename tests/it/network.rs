@@ -310,7 +310,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
         .expect("a name ends")
         + 1;
     let (name, rest) = body.split_at(name_len);
-    let is_known = name.to_ascii_lowercase() == b"\x05known\x04test\0";
+    let is_known = name.eq_ignore_ascii_case(b"\x05known\x04test\0");
     let is_a = rest[..2] == [0, 1];
     let answers = u8::from(is_known && is_a);
     let code = if is_known { 0 } else { 3 };
