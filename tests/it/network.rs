@@ -512,7 +512,7 @@ fn the_default_of_the_way_out_is_configured() {
     for (flags, egress) in [
         (&[][..], "all:443"),
         (&["--egress", "none"], "none"),
-        (&["--network", "none"], "<no value>"),
+        (&["--network", "none"], "<nil>"),
     ] {
         let _ = create(flags).exits(0);
         assert_eq!(box_.inspect("{{.Egress}}"), egress, "{flags:?}");
