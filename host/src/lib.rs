@@ -9,6 +9,8 @@ pub mod config;
 pub mod data_lock;
 pub mod error;
 pub mod paths;
+pub mod place;
+pub mod privileges;
 pub mod sys;
 pub mod timing;
 pub mod watch;
