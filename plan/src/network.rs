@@ -140,11 +140,19 @@ impl NetworkRequest {
         flags.flat_map(|Publish(ports)| ports).cloned().collect()
     }
 
-    /// What to warn of before the container is made.
+    /// What to warn of. `in_machine`: the container is made in the helper machine.
     #[must_use]
-    pub fn warning(&self) -> Option<&'static str> {
-        let discarded = self.mode() == Mode::Host && !self.publish.is_empty();
-        discarded.then_some("Published ports are discarded when using host network mode")
+    pub fn warnings(&self, in_machine: bool) -> Vec<&'static str> {
+        if self.mode() != Mode::Host {
+            return Vec::new();
+        }
+        let discarded = "Published ports are discarded when using host network mode";
+        let machine = "The host's network is the helper machine's, which has the loopback alone";
+        let discarded = (!self.publish.is_empty()).then_some(discarded);
+        discarded
+            .into_iter()
+            .chain(in_machine.then_some(machine))
+            .collect()
     }
 }
 

@@ -162,7 +162,8 @@ both_modes! {
         let publish = format!("127.0.0.1:{port}:80");
         let done = box_.make(&["run", "-d"], &["-p", &publish, "busybox", "sleep", "1000"]);
         assert_eq!(done.code, 125, "{}", done.stderr);
-        done.fails_saying(&port.to_string());
+        done.clone().fails_saying(&port.to_string());
+        done.fails_saying("port is already allocated");
         assert_eq!(box_.inspect("{{.State.Running}} {{json .NetworkSettings.Ports}}"), "false {}");
         let _ = hullbox(["rm", "-f", &box_.name]).exits(0);
         drop(listener);

@@ -4,7 +4,6 @@ use super::{ContainerError, Engine, Launch};
 use crate::monitor::{self, Mode};
 use crate::state::{Record, StateError};
 use crate::timing::Timing;
-use hullbox_backend::network::Network;
 use hullbox_protocol::{Builtin, CgroupLimits, ProcessSpec, UserSpec};
 use hullbox_session::direct::Descriptors;
 use std::os::fd::OwnedFd;
@@ -81,8 +80,6 @@ impl Engine {
         // The workload's own limits are not for what we do.
         bundle.setup.limits = CgroupLimits::default();
         bundle.setup.init = false;
-        bundle.setup.interface = None;
-        bundle.network = Network::None;
         // What lies in memory would be gone with the errand: as in Docker, the files of a container
         // that does not run are those of its root.
         bundle.setup.tmpfs.clear();

@@ -321,14 +321,15 @@ fn the_hosts_network_has_no_ports_of_its_own() {
         attachments: attach("host"),
         ..NetworkRequest::default()
     };
-    assert_eq!(request.warning(), None);
+    assert!(request.warnings(false).is_empty());
+    let of_the_machine = request.warnings(true);
+    assert!(of_the_machine[0].contains("the helper machine's"));
     request.publish = vec!["80:80".parse().unwrap()];
-    assert_eq!(
-        request.warning(),
-        Some("Published ports are discarded when using host network mode")
-    );
+    let discarded = "Published ports are discarded when using host network mode";
+    assert_eq!(request.warnings(false), [discarded]);
+    assert_eq!(request.warnings(true), [discarded, of_the_machine[0]]);
     request.attachments = attach("none");
-    assert_eq!(request.warning(), None);
+    assert!(request.warnings(true).is_empty());
 }
 
 #[test]
