@@ -200,6 +200,9 @@ pub enum NetworkError {
     /// The same the other way round.
     #[error("cannot join the network of container {}: it is in a microVM's own kernel", short_id(.0))]
     JoinVm(String),
+    /// It would set the host's own.
+    #[error("sysctl {0:?} not allowed in host network namespace")]
+    Sysctl(String),
     /// More than [`MAX_PUBLISHED`].
     #[error("too many published ports: the most is {}", MAX_PUBLISHED)]
     TooMany,
@@ -241,7 +244,11 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
                 dns: request.dns.clone(),
                 ports: ports(asked, &exposed)?,
             };
-            (Network::User(network), Some(interface(id, asked.mac())))
+            let mut interface = interface(id, asked.mac());
+            if is_ipv6_disabled(request) {
+                interface.ipv6 = None;
+            }
+            (Network::User(network), Some(interface))
         }
     };
     Ok(Planned {
@@ -280,10 +287,22 @@ pub(super) fn copy(
         if let Some(egress) = &asked.egress {
             network.egress = Some(egress.as_str().to_owned());
         }
-        spec.setup.interface = Some(interface(id, None));
         spec.typed.mac_address = None;
+        if let Some(interface) = &mut spec.setup.interface {
+            interface.mac = own_mac(id);
+        }
     }
     Ok(())
+}
+
+/// Whether the kernel is told to have no IPv6 on the interface, where it then takes no address.
+fn is_ipv6_disabled(request: &RunRequest) -> bool {
+    ["all", "eth0"].into_iter().any(|of| {
+        let name = format!("net.ipv6.conf.{of}.disable_ipv6");
+        let mut typed = request.sysctls.iter().rev();
+        let last = typed.find(|sysctl| sysctl.name == name);
+        last.is_some_and(|sysctl| sysctl.value != "0")
+    })
 }
 
 /// Whether a name leads to the host's loopback.
@@ -382,6 +401,12 @@ fn check(request: &RunRequest, mode: &Mode) -> Result<(), NetworkError> {
     // What it sends passes by all that could refuse it.
     if shares && asked.egress.is_some() {
         return Err(NetworkError::Mode("egress"));
+    }
+    if *mode == Mode::Host {
+        let mut sysctls = request.sysctls.iter();
+        if let Some(sysctl) = sysctls.find(|sysctl| sysctl.name.starts_with("net.")) {
+            return Err(NetworkError::Sysctl(sysctl.name.clone()));
+        }
     }
     match &asked.joined {
         Some(joined) if joins && joined.isolation == Isolation::Vm => {

@@ -75,6 +75,26 @@ fn a_container_has_a_network_of_its_own() {
 }
 
 #[test]
+fn without_ipv6_there_is_no_address_of_it() {
+    let addresses = |sysctls: &[&str]| {
+        let spec = make(&[], |request| {
+            request.sysctls = sysctls.iter().map(|text| text.parse().unwrap()).collect();
+        });
+        let spec = spec.unwrap();
+        let in_hosts = spec.setup.etc_hosts.contains("fd48:");
+        assert_eq!(in_hosts, spec.setup.interface.unwrap().ipv6.is_some());
+        in_hosts
+    };
+    assert!(addresses(&["net.ipv6.conf.all.forwarding=1"]));
+    assert!(!addresses(&["net.ipv6.conf.all.disable_ipv6=1"]));
+    assert!(!addresses(&["net.ipv6.conf.eth0.disable_ipv6=1"]));
+    assert!(addresses(&[
+        "net.ipv6.conf.all.disable_ipv6=1",
+        "net.ipv6.conf.all.disable_ipv6=0"
+    ]));
+}
+
+#[test]
 fn names_servers_and_policy_are_passed_on() {
     let spec = make(&[], |request| {
         request.dns = vec!["9.9.9.9".parse().unwrap(), "2620:fe::9".parse().unwrap()];
@@ -297,6 +317,12 @@ fn the_hosts_network_has_no_ports_of_its_own() {
     assert!(host(|request| request.hostname = Some("h".to_owned())).is_ok());
     assert!(host(|request| request.isolation = Isolation::Vm).is_err());
     assert!(host(|request| request.network.egress = Some("none".parse().unwrap())).is_err());
+    assert_eq!(
+        host(|request| request.sysctls = vec!["net.core.somaxconn=9".parse().unwrap()])
+            .unwrap_err(),
+        "sysctl \"net.core.somaxconn\" not allowed in host network namespace"
+    );
+    assert!(host(|request| request.sysctls = vec!["kernel.shmmax=9".parse().unwrap()]).is_ok());
     assert!(
         host(|request| request.network.mac_address = Some("02:42:ac:11:00:02".parse().unwrap()))
             .is_err()
