@@ -159,7 +159,11 @@ pub(crate) fn choose(
                 version: format!("hullbox {}", env!("CARGO_PKG_VERSION")),
                 flags: std::iter::once(format!("--isolation={}", own.isolation))
                     .chain(own.flags.iter().map(|&flag| flag.to_owned()))
-                    .chain([format!("--memory={MEMORY_MIB}m")])
+                    // As the peers: what a network costs is no part of this comparison.
+                    .chain([
+                        format!("--memory={MEMORY_MIB}m"),
+                        "--network=none".to_owned(),
+                    ])
                     .collect(),
             },
             origin: own.origin,

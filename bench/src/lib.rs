@@ -125,8 +125,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
         samples: Samples::default(),
         live: RefCell::default(),
     };
-    let mut left_out =
-        vec!["networks: containers have none yet, so there is nothing to compare".to_owned()];
+    let mut left_out = vec!["networks: every container runs without one".to_owned()];
     let done = scratch.fill(&probe, started_s).and_then(|made| {
         (digests.image, digests.layers) = (made.image, made.layers);
         rounds(plan, &mut bench, &mut contenders, &mut left_out, progress)

@@ -5,10 +5,10 @@ use crate::args::command::{
 };
 use crate::args::parse::parse;
 use crate::args::system::Kind;
-use crate::containers::{cp, exec, files, lifecycle, logs, run, snapshots, stats, top};
+use crate::containers::{cp, exec, files, lifecycle, logs, ports, run, snapshots, stats, top};
 use crate::machine::forward::{self, Decision};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
-use crate::system::{bench, completions, events, housekeeping, info, inspect, templates};
+use crate::system::{bench, completions, egress, events, housekeeping, info, inspect, templates};
 use crate::{containers, images, machine};
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
 use hullbox_engine::timing::Zero;
@@ -114,6 +114,7 @@ fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
         Command::System(SystemCommand::Prune(args)) => housekeeping::prune(&args),
         Command::Template(command) => templates::template(&command),
         Command::Snapshot(command) => snapshots::snapshot(&command),
+        Command::Egress(command) => return egress::egress(&command),
         Command::Machine(command) => return machine::commands::run(command),
         Command::Bench(args) => return bench::bench(&args),
         Command::Doctor(args) => return info::doctor(&args),
@@ -140,6 +141,7 @@ fn life(command: LifeCommand, debug: bool, zero: Zero) -> Result<u8, Failure> {
         LifeCommand::Exec(args) => return exec::exec(args, zero),
         LifeCommand::Attach(args) => return exec::attach(args),
         LifeCommand::Logs(args) => logs::logs(&args),
+        LifeCommand::Port(args) => ports::port(&args),
         LifeCommand::Top(args) => top::top(&args),
         LifeCommand::Stats(args) => stats::stats(&args),
         LifeCommand::Cp(args) => return cp::cp(&args),

@@ -11,6 +11,7 @@ mod images;
 pub use hullbox_artifacts as artifacts;
 pub use hullbox_backend::bundle;
 use hullbox_host::config;
+pub use hullbox_host::place::is_in_machine;
 pub use hullbox_host::{paths, timing};
 pub use hullbox_machine as machine;
 pub use hullbox_microvm::templates;

@@ -84,6 +84,8 @@ pub struct Inspect {
     pub machine: Option<Machine>,
     /// How the guest of its last run began.
     pub start: Option<Start>,
+    /// Where it may connect to, in the words of `--egress`; `null` is everywhere.
+    pub egress: Option<String>,
 }
 
 impl Inspect {
@@ -170,7 +172,7 @@ pub struct Config {
     pub attach_stdout: bool,
     /// Its maker was attached to its standard error.
     pub attach_stderr: bool,
-    /// Ports that the image names.
+    /// Ports that its image names, and those that were exposed or published when it was made.
     pub exposed_ports: Option<Set>,
     /// It has a terminal.
     pub tty: bool,
@@ -263,7 +265,7 @@ pub struct MountPoint {
     pub propagation: String,
 }
 
-/// A container's network.
+/// A container's network. Of a container that does not run it has neither ports nor addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkSettings {
@@ -276,7 +278,7 @@ pub struct NetworkSettings {
     /// Always empty.
     #[serde(rename = "SandboxKey")]
     pub sandbox_key: String,
-    /// Ports that are published.
+    /// Ports that are exposed, and what leads to each: `null` where it is not published.
     #[serde(rename = "Ports")]
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
     /// Always false.
@@ -359,17 +361,6 @@ pub struct Network {
     pub dns_names: Option<Vec<String>>,
 }
 
-impl NetworkSettings {
-    /// Those of a container that has nothing but its own loopback device.
-    #[must_use]
-    pub fn none() -> Self {
-        Self {
-            networks: BTreeMap::from([("none".to_owned(), Network::default())]),
-            ..Self::default()
-        }
-    }
-}
-
 /// A container's microVM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -411,7 +402,7 @@ pub struct Hygiene {
     pub hostname_set: bool,
     /// The workload sees a machine id of its own.
     pub machine_id_replaced: bool,
-    /// Hardware addresses that were replaced: there is no network that could have any.
+    /// The hardware addresses that its interfaces were given.
     pub mac_addresses: Vec<String>,
 }
 

@@ -1,17 +1,18 @@
 //! The container that goes on from a snapshot.
 
 use super::error::PlanError;
+use super::network;
 use super::request::RunRequest;
 use super::spec::ContainerSpec;
 use super::units::check_hostname;
 use hullbox_host::paths::{machine_id, short_id};
 
 /// The container that was saved (`spec`, of the container `saved_id`), under names of its own. Of the request, what a workload that runs
-/// already leaves open counts: host name, labels, who ends its input, and whether the container is
-/// removed in the end.
+/// already leaves open counts: host name, labels, who ends its input, ports that are published and
+/// where it may connect to, and whether the container is removed in the end.
 ///
 /// # Errors
-/// [`PlanError::Value`].
+/// [`PlanError::Value`], [`PlanError::Network`].
 pub fn copy(
     id: &str,
     request: RunRequest,
@@ -20,6 +21,7 @@ pub fn copy(
 ) -> Result<ContainerSpec, PlanError> {
     // Before the name changes, which an older record tells its default by.
     spec.configured = Some(spec.configured().into_owned());
+    network::copy(id, &request, &mut spec)?;
     let setup = &mut spec.setup;
     let hostname = match request.hostname {
         Some(name) => {

@@ -1,5 +1,6 @@
 //! Why a request cannot become a container.
 
+use super::network::NetworkError;
 use super::units::ValueError;
 use hullbox_image::HealthCheckError;
 
@@ -16,6 +17,9 @@ pub enum PlanError {
         #[source]
         source: ValueError,
     },
+    /// Something of the network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Neither the image nor the command line says what to run.
     #[error("no command: the image names none and none was given")]
     NoCommand,

@@ -1,30 +1,68 @@
 //! Contents of /etc/hosts and /etc/resolv.conf.
 
 use super::error::{PlanError, value};
+use super::network::{GATEWAY, Planned};
 use super::request::RunRequest;
-use super::units::HostEntry;
+use super::spec::Typed;
+use super::units::{HostAddress, HostEntry};
+use hullbox_backend::network::Network;
+use hullbox_protocol::Setup;
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 
-/// The usual names of this machine, the container's own, and what was asked for.
-pub(super) fn hosts(hostname: &str, extra: &[HostEntry]) -> String {
-    let mut text = format!(
+/// The usual names of this machine, the container's own, and what was asked for; the file of the container
+/// whose network it joins.
+pub(super) fn hosts(hostname: &str, request: &RunRequest, planned: &Planned) -> String {
+    if let (Network::Container(_), Some(joined)) = (&planned.network, &request.network.joined) {
+        return joined.etc_hosts.clone();
+    }
+    let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\n\
          ff00::0\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\n\
-         ff02::2\tip6-allrouters\n\
-         127.0.1.1\t{hostname}\n"
+         ff02::2\tip6-allrouters\n",
     );
-    for entry in extra {
+    for address in own_addresses(planned) {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}\t{}", entry.address, entry.name);
+        let _ = writeln!(text, "{address}\t{hostname}");
+    }
+    text.push_str(&entries(&request.add_host, &planned.network));
+    text
+}
+
+/// The addresses that the container's own name has.
+fn own_addresses(planned: &Planned) -> Vec<IpAddr> {
+    match &planned.interface {
+        Some(interface) => {
+            let ipv4 = interface.ipv4.map(|ipv4| IpAddr::V4(ipv4.address));
+            let ipv6 = interface.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
+            ipv4.into_iter().chain(ipv6).collect()
+        }
+        // Debian's address of a machine without a permanent one.
+        None => vec![Ipv4Addr::new(127, 0, 1, 1).into()],
+    }
+}
+
+/// A line for each `--add-host`.
+fn entries(extra: &[HostEntry], network: &Network) -> String {
+    let mut text = String::new();
+    for entry in extra {
+        let address = match (entry.address, network) {
+            (HostAddress::Ip(address), _) => address,
+            (HostAddress::Gateway, Network::Host) => Ipv4Addr::LOCALHOST.into(),
+            (HostAddress::Gateway, _) => GATEWAY.into(),
+        };
+        let _ = writeln!(text, "{address}\t{}", entry.name);
     }
     text
 }
 
-/// What `--dns` and its family say; nothing without them, as there is no network to ask.
-pub(super) fn resolv_conf(request: &RunRequest) -> Result<String, PlanError> {
+/// The gateway as name server in a network of its own, else those of `--dns`, and what the rest of
+/// that family says. The host's own search domains are not passed on: names that end in them are asked
+/// of the host's name servers all the same, but in full.
+pub(super) fn resolv_conf(request: &RunRequest, network: &Network) -> Result<String, PlanError> {
     let word = |flag, text: &str| {
         if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             Err(value(flag, format!("{text:?} is not one word")))
@@ -32,9 +70,17 @@ pub(super) fn resolv_conf(request: &RunRequest) -> Result<String, PlanError> {
             Ok(())
         }
     };
+    if let (Network::Container(_), Some(joined)) = (network, &request.network.joined) {
+        return Ok(joined.etc_resolv_conf.clone());
+    }
     let mut text = String::new();
-    for address in &request.dns {
-        let _ = writeln!(text, "nameserver {address}");
+    if let Network::User(_) = network {
+        // It asks those of `--dns`.
+        let _ = writeln!(text, "nameserver {GATEWAY}");
+    } else {
+        for address in &request.dns {
+            let _ = writeln!(text, "nameserver {address}");
+        }
     }
     for domain in &request.dns_search {
         word("dns-search", domain)?;
@@ -53,4 +99,38 @@ pub(super) fn resolv_conf(request: &RunRequest) -> Result<String, PlanError> {
         text.push_str("# This container has no network.\n");
     }
     Ok(text)
+}
+
+/// Makes the files of a container that shares its host's network from the host's own, which may change
+/// between two starts, and what was typed.
+pub fn share_host(setup: &mut Setup, typed: &Typed, hosts: &str, resolv_conf: &str) {
+    let extra = typed.extra_hosts.iter();
+    let extra: Vec<HostEntry> = extra.filter_map(|text| text.parse().ok()).collect();
+    setup.etc_hosts = lines(hosts.lines()) + &entries(&extra, &Network::Host);
+
+    let own = |keys: &'static [&str]| {
+        let has_key = move |line: &&str| {
+            let key = line.split_whitespace().next();
+            key.is_some_and(|key| keys.contains(&key))
+        };
+        lines(resolv_conf.lines().filter(has_key))
+    };
+    let mut text = match typed.dns.as_slice() {
+        [] => own(&["nameserver"]),
+        typed => lines(typed.iter().map(|server| format!("nameserver {server}"))),
+    };
+    match typed.dns_search.as_slice() {
+        [] => text.push_str(&own(&["search", "domain"])),
+        [dot] if dot == "." => {}
+        typed => text += &lines([format!("search {}", typed.join(" "))].iter()),
+    }
+    match typed.dns_options.as_slice() {
+        [] => text.push_str(&own(&["options"])),
+        typed => text += &lines([format!("options {}", typed.join(" "))].iter()),
+    }
+    setup.etc_resolv_conf = text;
+}
+
+fn lines<T: AsRef<str>>(all: impl Iterator<Item = T>) -> String {
+    all.fold(String::new(), |text, line| text + line.as_ref() + "\n")
 }

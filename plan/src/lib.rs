@@ -12,6 +12,8 @@ mod files;
 mod health;
 pub mod life;
 pub mod names;
+pub mod network;
+pub mod ports;
 mod request;
 mod spec;
 mod systemd;
@@ -19,6 +21,7 @@ pub mod units;
 
 pub use copy::copy;
 pub use error::PlanError;
+pub use files::share_host;
 pub use hullbox_backend::bundle::GuestSize;
 pub use hullbox_security::{caps, devices, options as security};
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
@@ -100,16 +103,8 @@ pub fn plan(
     mut image: ImageDefaults,
     host: HostFacts,
 ) -> Result<ContainerSpec, PlanError> {
-    let hostname = match &request.hostname {
-        Some(name) => {
-            check_hostname(name).map_err(|source| PlanError::Value {
-                flag: "hostname",
-                source,
-            })?;
-            name.clone()
-        }
-        None => short_id(id).to_owned(),
-    };
+    let network = network::plan(id, &request, std::mem::take(&mut image.exposed))?;
+    let hostname = hostname(id, &request)?;
     let (entrypoint, cmd) = command(&request, &image)?;
     let argv: Vec<_> = entrypoint.iter().chain(&cmd).cloned().collect();
     let systemd = systemd::is_wanted(&request, &argv);
@@ -164,8 +159,8 @@ pub fn plan(
             },
             read_only: request.read_only,
         },
-        etc_hosts: files::hosts(&hostname, &request.add_host),
-        etc_resolv_conf: files::resolv_conf(&request)?,
+        etc_hosts: files::hosts(&hostname, &request, &network),
+        etc_resolv_conf: files::resolv_conf(&request, &network.network)?,
         etc_hostname: format!("{hostname}\n"),
         hostname,
         tmpfs,
@@ -181,7 +176,7 @@ pub fn plan(
             .collect(),
         system_paths_unconfined: request.security.system_paths_unconfined,
         seccomp_unconfined: request.security.seccomp == Seccomp::Unconfined,
-        interface: None,
+        interface: network.interface,
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,
@@ -224,6 +219,8 @@ pub fn plan(
         cold: request.cold,
         auto_remove: request.auto_remove,
         security: request.security,
+        network: network.network,
+        exposed: network.exposed,
         labels: image
             .labels
             .into_iter()
@@ -249,7 +246,33 @@ fn typed(request: &RunRequest) -> Typed {
         dns: request.dns.iter().map(ToString::to_string).collect(),
         dns_search: request.dns_search.clone(),
         dns_options: request.dns_option.clone(),
+        publish: request.network.published(),
+        publish_all: request.network.publish_all,
+        mac_address: request.network.mac().map(|mac| mac.to_string()),
     }
+}
+
+/// The name that was typed; without one that of the kernel or the container whose network it shares, or
+/// the beginning of its own id.
+fn hostname(id: &str, request: &RunRequest) -> Result<String, PlanError> {
+    if let Some(name) = &request.hostname {
+        check_hostname(name).map_err(|source| PlanError::Value {
+            flag: "hostname",
+            source,
+        })?;
+        return Ok(name.clone());
+    }
+    let shared = match request.network.mode() {
+        network::Mode::Host => std::fs::read_to_string("/proc/sys/kernel/hostname").ok(),
+        network::Mode::Container(_) => {
+            let joined = request.network.joined.as_ref();
+            joined.map(|joined| joined.hostname.clone())
+        }
+        _ => None,
+    };
+    let shared = shared.map(|name| name.trim_end().to_owned());
+    let shared = shared.filter(|name| check_hostname(name).is_ok());
+    Ok(shared.unwrap_or_else(|| short_id(id).to_owned()))
 }
 
 /// What `--cap-add` and `--cap-drop` leave; of a privileged container Docker asks neither.

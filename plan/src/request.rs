@@ -1,6 +1,8 @@
 //! What a plan is made of.
 
 use super::life::Life;
+use super::network::NetworkRequest;
+use super::ports::PortSet;
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
 use hullbox_image::{HealthCheck, HealthCheckError};
 use hullbox_model::isolation::Isolation;
@@ -87,6 +89,8 @@ pub struct RunRequest {
     pub dns_search: Vec<String>,
     /// `--dns-option`.
     pub dns_option: Vec<String>,
+    /// `--network`, `--publish` and their like.
+    pub network: NetworkRequest,
     /// `--sysctl`.
     pub sysctls: Vec<Sysctl>,
     /// `--label`.
@@ -114,6 +118,8 @@ pub struct ImageDefaults {
     pub stop_signal: Option<String>,
     /// HEALTHCHECK, or what is wrong with it.
     pub health: Option<Result<HealthCheck, HealthCheckError>>,
+    /// EXPOSE.
+    pub exposed: PortSet,
     /// LABEL.
     pub labels: Vec<(String, String)>,
 }

@@ -2,8 +2,10 @@
 
 use super::environment::{self, Entry};
 use super::life::Life;
+use super::ports::PortSet;
 use super::security::Security;
 use hullbox_backend::bundle::Bundle;
+use hullbox_backend::network::{Network, PublishedPort};
 use hullbox_host::paths::Roots;
 use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
@@ -63,6 +65,12 @@ pub struct ContainerSpec {
     /// What it may do to its kernel, as asked.
     #[serde(default)]
     pub security: Security,
+    /// Its network. A record of a program without networks has none.
+    #[serde(default)]
+    pub network: Network,
+    /// Ports that the image exposes, and those that were exposed or published when it was made.
+    #[serde(default)]
+    pub exposed: PortSet,
     /// Labels of the image and the container's own.
     pub labels: BTreeMap<String, String>,
     /// What was typed.
@@ -95,6 +103,12 @@ pub struct Typed {
     pub dns_search: Vec<String>,
     /// `--dns-option`.
     pub dns_options: Vec<String>,
+    /// `--publish`, each port; what is published is the network's.
+    pub publish: Vec<PublishedPort>,
+    /// `--publish-all`.
+    pub publish_all: bool,
+    /// `--mac-address`.
+    pub mac_address: Option<String>,
 }
 
 impl ContainerSpec {
@@ -155,7 +169,7 @@ impl ContainerSpec {
             memory_mib: self.memory_mib,
             disk_bytes: self.disk_bytes,
             serial_log: None,
-            network: Default::default(),
+            network: self.network.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ fn image() -> ImageDefaults {
         workdir: "/srv".into(),
         stop_signal: Some("SIGQUIT".into()),
         health: None,
+        exposed: ports::PortSet::default(),
         labels: vec![("a".into(), "image".into()), ("b".into(), "image".into())],
     }
 }

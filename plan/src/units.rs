@@ -328,13 +328,34 @@ impl FromStr for Tmpfs {
     }
 }
 
+/// Where a name of `--add-host` leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// An address.
+    Ip(std::net::IpAddr),
+    /// `host-gateway`: the host, as the container reaches it.
+    Gateway,
+}
+
+/// Docker's word for it.
+const HOST_GATEWAY: &str = "host-gateway";
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Gateway => f.write_str(HOST_GATEWAY),
+        }
+    }
+}
+
 /// `--add-host name:address`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEntry {
     /// The name.
     pub name: String,
     /// Its address.
-    pub address: std::net::IpAddr,
+    pub address: HostAddress,
 }
 
 impl FromStr for HostEntry {
@@ -350,9 +371,13 @@ impl FromStr for HostEntry {
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
             .unwrap_or(address);
-        let address = bare
-            .parse()
-            .map_err(|_| ValueError::new(format!("{address:?} is not an IP address")))?;
+        let address = match bare {
+            HOST_GATEWAY => HostAddress::Gateway,
+            _ => bare
+                .parse()
+                .map(HostAddress::Ip)
+                .map_err(|_| ValueError::new(format!("{address:?} is not an IP address")))?,
+        };
         check_hostname(name)?;
         Ok(Self {
             name: name.to_owned(),
@@ -551,6 +576,11 @@ mod tests {
         let entry: HostEntry = "v6=[fe80::1]".parse().unwrap();
         assert_eq!(entry.address.to_string(), "fe80::1");
         assert!("v6:fe80::1".parse::<HostEntry>().is_ok());
+        for text in ["host:host-gateway", "host=host-gateway"] {
+            let entry: HostEntry = text.parse().unwrap();
+            assert_eq!(entry.address, HostAddress::Gateway, "{text}");
+            assert_eq!(entry.address.to_string(), "host-gateway");
+        }
         for bad in [
             "db",
             "db:",

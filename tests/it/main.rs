@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod machine;
 mod models;
+mod network;
 mod orphans;
 mod outcomes;
 mod pipes;

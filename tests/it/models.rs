@@ -66,6 +66,7 @@ both_modes! {
             "--dns", "10.0.0.2", "--restart", "on-failure:3", "--security-opt", "no-new-privileges",
             "--sysctl", "kernel.shmmax=1000000", "--stop-signal", "INT", "--stop-timeout", "3",
             "--health-cmd", "true", "--health-interval", "1h", "--cpus", "1", "--init", "-i",
+            "-p", "127.0.0.1::80", "--expose", "53/udp",
         ];
         let words = ["busybox", "sh", "-c", "trap 'exit 5' INT; while :; do sleep 0.1; done"];
         let _ = box_.make(&["create"], &[&flags[..], &words].concat()).exits(0);
@@ -84,7 +85,7 @@ both_modes! {
         assert_eq!(host.security_opt, own(&["no-new-privileges"]));
         assert_eq!((host.extra_hosts, host.dns), (own(&["db:10.0.0.1"]), own(&["10.0.0.2"])));
         assert_eq!((host.binds, host.privileged, host.init), (None, Some(false), Some(true)));
-        assert_eq!(host.network_mode.as_deref(), Some("none"));
+        assert_eq!(host.network_mode.as_deref(), Some("bridge"));
         let policy = host.restart_policy.unwrap();
         assert_eq!(policy.name, Some(RestartPolicyNameEnum::ON_FAILURE));
         assert_eq!(policy.maximum_retry_count, Some(3));
@@ -96,8 +97,9 @@ both_modes! {
         assert_eq!((config.stop_signal.as_deref(), config.stop_timeout), (Some("SIGINT"), Some(3)));
         assert_eq!([config.attach_stdin, config.attach_stdout, config.attach_stderr], [Some(true); 3]);
         assert_eq!(config.healthcheck.unwrap().test, own(&["CMD-SHELL", "true"]));
-        assert!(made.network_settings.unwrap().networks.unwrap().contains_key("none"));
-        assert_eq!(value["HostConfig"]["PortBindings"], json!({}));
+        assert!(made.network_settings.unwrap().networks.unwrap().contains_key("bridge"));
+        assert_eq!(value["HostConfig"]["PortBindings"], json!({ "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "" }] }));
+        assert_eq!(value["Config"]["ExposedPorts"], json!({ "53/udp": {}, "80/tcp": {} }));
 
         let _ = hullbox(["start", &box_.name]).exits(0);
         let running = state(&box_);
@@ -121,7 +123,16 @@ both_modes! {
         let seen = docker_py(&[&value, &paused_value, &stopped_value], &[&image], &[]);
         for (seen, status) in seen.iter().zip(["created", "paused", "exited"]) {
             assert_eq!((&seen["status"], &seen["name"]), (&json!(status), &json!(box_.name)));
-            assert_eq!((&seen["labels"], &seen["ports"]), (&json!({ "a": "b" }), &json!({})));
+            assert_eq!(seen["labels"], json!({ "a": "b" }));
+            let ports = &seen["ports"];
+            match status {
+                "paused" => {
+                    let port = ports["80/tcp"][0]["HostPort"].as_str().unwrap();
+                    assert!(port.parse::<u16>().unwrap() > 0);
+                    assert_eq!((&ports["80/tcp"][0]["HostIp"], &ports["53/udp"]), (&json!("127.0.0.1"), &Value::Null));
+                }
+                _ => assert_eq!(ports, &json!({})),
+            }
             assert_eq!(seen["image"], image["Id"]);
         }
         assert_eq!(seen[1]["health"], paused_value["State"]["Health"]["Status"]);

@@ -3,7 +3,7 @@
 use super::bench::BenchArgs;
 use super::container::{
     AttachArgs, CommitArgs, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, NameArgs, NamesArgs,
-    PsArgs, RenameArgs, RmArgs, SnapshotCommand, StartArgs, StatsArgs, StopArgs, TopArgs,
+    PortArgs, PsArgs, RenameArgs, RmArgs, SnapshotCommand, StartArgs, StatsArgs, StopArgs, TopArgs,
     UpdateArgs, WaitArgs,
 };
 use super::forwarded::Forwarded;
@@ -12,8 +12,8 @@ use super::image::{
 };
 use super::run::RunArgs;
 use super::system::{
-    CheckArgs, CompletionArgs, DfArgs, EventsArgs, FormatArgs, InspectArgs, MachineCommand,
-    ManArgs, PruneArgs, TemplateCommand,
+    CheckArgs, CompletionArgs, DfArgs, EgressCommand, EventsArgs, FormatArgs, InspectArgs,
+    MachineCommand, ManArgs, PruneArgs, TemplateCommand,
 };
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -121,6 +121,9 @@ pub(crate) enum Command {
     /// Saved running containers, from which new ones are restored
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Rules of where containers may connect to
+    #[command(subcommand)]
+    Egress(EgressCommand),
     /// The helper machine, for hosts whose KVM cannot run a guest
     #[command(subcommand)]
     Machine(MachineCommand),
@@ -169,6 +172,8 @@ pub(crate) enum LifeCommand {
     Attach(AttachArgs),
     /// Show the output of a container
     Logs(LogsArgs),
+    /// Show where the ports of a container are published
+    Port(PortArgs),
     /// Show the processes of a container
     Top(TopArgs),
     /// Show the resource usage of containers

@@ -95,6 +95,16 @@ pub(crate) struct NameArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) name: String,
+    /// One port of the container; tcp unless it says udp
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RenameArgs {
     /// Name or id
     #[arg(value_name = "CONTAINER")]
@@ -318,7 +328,7 @@ pub(crate) struct PsArgs {
     /// Show the N newest, stopped or not; -1 for no limit
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) last: Option<i64>,
-    /// Show only what matches: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`
+    /// Show only what matches: `name=`, `id=`, `status=`, `label=`, `ancestor=`, `exited=`, `network=`, `publish=`, `expose=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `table`, `json`, a template, or a `table` with a template

@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 44] = [
+const NOT_YET: [&str; 36] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -31,26 +31,18 @@ const NOT_YET: [&str; 44] = [
     "device-write-iops",
     "disable-content-trust",
     "domainname",
-    "expose",
     "gpus",
-    "ip",
-    "ip6",
     "ipc",
     "kernel-memory",
     "link",
-    "link-local-ip",
-    "mac-address",
     "memory-reservation",
     "memory-swap",
     "memory-swappiness",
     "mount",
-    "network-alias",
     "oom-kill-disable",
     "oom-score-adj",
     "pid",
     "platform",
-    "publish",
-    "publish-all",
     "runtime",
     "userns",
     "uts",
@@ -60,13 +52,7 @@ const NOT_YET: [&str; 44] = [
 ];
 
 /// The same by their short names.
-const NOT_YET_SHORT: [(&str, &str); 5] = [
-    ("-a", "attach"),
-    ("-c", "cpu-shares"),
-    ("-P", "publish-all"),
-    ("-p", "publish"),
-    ("-v", "volume"),
-];
+const NOT_YET_SHORT: [(&str, &str); 3] = [("-a", "attach"), ("-c", "cpu-shares"), ("-v", "volume")];
 
 /// The whole command line's definition.
 pub(crate) fn definition() -> clap::Command {
@@ -443,7 +429,7 @@ mod tests {
             ),
             ("hullbox create -m lots busybox", RUN_FAILED, ""),
             (
-                "hullbox run --ip 1.2.3.4 busybox",
+                "hullbox run --ipc host busybox",
                 RUN_FAILED,
                 "see 'hullbox run --help'",
             ),
@@ -460,7 +446,7 @@ mod tests {
             let hint = hint(&error, &args);
             assert!(hint.contains(meant), "{line}: {hint}");
             // What is not supported yet was not misspelt.
-            assert!(!line.contains("--ip") || !hint.contains("mean"), "{hint}");
+            assert!(!line.contains("--ipc") || !hint.contains("mean"), "{hint}");
         }
     }
 
@@ -476,8 +462,24 @@ mod tests {
                 "--volume is not supported yet",
             ),
             (
-                "hullbox run --publish=1:1 busybox",
-                "--publish is not supported yet",
+                "hullbox run --uts=host busybox",
+                "--uts is not supported yet",
+            ),
+            (
+                "hullbox run -p 80:x busybox",
+                "invalid value \"80:x\" for --publish: invalid containerPort: x",
+            ),
+            (
+                "hullbox run --egress example.com busybox",
+                "for --egress: 'example.com' is no address and no range of addresses",
+            ),
+            (
+                "hullbox run --mac-address 1 busybox",
+                "for --mac-address: 1 is not a valid mac address",
+            ),
+            (
+                "hullbox run --net alias=x busybox",
+                "for --network: network name/id is not specified",
             ),
             ("hullbox run -m lots busybox", "for --memory: not a size"),
             ("hullbox run --cpus -1 busybox", "for --cpus: not a number"),

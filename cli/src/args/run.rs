@@ -2,11 +2,13 @@
 
 use super::bool_flag::BOOL;
 use super::health::HealthArgs;
-use super::values::{DetachKeys, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs};
+use super::values::{DetachKeys, Given, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::Restart;
+use hullbox_engine::plan::network::{Attachment, Egress, MacAddress};
+use hullbox_engine::plan::ports::{Expose, Publish};
 use hullbox_engine::plan::security::Sysctl;
 use hullbox_engine::plan::units::{
     Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
@@ -29,11 +31,6 @@ pub(crate) enum PullArg {
     Missing,
     Never,
     Always,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum NetworkArg {
-    None,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -91,7 +88,7 @@ pub(crate) struct RunArgs {
             "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
             "cap_drop", "privileged", "systemd", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
             "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
-            "cold",
+            "network", "network_alias", "mac_address", "ip", "ip6", "link_local_ip", "cold",
         ]
     )]
     pub(crate) from_snapshot: Option<String>,
@@ -208,7 +205,7 @@ pub(crate) struct RunArgs {
     /// Keys that detach from a terminal: letters, or ctrl-X, separated by commas
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<DetachKeys>,
-    /// Add a line to /etc/hosts
+    /// Add a line to /etc/hosts; host-gateway for IP is the host
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<HostEntry>,
     /// Name server
@@ -220,9 +217,8 @@ pub(crate) struct RunArgs {
     /// Resolver option
     #[arg(long, alias = "dns-opt", value_name = "OPTION")]
     pub(crate) dns_option: Vec<String>,
-    /// Network; only none yet
-    #[arg(long, alias = "net", value_enum, value_name = "none", hide = true)]
-    pub(crate) network: Option<NetworkArg>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) label: Vec<Label>,
@@ -268,6 +264,41 @@ pub(crate) struct RunArgs {
         trailing_var_arg = true
     )]
     pub(crate) words: Vec<OsString>,
+}
+
+/// What it has of networks.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NetworkArgs {
+    /// Network: bridge (one of its own), none, host, container:NAME
+    #[arg(long, alias = "net", value_name = "NETWORK")]
+    pub(crate) network: Vec<Attachment>,
+    /// Publish a port, as [IP:][HOST:]CONTAINER[/udp]
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) publish: Vec<Publish>,
+    /// Publish all exposed ports, at ports that are free
+    #[arg(short = 'P', long, value_name = BOOL)]
+    pub(crate) publish_all: bool,
+    /// Expose a port, or a range of ports
+    #[arg(long, value_name = "PORT[/udp]")]
+    pub(crate) expose: Vec<Expose>,
+    /// Where it may connect to: all, none, or rules such as 192.0.2.0/24:443
+    #[arg(long, value_name = "RULES")]
+    pub(crate) egress: Option<Egress>,
+    /// Hardware address of its interface
+    #[arg(long, value_name = "MAC")]
+    pub(crate) mac_address: Option<Given<MacAddress>>,
+    /// Name in a network that other containers share; there are none yet
+    #[arg(long, alias = "net-alias", value_name = "NAME", hide = true)]
+    pub(crate) network_alias: Vec<String>,
+    /// Address in such a network
+    #[arg(long, value_name = "IP", hide = true)]
+    pub(crate) ip: Option<Given<IpAddr>>,
+    /// The same
+    #[arg(long, value_name = "IP", hide = true)]
+    pub(crate) ip6: Option<Given<IpAddr>>,
+    /// The same
+    #[arg(long, value_name = "IP", hide = true)]
+    pub(crate) link_local_ip: Vec<IpAddr>,
 }
 
 impl RunArgs {

@@ -1,6 +1,7 @@
 //! What can be typed for the whole installation, and for objects of any kind.
 
 use clap::{Args, Subcommand, ValueEnum};
+use hullbox_engine::plan::network::Egress;
 use hullbox_engine::plan::units::{Bytes, NanoCpus};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -127,6 +128,25 @@ pub(crate) struct TemplatePruneArgs {
     /// Remove all templates
     #[arg(short, long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EgressCommand {
+    /// Show whether rules let a container connect somewhere, and which rule decides
+    #[command(
+        after_help = "Example:\n  hullbox egress check 'deny:192.0.2.1,192.0.2.0/24:443' 192.0.2.1:443"
+    )]
+    Check(EgressCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EgressCheckArgs {
+    /// As for --egress of run
+    #[arg(value_name = "RULES")]
+    pub(crate) rules: Egress,
+    /// ADDRESS:PORT, perhaps with /udp, or ADDRESS/icmp
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -98,6 +98,21 @@ impl FromStr for DetachKeys {
     }
 }
 
+/// A value that may be empty, which is none, as in Docker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Given<T>(pub(crate) Option<T>);
+
+impl<T: FromStr> FromStr for Given<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        Ok(Self(match text {
+            "" => None,
+            text => Some(text.parse()?),
+        }))
+    }
+}
+
 /// `--storage-opt`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StorageOpt {

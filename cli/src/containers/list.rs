@@ -1,5 +1,6 @@
 //! `ps` and `rm`.
 
+use super::ports;
 use crate::args::container::{PsArgs, RmArgs};
 use crate::args::filters::filters;
 use crate::engine;
@@ -14,12 +15,13 @@ use hullbox_model::container::Summary;
 use hullbox_model::time;
 use serde_json::{Value, json};
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("CONTAINER ID", "ID"),
     ("IMAGE", "Image"),
     ("COMMAND", "Command"),
     ("CREATED", "RunningFor"),
     ("STATUS", "Status"),
+    ("PORTS", "Ports"),
     ("ISOLATION", "Isolation"),
     ("NAMES", "Names"),
 ];
@@ -72,6 +74,7 @@ pub(crate) fn row(summary: &Summary, whole: bool) -> Value {
         .iter()
         .map(|name| name.trim_start_matches('/'))
         .collect();
+    let networks: Vec<_> = summary.network_settings.networks.keys().cloned().collect();
     let size_of = |bytes: Option<u64>| size(bytes.unwrap_or(0));
     let sizes = match summary.size_root_fs {
         Some(_) => format!(
@@ -94,9 +97,9 @@ pub(crate) fn row(summary: &Summary, whole: bool) -> Value {
         "Names": names.join(","),
         "Labels": labels.join(","),
         "LocalVolumes": "0",
-        "Ports": "",
+        "Ports": ports::column(&summary.ports),
         "Mounts": "",
-        "Networks": summary.host_config.network_mode,
+        "Networks": networks.join(","),
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod logs;
 mod order;
+pub(crate) mod ports;
 pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod snapshots;

@@ -1,12 +1,15 @@
 //! What the flags of `run` and `create` ask of the engine.
 
 use super::health;
-use crate::args::run::{CgroupNamespaceArg, IsolationArg, PullArg, RunArgs, SystemdArg};
+use crate::args::run::{
+    CgroupNamespaceArg, IsolationArg, NetworkArgs, PullArg, RunArgs, SystemdArg,
+};
 use crate::args::values::{LogDriver, LogOpt, SecurityOpt};
 use crate::output::failure::Failure;
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
 use hullbox_engine::plan::life::{Life, LogOptions, Restart};
+use hullbox_engine::plan::network::NetworkRequest;
 use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Systemd};
 use hullbox_engine::plan::units::{Label, ValueError};
 use hullbox_engine::plan::{PullPolicy, RunRequest, environment as variables};
@@ -84,6 +87,7 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         dns: args.dns,
         dns_search: args.dns_search,
         dns_option: args.dns_option,
+        network: network(args.network),
         sysctls: args.sysctl,
         labels,
         life,
@@ -111,6 +115,22 @@ fn given(value: Option<String>) -> Option<String> {
 /// A container's name as typed, which may begin with a slash, as it does in Docker's API.
 pub(super) fn without_slash(name: &str) -> &str {
     name.strip_prefix('/').unwrap_or(name)
+}
+
+fn network(args: NetworkArgs) -> NetworkRequest {
+    let address = args.ip.and_then(|ip| ip.0).or(args.ip6.and_then(|ip| ip.0));
+    let has_address = address.is_some() || !args.link_local_ip.is_empty();
+    NetworkRequest {
+        attachments: args.network,
+        aliases: args.network_alias,
+        has_address,
+        mac_address: args.mac_address.and_then(|mac| mac.0),
+        publish: args.publish,
+        publish_all: args.publish_all,
+        expose: args.expose,
+        egress: args.egress,
+        joined: None,
+    }
 }
 
 fn security(args: &RunArgs) -> Result<Security, Failure> {

@@ -36,6 +36,7 @@ pub(super) fn of(command: &Command) -> Option<Streams> {
         Command::Container(ContainerCommand::Prune(args))
         | Command::System(SystemCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Machine(_)
+        | Command::Egress(_)
         | Command::Doctor(_)
         | Command::Version(_)
         | Command::Completion(_)

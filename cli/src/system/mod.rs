@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod egress;
 pub(crate) mod events;
 pub(crate) mod housekeeping;
 pub(crate) mod info;

@@ -380,6 +380,9 @@ fn patch(record: &Record) -> ConfigPatch {
         entrypoint: Some(strings(&spec.entrypoint)),
         cmd: Some(strings(&spec.cmd)),
         labels: Some(spec.labels.clone()),
+        // A record without any may be of a program that did not keep them.
+        exposed_ports: (!spec.exposed.is_empty())
+            .then(|| spec.exposed.iter().map(|port| port.to_string()).collect()),
         health: spec.life.check(),
         ..ConfigPatch::default()
     }

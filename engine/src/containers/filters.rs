@@ -1,8 +1,9 @@
 //! Which containers a listing shows, with Docker's meaning.
 
-use super::inspect::isolation;
+use super::inspect::{isolation, network};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
+use crate::plan::ports::{Port, PortRange, PortSet};
 use crate::state::{Phase, Record};
 use hullbox_image::Store;
 use hullbox_model::filter::{FilterError, Filters};
@@ -45,6 +46,10 @@ pub(super) struct Wanted<'a> {
     since_ns: Option<i64>,
     /// Ids of the images that `ancestor` means, and of those that are made from them.
     images: Vec<String>,
+    /// Ports of the host, where `publish` is asked for.
+    published: PortSet,
+    /// Ports of the container, where `expose` is.
+    exposed: PortSet,
 }
 
 impl<'a> Wanted<'a> {
@@ -72,6 +77,8 @@ impl<'a> Wanted<'a> {
             before_ns,
             since_ns,
             images,
+            published: ports(filters, "publish")?,
+            exposed: ports(filters, "expose")?,
         })
     }
 
@@ -101,13 +108,44 @@ impl<'a> Wanted<'a> {
             })
             && self.before_ns.is_none_or(|ns| record.created_ns < ns)
             && self.since_ns.is_none_or(|ns| record.created_ns > ns)
-            // There is no network and there are no volumes yet.
-            && filters.exact("network", "none")
+            && filters.any("network", |name| network::networks(record).contains_key(name))
+            // There are no volumes yet.
             && filters.get("volume").is_empty()
-            && filters.get("publish").is_empty()
-            && filters.get("expose").is_empty()
+            && self.has_port(record)
             && filters.boolean("is-task").is_ok_and(|task| task != Some(true))
     }
+
+    /// As Docker: one of the host's ports that `publish` names, or one of the container's that `expose`
+    /// does.
+    fn has_port(&self, record: &Record) -> bool {
+        if self.published.is_empty() && self.exposed.is_empty() {
+            return true;
+        }
+        network::listed(record).iter().any(|listed| {
+            let Ok(transport) = listed.kind.parse() else {
+                return false;
+            };
+            let port = |number| Port { number, transport };
+            let public = listed.public_port.map(port);
+            public.is_some_and(|public| self.published.contains(public))
+                || self.exposed.contains(port(listed.private_port))
+        })
+    }
+}
+
+/// The ports that a filter names: `80`, `53/udp`, `8000-8080/tcp`.
+fn ports(filters: &Filters, key: &str) -> Result<PortSet, FilterError> {
+    let mut set = PortSet::default();
+    for value in filters.get(key) {
+        if value.contains(':') {
+            return Err(invalid(key, value, "it should not contain ':'"));
+        }
+        let range: PortRange = value
+            .parse()
+            .map_err(|error| invalid(key, value, &format!("{error}")))?;
+        set.extend(range.ports());
+    }
+    Ok(set)
 }
 
 /// Docker keeps names with a slash before them, and takes an expression with or without it.

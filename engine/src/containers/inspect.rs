@@ -1,15 +1,18 @@
 //! What is known of a container, in the model's terms.
 
+pub(super) mod network;
+
 use super::{Engine, disk_use};
 use crate::bundle::Isolation;
 use crate::monitor::execs;
 use crate::paths::DISK_FILE;
+use crate::plan::network::MacAddress;
 use crate::plan::security::CgroupNamespace;
 use crate::plan::{self, ContainerSpec, caps, units};
 use crate::state::{Beginning, BegunFrom, Phase, Record};
 use hullbox_model::container::{
-    Config, Device, GraphDriver, HostConfig, Hygiene, Inspect, LogConfig, Machine, NetworkSettings,
-    RestartPolicy, Start, State, Ulimit,
+    Config, Device, Empty, GraphDriver, HostConfig, Hygiene, Inspect, LogConfig, Machine,
+    RestartPolicy, Set, Start, State, Ulimit,
 };
 use hullbox_model::health::{Health, HealthResult};
 use hullbox_model::{image, time};
@@ -94,13 +97,17 @@ fn inspect(record: &Record, image: &Config) -> Inspect {
         // `--tmpfs` is under HostConfig.Tmpfs, as Docker has it; there are no others yet.
         mounts: Vec::new(),
         config: config(record, image),
-        network_settings: NetworkSettings::none(),
+        network_settings: network::settings(record),
         isolation: isolation(spec).to_owned(),
         machine: (spec.isolation == Isolation::Vm).then_some(Machine {
             cpus: spec.vcpus,
             memory_mib: spec.memory_mib,
         }),
-        start: record.beginning.as_ref().map(start),
+        start: record
+            .beginning
+            .as_ref()
+            .map(|beginning| start(beginning, spec)),
+        egress: network::egress(spec),
         ..Inspect::default()
     }
 }
@@ -179,7 +186,7 @@ fn config(record: &Record, image: &Config) -> Config {
         attach_stdin: spec.process.stdin && !spec.typed.detached,
         attach_stdout: !spec.typed.detached,
         attach_stderr: !spec.typed.detached,
-        exposed_ports: image.exposed_ports.clone(),
+        exposed_ports: exposed(spec, image),
         tty: spec.process.terminal.is_some(),
         open_stdin: spec.process.stdin,
         stdin_once: spec.life.stdin_once,
@@ -212,7 +219,8 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
     let tmpfs = spec.setup.tmpfs.iter();
     HostConfig {
         log_config: log_config(spec),
-        network_mode: "none".to_owned(),
+        network_mode: network::mode(spec),
+        port_bindings: network::typed(spec),
         restart_policy: RestartPolicy {
             name: restart.to_owned(),
             maximum_retry_count: retries,
@@ -240,6 +248,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         group_add: filled(groups),
         ipc_mode: "private".to_owned(),
         privileged: security.privileged,
+        publish_all_ports: spec.typed.publish_all,
         readonly_rootfs: spec.setup.rootfs.read_only,
         security_opt: filled(security.options.clone()),
         storage_opt: spec
@@ -260,6 +269,14 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         init: spec.setup.init.then_some(true),
         ..HostConfig::default()
     }
+}
+
+/// Its own and its image's; an older record has only those.
+fn exposed(spec: &ContainerSpec, image: &Config) -> Option<Set> {
+    let mut ports = image.exposed_ports.clone().unwrap_or_default();
+    let own = spec.exposed.iter();
+    ports.extend(own.map(|port| (port.to_string(), Empty {})));
+    (!ports.is_empty()).then_some(ports)
 }
 
 fn device(device: &plan::devices::Device) -> Device {
@@ -323,13 +340,16 @@ fn ulimits(spec: &ContainerSpec) -> Vec<Ulimit> {
 }
 
 /// How a microVM's last run began.
-fn start(beginning: &Beginning) -> Start {
+fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
     let (from, template, snapshot) = match &beginning.from {
         BegunFrom::Boot => ("boot", None, None),
         BegunFrom::Template(id) => ("template", Some(id), None),
         BegunFrom::Snapshot(name) => ("snapshot", None, Some(name)),
     };
     let done = &beginning.hygiene;
+    // A guest that boots has no other address before.
+    let interface = spec.setup.interface.as_ref();
+    let replaced = interface.filter(|_| beginning.from != BegunFrom::Boot);
     Start {
         from: from.to_owned(),
         template: template.cloned(),
@@ -341,7 +361,10 @@ fn start(beginning: &Beginning) -> Start {
             boot_id_replaced: done.boot_id_replaced,
             hostname_set: done.hostname_set,
             machine_id_replaced: done.machine_id_replaced,
-            mac_addresses: Vec::new(),
+            mac_addresses: replaced
+                .map(|interface| MacAddress(interface.mac).to_string())
+                .into_iter()
+                .collect(),
         },
     }
 }

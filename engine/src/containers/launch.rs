@@ -129,7 +129,8 @@ impl Engine {
     pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
         let (record, layers) = self.make(id, order, Some(launch.starter()))?;
-        let bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        self.share_network(&mut bundle, &record);
         Ok(Created {
             record,
             launch,
@@ -149,10 +150,13 @@ impl Engine {
     fn make(
         &mut self,
         id: String,
-        order: RunOrder,
+        mut order: RunOrder,
         starter: Option<Starter<'_>>,
     ) -> Result<(Record, Vec<PathBuf>), ContainerError> {
         order.name.as_deref().map(check_name).transpose()?;
+        if order.snapshot.is_none() {
+            self.look_up_network(&mut order.request.network, starter.is_some())?;
+        }
         let store = self.images()?;
         // Until the container is on record, nobody may remove the image.
         let _lease = store.lease()?;
@@ -195,6 +199,7 @@ impl Engine {
     /// [`ContainerError::RunningAlready`] among others.
     pub fn take(&mut self, launch: Launch) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
+        self.check_network(&self.state.get(&id)?)?;
         let record = match self.state.take_for_start(&id, launch.starter()) {
             Err(StateError::Running(short)) => return Err(ContainerError::RunningAlready(short)),
             other => other?,
@@ -208,7 +213,8 @@ impl Engine {
                 return Err(error);
             }
         };
-        let bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        self.share_network(&mut bundle, &record);
         Ok(Created {
             record,
             launch,

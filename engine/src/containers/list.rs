@@ -1,12 +1,12 @@
 //! What a listing tells of containers.
 
 use super::filters::Wanted;
-use super::inspect::{isolation, strings};
+use super::inspect::{isolation, network, strings};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
 use crate::state::{Phase, Record};
 use hullbox_image::Store;
-use hullbox_model::container::{NetworkSettings, Summary, SummaryHostConfig, SummaryNetworks};
+use hullbox_model::container::{Summary, SummaryHostConfig, SummaryNetworks};
 use hullbox_model::filter::Filters;
 use hullbox_model::time;
 use std::collections::HashMap;
@@ -100,11 +100,12 @@ pub(super) fn summary(record: &Record, now_ns: i64) -> Summary {
         state: record.phase.word().to_owned(),
         status: status(record, now_ns),
         host_config: SummaryHostConfig {
-            network_mode: "none".to_owned(),
+            network_mode: network::mode(&record.spec),
         },
         network_settings: SummaryNetworks {
-            networks: NetworkSettings::none().networks,
+            networks: network::networks(record),
         },
+        ports: network::listed(record),
         isolation: isolation(&record.spec).to_owned(),
         ..Summary::default()
     }

@@ -11,6 +11,7 @@ mod inspect;
 mod launch;
 mod list;
 mod logs;
+mod network;
 mod note;
 mod prune;
 mod snapshot;
@@ -33,6 +34,7 @@ use crate::bundle::Isolation;
 use crate::monitor::SpawnError;
 use crate::paths::{PathError, Roots};
 use crate::plan::names;
+use crate::plan::ports::PortRange;
 use crate::plan::units::ValueError;
 use crate::plan::{ImageDefaults, PlanError, PullPolicy, RunRequest};
 use crate::snapshots;
@@ -114,6 +116,12 @@ pub enum ContainerError {
     /// A running container, and no force.
     #[error("container {0} is running: stop it first, or use --force")]
     Running(String),
+    /// Its network is to be joined.
+    #[error("cannot join network of a non running container: {0}")]
+    JoinStopped(String),
+    /// The same.
+    #[error("container {0} is restarting, wait until the container is running")]
+    JoinRestarting(String),
     /// It runs already.
     #[error("container {0} is running already")]
     RunningAlready(String),
@@ -364,7 +372,11 @@ fn defaults(image: &Image) -> ImageDefaults {
             .map(|item| item.clone().into_bytes())
             .collect()
     };
+    // What means nothing was never a port of anything.
+    let exposed = config.exposed_ports().iter().flatten();
+    let exposed = exposed.filter_map(|text| text.parse::<PortRange>().ok());
     ImageDefaults {
+        exposed: exposed.flat_map(PortRange::ports).collect(),
         entrypoint: bytes(config.entrypoint()),
         cmd: bytes(config.cmd()),
         env: bytes(config.env()),

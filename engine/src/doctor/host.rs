@@ -207,3 +207,54 @@ pub(super) fn vsock() -> Check {
         "served by hullbox itself; the kernel's vhost-vsock is not needed",
     )
 }
+
+/// What containers' networks need of the host; the sockets that their traffic leaves by anybody has.
+pub(super) fn networks() -> [Check; 2] {
+    let tun = if Path::new("/dev/net/tun").exists() {
+        Check::ok("tun", "/dev/net/tun is there")
+    } else {
+        Check::warn(
+            "tun",
+            "there is no /dev/net/tun: in container mode only --network none and host can be had",
+            "load the module: `sudo modprobe tun`",
+        )
+    };
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").unwrap_or_default();
+    let groups = rustix::process::getgroups().unwrap_or_default().into_iter();
+    let mut groups = groups
+        .chain([rustix::process::getegid()])
+        .map(rustix::process::Gid::as_raw);
+    let ping = if groups.any(|group| may_ping(&range, group)) {
+        Check::ok("ping", "echo requests of containers can leave")
+    } else {
+        Check::warn(
+            "ping",
+            "this user may not send echo requests, so ping from a container is refused",
+            "allow it: `sudo sysctl net.ipv4.ping_group_range=\"0 2147483647\"`",
+        )
+    };
+    [tun, ping]
+}
+
+/// Whether a group is in the range of those that may open ping sockets (icmp(7)).
+fn may_ping(range: &str, group: u32) -> bool {
+    let mut bounds = range.split_whitespace().map(str::parse::<u32>);
+    match (bounds.next(), bounds.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => (first..=last).contains(&group),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_ping;
+
+    #[test]
+    fn groups_may_ping_that_are_in_the_range() {
+        assert!(may_ping("0\t2147483647\n", 1000));
+        assert!(may_ping("100 100", 100));
+        // The kernel's default: nobody.
+        assert!(!may_ping("1\t0\n", 0) && !may_ping("1\t0\n", 1));
+        assert!(!may_ping("", 0));
+    }
+}

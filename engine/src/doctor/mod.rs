@@ -82,6 +82,7 @@ pub fn examine(roots: &Roots, config: &MachineConfig) -> Report {
     checks.push(host::namespaces());
     checks.extend(host::kernel_features());
     checks.push(host::vsock());
+    checks.extend(host::networks());
     let helper = Machine::new(roots);
     checks.extend(machine::tools(config));
     checks.push(machine::kernel(config));

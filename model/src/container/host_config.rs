@@ -18,7 +18,7 @@ pub struct HostConfig {
     pub log_config: LogConfig,
     /// Its network, by name.
     pub network_mode: String,
-    /// Ports that are published.
+    /// Ports that were asked to be published, as typed.
     pub port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
     /// Whether it is started again when it ends.
     pub restart_policy: RestartPolicy,
@@ -58,7 +58,7 @@ pub struct HostConfig {
     pub pid_mode: String,
     /// It may do everything.
     pub privileged: bool,
-    /// Always false: no port is published.
+    /// All ports that are exposed are published.
     pub publish_all_ports: bool,
     /// Its root filesystem cannot be written.
     pub readonly_rootfs: bool,

@@ -21,7 +21,7 @@ pub struct Summary {
     pub command: String,
     /// When it was made, in seconds since 1970.
     pub created: i64,
-    /// Ports that are published.
+    /// Ports that are exposed or published.
     pub ports: Vec<Port>,
     /// Bytes of what it has written, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub struct SummaryNetworks {
     pub networks: BTreeMap<String, Network>,
 }
 
-/// A port that is published.
+/// A port that is exposed, or published at one address of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Port {

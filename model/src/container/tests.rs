@@ -58,7 +58,10 @@ fn what_json_leaves_out_is_nothing_in_a_template() {
 #[test]
 fn our_own_json_is_read_again() {
     let inspect = Inspect {
-        network_settings: NetworkSettings::none(),
+        network_settings: NetworkSettings {
+            networks: BTreeMap::from([("none".to_owned(), Network::default())]),
+            ..NetworkSettings::default()
+        },
         start: Some(Start::default()),
         ..Inspect::default()
     };

@@ -192,6 +192,7 @@ mod bollard {
         ContainerSummaryStateEnum, ContainerWaitResponse, EventMessage, ExecInspectResponse,
         ImageHistoryResponseItem, ImagePruneResponse, ImageSummary, SystemDataUsageResponse,
     };
+    use hullbox_backend::network::{OpenPort, PortProtocol};
     use hullbox_model::event::{Action, Actor, Event, Kind, Verb};
     use hullbox_model::exec::ExecInspect;
     use hullbox_model::image::HistoryItem;
@@ -221,8 +222,16 @@ mod bollard {
                 let mut record = record(isolation, |request| {
                     request.tty = true;
                     request.life.restart = restart;
+                    request.network.publish = vec!["8080:80".parse().unwrap()];
+                    request.network.expose = vec!["53/udp".parse().unwrap()];
                 });
                 record.phase = phase;
+                record.open_ports = vec![OpenPort {
+                    protocol: PortProtocol::Tcp,
+                    host_ip: "::".parse().unwrap(),
+                    host_port: 8080,
+                    container_port: 80,
+                }];
                 record.spec.life.health = Some(Check::default());
                 let whole: ContainerInspectResponse = decode(&of(&record));
                 let state = whole.state.unwrap();
@@ -230,8 +239,23 @@ mod bollard {
                     state.running,
                     Some(matches!(phase, Phase::Running | Phase::Paused))
                 );
+                let runs = state.running == Some(true);
+                let settings = whole.network_settings.unwrap();
+                let ports = settings.ports.unwrap();
+                assert_eq!(ports.len(), if runs { 2 } else { 0 });
+                if runs {
+                    let binding = &ports["80/tcp"].as_ref().unwrap()[0];
+                    assert_eq!(binding.host_ip.as_deref(), Some("::"));
+                    assert!(ports["53/udp"].is_none());
+                }
+                assert!(settings.networks.unwrap().contains_key("bridge"));
+                let host = whole.host_config.unwrap();
+                let typed = &host.port_bindings.unwrap()["80/tcp"];
+                let typed = &typed.as_ref().unwrap()[0];
+                assert_eq!(typed.host_port.as_deref(), Some("8080"));
                 let summary = crate::containers::list::summary(&record, 5_000_000_000);
                 let line: ContainerSummary = decode(&summary);
+                assert_eq!(line.ports.unwrap().len(), if runs { 2 } else { 0 });
                 assert_eq!(line.names, Some(vec!["/web".to_owned()]));
                 assert_eq!(line.command.as_deref(), Some("sleep 1"));
                 let wanted = match phase {

@@ -1,0 +1,284 @@
+//! A container's network, in the model's terms.
+
+use crate::plan::ContainerSpec;
+use crate::plan::network::MacAddress;
+use crate::plan::ports::{Port, Transport};
+use crate::state::{Phase, Record};
+use hullbox_backend::network::{Network, OpenPort, PublishedPort};
+use hullbox_model::container::{
+    Endpoint, Network as Joined, NetworkSettings, Port as ListedPort, PortBinding,
+};
+use std::collections::BTreeMap;
+
+/// Docker's name of a network of its own.
+pub(crate) const BRIDGE: &str = "bridge";
+
+/// By the name of a port: `80/tcp`.
+type Bindings = BTreeMap<String, Option<Vec<PortBinding>>>;
+
+/// `HostConfig.NetworkMode`. Docker 26.1 says `bridge` of a container that was made without
+/// `--network`.
+pub(crate) fn mode(spec: &ContainerSpec) -> String {
+    match &spec.network {
+        Network::None => "none".to_owned(),
+        Network::User(_) => BRIDGE.to_owned(),
+        Network::Host => "host".to_owned(),
+        Network::Container(id) => format!("container:{id}"),
+    }
+}
+
+/// Where it may connect to, if not everywhere.
+pub(super) fn egress(spec: &ContainerSpec) -> Option<String> {
+    match &spec.network {
+        Network::User(network) => network.egress.clone(),
+        _ => None,
+    }
+}
+
+/// `HostConfig.PortBindings`: what was typed.
+pub(super) fn typed(spec: &ContainerSpec) -> Bindings {
+    let mut bindings = Bindings::new();
+    for port in &spec.typed.publish {
+        let binding = PortBinding {
+            host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_port: typed_port(port),
+        };
+        let name = name(port.container_port, port.protocol.into());
+        let of_port = bindings.entry(name).or_default();
+        of_port.get_or_insert_default().push(binding);
+    }
+    bindings
+}
+
+fn typed_port(port: &PublishedPort) -> String {
+    match port.host_ports {
+        (0, _) => String::new(),
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
+fn name(number: u16, transport: Transport) -> String {
+    Port { number, transport }.to_string()
+}
+
+/// Whether a container is in a network of its own at this moment: as in Docker, one that does not run
+/// has neither ports nor addresses.
+fn is_connected(record: &Record) -> bool {
+    let runs = matches!(record.phase, Phase::Running | Phase::Paused);
+    runs && matches!(record.spec.network, Network::User(_))
+}
+
+/// All of it.
+pub(super) fn settings(record: &Record) -> NetworkSettings {
+    NetworkSettings {
+        ports: open(record),
+        endpoint: endpoint(record),
+        networks: networks(record),
+        ..NetworkSettings::default()
+    }
+}
+
+/// The networks it is in.
+pub(crate) fn networks(record: &Record) -> BTreeMap<String, Joined> {
+    if let Network::Container(_) = record.spec.network {
+        return BTreeMap::new();
+    }
+    let joined = Joined {
+        endpoint: endpoint(record),
+        ..Joined::default()
+    };
+    BTreeMap::from([(mode(&record.spec), joined)])
+}
+
+fn endpoint(record: &Record) -> Endpoint {
+    let interface = record.spec.setup.interface.as_ref();
+    let Some(interface) = interface.filter(|_| is_connected(record)) else {
+        return Endpoint::default();
+    };
+    let mut endpoint = Endpoint {
+        mac_address: MacAddress(interface.mac).to_string(),
+        ..Endpoint::default()
+    };
+    if let Some(ipv4) = interface.ipv4 {
+        endpoint.ip_address = ipv4.address.to_string();
+        endpoint.ip_prefix_len = ipv4.prefix;
+        endpoint.gateway = ipv4.gateway.map(|ip| ip.to_string()).unwrap_or_default();
+    }
+    if let Some(ipv6) = interface.ipv6 {
+        endpoint.global_ipv6_address = ipv6.address.to_string();
+        endpoint.global_ipv6_prefix_len = ipv6.prefix;
+        endpoint.ipv6_gateway = ipv6.gateway.map(|ip| ip.to_string()).unwrap_or_default();
+    }
+    endpoint
+}
+
+/// `NetworkSettings.Ports`: what leads to each exposed port, nothing to most.
+fn open(record: &Record) -> Bindings {
+    if !is_connected(record) {
+        return Bindings::new();
+    }
+    let exposed = record.spec.exposed.iter();
+    let mut bindings: Bindings = exposed.map(|port| (port.to_string(), None)).collect();
+    for port in &record.open_ports {
+        let binding = PortBinding {
+            host_ip: port.host_ip.to_string(),
+            host_port: port.host_port.to_string(),
+        };
+        let of_port = bindings.entry(name(port.container_port, port.protocol.into()));
+        of_port.or_default().get_or_insert_default().push(binding);
+    }
+    bindings
+}
+
+/// The same as a listing tells it, in the order of the container's ports.
+pub(crate) fn listed(record: &Record) -> Vec<ListedPort> {
+    if !is_connected(record) {
+        return Vec::new();
+    }
+    let listed_open = |port: &OpenPort| ListedPort {
+        ip: port.host_ip.to_string(),
+        private_port: port.container_port,
+        public_port: Some(port.host_port),
+        kind: Transport::from(port.protocol).as_str().to_owned(),
+    };
+    let leads_to = |port: &Port, open: &OpenPort| {
+        open.container_port == port.number && Transport::from(open.protocol) == port.transport
+    };
+    let open = &record.open_ports;
+    let exposed = record.spec.exposed.iter();
+    let exposed = exposed
+        .filter(|port| !open.iter().any(|open| leads_to(port, open)))
+        .map(|port| ListedPort {
+            private_port: port.number,
+            kind: port.transport.as_str().to_owned(),
+            ..ListedPort::default()
+        });
+    let mut ports: Vec<_> = exposed.chain(open.iter().map(listed_open)).collect();
+    ports.sort_by(|a, b| {
+        let key = |port: &ListedPort| (port.private_port, port.public_port);
+        (key(a), &a.ip, &a.kind).cmp(&(key(b), &b.ip, &b.kind))
+    });
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inspect;
+    use super::super::tests::record;
+    use super::*;
+    use crate::bundle::Isolation;
+    use crate::plan::RunRequest;
+    use hullbox_backend::network::PortProtocol;
+    use hullbox_model::container::{Config, Inspect};
+
+    fn open_port(ip: &str, host_port: u16, container_port: u16) -> OpenPort {
+        OpenPort {
+            protocol: PortProtocol::Tcp,
+            host_ip: ip.parse().unwrap(),
+            host_port,
+            container_port,
+        }
+    }
+
+    fn published(change: fn(&mut RunRequest)) -> Record {
+        let mut record = record(Isolation::Vm, |request| {
+            request.network.publish = ["8080:80", "127.0.0.1::81", "[::1]:9000-9005:82/udp"]
+                .map(|text| text.parse().unwrap())
+                .to_vec();
+            request.network.expose = vec!["53/udp".parse().unwrap()];
+            change(request);
+        });
+        record.open_ports = vec![
+            open_port("0.0.0.0", 8080, 80),
+            open_port("::", 8080, 80),
+            open_port("127.0.0.1", 40_000, 81),
+        ];
+        record
+    }
+
+    fn of(record: &Record) -> Inspect {
+        inspect(record, &Config::default())
+    }
+
+    #[test]
+    fn what_is_published_is_told_as_docker_tells_it() {
+        let record = published(|request| request.network.egress = Some("none".parse().unwrap()));
+        let inspect = of(&record);
+        let json = |value: &Bindings| serde_json::to_string(value).unwrap();
+        assert_eq!(
+            json(&inspect.network_settings.ports),
+            r#"{"53/udp":null,"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"81/tcp":[{"HostIp":"127.0.0.1","HostPort":"40000"}],"82/udp":null}"#
+        );
+        assert_eq!(
+            json(&inspect.host_config.port_bindings),
+            r#"{"80/tcp":[{"HostIp":"","HostPort":"8080"}],"81/tcp":[{"HostIp":"127.0.0.1","HostPort":""}],"82/udp":[{"HostIp":"::1","HostPort":"9000-9005"}]}"#
+        );
+        assert_eq!(inspect.host_config.network_mode, "bridge");
+        assert!(!inspect.host_config.publish_all_ports);
+        assert_eq!(inspect.egress.as_deref(), Some("none"));
+        let exposed: Vec<_> = inspect.config.exposed_ports.unwrap().into_keys().collect();
+        assert_eq!(exposed, ["53/udp", "80/tcp", "81/tcp", "82/udp"]);
+        let settings = inspect.network_settings;
+        let bridge = &settings.networks["bridge"].endpoint;
+        assert_eq!(bridge, &settings.endpoint);
+        assert_eq!(
+            (&*bridge.ip_address, bridge.ip_prefix_len, &*bridge.gateway),
+            ("10.0.2.2", 24, "10.0.2.1")
+        );
+        assert_eq!(bridge.global_ipv6_address, "fd48:554c:4c42::2");
+        assert_eq!(bridge.mac_address, "02:01:23:45:67:89");
+        let listed: Vec<_> = listed(&record)
+            .into_iter()
+            .map(|port| (port.ip, port.public_port, port.private_port, port.kind))
+            .collect();
+        let line = |ip: &str, public, private, kind: &str| {
+            (ip.to_owned(), public, private, kind.to_owned())
+        };
+        assert_eq!(
+            listed,
+            [
+                line("", None, 53, "udp"),
+                line("0.0.0.0", Some(8080), 80, "tcp"),
+                line("::", Some(8080), 80, "tcp"),
+                line("127.0.0.1", Some(40_000), 81, "tcp"),
+                line("", None, 82, "udp"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_does_not_run_has_no_address() {
+        let mut record = published(|_| {});
+        for phase in [Phase::Created, Phase::Restarting, Phase::Exited] {
+            record.phase = phase;
+            let settings = of(&record).network_settings;
+            assert!(settings.ports.is_empty() && listed(&record).is_empty());
+            assert_eq!(settings.endpoint, Endpoint::default());
+            assert_eq!(settings.networks["bridge"], Joined::default());
+        }
+    }
+
+    #[test]
+    fn other_networks_have_neither_ports_nor_addresses() {
+        let mut record = published(|request| {
+            request.network.attachments = vec!["none".parse().unwrap()];
+        });
+        assert_eq!(of(&record).network_settings.networks.len(), 1);
+        for (network, name) in [
+            (Network::None, "none"),
+            (Network::Host, "host"),
+            (Network::Container("ab".to_owned()), "container:ab"),
+        ] {
+            record.spec.network = network;
+            let inspect = of(&record);
+            assert_eq!(inspect.host_config.network_mode, name);
+            assert!(inspect.network_settings.ports.is_empty());
+            let networks = inspect.network_settings.networks;
+            let joins = name.starts_with("container:");
+            assert_eq!(networks.contains_key(name), !joins);
+        }
+        // As typed, all the same.
+        assert_eq!(of(&record).host_config.port_bindings.len(), 3);
+    }
+}
