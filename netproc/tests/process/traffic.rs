@@ -4,6 +4,7 @@ use crate::bed::{self, Container, GATEWAY, GATEWAY_V6, HOST, LIMIT};
 use anyhow::{Context, Result, ensure};
 use hullbox_backend::network::UserNetwork;
 use hullbox_netproc::Launcher;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 pub fn a_container_and_its_host_reach_each_other() -> Result<()> {
@@ -54,36 +55,51 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
     let server = UdpSocket::bind((resolver, 53))?;
     server.set_read_timeout(Some(LIMIT))?;
     let (_process, _) = container.start(&Launcher::default(), &network)?;
-    let resolving = std::thread::spawn(move || -> Result<usize> {
-        let mut query = [0; 512];
-        let (length, from) = server.recv_from(&mut query)?;
-        let mut reply = query[..length].to_vec();
-        reply[2..4].copy_from_slice(b"\x81\x80");
-        reply[6..8].copy_from_slice(b"\0\x01");
-        // What may follow the question is no concern of this resolver.
-        reply[10..12].copy_from_slice(b"\0\0");
-        reply.truncate(QUESTION.len());
-        reply.extend_from_slice(ANSWER);
-        server.send_to(&reply, from)?;
-        Ok(length)
+    // One question by each of the container's.
+    let resolving = std::thread::spawn(move || -> Result<()> {
+        for _ in 0..2 {
+            resolve(&server)?;
+        }
+        Ok(())
     });
-    let reply = container.run(|| -> Result<Vec<u8>> {
+    let (datagram, stream) = container.run(|| -> Result<(Vec<u8>, Vec<u8>)> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(LIMIT))?;
         socket.send_to(QUESTION, (GATEWAY, 53))?;
         let mut reply = [0; 512];
         let (length, _) = socket.recv_from(&mut reply)?;
-        Ok(reply[..length].to_vec())
+
+        let mut stream = TcpStream::connect((GATEWAY, 53))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(&u16::try_from(QUESTION.len())?.to_be_bytes())?;
+        stream.write_all(QUESTION)?;
+        let mut head = [0; 2];
+        stream.read_exact(&mut head)?;
+        let mut long = vec![0; u16::from_be_bytes(head).into()];
+        stream.read_exact(&mut long)?;
+        Ok((reply[..length].to_vec(), long))
     })?;
-    ensure!(
-        resolving.join().unwrap()? >= QUESTION.len(),
-        "no question came"
-    );
-    ensure!(reply.starts_with(&QUESTION[..2]), "{reply:?}");
-    ensure!(
-        reply.windows(4).any(|part| part == [192, 0, 2, 7]),
-        "{reply:?}"
-    );
+    resolving.join().unwrap()?;
+    for reply in [datagram, stream] {
+        ensure!(reply.starts_with(&QUESTION[..2]), "{reply:?}");
+        let has_address = reply.windows(4).any(|part| part == [192, 0, 2, 7]);
+        ensure!(has_address, "{reply:?}");
+    }
+    Ok(())
+}
+
+/// Answers one question.
+fn resolve(server: &UdpSocket) -> Result<()> {
+    let mut query = [0; 512];
+    let (length, from) = server.recv_from(&mut query)?;
+    ensure!(length >= QUESTION.len(), "a question of {length} bytes");
+    let mut reply = query[..QUESTION.len()].to_vec();
+    reply[2..4].copy_from_slice(b"\x81\x80");
+    reply[6..8].copy_from_slice(b"\0\x01");
+    // What may follow the question is no concern of this resolver.
+    reply[10..12].copy_from_slice(b"\0\0");
+    reply.extend_from_slice(ANSWER);
+    server.send_to(&reply, from)?;
     Ok(())
 }
 
