@@ -55,12 +55,17 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
     let server = UdpSocket::bind((resolver, 53))?;
     server.set_read_timeout(Some(LIMIT))?;
     let (_process, _) = container.start(&Launcher::default(), &network)?;
+    let streams = TcpListener::bind((resolver, 53))?;
     // One question by each of the container's.
     let resolving = std::thread::spawn(move || -> Result<()> {
-        for _ in 0..2 {
-            resolve(&server)?;
-        }
-        Ok(())
+        let mut query = [0; 512];
+        let (length, from) = server.recv_from(&mut query)?;
+        server.send_to(&answer(&query[..length])?, from)?;
+
+        let (mut stream, _) = streams.accept()?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let reply = answer(&read_message(&mut stream)?)?;
+        Ok(write_message(&mut stream, &reply)?)
     });
     let (datagram, stream) = container.run(|| -> Result<(Vec<u8>, Vec<u8>)> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -71,12 +76,8 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
 
         let mut stream = TcpStream::connect((GATEWAY, 53))?;
         stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(&u16::try_from(QUESTION.len())?.to_be_bytes())?;
-        stream.write_all(QUESTION)?;
-        let mut head = [0; 2];
-        stream.read_exact(&mut head)?;
-        let mut long = vec![0; u16::from_be_bytes(head).into()];
-        stream.read_exact(&mut long)?;
+        write_message(&mut stream, QUESTION)?;
+        let long = read_message(&mut stream)?;
         Ok((reply[..length].to_vec(), long))
     })?;
     resolving.join().unwrap()?;
@@ -88,19 +89,29 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
     Ok(())
 }
 
-/// Answers one question.
-fn resolve(server: &UdpSocket) -> Result<()> {
-    let mut query = [0; 512];
-    let (length, from) = server.recv_from(&mut query)?;
-    ensure!(length >= QUESTION.len(), "a question of {length} bytes");
-    let mut reply = query[..QUESTION.len()].to_vec();
+/// What a resolver says to a question.
+fn answer(query: &[u8]) -> Result<Vec<u8>> {
+    // What may follow the question is no concern of this one.
+    let mut reply = query.get(..QUESTION.len()).context("no question")?.to_vec();
     reply[2..4].copy_from_slice(b"\x81\x80");
     reply[6..8].copy_from_slice(b"\0\x01");
-    // What may follow the question is no concern of this resolver.
     reply[10..12].copy_from_slice(b"\0\0");
     reply.extend_from_slice(ANSWER);
-    server.send_to(&reply, from)?;
-    Ok(())
+    Ok(reply)
+}
+
+/// Over TCP two bytes of length stand before each message (RFC 1035, 4.2.2).
+fn write_message(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
+    let length = message.len() as u16;
+    stream.write_all(&[&length.to_be_bytes(), message].concat())
+}
+
+fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
 }
 
 pub fn another_policy_holds_from_then_on() -> Result<()> {
