@@ -297,6 +297,10 @@ impl Attendant {
         while ready && self.attend() {}
         // It may have ended by itself.
         let _ = self.commands.stop();
+        // The process ends with the other thread; this one's own end takes calls that nothing else does.
+        loop {
+            thread::park();
+        }
     }
 
     fn furnish(&self, member: MemberConfig, sockets: Vec<OpenSocket>) -> Result<(), NetError> {

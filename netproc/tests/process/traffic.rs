@@ -4,6 +4,7 @@ use crate::bed::{self, Container, GATEWAY, GATEWAY_V6, HOST, LIMIT};
 use anyhow::{Context, Result, ensure};
 use hullbox_backend::network::UserNetwork;
 use hullbox_netproc::Launcher;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 pub fn a_container_and_its_host_reach_each_other() -> Result<()> {
@@ -54,37 +55,63 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
     let server = UdpSocket::bind((resolver, 53))?;
     server.set_read_timeout(Some(LIMIT))?;
     let (_process, _) = container.start(&Launcher::default(), &network)?;
-    let resolving = std::thread::spawn(move || -> Result<usize> {
+    let streams = TcpListener::bind((resolver, 53))?;
+    // One question by each of the container's.
+    let resolving = std::thread::spawn(move || -> Result<()> {
         let mut query = [0; 512];
         let (length, from) = server.recv_from(&mut query)?;
-        let mut reply = query[..length].to_vec();
-        reply[2..4].copy_from_slice(b"\x81\x80");
-        reply[6..8].copy_from_slice(b"\0\x01");
-        // What may follow the question is no concern of this resolver.
-        reply[10..12].copy_from_slice(b"\0\0");
-        reply.truncate(QUESTION.len());
-        reply.extend_from_slice(ANSWER);
-        server.send_to(&reply, from)?;
-        Ok(length)
+        server.send_to(&answer(&query[..length])?, from)?;
+
+        let (mut stream, _) = streams.accept()?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let reply = answer(&read_message(&mut stream)?)?;
+        Ok(write_message(&mut stream, &reply)?)
     });
-    let reply = container.run(|| -> Result<Vec<u8>> {
+    let (datagram, stream) = container.run(|| -> Result<(Vec<u8>, Vec<u8>)> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(LIMIT))?;
         socket.send_to(QUESTION, (GATEWAY, 53))?;
         let mut reply = [0; 512];
         let (length, _) = socket.recv_from(&mut reply)?;
-        Ok(reply[..length].to_vec())
+
+        let mut stream = TcpStream::connect((GATEWAY, 53))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        write_message(&mut stream, QUESTION)?;
+        let long = read_message(&mut stream)?;
+        Ok((reply[..length].to_vec(), long))
     })?;
-    ensure!(
-        resolving.join().unwrap()? >= QUESTION.len(),
-        "no question came"
-    );
-    ensure!(reply.starts_with(&QUESTION[..2]), "{reply:?}");
-    ensure!(
-        reply.windows(4).any(|part| part == [192, 0, 2, 7]),
-        "{reply:?}"
-    );
+    resolving.join().unwrap()?;
+    for reply in [datagram, stream] {
+        ensure!(reply.starts_with(&QUESTION[..2]), "{reply:?}");
+        let has_address = reply.windows(4).any(|part| part == [192, 0, 2, 7]);
+        ensure!(has_address, "{reply:?}");
+    }
     Ok(())
+}
+
+/// What a resolver says to a question.
+fn answer(query: &[u8]) -> Result<Vec<u8>> {
+    // What may follow the question is no concern of this one.
+    let mut reply = query.get(..QUESTION.len()).context("no question")?.to_vec();
+    reply[2..4].copy_from_slice(b"\x81\x80");
+    reply[6..8].copy_from_slice(b"\0\x01");
+    reply[10..12].copy_from_slice(b"\0\0");
+    reply.extend_from_slice(ANSWER);
+    Ok(reply)
+}
+
+/// Over TCP two bytes of length stand before each message (RFC 1035, 4.2.2).
+fn write_message(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
+    let length = message.len() as u16;
+    stream.write_all(&[&length.to_be_bytes(), message].concat())
+}
+
+fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
 }
 
 pub fn another_policy_holds_from_then_on() -> Result<()> {
