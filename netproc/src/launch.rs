@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long its end may take once its control connection has ended. In the helper machine, the host's
@@ -233,10 +233,20 @@ impl Process {
         // One that has ended hears it no more.
         let _ = self.connection.shutdown(std::net::Shutdown::Both);
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
+    /// Has it end, and waits for that. Returns how it ended.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn end(mut self) -> io::Result<ExitStatus> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> io::Result<ExitStatus> {
+        // Its number may be another's once it was waited for.
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
         self.close();
         let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
             .is_ok_and(|handle| wait_for(handle.as_fd(), Instant::now() + END_LIMIT));
@@ -244,7 +254,14 @@ impl Drop for Process {
             // It has no child, and nothing to tidy up.
             let _ = self.child.kill();
         }
-        let _ = self.child.wait();
+        self.child.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // However it ended.
+        let _ = self.finish();
     }
 }
 

@@ -20,7 +20,8 @@ pub fn it_ends_with_its_control_connection_and_frees_its_ports() -> Result<()> {
     let port = ports[0].host_port;
     ensure!(bind_all(port).is_err(), "the port is not open");
     let pid = process.pid();
-    drop(process);
+    let status = process.end()?;
+    ensure!(status.success(), "{status}");
     bind_all(port).context("the port is not free")?;
     ensure!(
         fs::metadata(format!("/proc/{pid}")).is_err(),
@@ -33,6 +34,17 @@ pub fn it_ends_with_its_control_connection_and_frees_its_ports() -> Result<()> {
     };
     let (_process, ports) = container.start(&Launcher::default(), &network)?;
     ensure!(ports[0].host_port == port, "{ports:?}");
+    Ok(())
+}
+
+/// What threads do at their end takes calls, too.
+pub fn its_end_is_no_fault() -> Result<()> {
+    let container = Container::new()?;
+    for _ in 0..50 {
+        let (process, _) = container.start(&Launcher::default(), &bed::network())?;
+        let status = process.end()?;
+        ensure!(status.success(), "{status}");
+    }
     Ok(())
 }
 

@@ -40,6 +40,7 @@ const CASES: &[Case] = &[
         "life::it_ends_with_its_control_connection_and_frees_its_ports",
         life::it_ends_with_its_control_connection_and_frees_its_ports,
     ),
+    ("life::its_end_is_no_fault", life::its_end_is_no_fault),
     (
         "life::it_ends_with_its_member",
         life::it_ends_with_its_member,

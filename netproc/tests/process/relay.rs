@@ -78,7 +78,8 @@ pub fn a_container_in_the_machine_has_the_hosts_network() -> Result<()> {
     let counts = process.counters(LIMIT)?;
     ensure!(counts.tcp_begun == 3, "{counts:?}");
     // Its ports are free when it has ended here.
-    drop(process);
+    let status = process.end()?;
+    ensure!(status.success(), "{status}");
     TcpListener::bind(("0.0.0.0", ports[0].host_port))?;
     host.join().unwrap();
     Ok(())
