@@ -240,6 +240,7 @@ fn a_hub_serves_the_network_of_its_run() {
             outcome.ending,
             Ending::Exited(ExitStatus::Code(0))
         ));
-        assert!(network.is_serving());
+        // That it serves may be read only now.
+        assert!(network.pid().is_some());
     });
 }
