@@ -97,6 +97,17 @@ impl Drop for Namespace {
     }
 }
 
+/// A call that is made again when it was interrupted. A socket's with a time limit can be, without any
+/// signal handler, when the process was stopped and goes on (signal(7)).
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// How a guest is joined to the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Carrier {

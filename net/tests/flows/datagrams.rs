@@ -1,6 +1,6 @@
 //! UDP and ICMP from a guest to the world.
 
-use crate::bed::{Bed, GATEWAY_V4, PATIENCE, Plan, is_possible, world};
+use crate::bed::{Bed, GATEWAY_V4, PATIENCE, Plan, is_possible, uninterrupted, world};
 use anyhow::{Context, Result, ensure};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 use std::io::ErrorKind;
@@ -44,10 +44,11 @@ fn datagrams_of_any_length_go_both_ways() -> Result<()> {
                 let data: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
                 let what = || format!("{length} bytes, IPv6 {is_v6}, MTU {mtu}");
                 client.send(&data).with_context(what)?;
-                let (got, from) = server.recv_from(&mut buffer).with_context(what)?;
+                let (got, from) =
+                    uninterrupted(|| server.recv_from(&mut buffer)).with_context(what)?;
                 ensure!(buffer[..got] == data, "{}", what());
                 server.send_to(&data, from)?;
-                let got = client.recv(&mut buffer).with_context(what)?;
+                let got = uninterrupted(|| client.recv(&mut buffer)).with_context(what)?;
                 ensure!(buffer[..got] == data, "{}", what());
             }
         }
@@ -59,7 +60,7 @@ fn datagrams_of_any_length_go_both_ways() -> Result<()> {
 /// Sends a datagram that is too long for the path as a whole, and receives the path's MTU.
 fn learn_mtu(client: &UdpSocket, is_v6: bool) -> Result<()> {
     client.send(&[1; 9000])?;
-    let error = client.recv(&mut [0; 16]).unwrap_err();
+    let error = uninterrupted(|| client.recv(&mut [0; 16])).unwrap_err();
     let expected = rustix::io::Errno::MSGSIZE.raw_os_error();
     ensure!(error.raw_os_error() == Some(expected), "{error}");
     let mtu = if is_v6 {
@@ -85,7 +86,7 @@ fn a_closed_port_is_told() -> Result<()> {
         let client = socket(&bed, is_v6)?;
         client.connect(target)?;
         client.send(b"anybody?")?;
-        let error = client.recv(&mut [0; 16]).unwrap_err();
+        let error = uninterrupted(|| client.recv(&mut [0; 16])).unwrap_err();
         ensure!(
             error.kind() == ErrorKind::ConnectionRefused,
             "{target}: {error}"
@@ -105,7 +106,7 @@ fn a_datagram_that_must_not_be_cut_learns_the_paths_mtu() -> Result<()> {
     client.connect(server.local_addr()?)?;
     learn_mtu(&client, false)?;
     client.send(&[2; 1472])?;
-    ensure!(server.recv(&mut [0; 9000])? == 1472);
+    ensure!(uninterrupted(|| server.recv(&mut [0; 9000]))? == 1472);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A member that keeps to no rule, and what TCP does about frames that are lost.
 
-use crate::bed::GATEWAY_V4;
+use crate::bed::{GATEWAY_V4, uninterrupted};
 use crate::raw::{ADDRESS, Got, MAC, Raw, ip_frame};
 use crate::traffic::Bytes;
 use anyhow::{Context, Result, ensure};
@@ -242,9 +242,12 @@ fn foreign_addresses_are_dropped_and_counted() -> Result<()> {
     raw.send(&arp)?;
     raw.send_ip(ADDRESS, GATEWAY_V4, protocol::UDP, &own)?;
     let mut buffer = [0; 16];
-    let (_, from) = server.recv_from(&mut buffer)?;
+    let (_, from) = uninterrupted(|| server.recv_from(&mut buffer))?;
     server.set_nonblocking(true)?;
-    ensure!(server.recv(&mut buffer).is_err(), "a second datagram");
+    ensure!(
+        uninterrupted(|| server.recv(&mut buffer)).is_err(),
+        "a second datagram"
+    );
     ensure!(from.ip().is_loopback());
     ensure!(
         raw.control.counters()?.spoofed == 6,

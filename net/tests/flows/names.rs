@@ -1,6 +1,6 @@
 //! The gateway's name server.
 
-use crate::bed::{Bed, Carrier, GATEWAY_V4, PATIENCE, Plan, WORLD_V4, is_possible};
+use crate::bed::{Bed, Carrier, GATEWAY_V4, PATIENCE, Plan, WORLD_V4, is_possible, uninterrupted};
 use crate::relay::Weather;
 use anyhow::{Result, ensure};
 use hullbox_net::Offloads;
@@ -54,7 +54,7 @@ fn client(bed: &Bed) -> Result<UdpSocket> {
 fn ask(client: &UdpSocket, name: &str, kind: u16) -> Result<Response> {
     client.send(&query(77, name, kind))?;
     let mut buffer = [0; 2000];
-    let length = client.recv(&mut buffer)?;
+    let length = uninterrupted(|| client.recv(&mut buffer))?;
     parse(77, &buffer[..length], if kind == A { 4 } else { 16 })
 }
 
@@ -78,7 +78,7 @@ fn upstream(bed: &Bed, port: u16) -> Result<Receiver<String>> {
     let udp = sender.clone();
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        while let Ok((length, from)) = uninterrupted(|| socket.recv_from(&mut buffer)) {
             let query = &buffer[..length];
             let Ok(()) = udp.send(label(query)) else {
                 return;
@@ -244,7 +244,7 @@ fn a_dead_upstream_is_asked_once() -> Result<()> {
     ensure!(asked.try_iter().count() == 150);
     socket.set_nonblocking(true)?;
     let mut count = 0;
-    while socket.recv(&mut [0; 2000]).is_ok() {
+    while uninterrupted(|| socket.recv(&mut [0; 2000])).is_ok() {
         count += 1;
     }
     ensure!(count == 1, "the silent one was asked {count} times");
@@ -266,7 +266,7 @@ fn nobody_is_left_to_ask() -> Result<()> {
     let bed = Bed::new(Plan::default())?;
     let client = self::client(&bed)?;
     client.send(&query(1, "x", A))?;
-    let error = client.recv(&mut [0; 100]).unwrap_err();
+    let error = uninterrupted(|| client.recv(&mut [0; 100])).unwrap_err();
     ensure!(
         error.kind() == std::io::ErrorKind::ConnectionRefused,
         "{error}"
