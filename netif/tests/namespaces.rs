@@ -131,7 +131,7 @@ fn frame(tap: &OwnedFd, patience: Duration) -> Option<Vec<u8>> {
         tv_nsec: patience.subsec_nanos().into(),
     };
     let mut fds = [PollFd::new(tap, PollFlags::IN)];
-    if poll(&mut fds, Some(&time)).unwrap() == 0 {
+    if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&time))).unwrap() == 0 {
         return None;
     }
     let mut frame = vec![0; 70_000];

@@ -113,7 +113,7 @@ fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
         let mut fds: Vec<_> = network.interest().into_iter().collect();
-        poll(&mut fds, Some(&timeout)).unwrap();
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&timeout))).unwrap();
         let events = fds.first().map_or(PollFlags::empty(), PollFd::revents);
         drop(fds);
         assert_eq!(network.turn(events), None);
@@ -138,7 +138,7 @@ fn nothing_is_started_for_who_neither_publishes_nor_sends() {
     // The container is gone: nobody waits for a frame any more.
     drop(guest);
     let mut fds: Vec<_> = network.interest().into_iter().collect();
-    poll(&mut fds, None).unwrap();
+    rustix::io::retry_on_intr(|| poll(&mut fds, None)).unwrap();
     let events = fds[0].revents();
     drop(fds);
     assert_eq!(network.turn(events), None);
