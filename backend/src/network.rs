@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+/// Most ports that a container publishes. Each takes up to two sockets of the host, and all of them have to
+/// fit into one message to the process that serves the network.
+pub const MAX_PUBLISHED: usize = 1024;
+
 /// A container's network. The interface's addresses are the setup's (`Setup::interface`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -260,7 +260,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_backend::network::{PortProtocol, PublishedPort};
+    use hullbox_backend::network::{MAX_PUBLISHED, PortProtocol, PublishedPort};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -320,6 +320,45 @@ mod tests {
         io::Read::read_exact(&mut far, &mut byte).unwrap();
         assert_eq!(&byte, b"x");
         assert!(incoming.take_descriptor().is_none());
+    }
+
+    /// A socket that nobody reads yet takes them as a whole: the monitor does not wait when it sends.
+    fn is_taken_at_once(message: &impl Serialize) {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        send(ours.as_fd(), message, None).unwrap();
+    }
+
+    #[test]
+    fn the_most_ports_that_may_be_published_fit_into_a_message() {
+        let port = |host_ip: Option<&str>| PublishedPort {
+            protocol: PortProtocol::Udp,
+            host_ip: host_ip.map(|text| text.parse().unwrap()),
+            host_ports: (u16::MAX, u16::MAX),
+            container_port: u16::MAX,
+        };
+        let longest = "fd48:554c:4c42:ffff:ffff:ffff:ffff:ffff";
+        let typed = vec![port(Some(longest)); MAX_PUBLISHED];
+        // As a process that takes another's place is told them: one of each family.
+        let both = [port(Some("0.0.0.0")), port(Some("::"))];
+        let opened: Vec<_> = both.iter().cycle().take(2 * MAX_PUBLISHED).collect();
+        for ports in [typed, opened.into_iter().cloned().collect()] {
+            let Request::Start(mut start) = start() else {
+                panic!("no start");
+            };
+            start.network.ports = ports.clone();
+            is_taken_at_once(&Request::Start(start));
+            let open = |port: PublishedPort| OpenPort {
+                protocol: port.protocol,
+                host_ip: port.host_ip.unwrap(),
+                host_port: u16::MAX,
+                container_port: u16::MAX,
+            };
+            is_taken_at_once(&Answer::Ready {
+                ports: ports.into_iter().map(open).collect(),
+                dial_port: Some(u32::MAX),
+            });
+        }
     }
 
     #[test]

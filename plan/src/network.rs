@@ -12,7 +12,7 @@ use super::ports::{Port, PortSet, Publish};
 use super::request::RunRequest;
 use super::spec::ContainerSpec;
 use super::units::{HostAddress, ValueError};
-use hullbox_backend::network::{Network, PublishedPort, UserNetwork};
+use hullbox_backend::network::{MAX_PUBLISHED, Network, PublishedPort, UserNetwork};
 use hullbox_host::paths::short_id;
 use hullbox_model::isolation::Isolation;
 use hullbox_net::policy::Policy;
@@ -37,8 +37,6 @@ pub const PREFIX_V6: u8 = 64;
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x48, 0x55, 0x4c, 0x4c, 0x01];
 /// In bytes: segments of 64 KiB are moved at a time.
 pub const MTU: u16 = 65520;
-/// Most ports that a container publishes. Each takes up to two sockets of the host.
-pub const MAX_PUBLISHED: usize = 4096;
 
 /// Where a container may connect to, in the words of `hullbox_net::policy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -142,10 +142,12 @@ impl Dns {
         if let Some(addresses) = member.or_else(|| config.hosts.get(&query.name)) {
             return Decision::Local(addresses.clone());
         }
-        let allowed = config
-            .rules
-            .as_ref()
-            .is_none_or(|rules| rules.allows(&query.name));
+        // Who may connect nowhere has no use for a name, and its questions would be a way out.
+        let allowed = core.config.policy.allows_any()
+            && config
+                .rules
+                .as_ref()
+                .is_none_or(|rules| rules.allows(&query.name));
         if !allowed {
             core.counters.refused_names += 1;
             return Decision::Refuse;

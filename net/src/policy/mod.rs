@@ -88,6 +88,14 @@ impl Policy {
         Self { rules: Some(rules) }
     }
 
+    /// Whether there is a target that it allows.
+    #[must_use]
+    pub fn allows_any(&self) -> bool {
+        let allows = |rule: &Rule| rule.action == Action::Allow;
+        let rules = self.rules.as_ref();
+        rules.is_none_or(|rules| rules.iter().any(allows))
+    }
+
     /// Judges one target.
     #[must_use]
     pub fn decide(&self, protocol: Protocol, target: SocketAddr) -> Verdict {
@@ -163,6 +171,20 @@ mod tests {
                 "{protocol:?} {target}"
             );
         }
+    }
+
+    #[test]
+    fn rules_that_only_deny_allow_nothing() {
+        for (rules, allows) in [
+            ("none", false),
+            ("deny:10.0.0.0/8,deny:all", false),
+            ("deny:all,192.0.2.1:443", true),
+            ("all", true),
+        ] {
+            let policy: Policy = rules.parse().unwrap();
+            assert_eq!(policy.allows_any(), allows, "{rules}");
+        }
+        assert!(Policy::unrestricted().allows_any());
     }
 
     #[test]

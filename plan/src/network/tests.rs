@@ -188,7 +188,7 @@ fn all_that_is_exposed_is_published_once() {
         "cannot publish port 9/sctp: only ports of tcp and udp can be published"
     );
     let many = publish_all(&[], &["1-5000"]).unwrap_err();
-    assert_eq!(many, "too many published ports: the most is 4096");
+    assert_eq!(many, "too many published ports: the most is 1024");
 }
 
 #[test]
