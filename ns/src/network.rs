@@ -55,7 +55,7 @@ pub enum NetworkError {
     /// The kernel has no TAP devices.
     #[error(
         "the host has no /dev/net/tun, which a container's network needs: \
-         load the kernel's module with `modprobe tun`"
+         load the kernel's module with `modprobe tun`, or use `--network none`"
     )]
     NoTun,
     /// The TAP device cannot be made.
