@@ -398,20 +398,25 @@ impl GuestMemory {
     /// Have the host give the guest its own copies of these pages now, so that it need not leave
     /// for them. Contents do not change; what is not guest memory is left alone.
     pub(crate) fn copy_ahead(&self, pages: &Extent) {
-        self.fault_in(pages, libc::MADV_POPULATE_WRITE);
+        self.advise(pages, libc::MADV_POPULATE_WRITE);
     }
 
     /// Have the host map these pages now, so that the guest leaves for less long.
     pub(crate) fn map_ahead(&self, pages: &Extent) {
-        self.fault_in(pages, libc::MADV_POPULATE_READ);
+        self.advise(pages, libc::MADV_POPULATE_READ);
     }
 
-    fn fault_in(&self, pages: &Extent, advice: libc::c_int) {
+    /// Have the host give the guest no more than it touches of these pages.
+    pub(crate) fn in_small_pages(&self, pages: &Extent) {
+        self.advise(pages, libc::MADV_NOHUGEPAGE);
+    }
+
+    fn advise(&self, pages: &Extent, advice: libc::c_int) {
         let (Some(host), Ok(len)) = (self.host_of(pages), usize::try_from(pages.bytes)) else {
             return;
         };
         // SAFETY: `host_of` has checked that the range lies in the mapping that `self` keeps alive;
-        // making pages present changes no contents.
+        // making pages present, and of which size new ones are, changes no contents.
         // A host that cannot do so lets the guest do it.
         unsafe { libc::madvise(host.cast(), len, advice) };
     }

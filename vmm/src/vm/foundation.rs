@@ -8,7 +8,7 @@ use crate::arch;
 use crate::boot::{self, Copies, LoadError, Placement};
 use crate::config::VmShape;
 use crate::error::VmError;
-use crate::memory::{GuestMemory, HugePages, add_ram_slots};
+use crate::memory::{Extent, GuestMemory, HugePages, add_ram_slots};
 use crate::snapshot::{Lesson, Snapshot, VmState, descriptors};
 use crate::vcpu::Vcpu;
 use kvm_ioctls::{Kvm, VmFd};
@@ -165,6 +165,9 @@ impl Foundation {
                 .map_saved(&snapshot.memory, extent)
                 .map_err(VmError::Memory)?;
         }
+        for hole in small_holes(&snapshot.extents) {
+            memory.in_small_pages(&hole);
+        }
         let mut steps = vec![(Step::MemoryMap, Instant::now())];
         let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(error.into()))?;
         // What a guest that is to tell the next ones touches must be seen.
@@ -285,5 +288,42 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, VmError> {
             Err(error) if error.errno() == libc::EINTR => {}
             result => return result.map_err(VmError::kvm("KVM_CREATE_VM")),
         }
+    }
+}
+
+/// Memory without contents between memory with some: where it is this small, a guest takes a page here and
+/// there of it, and a huge page for each would be most of what an idle guest has of its own.
+fn small_holes(extents: &[Extent]) -> Vec<Extent> {
+    const MAX_HOLE: u64 = 4 << 20;
+    let hole = |pair: &[Extent]| {
+        let [before, behind] = pair else { return None };
+        let start = before.start.checked_add(before.bytes)?;
+        let bytes = behind.start.checked_sub(start)?;
+        (1..=MAX_HOLE)
+            .contains(&bytes)
+            .then_some(Extent { start, bytes })
+    };
+    extents.windows(2).filter_map(hole).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_found_between_extents_and_large_ones_left() {
+        let extent = |start: u64, bytes: u64| Extent {
+            start: start << 20,
+            bytes: bytes << 20,
+        };
+        let holes = small_holes(&[
+            extent(0, 12),
+            extent(16, 4),
+            extent(20, 2),
+            extent(24, 2),
+            extent(100, 2),
+        ]);
+        assert_eq!(holes, [extent(12, 4), extent(22, 2)]);
+        assert_eq!(small_holes(&[extent(0, 2)]), []);
     }
 }
