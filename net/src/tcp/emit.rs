@@ -151,7 +151,7 @@ pub fn data_at(
 
 /// Selective acknowledgements, as an option with its padding.
 fn selective(flow: &Flow) -> Vec<u8> {
-    let blocks = if flow.permits_sack && flow.ahead.cost() > 0 {
+    let blocks = if flow.permits_sack {
         flow.ahead.blocks(flow.expected)
     } else {
         Vec::new()

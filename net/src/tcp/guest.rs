@@ -141,11 +141,7 @@ impl Tcp {
             self.mark(id);
             return;
         }
-        let before = flow.ahead.cost();
-        let room = ahead::MAX_BYTES.saturating_sub(core.ahead_bytes);
-        let taken = take_data(flow, segment, room);
-        core.ahead_bytes = core.ahead_bytes - before + flow.ahead.cost();
-        match taken {
+        match accounted(core, flow, |flow, room| take_data(flow, segment, room)) {
             Taken::All => {}
             Taken::Part => {
                 flow.refused = true;
@@ -168,10 +164,7 @@ impl Tcp {
         let Some(flow) = self.flows.get_mut(id) else {
             return;
         };
-        let before = flow.ahead.cost();
-        let taken = give_kept(flow);
-        core.ahead_bytes = core.ahead_bytes - before + flow.ahead.cost();
-        match taken {
+        match accounted(core, flow, |flow, _| give_kept(flow)) {
             Taken::Part => {
                 flow.refused = true;
                 wait_for_room(core, flow, id);
@@ -231,6 +224,19 @@ fn take_acknowledgement(flow: &mut Flow, segment: &TcpSegment<'_>) -> bool {
         }
     }
     true
+}
+
+/// Does what may change how much a flow keeps, of which it is told how many bytes more there may be, and
+/// accounts for it.
+fn accounted(
+    core: &mut Core,
+    flow: &mut Flow,
+    work: impl FnOnce(&mut Flow, usize) -> Taken,
+) -> Taken {
+    let before = flow.ahead.cost();
+    let taken = work(flow, ahead::MAX_BYTES.saturating_sub(core.ahead_bytes));
+    core.ahead_bytes = core.ahead_bytes - before + flow.ahead.cost();
+    taken
 }
 
 /// Gives the socket a segment's data, or keeps them, of which `room` bytes may be kept.
