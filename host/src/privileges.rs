@@ -29,25 +29,41 @@ pub enum GoOnAs {
 pub fn give_up_privileges(user: GoOnAs) -> Result<(), Errno> {
     set_no_new_privs(true)?;
     if rustix::process::geteuid().is_root() {
-        clear_bounding_set()?;
+        limit_bounding_set(CapabilitySet::empty())?;
         if user == GoOnAs::Nobody {
             become_nobody();
         }
     }
-    let none = CapabilitySet::empty();
+    keep_capabilities(CapabilitySet::empty())
+}
+
+/// Keeps these capabilities of those that this thread has. A program that it starts gets none of them by
+/// itself.
+///
+/// # Errors
+/// Failure of `capset`.
+pub fn keep_capabilities(kept: CapabilitySet) -> Result<(), Errno> {
     set_capabilities(
         None,
         CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
         },
     )
 }
 
-fn clear_bounding_set() -> Result<(), Errno> {
+/// No program that this thread starts gets any other capability than these.
+///
+/// # Errors
+/// Failure of `prctl`.
+pub fn limit_bounding_set(kept: CapabilitySet) -> Result<(), Errno> {
     for number in 0..u64::BITS {
-        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             // Past the kernel's last one.
             Err(Errno::INVAL) => break,

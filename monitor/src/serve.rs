@@ -17,6 +17,7 @@ use hullbox_backend::bundle::{Bundle, Isolation};
 use hullbox_backend::factory::{Factory, Prospect, Start};
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::data_lock::DataLock;
+use hullbox_host::privileges::more_descriptors;
 use hullbox_host::sys::{self, StandardFd};
 use hullbox_host::timing::{Phase, Timing};
 use hullbox_plan::life::{Restart, STOP_TIMEOUT_S};
@@ -46,6 +47,7 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     // Whoever started it may want its own directory unmounted.
     rustix::process::chdir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Each client costs some, and so does each process beside the workload, whose limit is set apart.
     more_descriptors();
     let signals = Signals::catch()?;
     let orders = UnixStream::from(client.try_clone()?);
@@ -87,15 +89,6 @@ pub fn main(backends: &dyn Factory) -> io::Result<()> {
     drop(direct);
     linger(late, &signals);
     recorded
-}
-
-/// As many descriptors as may be: each client costs some, and so does each process beside the workload.
-/// The workload's limit is set apart.
-fn more_descriptors() {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    // With fewer it works as well, for fewer clients.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
 const fn first_role(mode: Mode) -> Role {

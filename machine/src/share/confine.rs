@@ -1,13 +1,10 @@
 //! What the share's server gives up before it talks with anybody.
 
 use super::message::Rights;
+use hullbox_host::privileges::{keep_capabilities, limit_bounding_set};
 use hullbox_host::sys::seccomp::install_seccomp_filter;
 use hullbox_security::seccomp;
-use rustix::process::{Resource, getrlimit, setrlimit};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
-};
+use rustix::thread::{CapabilitySet, set_no_new_privs};
 use std::io;
 
 /// To read, write and make files as whoever asks, with the owner and mode that are asked for. Not to
@@ -39,14 +36,6 @@ const CALLS: &str = "
     getrandom clock_gettime clock_nanosleep nanosleep
 ";
 
-/// Each name that the machine's kernel knows costs a descriptor.
-pub(super) fn more_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // With fewer it works as well, up to a point.
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
 /// Keeps the capabilities that files take, and no more system calls than those.
 pub(super) fn give_up(rights: Rights) -> io::Result<()> {
     let kept = match rights {
@@ -55,25 +44,7 @@ pub(super) fn give_up(rights: Rights) -> io::Result<()> {
         Rights::Own => CapabilitySet::empty(),
     };
     set_no_new_privs(true)?;
-    for number in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
-        if kept.contains(capability) {
-            continue;
-        }
-        match remove_capability_from_bounding_set(capability) {
-            Ok(()) => {}
-            // Past the kernel's last one.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
+    limit_bounding_set(kept)?;
+    keep_capabilities(kept)?;
     install_seccomp_filter(&seccomp::filter_of(CALLS))
 }

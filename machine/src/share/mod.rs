@@ -20,6 +20,7 @@ pub use device::QUEUE_SIZE;
 
 use crate::sys;
 use files::Files;
+use hullbox_host::privileges::more_descriptors;
 use message::Rights;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
@@ -76,7 +77,8 @@ pub fn serve(share: &Share) -> Result<(), ShareError> {
     detach_descriptors()?;
     let files = Files::new("/", rights).map_err(at("open /proc"))?;
     enter_view(&share.staging, &share.volumes)?;
-    confine::more_files();
+    // Each name that the machine's kernel knows costs a descriptor.
+    more_descriptors();
     confine::give_up(rights).map_err(at("confine itself"))?;
     device::serve(files, UnixListener::from(listener)).map_err(at("serve QEMU"))
 }
