@@ -40,7 +40,7 @@ fn rig() -> Rig {
 /// A device whose driver accepted these features.
 fn rig_with(features: u64) -> Rig {
     let ram = ram();
-    let (to_guest, from_guest) = (Ring::new(&ram, 0, 256), Ring::new(&ram, 1, 128));
+    let (to_guest, from_guest) = (Ring::new(&ram, 0, 128), Ring::new(&ram, 1, 128));
     let (mut activation, registers, pulses) = counted_activation(&ram, &[&to_guest, &from_guest]);
     activation.features = features;
     for queue in &mut activation.queues {
@@ -234,12 +234,12 @@ fn a_frame_that_no_buffers_could_take_is_dropped() {
     assert_eq!(rig.net.interest(), EventSet::IN);
     // Of one with them, as many as its queue has.
     let mut rig = rig_with(u64::MAX);
-    rig.offer_buffers(0, 256, 16);
-    rig.send(&message(256 * 16 + 1));
-    rig.send(&message(255 * 16));
+    rig.offer_buffers(0, 128, 16);
+    rig.send(&message(128 * 16 + 1));
+    rig.send(&message(127 * 16));
     rig.net.ready();
-    let shorter = as_received(message(255 * 16), 255);
-    assert_eq!(rig.take_frame(), Some((shorter, 255)));
+    let shorter = as_received(message(127 * 16), 127);
+    assert_eq!(rig.take_frame(), Some((shorter, 127)));
     assert_eq!(rig.dropped(), 1);
 }
 
@@ -266,7 +266,7 @@ fn a_pass_leaves_the_rest_to_the_next() {
     assert!(rig.net.notify());
     assert_eq!(usize::from(rig.from_guest.used_index()), MAX_PASS_FRAMES);
     assert!(!rig.net.notify());
-    rig.offer_buffers(0, 200, ROOM);
+    rig.offer_buffers(0, 100, ROOM);
     for _ in 0..MAX_PASS_FRAMES + 1 {
         rig.send(&message(60));
     }
@@ -409,11 +409,11 @@ fn chains_that_are_no_frames_are_dropped() {
 fn buffers_that_are_none_go_back_empty() {
     let mut rig = rig();
     let ring = &mut rig.to_guest;
-    ring.descriptor(200, (BUFFERS, 11, WRITE, 0));
-    ring.descriptor(201, (BUFFERS, 4096, 0, 0));
-    ring.descriptor(202, (u64::MAX, 4096, WRITE, 0));
-    ring.descriptor(203, (BUFFERS, 0, WRITE | NEXT, 203));
-    let heads = [200, 201, 202, 203];
+    ring.descriptor(120, (BUFFERS, 11, WRITE, 0));
+    ring.descriptor(121, (BUFFERS, 4096, 0, 0));
+    ring.descriptor(122, (u64::MAX, 4096, WRITE, 0));
+    ring.descriptor(123, (BUFFERS, 0, WRITE | NEXT, 123));
+    let heads = [120, 121, 122, 123];
     for head in heads {
         ring.offer(head);
     }
@@ -425,11 +425,11 @@ fn buffers_that_are_none_go_back_empty() {
     assert_eq!(rig.to_guest.take(), None);
     // After the first of a frame's they are counted, and hold nothing.
     rig.offer_buffers(0, 1, ROOM);
-    rig.to_guest.offer(202);
+    rig.to_guest.offer(122);
     rig.offer_buffers(1, 1, ROOM);
     rig.net.notify();
     assert_eq!(rig.to_guest.take(), Some((0, ROOM)));
-    assert_eq!(rig.to_guest.take(), Some((202, 0)));
+    assert_eq!(rig.to_guest.take(), Some((122, 0)));
     assert_eq!(rig.to_guest.take(), Some((1, 2000 - ROOM)));
     assert_eq!(rig.to_guest.get::<u16>(BUFFERS + NUM_BUFFERS as u64), 3);
     assert!(!rig.needs_reset());

@@ -198,7 +198,7 @@ fn both_directions_wait_and_lose_nothing() {
     let taken = served.rig.from_guest.used_index();
     assert!(taken < 100, "the socket takes {taken} frames");
     // Frames to the guest meanwhile: each fills 20 buffers, and they come back as they are taken.
-    served.rig.offer_buffers(0, 240, ROOM);
+    served.rig.offer_buffers(0, 120, ROOM);
     served.link.notify();
     let (mut received, mut got, mut fed) = (0, 0, 0);
     let begin = Instant::now();
@@ -212,7 +212,7 @@ fn both_directions_wait_and_lose_nothing() {
         }
         while let Some((bytes, count)) = served.rig.take_frame() {
             assert_eq!(bytes, as_received(message(LENGTH), count));
-            let first = received * 20 % 240;
+            let first = received * 20 % 120;
             served.rig.offer_buffers(first, count, ROOM);
             served.link.notify();
             received += 1;
@@ -235,8 +235,8 @@ fn both_directions_wait_and_lose_nothing() {
 #[test]
 fn the_buffers_of_a_frame_come_together() {
     let mut served = Served::new();
-    served.rig.offer_buffers(0, 129, ROOM);
-    let ring = Ring::new(&served.rig.ram, 0, 256);
+    served.rig.offer_buffers(0, 86, ROOM);
+    let ring = Ring::new(&served.rig.ram, 0, 128);
     let over = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&over);
     // A driver that looks all the time.
@@ -253,7 +253,7 @@ fn the_buffers_of_a_frame_come_together() {
         served.wait_until(|rig| rig.to_guest.used_index() == expected || driver.is_finished());
         let (bytes, count) = served.rig.take_frame().unwrap();
         assert_eq!((bytes.len(), count), (MAX_MESSAGE, 43));
-        served.rig.offer_buffers(round % 3 * 43, 43, ROOM);
+        served.rig.offer_buffers(round % 2 * 43, 43, ROOM);
         served.link.notify();
     }
     over.store(true, Ordering::SeqCst);
