@@ -5,6 +5,7 @@ use crate::frame::ethernet::Mac;
 use crate::policy::Policy;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Most members of one network.
 pub const MAX_MEMBERS: usize = 1024;
@@ -50,6 +51,8 @@ pub struct Limits {
     pub udp_flows: usize,
     /// ICMP echo flows of one member.
     pub echo_flows: usize,
+    /// How long a connection may take to tell a name that its policy goes by.
+    pub name_wait: Duration,
 }
 
 impl Default for Limits {
@@ -58,6 +61,7 @@ impl Default for Limits {
             tcp_flows: 16 * 1024,
             udp_flows: 8192,
             echo_flows: 64,
+            name_wait: Duration::from_secs(10),
         }
     }
 }

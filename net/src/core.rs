@@ -8,7 +8,7 @@ use crate::frame::fragment::Reassembly;
 use crate::frame::segment::without_offloads;
 use crate::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES, build, checksum, protocol, vnet};
 use crate::link::{Link, Sent};
-use crate::policy::Policy;
+use crate::policy::{Pins, Policy};
 use crate::table::{Id, Table};
 use crate::timers::{Timers, now_ns};
 use crate::token::{Kind, Token};
@@ -36,6 +36,8 @@ pub struct Member {
     pub names: Vec<String>,
     /// Where it may connect to.
     pub policy: Policy,
+    /// The addresses that it was told for names, where its policy is about names.
+    pub pins: Pins,
     /// The gateway leads it to the host's loopback.
     pub host_gateway: bool,
     /// Whom its questions are passed on to, in place of the network's.
@@ -48,8 +50,8 @@ pub struct Member {
     pub link: Link,
     /// Its incomplete datagrams.
     pub reassembly: Reassembly,
-    /// Its flows: TCP, UDP, echo, DNS.
-    pub flows: [usize; 4],
+    /// Its flows: TCP, UDP, echo, DNS, and of TCP those that are held at a gate.
+    pub flows: [usize; 5],
     /// What was counted of it.
     pub counters: MemberCounters,
 }
@@ -166,13 +168,14 @@ impl Core {
             ipv6: config.ipv6,
             names: Vec::new(),
             policy: config.policy,
+            pins: Pins::default(),
             host_gateway: config.host_gateway,
             upstreams: config.upstreams,
             has_other_networks: config.has_other_networks,
             offloads: config.offloads,
             link,
             reassembly: Reassembly::default(),
-            flows: [0; 4],
+            flows: [0; 5],
             counters: MemberCounters::default(),
         });
         let watched = match self.members.get_mut(id) {
@@ -237,6 +240,22 @@ impl Core {
         let has = member.flows.get(kind).is_some_and(|&count| count < limit);
         member.counters.limited += u64::from(!has);
         has
+    }
+
+    /// One more of a member's flows of a kind.
+    pub fn take(&mut self, member: MemberId, kind: usize) {
+        let member = self.members.get_mut(member);
+        if let Some(count) = member.and_then(|member| member.flows.get_mut(kind)) {
+            *count += 1;
+        }
+    }
+
+    /// One less.
+    pub fn release(&mut self, member: MemberId, kind: usize) {
+        let member = self.members.get_mut(member);
+        if let Some(count) = member.and_then(|member| member.flows.get_mut(kind)) {
+            *count -= 1;
+        }
     }
 
     /// Puts IP, Ethernet and virtio-net headers before a transport's bytes in the frame that is

@@ -1,6 +1,7 @@
 //! What a network counts, for each member and as a whole.
 
 use crate::frame::VNET_BYTES;
+use crate::gate::Unnamed;
 use crate::policy::{Protocol, Reason};
 use std::collections::VecDeque;
 use std::fmt;
@@ -98,6 +99,10 @@ pub enum Target {
     Flow(Protocol, SocketAddr),
     /// The address of a name.
     Name(String),
+    /// A connection that told a name.
+    Named(SocketAddr, String),
+    /// A connection that had to tell a name.
+    Unnamed(SocketAddr, Unnamed),
 }
 
 impl fmt::Display for Target {
@@ -107,6 +112,8 @@ impl fmt::Display for Target {
             Self::Flow(Protocol::Udp, to) => write!(f, "udp {to}"),
             Self::Flow(Protocol::Icmp, to) => write!(f, "icmp {}", to.ip()),
             Self::Name(name) => write!(f, "name {name}"),
+            Self::Named(to, name) => write!(f, "tcp {to} as {name}"),
+            Self::Unnamed(to, why) => write!(f, "tcp {to} ({why})"),
         }
     }
 }
@@ -144,7 +151,7 @@ impl MemberCounters {
     /// Counts a refused target.
     pub(crate) fn refuse(&mut self, target: Target) {
         match target {
-            Target::Flow(..) => self.refused += 1,
+            Target::Flow(..) | Target::Named(..) | Target::Unnamed(..) => self.refused += 1,
             Target::Name(_) => self.refused_names += 1,
         }
         let known = &mut self.refused_targets;
@@ -196,5 +203,13 @@ mod tests {
         assert_eq!(last, ("tcp 10.0.0.1:1999".to_owned(), 1));
         let echo = Target::Flow(Protocol::Icmp, ([10, 0, 0, 1], 0).into());
         assert_eq!(echo.to_string(), "icmp 10.0.0.1");
+        let to = ([10, 0, 0, 1], 443).into();
+        let named = Target::Named(to, "a.b".to_owned());
+        assert_eq!(named.to_string(), "tcp 10.0.0.1:443 as a.b");
+        let hidden = Target::Unnamed(to, Unnamed::Encrypted);
+        assert_eq!(
+            hidden.to_string(),
+            "tcp 10.0.0.1:443 (encrypted server name)"
+        );
     }
 }

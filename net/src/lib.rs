@@ -21,6 +21,7 @@ mod datagram;
 pub mod dns;
 mod error;
 pub mod frame;
+pub mod gate;
 mod icmp;
 mod link;
 mod names;

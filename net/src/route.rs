@@ -2,7 +2,8 @@
 
 use crate::core::{Core, MemberId};
 use crate::counters::Target;
-use crate::policy::{Action, Protocol};
+use crate::gate::Speech;
+use crate::policy::{Action, Judgement, Protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port of name servers.
@@ -13,6 +14,8 @@ const DNS_PORT: u16 = 53;
 pub enum Route {
     /// To this address, from the host.
     Host(SocketAddr),
+    /// Where the name leads that a TCP connection will tell.
+    ByName(Speech),
     /// To the gateway itself, and there is nothing.
     Gateway,
     /// To the gateway's name server.
@@ -36,7 +39,7 @@ impl Core {
         } else {
             self.judge(from, kind, target)
         };
-        if !matches!(route, Route::Host(_) | Route::NameServer) {
+        if !matches!(route, Route::Host(_) | Route::ByName(_) | Route::NameServer) {
             self.refuse(from, Target::Flow(kind, target));
         }
         route
@@ -61,12 +64,43 @@ impl Core {
         let Some(member) = self.members.get_mut(from) else {
             return Route::Refused;
         };
-        let verdict = member.policy.decide(kind, target);
+        let (pins, now_ns) = (&member.pins, self.now_ns);
+        let is_of = |pattern: &_| pins.has(target.ip(), pattern, now_ns);
+        let verdict = match member.policy.judge(kind, target, is_of) {
+            Judgement::Decided(verdict) => verdict,
+            Judgement::ByName(speech) => return Route::ByName(speech),
+        };
         member.counters.decided(verdict.reason);
         match verdict.action {
             Action::Allow => Route::Host(target),
             Action::Deny => Route::Refused,
         }
+    }
+
+    /// Where a connection leads that told a name: if a rule about names allows it, to an address that the
+    /// member was told for that name. None if it is refused, which is counted.
+    pub fn judge_named(
+        &mut self,
+        from: MemberId,
+        target: SocketAddr,
+        name: &str,
+    ) -> Option<SocketAddr> {
+        let now_ns = self.now_ns;
+        let member = self.members.get_mut(from)?;
+        let own: Vec<IpAddr> = member.pins.of_name(name, now_ns).collect();
+        let verdict = member.policy.judge_named(target, name, !own.is_empty());
+        member.counters.decided(verdict.reason);
+        if verdict.action == Action::Deny {
+            let target = Target::Named(target, name.to_owned());
+            member.counters.refuse(target);
+            return None;
+        }
+        if !member.policy.is_by_name(verdict.reason) || own.contains(&target.ip()) {
+            return Some(target);
+        }
+        let same = own.iter().find(|ip| ip.is_ipv4() == target.is_ipv4());
+        let ip = same.or(own.first())?;
+        Some(SocketAddr::new(*ip, target.port()))
     }
 }
 

@@ -1,11 +1,11 @@
 //! What becomes of a query: it is answered here, or passed on.
 
-use super::message::{Code, Query};
+use super::message::{Code, Query, TYPES_SERVICE};
 use super::reverse;
 use crate::core::{Core, MemberId};
 use crate::counters::Target;
-use crate::policy::is_reserved;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use crate::policy::{Action, SECONDS, embedded, is_reserved};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What becomes of a query.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,17 +47,23 @@ pub fn decide(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
         };
     }
     let hosts = core.config.dns.as_ref().map(|config| &config.hosts);
-    if let Some(addresses) = hosts.and_then(|hosts| hosts.get(name)) {
-        return Decision::Answer(query.answer(addresses));
+    if let Some(addresses) = hosts.and_then(|hosts| hosts.get(name)).cloned() {
+        let response = query.answer(&addresses);
+        pin_host(core, asker, name, addresses);
+        return Decision::Answer(response);
     }
     // Another network may have it, and whoever is asked behind this one would say that nobody has.
     let may_be_others = !name.contains('.') || address.is_some_and(is_reserved);
     if has_others && may_be_others {
         return Decision::Answer(query.respond(unknown));
     }
-    match is_allowed(core, asker, name) {
-        true => Decision::PassOn,
-        false => refuse(core, asker, query),
+    match may_ask(core, asker, name) {
+        Some(false) | None => refuse(core, asker, query),
+        // Whoever knows other addresses than those that were told cannot use them.
+        Some(true) if TYPES_SERVICE.contains(&query.kind) && is_pinned(core, asker) => {
+            Decision::Answer(query.answer(&[]))
+        }
+        Some(true) => Decision::PassOn,
     }
 }
 
@@ -66,14 +72,31 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-fn is_allowed(core: &Core, asker: MemberId, name: &str) -> bool {
-    // Who may connect nowhere has no use for a name, and its questions would be a way out.
-    let allows_any = core
-        .members
-        .get(asker)
-        .is_some_and(|member| member.policy.allows_any());
-    let rules = core.config.dns.as_ref().and_then(|dns| dns.rules.as_ref());
-    allows_any && rules.is_none_or(|rules| rules.allows(name))
+/// Who may connect nowhere has no use for a name, and its questions would be a way out.
+fn may_ask(core: &Core, asker: MemberId, name: &str) -> Option<bool> {
+    let member = core.members.get(asker)?;
+    Some(member.policy.may_ask(name).action == Action::Allow)
+}
+
+/// Whether a member's connections go by the addresses that it was told for names.
+fn is_pinned(core: &Core, asker: MemberId) -> bool {
+    let member = core.members.get(asker);
+    member.is_some_and(|member| member.policy.has_names())
+}
+
+/// A name of the host's own leads where the host says, as far as rules about names do.
+fn pin_host(core: &mut Core, asker: MemberId, name: &str, addresses: Vec<IpAddr>) {
+    let now_ns = core.now_ns;
+    if !is_pinned(core, asker) || may_ask(core, asker, name) != Some(true) {
+        return;
+    }
+    if let Some(member) = core.members.get_mut(asker) {
+        let public = addresses
+            .into_iter()
+            .filter(|&address| !is_reserved(embedded(address)));
+        let timed: Vec<_> = public.map(|address| (address, *SECONDS.end())).collect();
+        member.pins.add(name, &timed, now_ns);
+    }
 }
 
 fn refuse(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {

@@ -3,7 +3,8 @@
 use crate::frame::be16;
 use std::net::IpAddr;
 
-const HEADER_BYTES: usize = 12;
+/// Length of a message's header, in bytes.
+pub const HEADER_BYTES: usize = 12;
 /// Longest name, in bytes of its encoding.
 const MAX_NAME_BYTES: usize = 255;
 /// The longest query that is taken; longer ones have no use.
@@ -17,8 +18,11 @@ pub const TYPE_A: u16 = 1;
 const TYPE_PTR: u16 = 12;
 /// The type of an IPv6 address.
 pub const TYPE_AAAA: u16 = 28;
+/// Types that tell how to reach a service (RFC 9460): other addresses, keys that hide its name, QUIC.
+pub const TYPES_SERVICE: [u16; 2] = [64, 65];
 const TYPE_ANY: u16 = 255;
-const CLASS_IN: u16 = 1;
+/// The Internet's class.
+pub const CLASS_IN: u16 = 1;
 
 const FLAG_RESPONSE: u16 = 0x8000;
 const FLAG_AUTHORITATIVE: u16 = 0x0400;

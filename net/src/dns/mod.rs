@@ -5,20 +5,21 @@
 //! - `files`: `resolv.conf` and `hosts`.
 //! - `reverse`: names that stand for addresses.
 //! - `decide`: what becomes of a query.
-//! - `rules`: which names may be asked for.
+//! - `answers`: the addresses in a response.
+//! - `admit`: whether a member may have a response.
 //! - `server`: queries of members, and what becomes of them.
 //! - `upstream`: one query at one of the host's resolvers.
 
+mod admit;
+mod answers;
 mod decide;
 mod files;
 mod message;
 mod reverse;
-mod rules;
 mod server;
 mod upstream;
 
 pub use files::{hosts, name_servers};
-pub use rules::{NameRule, NameRuleError, NameRules};
 pub(crate) use server::Dns;
 
 use std::collections::HashMap;
@@ -31,6 +32,4 @@ pub struct DnsConfig {
     pub upstreams: Vec<SocketAddr>,
     /// Names with addresses, in lower case.
     pub hosts: HashMap<String, Vec<IpAddr>>,
-    /// Which names may be asked for; none is all.
-    pub rules: Option<NameRules>,
 }

@@ -3,6 +3,7 @@
 //! A query that is passed on has a socket and a random number of its own. Upstreams are asked in
 //! order; one that did not answer is asked last for a while, so that it costs one time-out.
 
+use super::admit::admit;
 use super::decide::{Decision, decide};
 use super::message::{Code, Malformed, Query, is_final, is_response, refuse};
 use super::upstream::{Answer, Upstream};
@@ -223,7 +224,8 @@ impl Dns {
                     if let (Some(to), Some(from)) = (message.get_mut(..2), query.bytes.get(..2)) {
                         to.copy_from_slice(from);
                     }
-                    return self.end_query(core, id, &message);
+                    let response = admit(core, pending.client.member(), &query, message);
+                    return self.end_query(core, id, &response);
                 }
             }
         }

@@ -82,7 +82,7 @@ impl Echo {
         let target = SocketAddr::new(packet.destination, 0);
         match core.route(member, Protocol::Icmp, target) {
             Route::Host(_) => {}
-            Route::Refused => {
+            Route::Refused | Route::ByName(_) => {
                 return unreachable(core, member, packet.whole, Unreachable::Prohibited);
             }
             Route::Gateway | Route::NameServer | Route::Unreachable => {

@@ -1,6 +1,7 @@
 //! One TCP flow: a connection of a member's and the host socket that it is translated to.
 
 use super::ahead::Ahead;
+use super::gate::Gate;
 use super::sequence::{after, distance};
 use crate::core::MemberId;
 use crate::frame::tcp::TcpSegment;
@@ -61,8 +62,10 @@ pub struct Flow {
     pub is_local: bool,
     /// Where it stands.
     pub state: State,
-    /// The host's socket, until `TimeWait`.
+    /// The host's socket, until `TimeWait`; none yet while a name is waited for.
     pub socket: Option<OwnedFd>,
+    /// What keeps data from the socket.
+    pub gate: Option<Box<Gate>>,
 
     /// To the member: the oldest number that is not acknowledged.
     pub unacknowledged: u32,
@@ -131,12 +134,13 @@ pub struct Flow {
 impl Flow {
     /// A flow in its first state; `initial` is the first sequence number that the member is sent.
     #[must_use]
-    pub fn new(key: Key, state: State, socket: OwnedFd, initial: u32) -> Self {
+    pub fn new(key: Key, state: State, socket: impl Into<Option<OwnedFd>>, initial: u32) -> Self {
         Self {
             key,
             is_local: false,
             state,
-            socket: Some(socket),
+            socket: socket.into(),
+            gate: None,
             unacknowledged: initial,
             next: initial.wrapping_add(1),
             highest: initial.wrapping_add(1),
@@ -264,7 +268,7 @@ mod tests {
             remote: ([10, 0, 0, 3], 80).into(),
         };
         let (socket, _) = UnixStream::pair().unwrap();
-        let mut flow = Flow::new(key, State::Established, socket.into(), initial);
+        let mut flow = Flow::new(key, State::Established, OwnedFd::from(socket), initial);
         flow.unacknowledged = flow.next;
         flow
     }

@@ -66,7 +66,9 @@ impl Tcp {
         {
             return self.abort(core, id);
         }
-        let stop = if flow.must_resend && !resend(core, flow) {
+        let stop = if flow.gate.is_some() {
+            Stop::Drained
+        } else if flow.must_resend && !resend(core, flow) {
             Stop::Blocked
         } else {
             pump(core, flow)
@@ -100,7 +102,10 @@ impl Tcp {
         if is_low(flow) {
             wait_for_room(core, flow, id);
         }
-        let wait = if flow.is_waiting() {
+        let late_ns = flow.gate.as_ref().and_then(|gate| gate.deadline_ns());
+        let wait = if let Some(late_ns) = late_ns {
+            late_ns.saturating_sub(core.now_ns)
+        } else if flow.is_waiting() {
             RETRANSMIT_NS << flow.retries.min(7)
         } else if flow.source == Source::Ready && flow.window < u32::from(flow.mss) {
             PROBE_NS << flow.probes.min(6)

@@ -7,6 +7,7 @@
 //! - `flow`: one connection's state.
 //! - `emit`: segments to members.
 //! - `open`: how flows begin.
+//! - `gate`: flows that wait for a name.
 //! - `guest`: segments from members.
 //! - `host`: what sockets have and take.
 //! - `timer`: what is due.
@@ -14,6 +15,7 @@
 mod ahead;
 mod emit;
 mod flow;
+mod gate;
 mod guest;
 mod host;
 mod open;
@@ -62,6 +64,10 @@ impl Tcp {
         };
         if flow.state == State::Connecting {
             self.on_connected(core, id, events);
+            return;
+        }
+        if flow.gate.is_some() {
+            self.on_gate_event(core, id, events);
             return;
         }
         if events.contains(EventFlags::ERR) {
@@ -119,6 +125,9 @@ impl Tcp {
     /// Adds a flow that `core` has room for.
     fn add(&mut self, core: &mut Core, flow: Flow) -> Option<Id> {
         let key = flow.key;
+        if flow.gate.is_some() {
+            core.take(key.member, gate::HELD);
+        }
         let id = self.flows.insert(|_| flow);
         self.index.insert(key, id);
         core.counters.tcp_begun += 1;
@@ -126,7 +135,9 @@ impl Tcp {
         if let Some(member) = core.members.get_mut(key.member) {
             member.flows[FLOWS] += 1;
         }
-        let socket = self.flows.get(id)?.socket.as_ref()?;
+        let Some(socket) = &self.flows.get(id)?.socket else {
+            return Some(id);
+        };
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         if core.watch(socket, token(id), events).is_err() {
             self.abort(core, id);
@@ -165,6 +176,9 @@ impl Tcp {
         core.timers.forget(flow.deadline, token(id));
         core.counters.tcp_flows -= 1;
         core.ahead_bytes -= flow.ahead.cost();
+        if flow.gate.is_some() {
+            core.release(flow.key.member, gate::HELD);
+        }
         if let Some(member) = core.members.get_mut(flow.key.member) {
             member.flows[FLOWS] -= 1;
         }

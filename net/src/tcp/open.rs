@@ -49,6 +49,10 @@ impl Tcp {
                 return self.open_name_server(core, key, segment);
             }
             Route::Host(_) | Route::NameServer => {}
+            Route::ByName(speech) if Self::has_room(core, key.member) => {
+                self.open_gate(core, key, segment, speech);
+            }
+            Route::ByName(_) => {}
             Route::Unreachable => {
                 unreachable(core, key.member, packet.whole, Unreachable::Host);
             }
@@ -93,7 +97,7 @@ impl Tcp {
 
     /// The first sequence number: it cannot be guessed, and for the same ends it grows with time
     /// (RFC 6528).
-    fn initial(&self, core: &Core, key: &Key) -> u32 {
+    pub(super) fn initial(&self, core: &Core, key: &Key) -> u32 {
         let clock = (core.now_ns / 4096) as u32;
         (self.secret.hash_one(key) as u32).wrapping_add(clock)
     }
@@ -192,7 +196,7 @@ fn prepare(socket: impl AsFd) {
     let _ = sockopt::set_socket_keepalive(&socket, true);
 }
 
-fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(super) fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = match target {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,

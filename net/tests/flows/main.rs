@@ -9,6 +9,7 @@
 )]
 
 mod bed;
+mod by_name;
 mod datagrams;
 mod hostile;
 mod many;
