@@ -3,6 +3,7 @@
 use crate::dns::DnsConfig;
 use crate::frame::ethernet::Mac;
 use crate::policy::Policy;
+use crate::rate::Rates;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -165,6 +166,8 @@ pub struct MemberConfig {
     /// Its resolver knows the name servers of other networks too: what only one of those may know is
     /// answered with a server failure, upon which a resolver asks the next one.
     pub has_other_networks: bool,
+    /// How fast its frames may come and go.
+    pub rates: Rates,
     /// What it takes.
     pub offloads: Offloads,
     /// Its frames.
@@ -184,6 +187,7 @@ impl MemberConfig {
             host_gateway: false,
             upstreams: None,
             has_other_networks: false,
+            rates: Rates::default(),
             offloads: Offloads::ALL,
             link,
         }

@@ -8,6 +8,7 @@ use crate::frame::fragment::Reassembly;
 use crate::frame::segment::without_offloads;
 use crate::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES, build, checksum, protocol, vnet};
 use crate::link::{Link, Sent};
+use crate::pace::Pace;
 use crate::policy::{Pins, Policy};
 use crate::table::{Id, Table};
 use crate::timers::{Timers, now_ns};
@@ -48,6 +49,10 @@ pub struct Member {
     pub offloads: Offloads,
     /// Its link.
     pub link: Link,
+    /// What it is sent and what it sends, as fast as its rates allow.
+    pub pace: Pace,
+    /// A frame waits for the link to take more.
+    pub waits: bool,
     /// Its incomplete datagrams.
     pub reassembly: Reassembly,
     /// Its flows: TCP, UDP, echo, DNS, and of TCP those that are held at a gate.
@@ -174,6 +179,8 @@ impl Core {
             has_other_networks: config.has_other_networks,
             offloads: config.offloads,
             link,
+            pace: Pace::new(config.rates, self.now_ns),
+            waits: false,
             reassembly: Reassembly::default(),
             flows: [0; 5],
             counters: MemberCounters::default(),
@@ -205,6 +212,9 @@ impl Core {
             return false;
         };
         self.counters.add(&member.counters);
+        for (deadline, token) in member.pace.deadlines(id) {
+            self.timers.forget(deadline, token);
+        }
         self.by_mac.remove(&member.mac);
         self.by_address.retain(|_, owner| *owner != id);
         true
@@ -344,9 +354,16 @@ impl Core {
         let Some(member) = self.members.get_mut(to) else {
             return;
         };
-        let (link, counters) = (&mut member.link, &mut member.counters);
+        if !member.pace.tolerates(self.now_ns) {
+            member.counters.rate_dropped += 1;
+            return;
+        }
+        let (link, counters, pace) = (&mut member.link, &mut member.counters, &mut member.pace);
         let mut send = |part: &[u8]| match link.send(part) {
-            Sent::Done => counters.sent(part.len()),
+            Sent::Done => {
+                counters.sent(part.len());
+                pace.sent(part.len());
+            }
             Sent::Blocked | Sent::Lost => counters.frames_lost += 1,
         };
         if member.offloads == Offloads::ALL {
@@ -364,7 +381,10 @@ impl Core {
             return sent;
         };
         match sent {
-            Sent::Done => member.counters.sent(length),
+            Sent::Done => {
+                member.counters.sent(length);
+                member.pace.sent(length);
+            }
             Sent::Lost => member.counters.frames_lost += 1,
             Sent::Blocked => {}
         }
@@ -393,15 +413,19 @@ pub struct Transport {
 }
 
 /// Waits for a link to take frames again.
-fn wait_writable(epoll: &OwnedFd, id: MemberId, member: &Member) {
+fn wait_writable(epoll: &OwnedFd, id: MemberId, member: &mut Member) {
+    member.waits = true;
+    watch_link(epoll, id, member);
+}
+
+/// Waits for what a link is to be waited for.
+pub fn watch_link(epoll: &OwnedFd, id: MemberId, member: &Member) {
+    let mut events = EventFlags::empty();
+    events.set(EventFlags::IN, !member.pace.is_paused());
+    events.set(EventFlags::OUT, member.waits);
     let data = EventData::new_u64(link_token(id).to_u64());
     // Fails for no descriptor that is watched.
-    let _ = epoll::modify(
-        epoll,
-        member.link.fd(),
-        data,
-        EventFlags::IN | EventFlags::OUT,
-    );
+    let _ = epoll::modify(epoll, member.link.fd(), data, events);
 }
 
 /// The name of a member's link.

@@ -33,6 +33,8 @@ pub struct Counters {
     pub refused_names: u64,
     /// Flows that were not begun because of a limit.
     pub limited: u64,
+    /// Frames between members that came faster than the receiver's rate.
+    pub rate_dropped: u64,
     /// Bytes that were sent to members again.
     pub retransmitted_bytes: u64,
     /// TCP flows that have begun.
@@ -57,6 +59,7 @@ impl Counters {
         self.refused += member.refused;
         self.refused_names += member.refused_names;
         self.limited += member.limited;
+        self.rate_dropped += member.rate_dropped;
     }
 }
 
@@ -86,6 +89,8 @@ pub struct MemberCounters {
     pub refused_names: u64,
     /// Flows that were not begun because of a limit.
     pub limited: u64,
+    /// Frames of other members that came faster than its rate.
+    pub rate_dropped: u64,
     /// How often its policy's rule of that index decided, since the policy was set.
     pub rules: Vec<u64>,
     /// The [`MAX_REFUSED`] different targets that were refused last, oldest first.

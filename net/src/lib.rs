@@ -27,8 +27,10 @@ mod link;
 mod names;
 mod neighbor;
 mod network;
+mod pace;
 pub mod policy;
 mod publish;
+mod rate;
 mod route;
 mod switch;
 #[expect(unsafe_code, reason = "system calls that rustix does not have")]
@@ -47,4 +49,5 @@ pub use error::NetError;
 pub use frame::ethernet::Mac;
 pub use network::Network;
 pub use publish::{PortKind, open_port};
+pub use rate::{MIN_RATE, Rates};
 pub use sys::{keep_tap, open_tap, set_tap_offloads};

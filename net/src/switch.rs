@@ -43,10 +43,12 @@ enum Origin {
 impl Flows {
     /// Takes a frame that a member sent, virtio-net header included.
     pub fn on_frame(&mut self, core: &mut Core, from: MemberId, frame: &mut [u8]) {
-        core.count(from, |counters| {
-            counters.frames_received += 1;
-            counters.bytes_received += frame.len().saturating_sub(VNET_BYTES) as u64;
-        });
+        let Some(member) = core.members.get_mut(from) else {
+            return;
+        };
+        member.pace.received(frame.len());
+        member.counters.frames_received += 1;
+        member.counters.bytes_received += frame.len().saturating_sub(VNET_BYTES) as u64;
         let parsed =
             VnetHeader::parse(frame).zip(frame.get(VNET_BYTES..).and_then(Ethernet::parse));
         let Some((offloads, (ethernet, bytes))) = parsed else {

@@ -60,7 +60,7 @@ pub fn decide(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
     match may_ask(core, asker, name) {
         Some(false) | None => refuse(core, asker, query),
         // Whoever knows other addresses than those that were told cannot use them.
-        Some(true) if TYPES_SERVICE.contains(&query.kind) && is_pinned(core, asker) => {
+        Some(true) if TYPES_SERVICE.contains(&query.kind) && is_by_name(core, asker) => {
             Decision::Answer(query.answer(&[]))
         }
         Some(true) => Decision::PassOn,
@@ -78,8 +78,8 @@ fn may_ask(core: &Core, asker: MemberId, name: &str) -> Option<bool> {
     Some(member.policy.may_ask(name).action == Action::Allow)
 }
 
-/// Whether a member's connections go by the addresses that it was told for names.
-fn is_pinned(core: &Core, asker: MemberId) -> bool {
+/// Whether a member's policy goes by names, and by the addresses that it was told for them.
+pub fn is_by_name(core: &Core, asker: MemberId) -> bool {
     let member = core.members.get(asker);
     member.is_some_and(|member| member.policy.has_names())
 }
@@ -87,7 +87,7 @@ fn is_pinned(core: &Core, asker: MemberId) -> bool {
 /// A name of the host's own leads where the host says, as far as rules about names do.
 fn pin_host(core: &mut Core, asker: MemberId, name: &str, addresses: Vec<IpAddr>) {
     let now_ns = core.now_ns;
-    if !is_pinned(core, asker) || may_ask(core, asker, name) != Some(true) {
+    if !is_by_name(core, asker) || may_ask(core, asker, name) != Some(true) {
         return;
     }
     if let Some(member) = core.members.get_mut(asker) {

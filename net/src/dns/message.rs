@@ -29,6 +29,11 @@ const FLAG_AUTHORITATIVE: u16 = 0x0400;
 const FLAG_RECURSION_DESIRED: u16 = 0x0100;
 const FLAG_RECURSION_AVAILABLE: u16 = 0x0080;
 const MASK_OPCODE: u16 = 0x7800;
+/// Recursion is desired, signatures are not to be checked.
+const MASK_PLAIN_FLAGS: u16 = FLAG_RECURSION_DESIRED | 0x0010;
+/// The type of an option record, whose high byte is zero, and its length without options.
+const TYPE_OPTION: u8 = 41;
+const OPTION_BYTES: usize = 11;
 const MASK_CODE: u16 = 0x000f;
 
 /// What a response says.
@@ -98,6 +103,28 @@ impl<'a> Query<'a> {
             class,
             end: at + 4,
         })
+    }
+
+    /// The query without anything that its client may have added: its question, and if it had one, an
+    /// option record (RFC 6891) with the size of answers and the wish for signatures alone.
+    #[must_use]
+    pub fn plain(&self) -> Vec<u8> {
+        let flags = be16(self.bytes, 2).unwrap_or(0) & MASK_PLAIN_FLAGS;
+        let counts = be16(self.bytes, 6).zip(be16(self.bytes, 8));
+        let option = self.bytes.get(self.end..self.end + OPTION_BYTES);
+        let option = match (counts, option) {
+            // Name, type, size, and of what follows the one flag.
+            (Some((0, 0)), Some(&[0, 0, TYPE_OPTION, high, low, _, _, flags, ..])) => {
+                Some([0, 0, TYPE_OPTION, high, low, 0, 0, flags & 0x80, 0, 0, 0])
+            }
+            _ => None,
+        };
+        let mut message = self.bytes.get(..2).unwrap_or(&[0, 0]).to_vec();
+        message.extend(flags.to_be_bytes());
+        message.extend([0, 1, 0, 0, 0, 0, 0, u8::from(option.is_some())]);
+        message.extend(self.bytes.get(HEADER_BYTES..self.end).unwrap_or_default());
+        message.extend(option.iter().flatten());
+        message
     }
 
     /// A response without records.
@@ -293,6 +320,24 @@ mod tests {
         }
         let bytes = query(&[b"web"], TYPE_A);
         assert_eq!(Query::parse(&bytes).unwrap().point("web")[6..8], [0, 0]);
+    }
+
+    #[test]
+    fn a_plain_query_has_nothing_of_its_clients_own() {
+        let asked = query(&[b"web"], TYPE_A);
+        assert_eq!(Query::parse(&asked).unwrap().plain(), asked);
+        let mut more = asked.clone();
+        (more[2], more[3], more[11]) = (0x05, 0x7f, 1);
+        more.extend([0, 0, 41, 16, 0, 9, 9, 0xff, 9, 0, 4, 7, 7, 7, 7]);
+        let mut plain = asked.clone();
+        (plain[2], plain[3], plain[11]) = (1, 0x10, 1);
+        plain.extend([0, 0, 41, 16, 0, 0, 0, 0x80, 0, 0, 0]);
+        assert_eq!(Query::parse(&more).unwrap().plain(), plain);
+        // Other records and the rest of one are left out.
+        for rest in [&b"junk"[..], &[1, b'x', 0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]] {
+            let junk = [asked.clone(), rest.to_vec()].concat();
+            assert_eq!(Query::parse(&junk).unwrap().plain(), asked);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! order; one that did not answer is asked last for a while, so that it costs one time-out.
 
 use super::admit::admit;
-use super::decide::{Decision, decide};
+use super::decide::{Decision, decide, is_by_name};
 use super::message::{Code, Malformed, Query, is_final, is_response, refuse};
 use super::upstream::{Answer, Upstream};
 use crate::core::{Core, MemberId, PAYLOAD_AT, Transport};
@@ -53,7 +53,7 @@ impl Client {
 #[derive(Debug)]
 struct Pending {
     client: Client,
-    /// As the client sent it.
+    /// As it is asked, with the client's number.
     query: Vec<u8>,
     /// Upstreams that are still to be asked, the next one last.
     left: Vec<SocketAddr>,
@@ -147,14 +147,19 @@ impl Dns {
         }
         let mut left = self.in_order(core, client.member());
         let is_stream = matches!(client, Client::Stream(..));
+        // Where names are judged, what is beside them stays here.
+        let message = match is_by_name(core, client.member()) {
+            true => query.plain(),
+            false => query.bytes.to_vec(),
+        };
         while let Some(asked) = left.pop() {
-            let Ok(upstream) = Upstream::ask(asked, query.bytes, is_stream) else {
+            let Ok(upstream) = Upstream::ask(asked, &message, is_stream) else {
                 continue;
             };
             count(core, client.member());
             let id = self.pending.insert(|_| Pending {
                 client,
-                query: query.bytes.to_vec(),
+                query: message,
                 left,
                 asked,
                 upstream,

@@ -81,6 +81,7 @@ fn window_bytes(flow: &mut Flow) -> usize {
     } else {
         UNSCALED_WINDOW as usize
     };
+    let most = most.min(flow.longest_window as usize);
     match sys::send_buffer(socket) {
         Ok((free, size)) => {
             flow.low_window = (size / 5).min(most / 2) as u32;

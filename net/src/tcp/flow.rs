@@ -110,6 +110,8 @@ pub struct Flow {
     pub permits_sack: bool,
     /// Whether windows to the member are scaled.
     pub scaled: bool,
+    /// The largest window that the member is given, in bytes.
+    pub longest_window: u32,
     /// The window that was advertised last, in bytes.
     pub advertised: u32,
     /// A window below this is to be followed by a larger one, in bytes.
@@ -123,6 +125,8 @@ pub struct Flow {
     pub must_acknowledge: bool,
     /// The flow is in the list of those that the end of the turn looks at.
     pub is_dirty: bool,
+    /// It is in one of the lists of those that wait for their member's rate.
+    pub is_late: bool,
     /// How often something was sent again without an answer.
     pub retries: u8,
     /// How often the member was asked for a window, with or without an answer.
@@ -162,12 +166,14 @@ impl Flow {
             guest_ended: false,
             permits_sack: false,
             scaled: false,
+            longest_window: u32::MAX,
             advertised: UNSCALED_WINDOW,
             low_window: 0,
             refused: false,
             dropped: false,
             must_acknowledge: false,
             is_dirty: false,
+            is_late: false,
             retries: 0,
             probes: 0,
             deadline: Deadline::default(),

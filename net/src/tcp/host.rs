@@ -48,6 +48,11 @@ enum Stop {
     Blocked,
     /// It is another flow's turn.
     Turn,
+    /// The member may be sent no more at the moment.
+    Rate {
+        /// It was sent something before.
+        has_sent: bool,
+    },
     /// The socket is broken.
     Broken,
 }
@@ -80,6 +85,7 @@ impl Tcp {
         match stop {
             Stop::Broken => return self.abort(core, id),
             Stop::Turn => self.mark(id),
+            Stop::Rate { has_sent } => self.wait_for_rate(id, has_sent),
             Stop::Window | Stop::Drained | Stop::Blocked => {}
         }
         if blocked {
@@ -190,17 +196,22 @@ fn pump(core: &mut Core, flow: &mut Flow) -> Stop {
         return Stop::Drained;
     }
     let headers = ip_header_bytes(flow.key.guest.ip()) + 20;
-    let tso = core
-        .members
-        .get_mut(flow.key.member)
-        .is_some_and(|member| member.offloads.tso && member.offloads.checksum);
+    let Some(member) = core.members.get(flow.key.member) else {
+        return Stop::Drained;
+    };
     let mss = usize::from(flow.mss);
-    let longest = if tso {
+    let longest = if member.offloads.tso && member.offloads.checksum {
         (MAX_IP_BYTES - headers) / mss * mss
     } else {
         mss
     };
-    for _ in 0..MAX_SEGMENTS {
+    let longest = longest.min(member.pace.longest_segment());
+    for count in 0..MAX_SEGMENTS {
+        if !core.may_send(flow.key.member) {
+            return Stop::Rate {
+                has_sent: count > 0,
+            };
+        }
         let in_flight = flow.in_flight();
         let bound = if flow.can_offset {
             MAX_IN_FLIGHT_BYTES

@@ -45,6 +45,10 @@ pub struct Tcp {
     dirty: Vec<Id>,
     /// Flows whose member's link took nothing.
     blocked: Vec<Id>,
+    /// Flows that wait until their members may be sent more: those that had nothing of it the last time.
+    hungry: Vec<Id>,
+    /// And those that had something.
+    fed: Vec<Id>,
     /// Secret of the first sequence numbers.
     secret: std::collections::hash_map::RandomState,
 }
@@ -104,6 +108,39 @@ impl Tcp {
         }
     }
 
+    /// A member may be sent more: its flows take turns to be the first.
+    pub fn on_rate(&mut self, member: MemberId) {
+        for list in [
+            std::mem::take(&mut self.hungry),
+            std::mem::take(&mut self.fed),
+        ] {
+            for id in list {
+                let Some(flow) = self.flows.get_mut(id) else {
+                    continue;
+                };
+                if flow.key.member == member {
+                    flow.is_late = false;
+                    self.mark(id);
+                } else {
+                    self.hungry.push(id);
+                }
+            }
+        }
+    }
+
+    /// A flow waits until its member may be sent more.
+    fn wait_for_rate(&mut self, id: Id, has_sent: bool) {
+        if let Some(flow) = self.flows.get_mut(id)
+            && !std::mem::replace(&mut flow.is_late, true)
+        {
+            let list = match has_sent {
+                true => &mut self.fed,
+                false => &mut self.hungry,
+            };
+            list.push(id);
+        }
+    }
+
     /// Ends all flows of a member that has gone; their peers get a reset.
     pub fn end_member(&mut self, core: &mut Core, member: MemberId) {
         let own = |(id, flow): (Id, &Flow)| (flow.key.member == member).then_some(id);
@@ -123,8 +160,10 @@ impl Tcp {
     }
 
     /// Adds a flow that `core` has room for.
-    fn add(&mut self, core: &mut Core, flow: Flow) -> Option<Id> {
+    fn add(&mut self, core: &mut Core, mut flow: Flow) -> Option<Id> {
         let key = flow.key;
+        let member = core.members.get(key.member);
+        flow.longest_window = member.map_or(u32::MAX, |member| member.pace.longest_window());
         if flow.gate.is_some() {
             core.take(key.member, gate::HELD);
         }

@@ -285,9 +285,15 @@ impl Udp {
             flow.relay_errors(core);
         }
         for _ in 0..MAX_DATAGRAMS {
-            let (Socket::Own(socket), Some(room)) =
-                (&flow.socket, core.frame.get_mut(PAYLOAD_AT..))
-            else {
+            let Socket::Own(socket) = &flow.socket else {
+                return;
+            };
+            if !core.may_send(flow.key.member) {
+                core.rewatch(socket, token(id), EventFlags::empty());
+                core.leave_unread(flow.key.member, token(id));
+                return;
+            }
+            let Some(room) = core.frame.get_mut(PAYLOAD_AT..) else {
                 return;
             };
             match rustix::net::recv(socket, room, RecvFlags::DONTWAIT) {
@@ -302,9 +308,20 @@ impl Udp {
         }
     }
 
+    /// Reads a flow's socket again, whose member may be sent more.
+    pub fn watch_again(&self, core: &Core, id: Id) {
+        if let Some(Socket::Own(socket)) = self.flows.get(id).map(|flow| &flow.socket) {
+            core.rewatch(socket, token(id), EventFlags::IN);
+        }
+    }
+
     /// Passes datagrams that came to a published port on.
     pub fn on_port(&mut self, core: &mut Core, ports: &mut Ports, port: Id) {
         for _ in 0..MAX_DATAGRAMS {
+            let member = ports.target(port).map(|(member, _)| member);
+            if member.is_some_and(|member| !core.may_send(member)) {
+                return ports.leave_unread(core, port);
+            }
             let Some(room) = core.frame.get_mut(PAYLOAD_AT..) else {
                 return;
             };

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use hullbox_net::policy::Policy;
 use hullbox_net::{
-    Control, LinkFd, Mac, MemberConfig, MemberId, Network, NetworkConfig, Offloads, Subnet,
+    Control, LinkFd, Mac, MemberConfig, MemberId, Network, NetworkConfig, Offloads, Rates, Subnet,
     open_tap,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -124,6 +124,8 @@ pub struct Plan {
     pub policy: Policy,
     /// For each guest.
     pub host_gateway: bool,
+    /// Of each guest.
+    pub rates: Rates,
     pub carrier: Carrier,
     pub offloads: Offloads,
     /// Between guest and network; needs another carrier than a TAP.
@@ -148,6 +150,7 @@ impl Default for Plan {
             network,
             policy: Policy::unrestricted(),
             host_gateway: false,
+            rates: Rates::default(),
             carrier: Carrier::Tap,
             offloads: Offloads::ALL,
             link_weather: Weather::default(),
@@ -173,6 +176,7 @@ pub struct Bed {
     pub world: Namespace,
     pub control: Control,
     pub policy: Policy,
+    pub rates: Rates,
     host_gateway: bool,
     mtu: u16,
     thread: Option<JoinHandle<()>>,
@@ -198,6 +202,7 @@ impl Bed {
             world,
             control,
             policy: plan.policy,
+            rates: plan.rates,
             host_gateway: plan.host_gateway,
             mtu,
             thread: Some(thread),
@@ -238,6 +243,7 @@ impl Bed {
             names: vec![format!("guest{number}")],
             policy: self.policy.clone(),
             host_gateway: self.host_gateway,
+            rates: self.rates,
             offloads,
             ..MemberConfig::new(mac, link)
         })?;

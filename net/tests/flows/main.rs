@@ -8,6 +8,7 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod adversary;
 mod bed;
 mod by_name;
 mod datagrams;
@@ -17,6 +18,7 @@ mod members;
 mod names;
 mod policy;
 mod published;
+mod rates;
 mod raw;
 mod relay;
 mod tcp;
