@@ -115,6 +115,12 @@ impl Link {
         }
     }
 
+    /// Whether something was read of a stream that no event will tell of.
+    #[must_use]
+    pub fn has_read_ahead(&self) -> bool {
+        matches!(&self.carrier, Carrier::Stream(state) if state.begin < state.end)
+    }
+
     /// Whether part of a frame waits until the link takes more.
     #[must_use]
     pub fn is_cut(&self) -> bool {

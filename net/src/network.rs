@@ -2,7 +2,7 @@
 
 use crate::config::NetworkConfig;
 use crate::control::{Command, Control};
-use crate::core::{Core, MemberId, link_token};
+use crate::core::{Core, MemberId, watch_link};
 use crate::error::NetError;
 use crate::frame::MAX_FRAME_BYTES;
 use crate::link::Received;
@@ -37,6 +37,8 @@ pub struct Network {
     input: Box<[u8]>,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
+    /// Links of which more was read than was served in one turn.
+    read_ahead: Vec<MemberId>,
     is_stopped: bool,
 }
 
@@ -57,6 +59,7 @@ impl Network {
             input: vec![0; MAX_FRAME_BYTES].into_boxed_slice(),
             wake,
             commands,
+            read_ahead: Vec::new(),
             is_stopped: false,
         };
         Ok((network, control))
@@ -82,7 +85,10 @@ impl Network {
             for event in &events {
                 self.on_event(event);
             }
-            has_more = self.flows.tcp.finish_turn(&mut self.core);
+            for id in std::mem::take(&mut self.read_ahead) {
+                self.read_link(id, true);
+            }
+            has_more = self.flows.tcp.finish_turn(&mut self.core) || !self.read_ahead.is_empty();
             if self.flow_count() < flows_before {
                 self.flows.ports.wake(&self.core);
             }
@@ -108,6 +114,8 @@ impl Network {
             Kind::Port => self.on_port(token.id),
             Kind::Control => self.on_commands(),
             Kind::Timer => self.on_timer(),
+            // It has no descriptor.
+            Kind::Rate => {}
             Kind::Query => flows.dns.on_event(core, token.id),
             Kind::Stream => flows.dns.on_stream(core, token.id),
         }
@@ -118,12 +126,23 @@ impl Network {
             && let Some(member) = self.core.members.get_mut(id)
             && member.link.flush()
         {
-            let data = epoll::EventData::new_u64(link_token(id).to_u64());
-            // Fails for no descriptor that is watched.
-            let _ = epoll::modify(&self.core.epoll, member.link.fd(), data, EventFlags::IN);
+            member.waits = false;
+            watch_link(&self.core.epoll, id, member);
             self.flows.tcp.on_link_writable();
         }
+        // The end of a link is told again and again, whatever it is watched for.
+        let has_ended = events.intersects(EventFlags::HUP | EventFlags::ERR);
+        if has_ended || events.contains(EventFlags::IN) {
+            self.read_link(id, !has_ended);
+        }
+    }
+
+    /// Serves what a link has, as far as its member's rate allows.
+    fn read_link(&mut self, id: MemberId, is_paced: bool) {
         for _ in 0..MAX_FRAMES {
+            if is_paced && !self.core.may_receive(id) {
+                return;
+            }
             let Some(member) = self.core.members.get_mut(id) else {
                 return;
             };
@@ -139,6 +158,26 @@ impl Network {
                 }
             }
         }
+        let member = self.core.members.get(id);
+        if member.is_some_and(|member| member.link.has_read_ahead()) {
+            self.read_ahead.push(id);
+        }
+    }
+
+    /// A member may be sent more.
+    fn resume_sending(&mut self, id: MemberId) {
+        let (core, flows) = (&mut self.core, &mut self.flows);
+        let Some(sockets) = core.resumes_sending(id) else {
+            return;
+        };
+        for socket in sockets {
+            match socket.kind {
+                Kind::Udp => flows.udp.watch_again(core, socket.id),
+                Kind::Port => flows.ports.watch_again(core, socket.id),
+                _ => {}
+            }
+        }
+        flows.tcp.on_rate(id);
     }
 
     fn on_port(&mut self, id: Id) {
@@ -167,7 +206,13 @@ impl Network {
                 Kind::Udp => flows.udp.on_timer(core, token.id),
                 Kind::Echo => flows.echo.on_timer(core, token.id),
                 Kind::Query | Kind::Stream => flows.dns.on_timer(core, token),
-                Kind::Link | Kind::Port | Kind::Control | Kind::Timer => {}
+                Kind::Link => {
+                    if core.resumes_receiving(token.id) {
+                        self.read_link(token.id, true);
+                    }
+                }
+                Kind::Rate => self.resume_sending(token.id),
+                Kind::Port | Kind::Control | Kind::Timer => {}
             }
         }
     }
@@ -193,6 +238,8 @@ impl Network {
             }
             Command::Publish(socket, (member, port), answer) => {
                 let result = match core.members.get(member) {
+                    // What it answers would leave the network.
+                    Some(_) if core.config.internal => Err(NetError::Internal),
                     Some(_) => flows.ports.add(core, socket, member, port),
                     None => Err(NetError::NoMember),
                 };
@@ -202,13 +249,24 @@ impl Network {
                 flows.udp.end_port(core, port);
                 let _ = answer.send(flows.ports.remove(port));
             }
-            Command::SetPolicy(policy, answer) => {
-                core.config.policy = policy;
-                core.counters.rules.clear();
-                let _ = answer.send(());
+            Command::SetPolicy(id, policy, answer) => {
+                let member = core.members.get_mut(id);
+                let found = member.is_some();
+                if let Some(member) = member {
+                    member.policy = policy;
+                    member.counters.rules.clear();
+                }
+                let _ = answer.send(found);
             }
-            Command::Counters(answer) => {
-                let _ = answer.send(core.counters.clone());
+            Command::SetNames(id, names, answer) => {
+                let _ = answer.send(core.set_names(id, names));
+            }
+            Command::Totals(answer) => {
+                let _ = answer.send(core.totals());
+            }
+            Command::Counters(id, answer) => {
+                let member = core.members.get(id);
+                let _ = answer.send(member.map(|member| member.counters.clone()));
             }
             Command::Stop => self.is_stopped = true,
         }

@@ -157,6 +157,21 @@ impl Ports {
         }
     }
 
+    /// Reads a port no more until its member may be sent more.
+    pub fn leave_unread(&self, core: &mut Core, id: Id) {
+        if let Some(port) = self.ports.get(id) {
+            core.rewatch(&port.socket, token(id), EventFlags::empty());
+            core.leave_unread(port.member, token(id));
+        }
+    }
+
+    /// Reads it again.
+    pub fn watch_again(&self, core: &Core, id: Id) {
+        if let Some(port) = self.ports.get(id) {
+            core.rewatch(&port.socket, token(id), EventFlags::IN);
+        }
+    }
+
     /// Receives a datagram of a port.
     pub fn receive(&mut self, id: Id, room: &mut [u8]) -> Option<(usize, SocketAddr)> {
         let port = self.ports.get_mut(id)?;

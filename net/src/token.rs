@@ -23,6 +23,8 @@ pub enum Kind {
     Query = 8,
     /// A member's connection to the name server.
     Stream = 9,
+    /// What a member is sent, where its rate bounds it.
+    Rate = 10,
 }
 
 /// A name: kind and entry.
@@ -66,6 +68,7 @@ impl Token {
             7 => Kind::Timer,
             8 => Kind::Query,
             9 => Kind::Stream,
+            10 => Kind::Rate,
             _ => return None,
         };
         Some(Self {

@@ -25,7 +25,7 @@ pub fn config(resolvers: &[IpAddr]) -> DnsConfig {
     DnsConfig {
         upstreams,
         hosts: reachable(hosts(&read(HOSTS))),
-        rules: None,
+        ..DnsConfig::default()
     }
 }
 

@@ -7,7 +7,7 @@ use hullbox_backend::network::OpenPort;
 use hullbox_host::privileges::more_descriptors;
 use hullbox_net::policy::Policy;
 use hullbox_net::{
-    Control, LinkFd, Mac, MemberConfig, NetError, Network, NetworkConfig, Offloads, Subnet,
+    Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Network, NetworkConfig, Subnet,
 };
 use hullbox_protocol::{NETWORK_FRAME_PORTS, NETWORK_VSOCK_OPTION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -90,7 +90,8 @@ fn words(what: &str) -> impl Fn(io::Error) -> String {
 
 fn serve(control: &OwnedFd, incoming: Incoming, start: &Start, source: Source<'_>) -> Served {
     more_descriptors();
-    let config = network_config(start)?;
+    let config = network_config(start);
+    let policy = policy(start.network.egress.as_deref())?;
     let (sockets, open) =
         ports::open_all(&start.network.ports).map_err(|error| error.to_string())?;
     let (link, answer) = match (start.member, source) {
@@ -115,6 +116,7 @@ fn serve(control: &OwnedFd, incoming: Incoming, start: &Start, source: Source<'_
         }
     };
     let failed = |error: NetError| hullbox_host::error::chain(&error);
+    let member = member_config(start, policy, link);
     let (network, commands) = Network::new(config).map_err(failed)?;
     let attendant = Attendant {
         control: control
@@ -124,7 +126,6 @@ fn serve(control: &OwnedFd, incoming: Incoming, start: &Start, source: Source<'_
         watched,
         commands,
     };
-    let member = member_config(start, link);
     jail::give_up().map_err(words("cannot give up privileges"))?;
     let (locked_in, other) = channel();
     thread::Builder::new()
@@ -149,7 +150,7 @@ const fn link_of(carrier: Carrier, descriptor: OwnedFd) -> LinkFd {
     }
 }
 
-fn network_config(start: &Start) -> Result<NetworkConfig, String> {
+fn network_config(start: &Start) -> NetworkConfig {
     let (network, interface) = (&start.network, &start.interface);
     let mut config = NetworkConfig::new(Mac(interface.gateway_mac));
     config.ipv4 = interface.ipv4.and_then(|addresses| {
@@ -161,10 +162,8 @@ fn network_config(start: &Start) -> Result<NetworkConfig, String> {
         addresses.gateway.map(|gateway| Subnet { gateway, prefix })
     });
     config.mtu = interface.mtu;
-    config.policy = policy(network.egress.as_deref())?;
-    config.host_gateway = network.host_gateway;
     config.dns = Some(names::config(&network.dns));
-    Ok(config)
+    config
 }
 
 fn policy(egress: Option<&str>) -> Result<Policy, String> {
@@ -174,15 +173,14 @@ fn policy(egress: Option<&str>) -> Result<Policy, String> {
     )
 }
 
-fn member_config(start: &Start, link: LinkFd) -> MemberConfig {
-    let interface = &start.interface;
+fn member_config(start: &Start, policy: Policy, link: LinkFd) -> MemberConfig {
+    let (network, interface) = (&start.network, &start.interface);
     MemberConfig {
-        mac: Mac(interface.mac),
         ipv4: interface.ipv4.map(|addresses| addresses.address),
         ipv6: interface.ipv6.map(|addresses| addresses.address),
-        names: Vec::new(),
-        offloads: Offloads::ALL,
-        link,
+        policy,
+        host_gateway: network.host_gateway,
+        ..MemberConfig::new(Mac(interface.mac), link)
     }
 }
 
@@ -286,15 +284,16 @@ impl Attendant {
         if locked_in.send(jail::lock_in()).is_err() {
             return;
         }
-        let ready = match self.furnish(member, sockets) {
-            Ok(()) => answer.is_none_or(|answer| self.say(&answer)),
+        match self.furnish(member, sockets) {
+            Ok(member) => {
+                let ready = answer.is_none_or(|answer| self.say(&answer));
+                while ready && self.attend(member) {}
+            }
             Err(error) => {
                 let message = hullbox_host::error::chain(&error);
                 self.say(&Answer::Failed { message });
-                false
             }
-        };
-        while ready && self.attend() {}
+        }
         // It may have ended by itself.
         let _ = self.commands.stop();
         // The process ends with the other thread; this one's own end takes calls that nothing else does.
@@ -303,22 +302,26 @@ impl Attendant {
         }
     }
 
-    fn furnish(&self, member: MemberConfig, sockets: Vec<OpenSocket>) -> Result<(), NetError> {
+    fn furnish(
+        &self,
+        member: MemberConfig,
+        sockets: Vec<OpenSocket>,
+    ) -> Result<MemberId, NetError> {
         let member = self.commands.add_member(member)?;
         for port in sockets {
             let target = (member, port.container_port);
             self.commands.publish((port.kind, port.socket), target)?;
         }
-        Ok(())
+        Ok(member)
     }
 
     /// Waits for a request and answers it. False when all is over.
-    fn attend(&mut self) -> bool {
+    fn attend(&mut self, member: MemberId) -> bool {
         loop {
             match self.incoming.next::<Request>() {
                 Ok(None) => break,
                 Ok(Some(request)) => {
-                    let answer = self.obey(request);
+                    let answer = self.obey(request, member);
                     if !self.say(&answer) {
                         return false;
                     }
@@ -343,7 +346,7 @@ impl Attendant {
         !spoke || self.incoming.fill(&self.control).unwrap_or(false)
     }
 
-    fn obey(&self, request: Request) -> Answer {
+    fn obey(&self, request: Request, member: MemberId) -> Answer {
         let done = |result: Result<(), NetError>| match result {
             Ok(()) => Answer::Done,
             Err(error) => Answer::Failed {
@@ -354,12 +357,12 @@ impl Attendant {
             Request::Start(_) => Answer::Failed {
                 message: "a network is served already".to_owned(),
             },
-            Request::Counters => match self.commands.counters() {
+            Request::Counters => match self.commands.totals() {
                 Ok(counters) => Answer::Counters(counters.into()),
                 Err(error) => done(Err(error)),
             },
             Request::Policy(egress) => match policy(egress.as_deref()) {
-                Ok(policy) => done(self.commands.set_policy(policy)),
+                Ok(policy) => done(self.commands.set_policy(member, policy)),
                 Err(message) => Answer::Failed { message },
             },
         }

@@ -475,7 +475,7 @@ fn what_makes_no_sense_is_refused_in_dockers_words() {
             "user specified IP address is supported on user defined networks only",
         ),
         ("--mac-address x", "x is not a valid mac address"),
-        ("--egress example.com", "'example.com' is no address"),
+        ("--egress example", "'example' is no address"),
         ("--add-host a:gateway", "is not an IP address"),
         (
             "--isolation=container --network container:x",
@@ -501,13 +501,17 @@ fn rules_can_be_tried_without_a_container() {
     let check = |rules: &str, target: &str| hullbox(["egress", "check", rules, target]);
     let allowed = check("deny:192.0.2.1,192.0.2.0/24:443", "192.0.2.9:443").exits(0);
     assert_eq!(allowed.text(), "allowed: by rule 2, 192.0.2.0/24:443");
+    let allowed = check("deny:a.example.com,*.example.com", "b.example.com:443").exits(0);
+    assert_eq!(allowed.text(), "allowed: by rule 2, *.example.com");
+    let denied = check("*.example.com", "evil.example:443").exits(1);
+    assert_eq!(denied.text(), "denied: no rule about names matches");
     let denied = check("all", "10.1.2.3:80").exits(1);
     assert!(
         denied
             .text()
             .starts_with("denied: 10.1.2.3 is in a private")
     );
-    check("none", "nowhere").fails_saying("is not ADDRESS:PORT");
+    check("none", "nowhere").fails_saying("is not HOST:PORT");
 }
 
 #[test]
@@ -533,6 +537,6 @@ fn the_default_of_the_way_out_is_configured() {
         assert_eq!(box_.inspect("{{.Egress}}"), egress, "{flags:?}");
         let _ = hullbox(["rm", &box_.name]).exits(0);
     }
-    std::fs::write(&config, "[network]\negress = \"example.com\"\n").unwrap();
-    create(&[]).fails_saying("'example.com' is no address");
+    std::fs::write(&config, "[network]\negress = \"example\"\n").unwrap();
+    create(&[]).fails_saying("'example' is no address");
 }

@@ -470,8 +470,8 @@ mod tests {
                 "invalid value \"80:x\" for --publish: invalid containerPort: x",
             ),
             (
-                "hullbox run --egress example.com busybox",
-                "for --egress: 'example.com' is no address and no range of addresses",
+                "hullbox run --egress example busybox",
+                "for --egress: 'example' is no address, no range of addresses and no name such as example.com",
             ),
             (
                 "hullbox run --mac-address 1 busybox",

@@ -281,7 +281,7 @@ pub(crate) struct NetworkArgs {
     /// Expose a port, or a range of ports
     #[arg(long, value_name = "PORT[/udp]")]
     pub(crate) expose: Vec<Expose>,
-    /// Where it may connect to: all, none, or rules such as 192.0.2.0/24:443
+    /// Where it may connect to: all, none, or rules such as *.example.com,192.0.2.0/24:443
     #[arg(long, value_name = "RULES")]
     pub(crate) egress: Option<Egress>,
     /// Hardware address of its interface

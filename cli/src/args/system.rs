@@ -134,7 +134,7 @@ pub(crate) struct TemplatePruneArgs {
 pub(crate) enum EgressCommand {
     /// Show whether rules let a container connect somewhere, and which rule decides
     #[command(
-        after_help = "Example:\n  hullbox egress check 'deny:192.0.2.1,192.0.2.0/24:443' 192.0.2.1:443"
+        after_help = "Example:\n  hullbox egress check 'deny:a.example.com,*.example.com' b.example.com:443"
     )]
     Check(EgressCheckArgs),
 }
@@ -144,7 +144,7 @@ pub(crate) struct EgressCheckArgs {
     /// As for --egress of run
     #[arg(value_name = "RULES")]
     pub(crate) rules: Egress,
-    /// ADDRESS:PORT, perhaps with /udp, or ADDRESS/icmp
+    /// HOST:PORT, perhaps with /udp, or HOST/icmp
     #[arg(value_name = "TARGET")]
     pub(crate) target: String,
 }

@@ -3,18 +3,23 @@
 //!
 //! - `message`: DNS messages.
 //! - `files`: `resolv.conf` and `hosts`.
-//! - `rules`: which names may be asked for.
+//! - `reverse`: names that stand for addresses.
+//! - `decide`: what becomes of a query.
+//! - `answers`: the addresses in a response.
+//! - `admit`: whether a member may have a response.
 //! - `server`: queries of members, and what becomes of them.
 //! - `upstream`: one query at one of the host's resolvers.
 
+mod admit;
+mod answers;
+mod decide;
 mod files;
 mod message;
-mod rules;
+mod reverse;
 mod server;
 mod upstream;
 
 pub use files::{hosts, name_servers};
-pub use rules::{NameRule, NameRuleError, NameRules};
 pub(crate) use server::Dns;
 
 use std::collections::HashMap;
@@ -23,10 +28,8 @@ use std::net::{IpAddr, SocketAddr};
 /// What a network's name server knows.
 #[derive(Debug, Clone, Default)]
 pub struct DnsConfig {
-    /// Whom to ask, in order.
+    /// Whom to ask, in order, for members that have no name servers of their own.
     pub upstreams: Vec<SocketAddr>,
     /// Names with addresses, in lower case.
     pub hosts: HashMap<String, Vec<IpAddr>>,
-    /// Which names may be asked for; none is all.
-    pub rules: Option<NameRules>,
 }

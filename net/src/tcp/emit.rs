@@ -70,6 +70,9 @@ fn send(core: &mut Core, key: &Key, segment: &Segment<'_>) -> Sent {
 /// A socket is writable to epoll when a third of its buffer is free. The window is then a quarter
 /// of it, so that one below a fifth is always followed by a larger one.
 fn window_bytes(flow: &mut Flow) -> usize {
+    if let Some(gate) = &flow.gate {
+        return gate.room();
+    }
     let Some(socket) = &flow.socket else {
         return 0;
     };
@@ -78,6 +81,7 @@ fn window_bytes(flow: &mut Flow) -> usize {
     } else {
         UNSCALED_WINDOW as usize
     };
+    let most = most.min(flow.longest_window as usize);
     match sys::send_buffer(socket) {
         Ok((free, size)) => {
             flow.low_window = (size / 5).min(most / 2) as u32;

@@ -1,6 +1,7 @@
 //! One TCP flow: a connection of a member's and the host socket that it is translated to.
 
 use super::ahead::Ahead;
+use super::gate::Gate;
 use super::sequence::{after, distance};
 use crate::core::MemberId;
 use crate::frame::tcp::TcpSegment;
@@ -61,8 +62,10 @@ pub struct Flow {
     pub is_local: bool,
     /// Where it stands.
     pub state: State,
-    /// The host's socket, until `TimeWait`.
+    /// The host's socket, until `TimeWait`; none yet while a name is waited for.
     pub socket: Option<OwnedFd>,
+    /// What keeps data from the socket.
+    pub gate: Option<Box<Gate>>,
 
     /// To the member: the oldest number that is not acknowledged.
     pub unacknowledged: u32,
@@ -107,6 +110,8 @@ pub struct Flow {
     pub permits_sack: bool,
     /// Whether windows to the member are scaled.
     pub scaled: bool,
+    /// The largest window that the member is given, in bytes.
+    pub longest_window: u32,
     /// The window that was advertised last, in bytes.
     pub advertised: u32,
     /// A window below this is to be followed by a larger one, in bytes.
@@ -120,6 +125,8 @@ pub struct Flow {
     pub must_acknowledge: bool,
     /// The flow is in the list of those that the end of the turn looks at.
     pub is_dirty: bool,
+    /// It is in one of the lists of those that wait for their member's rate.
+    pub is_late: bool,
     /// How often something was sent again without an answer.
     pub retries: u8,
     /// How often the member was asked for a window, with or without an answer.
@@ -131,12 +138,13 @@ pub struct Flow {
 impl Flow {
     /// A flow in its first state; `initial` is the first sequence number that the member is sent.
     #[must_use]
-    pub fn new(key: Key, state: State, socket: OwnedFd, initial: u32) -> Self {
+    pub fn new(key: Key, state: State, socket: impl Into<Option<OwnedFd>>, initial: u32) -> Self {
         Self {
             key,
             is_local: false,
             state,
-            socket: Some(socket),
+            socket: socket.into(),
+            gate: None,
             unacknowledged: initial,
             next: initial.wrapping_add(1),
             highest: initial.wrapping_add(1),
@@ -158,12 +166,14 @@ impl Flow {
             guest_ended: false,
             permits_sack: false,
             scaled: false,
+            longest_window: u32::MAX,
             advertised: UNSCALED_WINDOW,
             low_window: 0,
             refused: false,
             dropped: false,
             must_acknowledge: false,
             is_dirty: false,
+            is_late: false,
             retries: 0,
             probes: 0,
             deadline: Deadline::default(),
@@ -264,7 +274,7 @@ mod tests {
             remote: ([10, 0, 0, 3], 80).into(),
         };
         let (socket, _) = UnixStream::pair().unwrap();
-        let mut flow = Flow::new(key, State::Established, socket.into(), initial);
+        let mut flow = Flow::new(key, State::Established, OwnedFd::from(socket), initial);
         flow.unacknowledged = flow.next;
         flow
     }

@@ -42,7 +42,7 @@ impl Tcp {
         packet: &IpPacket<'_>,
     ) -> Option<OwnedFd> {
         let Some(segment) = TcpSegment::parse(packet.payload) else {
-            core.counters.malformed += 1;
+            core.count(member, |counters| counters.malformed += 1);
             return None;
         };
         let key = Key {
@@ -156,7 +156,7 @@ impl Tcp {
             }
             Taken::Broken => return self.abort(core, id),
         }
-        self.mark(id);
+        self.on_held(core, id);
     }
 
     /// The host's socket has room for what it refused.
@@ -289,6 +289,11 @@ fn take_data(flow: &mut Flow, segment: &TcpSegment<'_>, room: usize) -> Taken {
 
 /// Gives the socket bytes that are expected; returns how many it took, or that it is broken.
 fn give(flow: &mut Flow, bytes: &[u8]) -> Result<usize, ()> {
+    if let Some(gate) = &mut flow.gate {
+        let taken = gate.hold(bytes);
+        flow.expected = flow.expected.wrapping_add(taken as u32);
+        return Ok(taken);
+    }
     let socket = flow.socket.as_ref().ok_or(())?;
     if bytes.is_empty() {
         return Ok(0);
@@ -320,6 +325,7 @@ fn give_kept(flow: &mut Flow) -> Taken {
     if let (Taken::All, Some(socket)) = (&taken, &flow.socket)
         && flow.guest_fin == Some(flow.expected)
         && !flow.guest_ended
+        && flow.gate.is_none()
     {
         // Not connected any more: the reset is told by an event.
         let _ = rustix::net::shutdown(socket, Shutdown::Write);

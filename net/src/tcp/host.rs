@@ -48,6 +48,11 @@ enum Stop {
     Blocked,
     /// It is another flow's turn.
     Turn,
+    /// The member may be sent no more at the moment.
+    Rate {
+        /// It was sent something before.
+        has_sent: bool,
+    },
     /// The socket is broken.
     Broken,
 }
@@ -66,7 +71,9 @@ impl Tcp {
         {
             return self.abort(core, id);
         }
-        let stop = if flow.must_resend && !resend(core, flow) {
+        let stop = if flow.gate.is_some() {
+            Stop::Drained
+        } else if flow.must_resend && !resend(core, flow) {
             Stop::Blocked
         } else {
             pump(core, flow)
@@ -78,6 +85,7 @@ impl Tcp {
         match stop {
             Stop::Broken => return self.abort(core, id),
             Stop::Turn => self.mark(id),
+            Stop::Rate { has_sent } => self.wait_for_rate(id, has_sent),
             Stop::Window | Stop::Drained | Stop::Blocked => {}
         }
         if blocked {
@@ -100,7 +108,10 @@ impl Tcp {
         if is_low(flow) {
             wait_for_room(core, flow, id);
         }
-        let wait = if flow.is_waiting() {
+        let late_ns = flow.gate.as_ref().and_then(|gate| gate.deadline_ns());
+        let wait = if let Some(late_ns) = late_ns {
+            late_ns.saturating_sub(core.now_ns)
+        } else if flow.is_waiting() {
             RETRANSMIT_NS << flow.retries.min(7)
         } else if flow.source == Source::Ready && flow.window < u32::from(flow.mss) {
             PROBE_NS << flow.probes.min(6)
@@ -185,17 +196,22 @@ fn pump(core: &mut Core, flow: &mut Flow) -> Stop {
         return Stop::Drained;
     }
     let headers = ip_header_bytes(flow.key.guest.ip()) + 20;
-    let tso = core
-        .members
-        .get_mut(flow.key.member)
-        .is_some_and(|member| member.offloads.tso && member.offloads.checksum);
+    let Some(member) = core.members.get(flow.key.member) else {
+        return Stop::Drained;
+    };
     let mss = usize::from(flow.mss);
-    let longest = if tso {
+    let longest = if member.offloads.tso && member.offloads.checksum {
         (MAX_IP_BYTES - headers) / mss * mss
     } else {
         mss
     };
-    for _ in 0..MAX_SEGMENTS {
+    let longest = longest.min(member.pace.longest_segment());
+    for count in 0..MAX_SEGMENTS {
+        if !core.may_send(flow.key.member) {
+            return Stop::Rate {
+                has_sent: count > 0,
+            };
+        }
         let in_flight = flow.in_flight();
         let bound = if flow.can_offset {
             MAX_IN_FLIGHT_BYTES

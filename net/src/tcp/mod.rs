@@ -7,6 +7,7 @@
 //! - `flow`: one connection's state.
 //! - `emit`: segments to members.
 //! - `open`: how flows begin.
+//! - `gate`: flows that wait for a name.
 //! - `guest`: segments from members.
 //! - `host`: what sockets have and take.
 //! - `timer`: what is due.
@@ -14,6 +15,7 @@
 mod ahead;
 mod emit;
 mod flow;
+mod gate;
 mod guest;
 mod host;
 mod open;
@@ -43,6 +45,10 @@ pub struct Tcp {
     dirty: Vec<Id>,
     /// Flows whose member's link took nothing.
     blocked: Vec<Id>,
+    /// Flows that wait until their members may be sent more: those that had nothing of it the last time.
+    hungry: Vec<Id>,
+    /// And those that had something.
+    fed: Vec<Id>,
     /// Secret of the first sequence numbers.
     secret: std::collections::hash_map::RandomState,
 }
@@ -62,6 +68,10 @@ impl Tcp {
         };
         if flow.state == State::Connecting {
             self.on_connected(core, id, events);
+            return;
+        }
+        if flow.gate.is_some() {
+            self.on_gate_event(core, id, events);
             return;
         }
         if events.contains(EventFlags::ERR) {
@@ -98,6 +108,39 @@ impl Tcp {
         }
     }
 
+    /// A member may be sent more: its flows take turns to be the first.
+    pub fn on_rate(&mut self, member: MemberId) {
+        for list in [
+            std::mem::take(&mut self.hungry),
+            std::mem::take(&mut self.fed),
+        ] {
+            for id in list {
+                let Some(flow) = self.flows.get_mut(id) else {
+                    continue;
+                };
+                if flow.key.member == member {
+                    flow.is_late = false;
+                    self.mark(id);
+                } else {
+                    self.hungry.push(id);
+                }
+            }
+        }
+    }
+
+    /// A flow waits until its member may be sent more.
+    fn wait_for_rate(&mut self, id: Id, has_sent: bool) {
+        if let Some(flow) = self.flows.get_mut(id)
+            && !std::mem::replace(&mut flow.is_late, true)
+        {
+            let list = match has_sent {
+                true => &mut self.fed,
+                false => &mut self.hungry,
+            };
+            list.push(id);
+        }
+    }
+
     /// Ends all flows of a member that has gone; their peers get a reset.
     pub fn end_member(&mut self, core: &mut Core, member: MemberId) {
         let own = |(id, flow): (Id, &Flow)| (flow.key.member == member).then_some(id);
@@ -117,8 +160,13 @@ impl Tcp {
     }
 
     /// Adds a flow that `core` has room for.
-    fn add(&mut self, core: &mut Core, flow: Flow) -> Option<Id> {
+    fn add(&mut self, core: &mut Core, mut flow: Flow) -> Option<Id> {
         let key = flow.key;
+        let member = core.members.get(key.member);
+        flow.longest_window = member.map_or(u32::MAX, |member| member.pace.longest_window());
+        if flow.gate.is_some() {
+            core.take(key.member, gate::HELD);
+        }
         let id = self.flows.insert(|_| flow);
         self.index.insert(key, id);
         core.counters.tcp_begun += 1;
@@ -126,7 +174,9 @@ impl Tcp {
         if let Some(member) = core.members.get_mut(key.member) {
             member.flows[FLOWS] += 1;
         }
-        let socket = self.flows.get(id)?.socket.as_ref()?;
+        let Some(socket) = &self.flows.get(id)?.socket else {
+            return Some(id);
+        };
         let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         if core.watch(socket, token(id), events).is_err() {
             self.abort(core, id);
@@ -137,12 +187,7 @@ impl Tcp {
 
     fn has_room(core: &mut Core, member: MemberId) -> bool {
         let limit = core.config.limits.tcp_flows;
-        let has = core
-            .members
-            .get_mut(member)
-            .is_some_and(|member| member.flows[FLOWS] < limit);
-        core.counters.limited += u64::from(!has);
-        has
+        core.has_room(member, FLOWS, limit)
     }
 
     /// Resets both ends.
@@ -170,6 +215,9 @@ impl Tcp {
         core.timers.forget(flow.deadline, token(id));
         core.counters.tcp_flows -= 1;
         core.ahead_bytes -= flow.ahead.cost();
+        if flow.gate.is_some() {
+            core.release(flow.key.member, gate::HELD);
+        }
         if let Some(member) = core.members.get_mut(flow.key.member) {
             member.flows[FLOWS] -= 1;
         }

@@ -3,12 +3,13 @@
 use super::emit;
 use super::flow::{Flow, Key, State};
 use super::{Tcp, token};
-use crate::core::{Core, MemberId, Route};
+use crate::core::{Core, MemberId};
 use crate::frame::tcp::{ACK, RST, SYN, TcpSegment};
 use crate::frame::{ip::IpPacket, protocol};
 use crate::icmp::error::{Unreachable, original, unreachable};
 use crate::policy::Protocol;
 use crate::publish::visible_peer;
+use crate::route::Route;
 use crate::table::Id;
 use crate::timers::SECOND_NS;
 use rustix::event::epoll::EventFlags;
@@ -37,7 +38,7 @@ impl Tcp {
             emit::reset_stranger(core, &key, segment);
             return None;
         }
-        match core.route(Protocol::Tcp, key.remote) {
+        match core.route(key.member, Protocol::Tcp, key.remote) {
             Route::Host(target) if Self::has_room(core, key.member) => match connect(target) {
                 Ok(socket) => {
                     self.open(core, key, State::Connecting, socket, segment);
@@ -48,6 +49,10 @@ impl Tcp {
                 return self.open_name_server(core, key, segment);
             }
             Route::Host(_) | Route::NameServer => {}
+            Route::ByName(speech) if Self::has_room(core, key.member) => {
+                self.open_gate(core, key, segment, speech);
+            }
+            Route::ByName(_) => {}
             Route::Unreachable => {
                 unreachable(core, key.member, packet.whole, Unreachable::Host);
             }
@@ -79,7 +84,7 @@ impl Tcp {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let Ok((ours, theirs)) = pair else {
-            core.counters.limited += 1;
+            core.count(key.member, |counters| counters.limited += 1);
             return None;
         };
         let id = self.open(core, key, State::SynReceived, ours, segment)?;
@@ -92,7 +97,7 @@ impl Tcp {
 
     /// The first sequence number: it cannot be guessed, and for the same ends it grows with time
     /// (RFC 6528).
-    fn initial(&self, core: &Core, key: &Key) -> u32 {
+    pub(super) fn initial(&self, core: &Core, key: &Key) -> u32 {
         let clock = (core.now_ns / 4096) as u32;
         (self.secret.hash_one(key) as u32).wrapping_add(clock)
     }
@@ -179,7 +184,7 @@ impl Tcp {
             }
             return;
         }
-        core.counters.limited += 1;
+        core.count(member, |counters| counters.limited += 1);
         let _ = sockopt::set_socket_linger(&socket, Some(std::time::Duration::ZERO));
     }
 }
@@ -191,7 +196,7 @@ fn prepare(socket: impl AsFd) {
     let _ = sockopt::set_socket_keepalive(&socket, true);
 }
 
-fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(super) fn connect(target: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = match target {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -212,7 +217,7 @@ fn refuse(core: &mut Core, key: &Key, packet: &[u8], segment: &TcpSegment<'_>, e
         Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
             // The member tries again.
-            core.counters.limited += 1;
+            core.count(key.member, |counters| counters.limited += 1);
             return;
         }
         _ => return emit::reset_stranger(core, key, segment),

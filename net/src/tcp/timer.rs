@@ -41,6 +41,10 @@ impl Tcp {
         let Some(flow) = self.flows.get_mut(id) else {
             return;
         };
+        let late_ns = flow.gate.as_ref().and_then(|gate| gate.deadline_ns());
+        if late_ns.is_some_and(|late_ns| late_ns <= core.now_ns) {
+            return self.on_late_name(core, id);
+        }
         flow.retries += 1;
         if flow.retries > MAX_RETRIES {
             return self.abort(core, id);

@@ -8,7 +8,9 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod adversary;
 mod bed;
+mod by_name;
 mod datagrams;
 mod hostile;
 mod many;
@@ -16,6 +18,7 @@ mod members;
 mod names;
 mod policy;
 mod published;
+mod rates;
 mod raw;
 mod relay;
 mod tcp;
