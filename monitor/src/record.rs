@@ -6,12 +6,12 @@ use super::execs::Execs;
 use super::health::{HealthReport, HealthResult};
 use super::hub::Observer;
 use hullbox_backend::bundle::Isolation;
-use hullbox_backend::network::OpenPort;
+use hullbox_backend::network::{OpenPort, UserNetwork};
 use hullbox_host::paths::Roots;
 use hullbox_model::event::{Action, Event, Kind, Verb, attribute};
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+use hullbox_protocol::{CgroupLimits, Interface, ProcessSpec, Started};
 use hullbox_state::events;
 use hullbox_state::{Beginning, BegunFrom, End, State};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub(super) struct Lasting {
     pub(super) restart: Restart,
     /// The limits of the next run.
     pub(super) limits: CgroupLimits,
+    /// The networks of the next run, if they were changed.
+    pub(super) network: Option<(UserNetwork, Vec<Interface>)>,
     /// The container's attributes in events.
     about: BTreeMap<String, String>,
     /// A client is attached before the workload starts.
@@ -40,6 +42,7 @@ impl Lasting {
         Self {
             restart: config.life.restart,
             limits: config.bundle.setup.limits,
+            network: None,
             about: config.about.clone(),
             attached_first: matches!(config.mode, Mode::Foreground | Mode::Attached { .. }),
             execs: Execs::new(&config.bundle.id),
@@ -166,6 +169,11 @@ impl Observer for Recorder<'_> {
             spec.setup.limits = limits.over(spec.setup.limits);
         });
         self.emit(Verb::Update);
+    }
+
+    fn networked(&mut self, network: UserNetwork, interfaces: Vec<Interface>) {
+        // Whoever asked for it keeps the record.
+        self.lasting.network = Some((network, interfaces));
     }
 
     fn renamed(&mut self, name: String) {

@@ -34,15 +34,16 @@ pub(super) fn hosts(hostname: &str, request: &RunRequest, planned: &Planned) -> 
 
 /// The addresses that the container's own name has.
 fn own_addresses(planned: &Planned) -> Vec<IpAddr> {
-    match &planned.interface {
-        Some(interface) => {
-            let ipv4 = interface.ipv4.map(|ipv4| IpAddr::V4(ipv4.address));
-            let ipv6 = interface.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
-            ipv4.into_iter().chain(ipv6).collect()
-        }
+    if planned.interfaces.is_empty() {
         // Debian's address of a machine without a permanent one.
-        None => vec![Ipv4Addr::new(127, 0, 1, 1).into()],
+        return vec![Ipv4Addr::new(127, 0, 1, 1).into()];
     }
+    let addresses = planned.interfaces.iter().flat_map(|interface| {
+        let ipv4 = interface.ipv4.map(|ipv4| IpAddr::V4(ipv4.address));
+        let ipv6 = interface.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
+        ipv4.into_iter().chain(ipv6)
+    });
+    addresses.collect()
 }
 
 /// A line for each `--add-host`.

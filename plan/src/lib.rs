@@ -176,7 +176,7 @@ pub fn plan(
             .collect(),
         system_paths_unconfined: request.security.system_paths_unconfined,
         seccomp_unconfined: request.security.seccomp == Seccomp::Unconfined,
-        interface: network.interface,
+        interfaces: network.interfaces,
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,

@@ -213,7 +213,7 @@ pub enum NetworkError {
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) network: Network,
-    pub(super) interface: Option<Interface>,
+    pub(super) interfaces: Vec<Interface>,
     pub(super) exposed: PortSet,
 }
 
@@ -225,14 +225,14 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
     let mut exposed = image;
     exposed.extend(asked.expose.iter().flat_map(|expose| expose.0.ports()));
     exposed.extend(asked.published().iter().map(container_port));
-    let (network, interface) = match mode {
-        Mode::None => (Network::None, None),
-        Mode::Host => (Network::Host, None),
+    let (network, interfaces) = match mode {
+        Mode::None => (Network::None, Vec::new()),
+        Mode::Host => (Network::Host, Vec::new()),
         Mode::Container(name) => {
             let joined = asked.joined.as_ref();
             let joined =
                 joined.ok_or_else(|| NetworkError::NotFound(format!("container:{name}")))?;
-            (Network::Container(joined.id.clone()), None)
+            (Network::Container(joined.id.clone()), Vec::new())
         }
         Mode::Named(name) => return Err(NetworkError::NotFound(name).into()),
         Mode::User => {
@@ -241,17 +241,18 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
                 host_gateway: has_host_gateway(request),
                 dns: request.dns.clone(),
                 ports: ports(asked, &exposed)?,
+                shared: Vec::new(),
             };
             let mut interface = interface(id, asked.mac());
             if is_ipv6_disabled(request) {
                 interface.ipv6 = None;
             }
-            (Network::User(network), Some(interface))
+            (Network::User(network), vec![interface])
         }
     };
     Ok(Planned {
         network,
-        interface,
+        interfaces,
         exposed,
     })
 }
@@ -286,7 +287,7 @@ pub(super) fn copy(
             network.egress = Some(egress.as_str().to_owned());
         }
         spec.typed.mac_address = None;
-        if let Some(interface) = &mut spec.setup.interface {
+        if let Some(interface) = spec.setup.interfaces.first_mut() {
             interface.mac = own_mac(id);
         }
     }
@@ -353,6 +354,7 @@ fn interface(id: &str, mac: Option<MacAddress>) -> Interface {
             gateway: Some(GATEWAY_V6),
         }),
         gateway_mac: GATEWAY_MAC,
+        route_metric: Some(0),
     }
 }
 

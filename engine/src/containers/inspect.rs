@@ -348,8 +348,10 @@ fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
     };
     let done = &beginning.hygiene;
     // A guest that boots has no other address before.
-    let interface = spec.setup.interface.as_ref();
-    let replaced = interface.filter(|_| beginning.from != BegunFrom::Boot);
+    let replaced = match beginning.from {
+        BegunFrom::Boot => &[],
+        _ => spec.setup.interfaces.as_slice(),
+    };
     Start {
         from: from.to_owned(),
         template: template.cloned(),
@@ -362,8 +364,8 @@ fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
             hostname_set: done.hostname_set,
             machine_id_replaced: done.machine_id_replaced,
             mac_addresses: replaced
+                .iter()
                 .map(|interface| MacAddress(interface.mac).to_string())
-                .into_iter()
                 .collect(),
         },
     }

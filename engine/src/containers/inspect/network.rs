@@ -92,7 +92,7 @@ pub(crate) fn networks(record: &Record) -> BTreeMap<String, Joined> {
 }
 
 fn endpoint(record: &Record) -> Endpoint {
-    let interface = record.spec.setup.interface.as_ref();
+    let interface = record.spec.setup.interfaces.first();
     let Some(interface) = interface.filter(|_| is_connected(record)) else {
         return Endpoint::default();
     };
