@@ -8,8 +8,7 @@
 
 use anyhow::{Context, Result};
 use hullbox_net::{
-    LinkFd, Mac, MemberConfig, Network, NetworkConfig, Offloads, PortKind, Subnet, open_port,
-    open_tap,
+    LinkFd, Mac, MemberConfig, Network, NetworkConfig, PortKind, Subnet, open_port, open_tap,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -37,12 +36,8 @@ fn main() -> Result<()> {
     let (network, control) = Network::new(config)?;
     let thread = std::thread::spawn(move || network.run());
     let member = control.add_member(MemberConfig {
-        mac: MAC,
         ipv4: Some(GUEST),
-        ipv6: None,
-        names: Vec::new(),
-        offloads: Offloads::ALL,
-        link: LinkFd::Tap(tap),
+        ..MemberConfig::new(MAC, LinkFd::Tap(tap))
     })?;
     if let Some(port) = port {
         let socket = open_port(PortKind::Tcp, (Ipv4Addr::UNSPECIFIED, port).into())?;

@@ -3,7 +3,7 @@
 use crate::dns::DnsConfig;
 use crate::frame::ethernet::Mac;
 use crate::policy::Policy;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 /// Most members of one network.
@@ -29,10 +29,9 @@ pub struct NetworkConfig {
     pub ipv6: Option<Subnet<Ipv6Addr>>,
     /// The links' MTU, in bytes: 1280 to 65520.
     pub mtu: u16,
-    /// Where members may connect to.
-    pub policy: Policy,
-    /// The gateway's addresses lead to the host's loopback addresses.
-    pub host_gateway: bool,
+    /// Members reach each other, and the name server for each other's names; nothing else, whatever their
+    /// policies say.
+    pub internal: bool,
     /// The gateway is a name server, on its port 53.
     pub dns: Option<DnsConfig>,
     /// Bounds.
@@ -64,7 +63,7 @@ impl Default for Limits {
 }
 
 impl NetworkConfig {
-    /// A network with this gateway, an MTU of 65520, no policy and the default bounds.
+    /// A network with this gateway, an MTU of 65520, no addresses yet and the default bounds.
     #[must_use]
     pub fn new(gateway_mac: Mac) -> Self {
         Self {
@@ -72,8 +71,7 @@ impl NetworkConfig {
             ipv4: None,
             ipv6: None,
             mtu: 65520,
-            policy: Policy::unrestricted(),
-            host_gateway: false,
+            internal: false,
             dns: None,
             limits: Limits::default(),
             use_peek_offset: true,
@@ -141,7 +139,8 @@ impl Offloads {
     };
 }
 
-/// A container's or a virtual machine's end of the network.
+/// A container's or a virtual machine's end of the network. What it may do is its own: members of one
+/// network may have different policies.
 #[derive(Debug)]
 pub struct MemberConfig {
     /// Its MAC address; frames from another one are dropped.
@@ -150,10 +149,39 @@ pub struct MemberConfig {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address, likewise.
     pub ipv6: Option<Ipv6Addr>,
-    /// Names under which other members find it, in lower case.
+    /// Names under which members find it, in lower case. The first is what its addresses are called in a
+    /// reverse lookup. Several members may have one name.
     pub names: Vec<String>,
+    /// Where it may connect to.
+    pub policy: Policy,
+    /// The gateway's addresses lead it to the host's loopback addresses.
+    pub host_gateway: bool,
+    /// Whom its questions are passed on to, in order; none is whom the network's are.
+    pub upstreams: Option<Vec<SocketAddr>>,
+    /// Its resolver knows the name servers of other networks too: what only one of those may know is
+    /// answered with a server failure, upon which a resolver asks the next one.
+    pub has_other_networks: bool,
     /// What it takes.
     pub offloads: Offloads,
     /// Its frames.
     pub link: LinkFd,
+}
+
+impl MemberConfig {
+    /// A member without addresses and names, whose policy allows everything.
+    #[must_use]
+    pub fn new(mac: Mac, link: LinkFd) -> Self {
+        Self {
+            mac,
+            ipv4: None,
+            ipv6: None,
+            names: Vec::new(),
+            policy: Policy::unrestricted(),
+            host_gateway: false,
+            upstreams: None,
+            has_other_networks: false,
+            offloads: Offloads::ALL,
+            link,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::config::MemberConfig;
 use crate::core::MemberId;
-use crate::counters::Counters;
+use crate::counters::{Counters, MemberCounters};
 use crate::error::NetError;
 use crate::policy::Policy;
 use crate::publish::PortKind;
@@ -24,8 +24,10 @@ pub(crate) enum Command {
         Sender<Result<PortId, NetError>>,
     ),
     Unpublish(PortId, Sender<bool>),
-    SetPolicy(Policy, Sender<()>),
-    Counters(Sender<Counters>),
+    SetPolicy(MemberId, Policy, Sender<bool>),
+    SetNames(MemberId, Vec<String>, Sender<bool>),
+    Totals(Sender<Counters>),
+    Counters(MemberId, Sender<Option<MemberCounters>>),
     Stop,
 }
 
@@ -74,7 +76,7 @@ impl Control {
     /// Leads a socket of the host, as `open_port` opens it, to a member's port.
     ///
     /// # Errors
-    /// If there is no such member, the socket cannot be used, or the network ended.
+    /// If there is no such member, the network is an internal one or ended, or the socket cannot be used.
     pub fn publish(
         &self,
         socket: (PortKind, OwnedFd),
@@ -91,20 +93,39 @@ impl Control {
         self.ask(|answer| Command::Unpublish(port, answer))
     }
 
-    /// Sets another policy; it is asked for flows that begin from now on.
+    /// Gives a member another policy; it is asked for flows that begin from now on.
     ///
     /// # Errors
-    /// If the network ended.
-    pub fn set_policy(&self, policy: Policy) -> Result<(), NetError> {
-        self.ask(|answer| Command::SetPolicy(policy, answer))
+    /// If there is no such member, or the network ended.
+    pub fn set_policy(&self, member: MemberId, policy: Policy) -> Result<(), NetError> {
+        let found = self.ask(|answer| Command::SetPolicy(member, policy, answer))?;
+        found.then_some(()).ok_or(NetError::NoMember)
     }
 
-    /// What the network has counted.
+    /// Gives a member other names, as [`MemberConfig::names`] has them.
+    ///
+    /// # Errors
+    /// If there is no such member, or the network ended.
+    pub fn set_names(&self, member: MemberId, names: Vec<String>) -> Result<(), NetError> {
+        let found = self.ask(|answer| Command::SetNames(member, names, answer))?;
+        found.then_some(()).ok_or(NetError::NoMember)
+    }
+
+    /// What was counted of a member.
+    ///
+    /// # Errors
+    /// If there is no such member, or the network ended.
+    pub fn counters(&self, member: MemberId) -> Result<MemberCounters, NetError> {
+        let found = self.ask(|answer| Command::Counters(member, answer))?;
+        found.ok_or(NetError::NoMember)
+    }
+
+    /// What was counted of the network as a whole, members that have gone included.
     ///
     /// # Errors
     /// If the network ended.
-    pub fn counters(&self) -> Result<Counters, NetError> {
-        self.ask(Command::Counters)
+    pub fn totals(&self) -> Result<Counters, NetError> {
+        self.ask(Command::Totals)
     }
 
     /// Ends the network: `Network::run` returns.

@@ -1,14 +1,14 @@
 //! What all kinds of flows share: members, epoll, timers, counters, the frame that is being built.
 
 use crate::config::{MAX_MEMBERS, MemberConfig, NetworkConfig, Offloads};
-use crate::counters::Counters;
+use crate::counters::{Counters, MemberCounters, Target};
 use crate::error::NetError;
 use crate::frame::ethernet::Mac;
 use crate::frame::fragment::Reassembly;
 use crate::frame::segment::without_offloads;
 use crate::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES, build, checksum, protocol, vnet};
 use crate::link::{Link, Sent};
-use crate::policy::{Action, Protocol};
+use crate::policy::Policy;
 use crate::table::{Id, Table};
 use crate::timers::{Timers, now_ns};
 use crate::token::{Kind, Token};
@@ -19,9 +19,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Where a transport's payload begins in the frame that is being built: behind the largest headers.
 pub const PAYLOAD_AT: usize = 128;
-
-/// The port of name servers.
-const DNS_PORT: u16 = 53;
 
 /// Names a member.
 pub type MemberId = Id;
@@ -35,6 +32,16 @@ pub struct Member {
     pub ipv4: Option<Ipv4Addr>,
     /// Its addresses.
     pub ipv6: Option<Ipv6Addr>,
+    /// Its names, in lower case.
+    pub names: Vec<String>,
+    /// Where it may connect to.
+    pub policy: Policy,
+    /// The gateway leads it to the host's loopback.
+    pub host_gateway: bool,
+    /// Whom its questions are passed on to, in place of the network's.
+    pub upstreams: Option<Vec<SocketAddr>>,
+    /// Its resolver knows other networks' name servers.
+    pub has_other_networks: bool,
     /// What it takes.
     pub offloads: Offloads,
     /// Its link.
@@ -43,6 +50,8 @@ pub struct Member {
     pub reassembly: Reassembly,
     /// Its flows: TCP, UDP, echo, DNS.
     pub flows: [usize; 4],
+    /// What was counted of it.
+    pub counters: MemberCounters,
 }
 
 impl Member {
@@ -56,21 +65,6 @@ impl Member {
     }
 }
 
-/// Where a packet to the gateway's MAC address leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// To this address, from the host.
-    Host(SocketAddr),
-    /// To the gateway itself, and there is nothing.
-    Gateway,
-    /// To the gateway's name server.
-    NameServer,
-    /// Nowhere: an address of the subnet that nobody has, or one that no host has.
-    Unreachable,
-    /// The policy refuses it.
-    Refused,
-}
-
 /// The shared state.
 #[derive(Debug)]
 pub struct Core {
@@ -82,13 +76,13 @@ pub struct Core {
     pub members: Table<Member>,
     /// Members by address.
     pub by_address: HashMap<IpAddr, MemberId>,
-    /// Addresses by name: several members may have one name.
-    pub by_name: HashMap<String, Vec<IpAddr>>,
+    /// Members by name: several may have one name.
+    pub by_name: HashMap<String, Vec<MemberId>>,
     /// Members by MAC address.
     pub by_mac: HashMap<Mac, MemberId>,
     /// Deadlines.
     pub timers: Timers,
-    /// Counts.
+    /// Counts that are no member's, and those of members that have gone.
     pub counters: Counters,
     /// The monotonic clock at the beginning of this turn of the loop, in nanoseconds.
     pub now_ns: u64,
@@ -170,10 +164,16 @@ impl Core {
             mac: config.mac,
             ipv4: config.ipv4,
             ipv6: config.ipv6,
+            names: Vec::new(),
+            policy: config.policy,
+            host_gateway: config.host_gateway,
+            upstreams: config.upstreams,
+            has_other_networks: config.has_other_networks,
             offloads: config.offloads,
             link,
             reassembly: Reassembly::default(),
             flows: [0; 4],
+            counters: MemberCounters::default(),
         });
         let watched = match self.members.get_mut(id) {
             Some(member) => epoll::add(
@@ -189,9 +189,7 @@ impl Core {
             return Err(error.into());
         }
         self.by_mac.insert(config.mac, id);
-        for name in config.names {
-            self.by_name.entry(name).or_default().extend(&addresses);
-        }
+        self.set_names(id, config.names);
         self.by_address
             .extend(addresses.into_iter().map(|address| (address, id)));
         Ok(id)
@@ -199,47 +197,46 @@ impl Core {
 
     /// Removes a member. Its flows have to be ended by the caller.
     pub fn remove_member(&mut self, id: MemberId) -> bool {
+        self.set_names(id, Vec::new());
         let Some(member) = self.members.remove(id) else {
             return false;
         };
+        self.counters.add(&member.counters);
         self.by_mac.remove(&member.mac);
         self.by_address.retain(|_, owner| *owner != id);
-        self.by_name.retain(|_, addresses| {
-            addresses.retain(|&address| !member.owns(address));
-            !addresses.is_empty()
-        });
         true
     }
 
-    /// Where a packet leads that a member sends to the gateway's MAC address, and counts refusals.
-    pub fn route(&mut self, kind: Protocol, target: SocketAddr) -> Route {
-        let address = target.ip();
-        let is_name_server = self.config.dns.is_some()
-            && kind != Protocol::Icmp
-            && target.port() == DNS_PORT
-            && self.config.is_gateway(address);
-        let route = if is_name_server {
-            Route::NameServer
-        } else if self.config.is_gateway(address) {
-            match (self.config.host_gateway, address) {
-                (false, _) => Route::Gateway,
-                (true, IpAddr::V4(_)) => Route::Host((Ipv4Addr::LOCALHOST, target.port()).into()),
-                (true, IpAddr::V6(_)) => Route::Host((Ipv6Addr::LOCALHOST, target.port()).into()),
-            }
-        } else if self.config.is_on_link(address) || is_never_remote(address) {
-            Route::Unreachable
-        } else {
-            let verdict = self.config.policy.decide(kind, target);
-            self.counters.decided(verdict.reason);
-            match verdict.action {
-                Action::Allow => Route::Host(target),
-                Action::Deny => Route::Refused,
-            }
-        };
-        if !matches!(route, Route::Host(_) | Route::NameServer) {
-            self.counters.refuse(kind, target);
+    /// Counts something of a member that is there.
+    pub fn count(&mut self, member: MemberId, count: impl FnOnce(&mut MemberCounters)) {
+        if let Some(member) = self.members.get_mut(member) {
+            count(&mut member.counters);
         }
-        route
+    }
+
+    /// Counts a refusal.
+    pub fn refuse(&mut self, member: MemberId, target: Target) {
+        self.count(member, |counters| counters.refuse(target));
+    }
+
+    /// What was counted of all members, those that have gone as well.
+    #[must_use]
+    pub fn totals(&self) -> Counters {
+        let mut totals = self.counters.clone();
+        for (_, member) in self.members.iter() {
+            totals.add(&member.counters);
+        }
+        totals
+    }
+
+    /// Whether a member may have one more flow of a kind, of which `limit` are allowed.
+    pub fn has_room(&mut self, member: MemberId, kind: usize, limit: usize) -> bool {
+        let Some(member) = self.members.get_mut(member) else {
+            return false;
+        };
+        let has = member.flows.get(kind).is_some_and(|&count| count < limit);
+        member.counters.limited += u64::from(!has);
+        has
     }
 
     /// Puts IP, Ethernet and virtio-net headers before a transport's bytes in the frame that is
@@ -307,7 +304,8 @@ impl Core {
         }
         vnet_header.copy_from_slice(&header.encode());
         let sent = member.link.send(frame);
-        self.account(to, sent)
+        let length = frame.len();
+        self.account(to, sent, length)
     }
 
     /// Sends the bytes that lie in the frame that is being built, from the virtio-net header on.
@@ -319,7 +317,7 @@ impl Core {
             Some(frame) => member.link.send(frame),
             None => Sent::Lost,
         };
-        self.account(to, sent)
+        self.account(to, sent, length)
     }
 
     /// Sends another member's frame on, without offloads if the receiver takes none.
@@ -327,11 +325,10 @@ impl Core {
         let Some(member) = self.members.get_mut(to) else {
             return;
         };
-        let mut lost = 0;
-        let mut sent = 0;
-        let mut send = |part: &[u8]| match member.link.send(part) {
-            Sent::Done => sent += 1,
-            Sent::Blocked | Sent::Lost => lost += 1,
+        let (link, counters) = (&mut member.link, &mut member.counters);
+        let mut send = |part: &[u8]| match link.send(part) {
+            Sent::Done => counters.sent(part.len()),
+            Sent::Blocked | Sent::Lost => counters.frames_lost += 1,
         };
         if member.offloads == Offloads::ALL {
             send(frame);
@@ -341,19 +338,18 @@ impl Core {
         if member.link.is_cut() {
             wait_writable(&self.epoll, to, member);
         }
-        self.counters.frames_sent += sent;
-        self.counters.frames_lost += lost;
     }
 
-    fn account(&mut self, to: MemberId, sent: Sent) -> Sent {
+    fn account(&mut self, to: MemberId, sent: Sent, length: usize) -> Sent {
+        let Some(member) = self.members.get_mut(to) else {
+            return sent;
+        };
         match sent {
-            Sent::Done => self.counters.frames_sent += 1,
-            Sent::Lost => self.counters.frames_lost += 1,
+            Sent::Done => member.counters.sent(length),
+            Sent::Lost => member.counters.frames_lost += 1,
             Sent::Blocked => {}
         }
-        if let Some(member) = self.members.get_mut(to)
-            && (sent == Sent::Blocked || member.link.is_cut())
-        {
+        if sent == Sent::Blocked || member.link.is_cut() {
             wait_writable(&self.epoll, to, member);
         }
         sent
@@ -398,26 +394,6 @@ pub fn link_token(id: MemberId) -> Token {
     }
 }
 
-/// Whether an address is that of no other host: unspecified, loopback, multicast, broadcast,
-/// link-local IPv6 (it means another link here), or an IPv4 address in IPv6's clothes.
-fn is_never_remote(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            address.octets()[0] == 0
-                || address.is_loopback()
-                || address.is_multicast()
-                || address.octets()[0] >= 240
-        }
-        IpAddr::V6(address) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address.is_unicast_link_local()
-                || address.to_ipv4().is_some()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,12 +412,8 @@ mod tests {
     fn member(mac: u8, ipv4: [u8; 4]) -> MemberConfig {
         let (_, link) = UnixStream::pair().unwrap();
         MemberConfig {
-            mac: Mac([2, 0, 0, 0, 0, mac]),
             ipv4: Some(ipv4.into()),
-            ipv6: None,
-            names: Vec::new(),
-            offloads: Offloads::ALL,
-            link: LinkFd::Stream(link.into()),
+            ..MemberConfig::new(Mac([2, 0, 0, 0, 0, mac]), LinkFd::Stream(link.into()))
         }
     }
 
@@ -464,34 +436,5 @@ mod tests {
         }
         assert!(core.remove_member(first));
         core.add_member(member(2, [10, 9, 0, 2])).unwrap();
-    }
-
-    #[test]
-    fn neither_loopback_nor_the_subnet_leads_to_the_host() {
-        let mut core = core();
-        let mut route = |target: &str| core.route(Protocol::Tcp, target.parse().unwrap());
-        assert_eq!(route("10.9.0.1:80"), Route::Gateway);
-        for target in [
-            "10.9.0.7:80",
-            "127.0.0.1:80",
-            "127.1.2.3:80",
-            "0.0.0.0:80",
-            "255.255.255.255:80",
-            "224.0.0.1:80",
-            "[::1]:80",
-            "[::]:80",
-            "[::ffff:127.0.0.1]:80",
-            "[::ffff:192.0.2.1]:80",
-            "[fe80::1]:80",
-            "[ff02::1]:80",
-        ] {
-            assert_eq!(route(target), Route::Unreachable, "{target}");
-        }
-        let target = "192.0.2.1:80".parse().unwrap();
-        assert_eq!(route("192.0.2.1:80"), Route::Host(target));
-        assert_eq!(core.counters.refused, 13);
-        core.config.host_gateway = true;
-        let gateway = core.route(Protocol::Tcp, "10.9.0.1:80".parse().unwrap());
-        assert_eq!(gateway, Route::Host("127.0.0.1:80".parse().unwrap()));
     }
 }

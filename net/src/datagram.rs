@@ -12,7 +12,7 @@ pub fn send(core: &mut Core, to: MemberId, addresses: (IpAddr, IpAddr), transpor
     if transport.length > room {
         send_fragments(core, to, addresses, transport);
     } else if core.send_transport(to, addresses, transport) == Sent::Blocked {
-        core.counters.frames_lost += 1;
+        core.count(to, |counters| counters.frames_lost += 1);
     }
 }
 
@@ -70,7 +70,7 @@ fn send_fragments(
         );
         payload.copy_from_slice(part);
         if core.send_built(to, length) == Sent::Blocked {
-            core.counters.frames_lost += 1;
+            core.count(to, |counters| counters.frames_lost += 1);
         }
     }
 }

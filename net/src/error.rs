@@ -27,6 +27,9 @@ pub enum NetError {
     /// More members than a network takes.
     #[error("a network takes {} members", crate::config::MAX_MEMBERS)]
     TooManyMembers,
+    /// The network is an internal one.
+    #[error("an internal network publishes no ports")]
+    Internal,
     /// The network has ended.
     #[error("the network has ended")]
     Ended,

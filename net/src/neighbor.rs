@@ -34,7 +34,7 @@ fn owner(core: &mut Core, asker: MemberId, address: IpAddr) -> Option<Mac> {
 /// Answers an ARP request.
 pub fn arp(core: &mut Core, from: MemberId, bytes: &[u8]) {
     let Some(request) = bytes.first_chunk::<ARP_BYTES>() else {
-        core.counters.malformed += 1;
+        core.count(from, |counters| counters.malformed += 1);
         return;
     };
     let field = |at: usize| {
@@ -50,18 +50,18 @@ pub fn arp(core: &mut Core, from: MemberId, bytes: &[u8]) {
         return;
     };
     if request[..8] != ARP_REQUEST {
-        core.counters.ignored += 1;
+        core.count(from, |counters| counters.ignored += 1);
         return;
     }
     let own_mac = member.mac;
     // The address 0.0.0.0 asks whether an address is free (RFC 5227).
     let is_own = sender.is_unspecified() || member.ipv4 == Some(sender);
     if request[8..14] != own_mac.0 || !is_own {
-        core.counters.spoofed += 1;
+        core.count(from, |counters| counters.spoofed += 1);
         return;
     }
     let Some(mac) = owner(core, from, target.into()) else {
-        core.counters.ignored += 1;
+        core.count(from, |counters| counters.ignored += 1);
         return;
     };
     let mut reply = *request;
@@ -76,7 +76,7 @@ pub fn arp(core: &mut Core, from: MemberId, bytes: &[u8]) {
 /// Answers a neighbour solicitation, whose ICMPv6 checksum was verified.
 pub fn solicitation(core: &mut Core, from: MemberId, packet: &IpPacket<'_>) {
     let (IpAddr::V6(source), Some(target)) = (packet.source, packet.payload.get(8..24)) else {
-        core.counters.malformed += 1;
+        core.count(from, |counters| counters.malformed += 1);
         return;
     };
     // A router does not pass hop limits of 255 on: the packet was sent by a neighbour.
@@ -84,13 +84,13 @@ pub fn solicitation(core: &mut Core, from: MemberId, packet: &IpPacket<'_>) {
         return;
     };
     if packet.hop_limit != 255 {
-        core.counters.malformed += 1;
+        core.count(from, |counters| counters.malformed += 1);
         return;
     }
     let found = owner(core, from, target.into());
     let (Some(mac), false) = (found, source.is_unspecified()) else {
         // Nobody's, its own, or the question whether an address is free, which it is.
-        core.counters.ignored += 1;
+        core.count(from, |counters| counters.ignored += 1);
         return;
     };
     let router = if core.config.is_gateway(target.into()) {

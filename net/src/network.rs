@@ -193,6 +193,8 @@ impl Network {
             }
             Command::Publish(socket, (member, port), answer) => {
                 let result = match core.members.get(member) {
+                    // What it answers would leave the network.
+                    Some(_) if core.config.internal => Err(NetError::Internal),
                     Some(_) => flows.ports.add(core, socket, member, port),
                     None => Err(NetError::NoMember),
                 };
@@ -202,13 +204,24 @@ impl Network {
                 flows.udp.end_port(core, port);
                 let _ = answer.send(flows.ports.remove(port));
             }
-            Command::SetPolicy(policy, answer) => {
-                core.config.policy = policy;
-                core.counters.rules.clear();
-                let _ = answer.send(());
+            Command::SetPolicy(id, policy, answer) => {
+                let member = core.members.get_mut(id);
+                let found = member.is_some();
+                if let Some(member) = member {
+                    member.policy = policy;
+                    member.counters.rules.clear();
+                }
+                let _ = answer.send(found);
             }
-            Command::Counters(answer) => {
-                let _ = answer.send(core.counters.clone());
+            Command::SetNames(id, names, answer) => {
+                let _ = answer.send(core.set_names(id, names));
+            }
+            Command::Totals(answer) => {
+                let _ = answer.send(core.totals());
+            }
+            Command::Counters(id, answer) => {
+                let member = core.members.get(id);
+                let _ = answer.send(member.map(|member| member.counters.clone()));
             }
             Command::Stop => self.is_stopped = true,
         }

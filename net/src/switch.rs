@@ -43,18 +43,21 @@ enum Origin {
 impl Flows {
     /// Takes a frame that a member sent, virtio-net header included.
     pub fn on_frame(&mut self, core: &mut Core, from: MemberId, frame: &mut [u8]) {
-        core.counters.frames_received += 1;
+        core.count(from, |counters| {
+            counters.frames_received += 1;
+            counters.bytes_received += frame.len().saturating_sub(VNET_BYTES) as u64;
+        });
         let parsed =
             VnetHeader::parse(frame).zip(frame.get(VNET_BYTES..).and_then(Ethernet::parse));
         let Some((offloads, (ethernet, bytes))) = parsed else {
-            core.counters.malformed += 1;
+            core.count(from, |counters| counters.malformed += 1);
             return;
         };
         let Some(member) = core.members.get_mut(from) else {
             return;
         };
         if ethernet.source != member.mac {
-            core.counters.spoofed += 1;
+            core.count(from, |counters| counters.spoofed += 1);
             return;
         }
         let packet = match ethernet.ethertype {
@@ -62,19 +65,19 @@ impl Flows {
             ethernet::IPV4 => IpPacket::parse_v4(bytes),
             ethernet::IPV6 => IpPacket::parse_v6(bytes),
             _ => {
-                core.counters.ignored += 1;
+                core.count(from, |counters| counters.ignored += 1);
                 return;
             }
         };
         let Some(packet) = packet else {
-            core.counters.malformed += 1;
+            core.count(from, |counters| counters.malformed += 1);
             return;
         };
         match origin(core, from, packet.source) {
             Origin::Own => {}
             Origin::Local => return on_local(core, from, offloads, &packet),
             Origin::Foreign => {
-                core.counters.spoofed += 1;
+                core.count(from, |counters| counters.spoofed += 1);
                 return;
             }
         }
@@ -109,7 +112,7 @@ impl Flows {
         };
         match member.reassembly.push(packet, now_ns) {
             Reassembled::Incomplete => {}
-            Reassembled::Refused => core.counters.malformed += 1,
+            Reassembled::Refused => core.count(from, |counters| counters.malformed += 1),
             Reassembled::Complete(payload) => {
                 let whole = IpPacket {
                     fragment: None,
@@ -131,7 +134,7 @@ impl Flows {
         packet: &IpPacket<'_>,
     ) {
         if !is_verified && !has_valid_checksum(packet) {
-            core.counters.malformed += 1;
+            core.count(from, |counters| counters.malformed += 1);
             return;
         }
         match (packet.protocol, packet.source) {
@@ -149,7 +152,7 @@ impl Flows {
             (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
                 self.echo.on_message(core, from, packet);
             }
-            _ => core.counters.ignored += 1,
+            _ => core.count(from, |counters| counters.ignored += 1),
         }
     }
 
@@ -199,11 +202,11 @@ fn on_local(core: &mut Core, from: MemberId, offloads: VnetHeader, packet: &IpPa
         && packet.fragment.is_none()
         && packet.payload.first() == Some(&neighbor::SOLICITATION);
     if !is_solicitation {
-        core.counters.ignored += 1;
+        core.count(from, |counters| counters.ignored += 1);
     } else if offloads.checksum_is_offloaded() || has_valid_checksum(packet) {
         neighbor::solicitation(core, from, packet);
     } else {
-        core.counters.malformed += 1;
+        core.count(from, |counters| counters.malformed += 1);
     }
 }
 
@@ -221,12 +224,12 @@ fn has_valid_checksum(packet: &IpPacket<'_>) -> bool {
 }
 
 /// Writes what other members may see of a frame's virtio-net header.
-fn clean(core: &mut Core, frame: &mut [u8]) -> bool {
+fn clean(core: &mut Core, from: MemberId, frame: &mut [u8]) -> bool {
     let frame_bytes = frame.len().saturating_sub(VNET_BYTES);
     let header = VnetHeader::parse(frame).and_then(|header| header.for_receiver(frame_bytes));
     let place = frame.get_mut(..VNET_BYTES);
     let (Some(header), Some(place)) = (header, place) else {
-        core.counters.malformed += 1;
+        core.count(from, |counters| counters.malformed += 1);
         return false;
     };
     place.copy_from_slice(&header.encode());
@@ -236,10 +239,10 @@ fn clean(core: &mut Core, frame: &mut [u8]) -> bool {
 /// Sends a frame to the member that has its destination's address, as a router does.
 fn forward_by_address(core: &mut Core, from: MemberId, to: MemberId, frame: &mut [u8]) {
     if from == to {
-        core.counters.ignored += 1;
+        core.count(from, |counters| counters.ignored += 1);
         return;
     }
-    if !clean(core, frame) {
+    if !clean(core, from, frame) {
         return;
     }
     let gateway = core.config.gateway_mac;
@@ -256,13 +259,13 @@ fn forward_by_address(core: &mut Core, from: MemberId, to: MemberId, frame: &mut
 
 /// Switches a frame: to the member with that MAC address, or to all others.
 fn forward_by_mac(core: &mut Core, from: MemberId, destination: Mac, frame: &mut [u8]) {
-    if !clean(core, frame) {
+    if !clean(core, from, frame) {
         return;
     }
     if !destination.is_multicast() {
         match core.by_mac.get(&destination).copied() {
             Some(to) if to != from => core.forward(to, frame),
-            _ => core.counters.ignored += 1,
+            _ => core.count(from, |counters| counters.ignored += 1),
         }
         return;
     }

@@ -9,9 +9,7 @@
 )]
 
 use anyhow::{Context, Result, ensure};
-use hullbox_net::{
-    LinkFd, Mac, MemberConfig, Network, NetworkConfig, Offloads, Subnet, keep_tap, open_tap,
-};
+use hullbox_net::{LinkFd, Mac, MemberConfig, Network, NetworkConfig, Subnet, keep_tap, open_tap};
 use hullbox_netif::{
     NetifError, Step, add_beside_first, configure, hand_over, loopback_up, reconfigure, remove,
 };
@@ -248,7 +246,6 @@ fn connections_pass_both_ways() {
     let tap = namespace.tap();
     namespace.run(|| configure("eth0", &interface()).unwrap());
     let mut config = NetworkConfig::new(Mac(GATEWAY_MAC));
-    config.host_gateway = true;
     config.ipv4 = Some(Subnet {
         gateway: GATEWAY_V4,
         prefix: 24,
@@ -259,12 +256,10 @@ fn connections_pass_both_ways() {
     });
     let (network, control) = Network::new(config).unwrap();
     let member = MemberConfig {
-        mac: Mac(MAC),
         ipv4: Some(V4),
         ipv6: Some(V6),
-        names: Vec::new(),
-        offloads: Offloads::ALL,
-        link: LinkFd::Tap(tap),
+        host_gateway: true,
+        ..MemberConfig::new(Mac(MAC), LinkFd::Tap(tap))
     };
     let thread = std::thread::spawn(move || network.run());
     control.add_member(member).unwrap();

@@ -1,9 +1,10 @@
 //! A member as the thread knows it that answers on control connections.
 
-use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
+use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
 use crate::ports::OpenSocket;
 use hullbox_net::policy::Policy;
-use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Offloads};
+use crate::names;
+use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -114,12 +115,15 @@ impl Attended {
             Request::Start(_) | Request::Share(_) => Answer::Failed {
                 message: "a network is served already".to_owned(),
             },
-            Request::Counters => match network.counters() {
-                Ok(counters) => Answer::Counters(counters.into()),
+            Request::Counters => match network.counters(self.id).and_then(|member| {
+                let totals = network.totals()?;
+                Ok(Counts::of(&member, &totals))
+            }) {
+                Ok(counts) => Answer::Counters(counts),
                 Err(error) => done(Err(error)),
             },
             Request::Policy(egress) => match policy(egress.as_deref()) {
-                Ok(policy) => done(network.set_policy(policy)),
+                Ok(policy) => done(network.set_policy(self.id, policy)),
                 Err(message) => Answer::Failed { message },
             },
         }
@@ -187,15 +191,18 @@ fn furnish(
 }
 
 fn member_config(start: &Start, link: LinkFd) -> Result<MemberConfig, String> {
-    policy(start.network.egress.as_deref())?;
-    let interface = &start.interface;
+    let (network, interface) = (&start.network, &start.interface);
     let membership = start.membership.as_ref();
+    // Those of a network of its own are the network's.
+    let typed = membership.map(|_| names::servers(&network.dns));
     Ok(MemberConfig {
-        mac: Mac(interface.mac),
         ipv4: interface.ipv4.map(|addresses| addresses.address),
         ipv6: interface.ipv6.map(|addresses| addresses.address),
         names: membership.map_or_else(Vec::new, |membership| membership.names.clone()),
-        offloads: Offloads::ALL,
-        link,
+        policy: policy(network.egress.as_deref())?,
+        host_gateway: network.host_gateway,
+        upstreams: typed.filter(|typed| !typed.is_empty()),
+        has_other_networks: start.has_other_networks,
+        ..MemberConfig::new(Mac(interface.mac), link)
     })
 }

@@ -3,6 +3,7 @@
 
 use crate::shape::Shape;
 use hullbox_backend::network::{MAX_PUBLISHED, Membership, OpenPort, UserNetwork};
+use hullbox_net::{Counters, MemberCounters};
 use hullbox_protocol::Interface;
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -111,7 +112,7 @@ pub enum Answer {
     Done,
 }
 
-/// Counts of a network since its process's start; see [`hullbox_net::Counters`].
+/// Counts of a member since it joined, and of its network's flows; see [`MemberCounters`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Frames that the container sent.
@@ -130,25 +131,26 @@ pub struct Counts {
     pub refused_names: u64,
     /// Flows that were not begun because of a limit.
     pub limited: u64,
-    /// TCP connections that have begun.
+    /// TCP connections that have begun in the network.
     pub tcp_begun: u64,
-    /// Flows that there are: TCP, UDP and ICMP echo.
+    /// Flows that there are in the network: TCP, UDP and ICMP echo.
     pub flows: u64,
 }
 
-impl From<hullbox_net::Counters> for Counts {
-    fn from(counters: hullbox_net::Counters) -> Self {
+impl Counts {
+    /// Of a member, with the flows of its network.
+    pub(crate) const fn of(member: &MemberCounters, network: &Counters) -> Self {
         Self {
-            frames_received: counters.frames_received,
-            frames_sent: counters.frames_sent,
-            frames_lost: counters.frames_lost,
-            malformed: counters.malformed,
-            spoofed: counters.spoofed,
-            refused: counters.refused,
-            refused_names: counters.refused_names,
-            limited: counters.limited,
-            tcp_begun: counters.tcp_begun,
-            flows: counters.tcp_flows + counters.udp_flows + counters.echo_flows,
+            frames_received: member.frames_received,
+            frames_sent: member.frames_sent,
+            frames_lost: member.frames_lost,
+            malformed: member.malformed,
+            spoofed: member.spoofed,
+            refused: member.refused,
+            refused_names: member.refused_names,
+            limited: member.limited,
+            tcp_begun: network.tcp_begun,
+            flows: network.tcp_flows + network.udp_flows + network.echo_flows,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The process: its entry, and the one that serves a container's own network until the end of its control
 //! connection.
 
-use crate::attended::{Attended, Newcomer, is_watched, link_of, policy};
+use crate::attended::{Attended, Newcomer, is_watched, link_of};
 use crate::engine::{self, words};
 use crate::jail::{self, Ends};
 use crate::message::{Answer, Incoming, Link, Request, Start, send};
@@ -118,9 +118,7 @@ fn serve(
     source: Source<'_>,
 ) -> Result<(), String> {
     more_descriptors();
-    let mut config = Shape::of(&start).config(&start.network.dns);
-    config.policy = policy(start.network.egress.as_deref())?;
-    config.host_gateway = start.network.host_gateway;
+    let config = Shape::of(&start).config(&start.network.dns);
     let (sockets, open) =
         ports::open_all(&start.network.ports).map_err(|error| error.to_string())?;
     let ready = |dial_port| Answer::Ready {

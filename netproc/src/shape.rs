@@ -53,6 +53,7 @@ impl Shape {
             .ipv6
             .map(|(gateway, prefix)| Subnet { gateway, prefix });
         config.mtu = self.mtu;
+        config.internal = self.internal;
         config.dns = Some(names::config(resolvers));
         config
     }

@@ -108,7 +108,6 @@ fn main() -> ExitCode {
 /// Serves the network until this process ends.
 fn serve_network(tap: OwnedFd, interface: &Interface) {
     let mut config = net::NetworkConfig::new(net::Mac(interface.gateway_mac));
-    config.host_gateway = true;
     let ipv4 = interface.ipv4.unwrap();
     let ipv6 = interface.ipv6.unwrap();
     config.ipv4 = Some(net::Subnet {
@@ -121,12 +120,10 @@ fn serve_network(tap: OwnedFd, interface: &Interface) {
     });
     let (network, control) = net::Network::new(config).unwrap();
     let member = net::MemberConfig {
-        mac: net::Mac(interface.mac),
         ipv4: Some(ipv4.address),
         ipv6: Some(ipv6.address),
-        names: Vec::new(),
-        offloads: net::Offloads::ALL,
-        link: net::LinkFd::Tap(tap),
+        host_gateway: true,
+        ..net::MemberConfig::new(net::Mac(interface.mac), net::LinkFd::Tap(tap))
     };
     std::thread::spawn(move || network.run().unwrap());
     control.add_member(member).unwrap();

@@ -16,8 +16,6 @@ fn bed() -> &'static (Control, OwnedFd) {
     BED.get_or_init(|| {
         let mut config = NetworkConfig::new(GATEWAY);
         config.ipv4 = Some(Subnet { gateway: [10, 0, 0, 1].into(), prefix: 24 });
-        config.policy = "none".parse().unwrap();
-        config.host_gateway = true;
         let (network, control) = Network::new(config).unwrap();
         std::thread::spawn(move || network.run().unwrap());
         let kind = SocketType::SEQPACKET;
@@ -25,12 +23,11 @@ fn bed() -> &'static (Control, OwnedFd) {
             socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
         control
             .add_member(MemberConfig {
-                mac: MAC,
                 ipv4: Some([10, 0, 0, 2].into()),
-                ipv6: None,
-                names: Vec::new(),
+                policy: "none".parse().unwrap(),
+                host_gateway: true,
                 offloads: Offloads::NONE,
-                link: LinkFd::Packets(theirs),
+                ..MemberConfig::new(MAC, LinkFd::Packets(theirs))
             })
             .unwrap();
         (control, ours)
@@ -57,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
         }
         rustix::net::send(link, &frame, SendFlags::NOSIGNAL).unwrap();
     }
-    control.counters().unwrap();
+    control.totals().unwrap();
     let mut buffer = vec![0; 1 << 17];
     while rustix::net::recv(link, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
 });

@@ -9,10 +9,12 @@ const MAX_NAME_BYTES: usize = 255;
 /// The longest query that is taken; longer ones have no use.
 pub const MAX_QUERY_BYTES: usize = 1024;
 /// Most addresses of one answer.
-const MAX_ADDRESSES: usize = 16;
+const MAX_ADDRESSES: u16 = 16;
 
 /// The type of an IPv4 address.
 pub const TYPE_A: u16 = 1;
+/// The type of a name that an address has.
+const TYPE_PTR: u16 = 12;
 /// The type of an IPv6 address.
 pub const TYPE_AAAA: u16 = 28;
 const TYPE_ANY: u16 = 255;
@@ -34,6 +36,8 @@ pub enum Code {
     FormatError = 1,
     /// Nobody could be asked.
     ServerFailure = 2,
+    /// There is no such name.
+    NameError = 3,
     /// The query's kind is not served.
     NotImplemented = 4,
     /// The query is not allowed.
@@ -107,28 +111,62 @@ impl<'a> Query<'a> {
     pub fn answer(&self, addresses: &[IpAddr]) -> Vec<u8> {
         let mut response = self.respond(Code::NoError);
         let mut count = 0u16;
-        for address in addresses.iter().take(MAX_ADDRESSES) {
+        for address in addresses {
             let (kind, data) = match address {
                 IpAddr::V4(address) => (TYPE_A, address.octets().to_vec()),
                 IpAddr::V6(address) => (TYPE_AAAA, address.octets().to_vec()),
             };
-            if self.class != CLASS_IN || (self.kind != kind && self.kind != TYPE_ANY) {
-                continue;
+            if count < MAX_ADDRESSES && self.asks_for(kind) {
+                put_record(&mut response, kind, &data);
+                count += 1;
             }
-            // The name is the question's. The time to live is none: members come and go.
-            response.extend([0xc0, HEADER_BYTES as u8]);
-            response.extend(kind.to_be_bytes());
-            response.extend(CLASS_IN.to_be_bytes());
-            response.extend(0u32.to_be_bytes());
-            response.extend((data.len() as u16).to_be_bytes());
-            response.extend(data);
-            count += 1;
         }
-        if let Some(field) = response.get_mut(6..8) {
-            field.copy_from_slice(&count.to_be_bytes());
+        put_answers(&mut response, count);
+        response
+    }
+
+    /// A response with the name that an address has, if that was asked for.
+    #[must_use]
+    pub fn point(&self, name: &str) -> Vec<u8> {
+        let mut response = self.respond(Code::NoError);
+        if let Some(data) = encode(name).filter(|_| self.asks_for(TYPE_PTR)) {
+            put_record(&mut response, TYPE_PTR, &data);
+            put_answers(&mut response, 1);
         }
         response
     }
+
+    fn asks_for(&self, kind: u16) -> bool {
+        self.class == CLASS_IN && (self.kind == kind || self.kind == TYPE_ANY)
+    }
+}
+
+/// A record of the question's name. Its time to live is none: members come and go.
+fn put_record(response: &mut Vec<u8>, kind: u16, data: &[u8]) {
+    response.extend([0xc0, HEADER_BYTES as u8]);
+    response.extend(kind.to_be_bytes());
+    response.extend(CLASS_IN.to_be_bytes());
+    response.extend(0u32.to_be_bytes());
+    response.extend((data.len() as u16).to_be_bytes());
+    response.extend(data);
+}
+
+fn put_answers(response: &mut [u8], count: u16) {
+    if let Some(field) = response.get_mut(6..8) {
+        field.copy_from_slice(&count.to_be_bytes());
+    }
+}
+
+/// A name as a message has it, if it is one.
+fn encode(name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for label in name.split('.') {
+        let length = u8::try_from(label.len()).ok();
+        bytes.push(length.filter(|length| (1..64).contains(length))?);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.push(0);
+    (bytes.len() <= MAX_NAME_BYTES).then_some(bytes)
 }
 
 /// A response to a message that could not be parsed.
@@ -227,11 +265,30 @@ mod tests {
             answer[answer.len() - 16..],
             [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 10, 0, 0, 7]
         );
+        // Those of another type take nobody's place.
+        let many: Vec<IpAddr> = (0..20u8)
+            .flat_map(|n| [IpAddr::from([10, 0, 0, n]), "fd00::7".parse().unwrap()])
+            .collect();
+        assert_eq!(parsed.answer(&many)[6..8], [0, 16]);
         let bytes = query(&[b"web"], 16);
         let empty = Query::parse(&bytes)
             .unwrap()
             .answer(&["10.0.0.7".parse().unwrap()]);
         assert_eq!(empty[6..8], [0, 0]);
+    }
+
+    #[test]
+    fn an_address_has_a_name() {
+        let bytes = query(&[b"7", b"in-addr", b"arpa"], TYPE_PTR);
+        let parsed = Query::parse(&bytes).unwrap();
+        let answer = parsed.point("web.net");
+        assert_eq!(answer[6..8], [0, 1]);
+        assert_eq!(answer[answer.len() - 9..], *b"\x03web\x03net\0");
+        for name in ["", "a..b", &"a".repeat(64), &["a"; 128].join(".")] {
+            assert_eq!(parsed.point(name)[6..8], [0, 0], "{name}");
+        }
+        let bytes = query(&[b"web"], TYPE_A);
+        assert_eq!(Query::parse(&bytes).unwrap().point("web")[6..8], [0, 0]);
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //!
 //! - `message`: DNS messages.
 //! - `files`: `resolv.conf` and `hosts`.
+//! - `reverse`: names that stand for addresses.
+//! - `decide`: what becomes of a query.
 //! - `rules`: which names may be asked for.
 //! - `server`: queries of members, and what becomes of them.
 //! - `upstream`: one query at one of the host's resolvers.
 
+mod decide;
 mod files;
 mod message;
+mod reverse;
 mod rules;
 mod server;
 mod upstream;
@@ -23,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 /// What a network's name server knows.
 #[derive(Debug, Clone, Default)]
 pub struct DnsConfig {
-    /// Whom to ask, in order.
+    /// Whom to ask, in order, for members that have no name servers of their own.
     pub upstreams: Vec<SocketAddr>,
     /// Names with addresses, in lower case.
     pub hosts: HashMap<String, Vec<IpAddr>>,

@@ -3,6 +3,7 @@
 //! A query that is passed on has a socket and a random number of its own. Upstreams are asked in
 //! order; one that did not answer is asked last for a while, so that it costs one time-out.
 
+use super::decide::{Decision, decide};
 use super::message::{Code, Malformed, Query, is_final, is_response, refuse};
 use super::upstream::{Answer, Upstream};
 use crate::core::{Core, MemberId, PAYLOAD_AT, Transport};
@@ -14,7 +15,7 @@ use crate::token::{Kind, Token};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// How long an upstream has for its answer: two of them fit into a client's usual five seconds.
@@ -45,16 +46,6 @@ impl Client {
             Self::Datagram { member, .. } | Self::Stream(member, _) => member,
         }
     }
-}
-
-/// What becomes of a query.
-enum Decision {
-    /// These are the name's addresses.
-    Local(Vec<IpAddr>),
-    /// It may not be asked for.
-    Refuse,
-    /// These are asked, the first one last.
-    PassOn(Vec<SocketAddr>),
 }
 
 /// A query that was passed on.
@@ -119,45 +110,29 @@ impl Dns {
         let query = match Query::parse(message) {
             Ok(query) => query,
             Err(Malformed::Silent) => {
-                core.counters.malformed += 1;
+                core.count(client.member(), |counters| counters.malformed += 1);
                 return self.close_client(core, client);
             }
             Err(Malformed::Answer(code)) => {
-                core.counters.malformed += 1;
+                core.count(client.member(), |counters| counters.malformed += 1);
                 return self.reply(core, client, &refuse(message, code));
             }
         };
-        match self.decide(core, &query) {
-            Decision::Local(addresses) => self.reply(core, client, &query.answer(&addresses)),
-            Decision::Refuse => self.reply(core, client, &query.respond(Code::Refused)),
-            Decision::PassOn(upstreams) => self.pass_on(core, client, &query, upstreams),
+        match decide(core, client.member(), &query) {
+            Decision::Answer(response) => self.reply(core, client, &response),
+            Decision::PassOn => self.pass_on(core, client, &query),
         }
     }
 
-    fn decide(&mut self, core: &mut Core, query: &Query<'_>) -> Decision {
-        let Some(config) = &core.config.dns else {
-            return Decision::Refuse;
-        };
-        let member = core.by_name.get(&query.name);
-        if let Some(addresses) = member.or_else(|| config.hosts.get(&query.name)) {
-            return Decision::Local(addresses.clone());
-        }
-        // Who may connect nowhere has no use for a name, and its questions would be a way out.
-        let allowed = core.config.policy.allows_any()
-            && config
-                .rules
-                .as_ref()
-                .is_none_or(|rules| rules.allows(&query.name));
-        if !allowed {
-            core.counters.refused_names += 1;
-            return Decision::Refuse;
-        }
-        Decision::PassOn(self.in_order(&config.upstreams, core.now_ns))
-    }
-
-    /// Upstreams, the first one last; those that rest are asked after all others.
-    fn in_order(&mut self, upstreams: &[SocketAddr], now_ns: u64) -> Vec<SocketAddr> {
-        self.resting.retain(|&(_, until_ns)| until_ns > now_ns);
+    /// Upstreams of a member's, the first one last; those that rest are asked after all others.
+    fn in_order(&mut self, core: &Core, member: MemberId) -> Vec<SocketAddr> {
+        self.resting.retain(|&(_, until_ns)| until_ns > core.now_ns);
+        let own = core.members.get(member);
+        let own = own.and_then(|member| member.upstreams.as_deref());
+        let all = core.config.dns.as_ref();
+        let upstreams = own
+            .or_else(|| all.map(|config| config.upstreams.as_slice()))
+            .unwrap_or_default();
         let rests = |address: &SocketAddr| self.resting.iter().any(|(other, _)| other == address);
         let (mut order, awake): (Vec<_>, Vec<_>) =
             upstreams.iter().rev().partition(|one| rests(one));
@@ -165,16 +140,11 @@ impl Dns {
         order
     }
 
-    fn pass_on(
-        &mut self,
-        core: &mut Core,
-        client: Client,
-        query: &Query<'_>,
-        mut left: Vec<SocketAddr>,
-    ) {
+    fn pass_on(&mut self, core: &mut Core, client: Client, query: &Query<'_>) {
         if !has_room(core, client.member()) {
             return self.reply(core, client, &query.respond(Code::ServerFailure));
         }
+        let mut left = self.in_order(core, client.member());
         let is_stream = matches!(client, Client::Stream(..));
         while let Some(asked) = left.pop() {
             let Ok(upstream) = Upstream::ask(asked, query.bytes, is_stream) else {
@@ -502,10 +472,7 @@ fn send_datagram(
 }
 
 fn has_room(core: &mut Core, member: MemberId) -> bool {
-    let member = core.members.get_mut(member);
-    let has = member.is_some_and(|member| member.flows[FLOWS] < MAX_OF_MEMBER);
-    core.counters.limited += u64::from(!has);
-    has
+    core.has_room(member, FLOWS, MAX_OF_MEMBER)
 }
 
 fn count(core: &mut Core, member: MemberId) {

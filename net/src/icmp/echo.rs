@@ -2,11 +2,13 @@
 //! one (`net.ipv4.ping_group_range`). A reply is passed on only if one came.
 
 use super::error::{Unreachable, unreachable};
-use crate::core::{Core, MemberId, PAYLOAD_AT, Route, Transport};
+use crate::core::{Core, MemberId, PAYLOAD_AT, Transport};
+use crate::counters::Target;
 use crate::datagram;
 use crate::frame::ip::IpPacket;
 use crate::frame::{be16, protocol};
 use crate::policy::Protocol;
+use crate::route::Route;
 use crate::table::{Id, Table};
 use crate::timers::{Deadline, SECOND_NS};
 use crate::token::{Kind, Token};
@@ -64,11 +66,11 @@ impl Echo {
     pub fn on_message(&mut self, core: &mut Core, member: MemberId, packet: &IpPacket<'_>) {
         let (request, reply) = types(packet.destination);
         let (Some(id), true) = (be16(packet.payload, 4), packet.payload.len() >= 8) else {
-            core.counters.malformed += 1;
+            core.count(member, |counters| counters.malformed += 1);
             return;
         };
         if packet.payload.first() != Some(&request) || packet.payload.get(1) != Some(&0) {
-            core.counters.ignored += 1;
+            core.count(member, |counters| counters.ignored += 1);
             return;
         }
         if core.config.is_gateway(packet.destination) {
@@ -78,7 +80,7 @@ impl Echo {
             return;
         }
         let target = SocketAddr::new(packet.destination, 0);
-        match core.route(Protocol::Icmp, target) {
+        match core.route(member, Protocol::Icmp, target) {
             Route::Host(_) => {}
             Route::Refused => {
                 return unreachable(core, member, packet.whole, Unreachable::Prohibited);
@@ -108,9 +110,9 @@ impl Echo {
 
     fn begin(&mut self, core: &mut Core, key: Key, packet: &IpPacket<'_>) -> Option<Id> {
         let limit = core.config.limits.echo_flows;
-        let count = &mut core.members.get_mut(key.member)?.flows[FLOWS];
-        if *count >= limit {
-            core.counters.limited += 1;
+        let member = core.members.get_mut(key.member)?;
+        if member.flows[FLOWS] >= limit {
+            member.counters.limited += 1;
             return None;
         }
         let (family, protocol) = match key.destination {
@@ -131,13 +133,13 @@ impl Echo {
                     rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => Unreachable::Prohibited,
                     _ => Unreachable::Host,
                 };
-                core.counters
-                    .refuse(Protocol::Icmp, SocketAddr::new(key.destination, 0));
+                let target = SocketAddr::new(key.destination, 0);
+                core.refuse(key.member, Target::Flow(Protocol::Icmp, target));
                 unreachable(core, key.member, packet.whole, why);
                 return None;
             }
         };
-        *count += 1;
+        core.members.get_mut(key.member)?.flows[FLOWS] += 1;
         let id = self.flows.insert(|_| Flow {
             key,
             socket,

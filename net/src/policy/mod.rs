@@ -8,6 +8,7 @@ mod cidr;
 mod text;
 
 pub use cidr::Cidr;
+pub(crate) use cidr::is_reserved;
 pub use text::RuleError;
 
 use std::net::{IpAddr, SocketAddr};
@@ -68,7 +69,7 @@ pub struct Verdict {
     pub reason: Reason,
 }
 
-/// The rules of a network.
+/// The rules of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// `None`: everything is allowed.
@@ -106,7 +107,7 @@ impl Policy {
             };
         };
         let address = cidr::embedded(target.ip());
-        let reserved = cidr::is_reserved(address);
+        let reserved = is_reserved(address);
         let found = rules.iter().enumerate().find(|(_, rule)| {
             rule.matches(protocol, address, target.port())
                 && (!reserved || rule.action == Action::Deny || rule.is_explicit())

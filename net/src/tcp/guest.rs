@@ -42,7 +42,7 @@ impl Tcp {
         packet: &IpPacket<'_>,
     ) -> Option<OwnedFd> {
         let Some(segment) = TcpSegment::parse(packet.payload) else {
-            core.counters.malformed += 1;
+            core.count(member, |counters| counters.malformed += 1);
             return None;
         };
         let key = Key {

@@ -137,12 +137,7 @@ impl Tcp {
 
     fn has_room(core: &mut Core, member: MemberId) -> bool {
         let limit = core.config.limits.tcp_flows;
-        let has = core
-            .members
-            .get_mut(member)
-            .is_some_and(|member| member.flows[FLOWS] < limit);
-        core.counters.limited += u64::from(!has);
-        has
+        core.has_room(member, FLOWS, limit)
     }
 
     /// Resets both ends.

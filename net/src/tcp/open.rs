@@ -3,12 +3,13 @@
 use super::emit;
 use super::flow::{Flow, Key, State};
 use super::{Tcp, token};
-use crate::core::{Core, MemberId, Route};
+use crate::core::{Core, MemberId};
 use crate::frame::tcp::{ACK, RST, SYN, TcpSegment};
 use crate::frame::{ip::IpPacket, protocol};
 use crate::icmp::error::{Unreachable, original, unreachable};
 use crate::policy::Protocol;
 use crate::publish::visible_peer;
+use crate::route::Route;
 use crate::table::Id;
 use crate::timers::SECOND_NS;
 use rustix::event::epoll::EventFlags;
@@ -37,7 +38,7 @@ impl Tcp {
             emit::reset_stranger(core, &key, segment);
             return None;
         }
-        match core.route(Protocol::Tcp, key.remote) {
+        match core.route(key.member, Protocol::Tcp, key.remote) {
             Route::Host(target) if Self::has_room(core, key.member) => match connect(target) {
                 Ok(socket) => {
                     self.open(core, key, State::Connecting, socket, segment);
@@ -79,7 +80,7 @@ impl Tcp {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let Ok((ours, theirs)) = pair else {
-            core.counters.limited += 1;
+            core.count(key.member, |counters| counters.limited += 1);
             return None;
         };
         let id = self.open(core, key, State::SynReceived, ours, segment)?;
@@ -179,7 +180,7 @@ impl Tcp {
             }
             return;
         }
-        core.counters.limited += 1;
+        core.count(member, |counters| counters.limited += 1);
         let _ = sockopt::set_socket_linger(&socket, Some(std::time::Duration::ZERO));
     }
 }
@@ -212,7 +213,7 @@ fn refuse(core: &mut Core, key: &Key, packet: &[u8], segment: &TcpSegment<'_>, e
         Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
             // The member tries again.
-            core.counters.limited += 1;
+            core.count(key.member, |counters| counters.limited += 1);
             return;
         }
         _ => return emit::reset_stranger(core, key, segment),

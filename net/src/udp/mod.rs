@@ -1,13 +1,14 @@
 //! UDP flows: one connected host socket for each pair of addresses, or the socket of a published
 //! port with a peer's address.
 
-use crate::core::{Core, MemberId, PAYLOAD_AT, Route, Transport};
+use crate::core::{Core, MemberId, PAYLOAD_AT, Transport};
 use crate::datagram;
 use crate::frame::ip::IpPacket;
 use crate::frame::{be16, build, protocol};
 use crate::icmp::error::{Unreachable, original, relay, unreachable};
 use crate::policy::Protocol;
 use crate::publish::{Ports, visible_peer};
+use crate::route::Route;
 use crate::sys;
 use crate::table::{Id, Table};
 use crate::timers::{Deadline, SECOND_NS};
@@ -124,11 +125,11 @@ impl Udp {
         let (Some(source), Some(destination), Some(length)) =
             (be16(bytes, 0), be16(bytes, 2), be16(bytes, 4))
         else {
-            core.counters.malformed += 1;
+            core.count(member, |counters| counters.malformed += 1);
             return None;
         };
         let Some(payload) = bytes.get(HEADER_BYTES..usize::from(length)) else {
-            core.counters.malformed += 1;
+            core.count(member, |counters| counters.malformed += 1);
             return None;
         };
         let key = Key {
@@ -138,7 +139,7 @@ impl Udp {
         };
         let id = match self.index.get(&key) {
             Some(&id) => Some(id),
-            None => match core.route(Protocol::Udp, key.remote) {
+            None => match core.route(key.member, Protocol::Udp, key.remote) {
                 Route::NameServer => return Some(((key.guest, key.remote), payload)),
                 route => self.begin(core, key, packet, route),
             },
@@ -172,7 +173,7 @@ impl Udp {
         let socket = match connected(target) {
             Ok(socket) => socket,
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                core.counters.limited += 1;
+                core.count(key.member, |counters| counters.limited += 1);
                 return None;
             }
             Err(_) => {
@@ -192,12 +193,7 @@ impl Udp {
 
     fn has_room(&self, core: &mut Core, member: MemberId) -> bool {
         let limit = core.config.limits.udp_flows;
-        let has = core
-            .members
-            .get_mut(member)
-            .is_some_and(|member| member.flows[FLOWS] < limit);
-        core.counters.limited += u64::from(!has);
-        has
+        core.has_room(member, FLOWS, limit)
     }
 
     fn add(&mut self, core: &mut Core, key: Key, socket: Socket) -> Id {
@@ -352,7 +348,7 @@ impl Udp {
             }
             remote.set_port(remote.port().wrapping_add(1).max(1024));
         }
-        core.counters.limited += 1;
+        core.count(member, |counters| counters.limited += 1);
         None
     }
 

@@ -2,6 +2,7 @@
 //! the network runs, and the world behind it.
 
 use anyhow::{Context, Result, bail, ensure};
+use hullbox_net::policy::Policy;
 use hullbox_net::{
     Control, LinkFd, Mac, MemberConfig, MemberId, Network, NetworkConfig, Offloads, Subnet,
     open_tap,
@@ -119,6 +120,10 @@ pub enum Carrier {
 /// What a test asks for.
 pub struct Plan {
     pub network: NetworkConfig,
+    /// Of each guest.
+    pub policy: Policy,
+    /// For each guest.
+    pub host_gateway: bool,
     pub carrier: Carrier,
     pub offloads: Offloads,
     /// Between guest and network; needs another carrier than a TAP.
@@ -141,6 +146,8 @@ impl Default for Plan {
         });
         Self {
             network,
+            policy: Policy::unrestricted(),
+            host_gateway: false,
             carrier: Carrier::Tap,
             offloads: Offloads::ALL,
             link_weather: Weather::default(),
@@ -165,6 +172,8 @@ pub struct Bed {
     pub host: Namespace,
     pub world: Namespace,
     pub control: Control,
+    pub policy: Policy,
+    host_gateway: bool,
     mtu: u16,
     thread: Option<JoinHandle<()>>,
     _relay: Option<Relay>,
@@ -188,6 +197,8 @@ impl Bed {
             host,
             world,
             control,
+            policy: plan.policy,
+            host_gateway: plan.host_gateway,
             mtu,
             thread: Some(thread),
             _relay: relay,
@@ -222,12 +233,13 @@ impl Bed {
         }
         let (link, relay) = carry(carrier, tap, weather)?;
         let member = self.control.add_member(MemberConfig {
-            mac,
             ipv4: Some(v4),
             ipv6: Some(v6),
             names: vec![format!("guest{number}")],
+            policy: self.policy.clone(),
+            host_gateway: self.host_gateway,
             offloads,
-            link,
+            ..MemberConfig::new(mac, link)
         })?;
         self.guests.push(Guest {
             namespace,

@@ -58,7 +58,7 @@ fn ten_thousand_connections_leave_no_descriptor() -> Result<()> {
     })?;
     // A flow's socket is closed when its last segment has been acknowledged. One more connection
     // that the network has served to its end comes behind all of those.
-    ensure!(bed.control.counters()?.tcp_begun == 10_000);
+    ensure!(bed.control.totals()?.tcp_begun == 10_000);
     let after = descriptors()?;
     ensure!(
         after <= before + 4,
@@ -83,7 +83,7 @@ fn two_thousand_flows_at_a_time() -> Result<()> {
         client.set_read_timeout(Some(PATIENCE))?;
         pairs.push((client, listener.accept()?.0));
     }
-    ensure!(bed.control.counters()?.tcp_flows == 2000);
+    ensure!(bed.control.totals()?.tcp_flows == 2000);
     for (number, (_, server)) in pairs.iter_mut().enumerate() {
         server.write_all(&(number as u64).to_le_bytes())?;
     }

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, GATEWAY_V4, PATIENCE, Plan, WORLD_V4, is_possible, uninterrupted};
 use anyhow::{Result, ensure};
-use hullbox_net::policy::{Policy, Protocol};
+use hullbox_net::policy::Policy;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
@@ -11,8 +11,10 @@ fn what_the_policy_refuses_never_leaves() -> Result<()> {
     if !is_possible() {
         return Ok(());
     }
-    let mut plan = Plan::default();
-    plan.network.policy = "deny:198.51.100.0/24:81,198.51.100.0/24/tcp".parse()?;
+    let plan = Plan {
+        policy: "deny:198.51.100.0/24:81,198.51.100.0/24/tcp".parse()?,
+        ..Plan::default()
+    };
     let bed = Bed::new(plan)?;
     let guest = &bed.guest().namespace;
     let listeners: Result<Vec<_>, _> = bed.world.run(|| {
@@ -42,17 +44,26 @@ fn what_the_policy_refuses_never_leaves() -> Result<()> {
         error.raw_os_error() == Some(rustix::io::Errno::HOSTUNREACH.raw_os_error()),
         "{error}"
     );
-    let counters = bed.control.counters()?;
+    let counters = bed.control.counters(bed.guest().member)?;
     ensure!(counters.rules == [3, 1], "{:?}", counters.rules);
-    let key = (Protocol::Tcp, SocketAddr::from((WORLD_V4, 81)));
-    ensure!(counters.refused_targets[&key] == 3);
+    let targets: Vec<_> = counters
+        .refused_targets
+        .iter()
+        .map(|refused| (refused.target.to_string(), refused.count))
+        .collect();
+    let expected = [
+        (format!("tcp {WORLD_V4}:81"), 3),
+        (format!("udp {WORLD_V4}:80"), 1),
+    ];
+    ensure!(targets == expected, "{targets:?}");
     ensure!(counters.refused == 4);
     // Nothing came: the sockets have nothing to give.
     listeners[1].set_nonblocking(true)?;
     server.set_nonblocking(true)?;
     ensure!(listeners[1].accept().unwrap_err().kind() == ErrorKind::WouldBlock);
     ensure!(uninterrupted(|| server.recv(&mut [0])).unwrap_err().kind() == ErrorKind::WouldBlock);
-    bed.control.set_policy(Policy::unrestricted())?;
+    bed.control
+        .set_policy(bed.guest().member, Policy::unrestricted())?;
     connect(81)?;
     Ok(())
 }
@@ -63,8 +74,10 @@ fn the_hosts_loopback_is_closed_unless_it_is_asked_for() -> Result<()> {
         return Ok(());
     }
     for host_gateway in [false, true] {
-        let mut plan = Plan::default();
-        plan.network.host_gateway = host_gateway;
+        let plan = Plan {
+            host_gateway,
+            ..Plan::default()
+        };
         let bed = Bed::new(plan)?;
         let listener = bed.host.run(|| TcpListener::bind("127.0.0.1:8000"))?;
         let guest = &bed.guest().namespace;

@@ -203,7 +203,7 @@ fn a_member_that_leaves_resets_its_peers_and_frees_its_ports() -> Result<()> {
         let open = || open_port(PortKind::Tcp, ([0, 0, 0, 0], 8080).into());
         Ok(bed.host.run(open)?)
     })?;
-    ensure!(bed.control.counters()?.tcp_flows == 0);
+    ensure!(bed.control.totals()?.tcp_flows == 0);
     let gone = bed.control.remove_member(bed.guest().member);
     ensure!(matches!(gone, Err(NetError::NoMember)));
     Ok(())

@@ -7,7 +7,7 @@ use hullbox_net::frame::ethernet::Ethernet;
 use hullbox_net::frame::ip::IpPacket;
 use hullbox_net::frame::tcp::TcpSegment;
 use hullbox_net::frame::{checksum, protocol, vnet::VnetHeader};
-use hullbox_net::{Control, LinkFd, Mac, MemberConfig, Network, Offloads};
+use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, Network, Offloads};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair, sockopt,
 };
@@ -23,6 +23,7 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 /// link to it. Needs no privilege.
 pub struct Raw {
     pub control: Control,
+    pub member: MemberId,
     link: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,22 +42,20 @@ impl Raw {
     pub fn new(offloads: Offloads) -> Result<Self> {
         let mut config = Plan::default().network;
         config.mtu = 1500;
-        config.host_gateway = true;
         let (network, control) = Network::new(config)?;
         let thread = std::thread::spawn(move || network.run().unwrap());
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(Duration::from_secs(20)))?;
-        control.add_member(MemberConfig {
-            mac: MAC,
+        let member = control.add_member(MemberConfig {
             ipv4: Some(ADDRESS),
-            ipv6: None,
-            names: Vec::new(),
+            host_gateway: true,
             offloads,
-            link: LinkFd::Packets(theirs),
+            ..MemberConfig::new(MAC, LinkFd::Packets(theirs))
         })?;
         Ok(Self {
             control,
+            member,
             link: Some(ours),
             thread: Some(thread),
         })

@@ -112,7 +112,7 @@ fn frames_that_the_link_loses_are_sent_again() -> Result<()> {
         ..Plan::default()
     };
     let bed = transfers(plan, 4 * MIB)?;
-    ensure!(bed.control.counters()?.retransmitted_bytes > 0);
+    ensure!(bed.control.totals()?.retransmitted_bytes > 0);
     Ok(())
 }
 
@@ -231,7 +231,7 @@ fn what_is_refused_is_refused_and_what_is_unreachable_is_unreachable() -> Result
             .unwrap_err();
         ensure!(error.kind() == expected, "{target}: {error}");
     }
-    ensure!(bed.control.counters()?.tcp_flows == 0);
+    ensure!(bed.control.totals()?.tcp_flows == 0);
     Ok(())
 }
 
