@@ -128,7 +128,9 @@ impl Guest {
             saved,
             listener: Some(listener),
             members,
-            macs: (0..).zip(bundle.setup.interfaces.iter().map(|one| one.mac)).collect(),
+            macs: (0..)
+                .zip(bundle.setup.interfaces.iter().map(|one| one.mac))
+                .collect(),
             warning: launched.warning,
             begun: launched.begun,
             spare: launched.spare,

@@ -11,7 +11,9 @@ use hullbox_backend::network::Membership;
 use hullbox_host::timing::{Marks, Timing};
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{Frame, Interface, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage};
+use hullbox_protocol::{
+    Frame, Interface, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 

@@ -96,7 +96,9 @@ impl ContainerNetwork {
         for (index, ((interface, membership), member)) in all {
             let seat = network.seat(user, interface, membership, interfaces.len() > 1);
             let launcher = network.launcher(membership);
-            network.places.push(Served::new(index, launcher, seat, member));
+            network
+                .places
+                .push(Served::new(index, launcher, seat, member));
         }
         network
     }
@@ -173,8 +175,9 @@ impl ContainerNetwork {
     }
 
     fn open_all(&mut self) -> Result<Vec<OpenPort>, ProcessError> {
-        let mut eager: Vec<&mut Served> =
-            (self.places.iter_mut()).filter(|served| served.is_eager()).collect();
+        let mut eager: Vec<&mut Served> = (self.places.iter_mut())
+            .filter(|served| served.is_eager())
+            .collect();
         let started = eager.iter_mut().map(|served| served.start());
         // All begin before any is waited for.
         let processes = started.collect::<Result<Vec<_>, _>>()?;
@@ -194,7 +197,10 @@ impl ContainerNetwork {
         let mut members = members.into_iter();
         self.places.retain_mut(|served| {
             served.phase = Phase::Waiting(None);
-            members.next().map(|member| served.member = member).is_some()
+            members
+                .next()
+                .map(|member| served.member = member)
+                .is_some()
         });
         self.open().map(drop)
     }
@@ -236,8 +242,14 @@ impl ContainerNetwork {
     /// The container's networks and interfaces, as they are kept for its next run.
     pub(super) fn kept(&self) -> Option<(UserNetwork, Vec<Interface>)> {
         let user = self.user.as_ref()?;
-        let memberships = self.places.iter().filter_map(|served| served.seat.membership.clone());
-        let interfaces = self.places.iter().map(|served| served.seat.interface.clone());
+        let memberships = self
+            .places
+            .iter()
+            .filter_map(|served| served.seat.membership.clone());
+        let interfaces = self
+            .places
+            .iter()
+            .map(|served| served.seat.interface.clone());
         let user = UserNetwork {
             shared: memberships.collect(),
             ..user.clone()
@@ -253,7 +265,10 @@ impl ContainerNetwork {
         if self.user.is_none() {
             return Err("the container has no network that could be changed".to_owned());
         }
-        if self.find(membership.map(|membership| membership.id.as_str())).is_some() {
+        if self
+            .find(membership.map(|membership| membership.id.as_str()))
+            .is_some()
+        {
             return Err("the container is in this network already".to_owned());
         }
         let most = u8::try_from(MAX_INTERFACES).unwrap_or(u8::MAX);

@@ -433,8 +433,14 @@ fn an_interface_beside_the_first_has_its_own_addresses_and_a_route_for_when_that
     }
     assert_silent(&tap);
     let routes = default_routes(&namespace);
-    assert!(routes[0].starts_with("default via 10.0.2.1 dev eth0"), "{routes:?}");
-    assert!(routes[1].starts_with("default via 10.0.3.1 dev eth1 metric 1"), "{routes:?}");
+    assert!(
+        routes[0].starts_with("default via 10.0.2.1 dev eth0"),
+        "{routes:?}"
+    );
+    assert!(
+        routes[1].starts_with("default via 10.0.3.1 dev eth1 metric 1"),
+        "{routes:?}"
+    );
     assert!(routes[2].contains("dev eth0 metric 1024"), "{routes:?}");
     assert!(routes[3].contains("dev eth1 metric 1025"), "{routes:?}");
     // Each network's frames are of its interface.
@@ -459,7 +465,10 @@ fn an_interface_beside_the_first_has_its_own_addresses_and_a_route_for_when_that
     assert_eq!(sender_of([192, 0, 2, 1]), second().mac);
     namespace.run(|| remove("eth1").unwrap());
     let error = namespace.run(|| remove("eth1").unwrap_err());
-    assert!(matches!(error, NetifError::Missing(ref name) if name == "eth1"), "{error:?}");
+    assert!(
+        matches!(error, NetifError::Missing(ref name) if name == "eth1"),
+        "{error:?}"
+    );
     assert_eq!(default_routes(&namespace), [""; 0]);
     assert_silent(&tap);
 }
@@ -472,7 +481,10 @@ fn an_interface_goes_to_another_namespace() {
     let tap = from.tap();
     from.run(|| hand_over(to.file.as_fd()).unwrap());
     let error = from.run(|| configure("eth0", &interface()).unwrap_err());
-    assert!(matches!(error, NetifError::Missing(ref name) if name == "eth0"), "{error:?}");
+    assert!(
+        matches!(error, NetifError::Missing(ref name) if name == "eth0"),
+        "{error:?}"
+    );
     to.run(|| configure("eth0", &interface()).unwrap());
     assert!(to.ip("-o addr show eth0").contains("10.0.2.2/24"));
     assert_silent(&tap);

@@ -1,9 +1,9 @@
 //! A member as the thread knows it that answers on control connections.
 
 use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
+use crate::names;
 use crate::ports::OpenSocket;
 use hullbox_net::policy::Policy;
-use crate::names;
 use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,9 +3,9 @@
 //! Who joins a network, and who tidies up, holds the lock all the while. Who serves it ends with the lock in
 //! its hand. So nobody waits for an answer of a process that is about to end, and two never begin at a time.
 
+use crate::JOIN_OPTION;
 use crate::message::{self, Request};
 use crate::shape::Shape;
-use crate::JOIN_OPTION;
 use hullbox_backend::network::NETWORK_ID_DIGITS;
 use hullbox_host::paths::{ensure_private_dir, open_lock_file};
 use hullbox_protocol::NETWORK_VSOCK_OPTION;
@@ -140,7 +140,10 @@ impl Home {
             .stderr(Stdio::null())
             .spawn()?;
         // For people who look for it.
-        let _ = lock.0.set_len(0).and_then(|()| writeln!(lock.0, "{}", child.id()));
+        let _ = lock
+            .0
+            .set_len(0)
+            .and_then(|()| writeln!(lock.0, "{}", child.id()));
         Ok(())
     }
 

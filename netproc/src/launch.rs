@@ -1,7 +1,7 @@
 //! Starting the process, and what its starter says to it.
 
-use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
 use crate::home::Home;
+use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
 use crate::{ENTRY, JOIN_OPTION, RELAY_OPTION};
 use hullbox_backend::network::{Member, Membership, OpenPort, UserNetwork};
 use hullbox_protocol::Interface;
@@ -9,12 +9,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// How long its end may take once its control connection has ended. In the helper machine, the host's

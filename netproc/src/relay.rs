@@ -6,9 +6,9 @@
 //! goes out in one write, because over vsock each costs an exit of the machine.
 
 use crate::channel::{Channel, Moved};
-use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
-use crate::jail::{self, Ends};
 use crate::door;
+use crate::jail::{self, Ends};
+use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
 use hullbox_net::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES};
 use hullbox_protocol::MACHINE_NETWORK_PORT;
 use nix::sys::socket::VsockAddr;

@@ -33,10 +33,7 @@ const RETRY: Timespec = Timespec {
 ///
 /// # Errors
 /// In words: why not. Nobody hears them.
-pub fn serve(
-    shape: Shape,
-    mut descriptors: impl Iterator<Item = OwnedFd>,
-) -> Result<(), String> {
+pub fn serve(shape: Shape, mut descriptors: impl Iterator<Item = OwnedFd>) -> Result<(), String> {
     let (Some(listener), Some(lock)) = (descriptors.next(), descriptors.next()) else {
         return Err("the network's socket is missing".to_owned());
     };

@@ -68,7 +68,8 @@ fn main() -> ExitCode {
     };
     drop(theirs);
     let taps = entered.leave().unwrap();
-    if let (Some(tap), Some(interface)) = (taps.into_iter().next(), bundle.setup.interfaces.first()) {
+    if let (Some(tap), Some(interface)) = (taps.into_iter().next(), bundle.setup.interfaces.first())
+    {
         serve_network(tap, interface);
     }
     let options = AttachOptions {

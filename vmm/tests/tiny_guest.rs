@@ -159,7 +159,8 @@ fn nothing_is_left_behind() {
         if round % 2 == 0 {
             for address in [1, 2] {
                 let socket = ours.try_clone().unwrap().into();
-                vm.connect_network([2, 0, 0, 0, 0, address], socket).unwrap();
+                vm.connect_network([2, 0, 0, 0, 0, address], socket)
+                    .unwrap();
             }
         }
         assert!(dir.path().join("vsock").exists());

@@ -112,7 +112,9 @@ impl Agent {
         }
         mounts::rewrite_names(setup)?;
         let isolated = container.isolated.as_mut();
-        container.interfaces.begin_anew(&setup.interfaces, isolated)?;
+        container
+            .interfaces
+            .begin_anew(&setup.interfaces, isolated)?;
         let has_machine_id = match workload {
             // Written into the container's own file; what an init system has read of it, it keeps until
             // it reads it again.

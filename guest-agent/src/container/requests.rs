@@ -30,9 +30,7 @@ pub(super) fn answer(group: &mut Cgroup, request: &Request) -> Reply {
         | Request::Resume
         | Request::SetClock { .. }
         | Request::Connect { .. }
-        | Request::Disconnect { .. } => {
-            Err("not about the container alone".to_owned())
-        }
+        | Request::Disconnect { .. } => Err("not about the container alone".to_owned()),
     };
     match done {
         Ok(()) => Reply::Done,

@@ -30,10 +30,17 @@ impl Hub<'_> {
             None => self.network.place_for(membership.as_ref()),
         };
         // One that is asked for has its number already.
-        let is_pending = self.sessions.requests.iter().any(|pending| pending.network.is_some());
+        let is_pending = self
+            .sessions
+            .requests
+            .iter()
+            .any(|pending| pending.network.is_some());
         let made = asked.and_then(|index| match is_pending {
             true => Err("another change of its networks is on its way".to_owned()),
-            false => self.backend.connect(index, &interface).map(|member| (index, member)),
+            false => self
+                .backend
+                .connect(index, &interface)
+                .map(|member| (index, member)),
         });
         match made {
             Ok((index, member)) => {
@@ -62,8 +69,8 @@ impl Hub<'_> {
                 self.change_network(Some(at), request, NetworkChange::Disconnect(index));
             }
             (refused, _) => {
-                let why = refused
-                    .unwrap_or_else(|| "the container is not in this network".to_owned());
+                let why =
+                    refused.unwrap_or_else(|| "the container is not in this network".to_owned());
                 self.clients.list[at].answer(&Answer::Failed(why));
             }
         }
@@ -71,10 +78,12 @@ impl Hub<'_> {
 
     fn change_network(&mut self, at: Option<usize>, request: Request, change: NetworkChange) {
         let number = self.sessions.next_number();
-        let client = at.and_then(|at| self.clients.list.get_mut(at)).map(|client| {
-            client.role = Role::Asked;
-            client.id
-        });
+        let client = at
+            .and_then(|at| self.clients.list.get_mut(at))
+            .map(|client| {
+                client.role = Role::Asked;
+                client.id
+            });
         self.sessions.requests.push(PendingRequest {
             number,
             client,

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::network::ContainerNetwork;
+use hullbox_backend::network::Membership;
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_netproc::{Launcher, Seat};
 use hullbox_protocol::{Addresses, Interface};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use hullbox_backend::network::Membership;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,12 @@ fn network(ports: Vec<PublishedPort>) -> (Guest, ContainerNetwork) {
         ports,
         ..UserNetwork::default()
     };
-    let network = ContainerNetwork::served_by(launcher(), PathBuf::new(), Seat::alone(user, interface()), member);
+    let network = ContainerNetwork::served_by(
+        launcher(),
+        PathBuf::new(),
+        Seat::alone(user, interface()),
+        member,
+    );
     (guest, network)
 }
 
@@ -392,7 +397,10 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             };
             let mut client = Door::say(&path, &connect());
             let request = grant(&mut agent);
-            assert!(matches!(request, hullbox_protocol::Request::Connect { index: 1, .. }));
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Connect { index: 1, .. }
+            ));
             assert!(matches!(answer(&mut client), Answer::Done));
             let (index, guest) = guest_of.recv().unwrap();
             assert_eq!(index, 1);
@@ -405,7 +413,10 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             assert_eq!(why, "the container is in this network already");
             let mut client = Door::say(&path, &disconnect);
             let request = grant(&mut agent);
-            assert!(matches!(request, hullbox_protocol::Request::Disconnect { index: 1 }));
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Disconnect { index: 1 }
+            ));
             assert!(matches!(answer(&mut client), Answer::Done));
             assert_eq!(gone_of.recv().unwrap(), 1);
             std::fs::remove_dir(&in_dir).unwrap();
@@ -452,7 +463,10 @@ fn a_network_that_cannot_be_joined_leaves_no_interface() {
             grant(&mut agent);
             assert!(matches!(answer(&mut client), Answer::Failed(_)));
             let request = grant(&mut agent);
-            assert!(matches!(request, hullbox_protocol::Request::Disconnect { index: 1 }));
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Disconnect { index: 1 }
+            ));
             assert_eq!(gone_of.recv().unwrap(), 1);
             agent.say(&exited(0));
             while agent.hear().is_some() {}

@@ -192,11 +192,7 @@ pub fn start(
     Ok((process, ports))
 }
 
-pub fn join(
-    launcher: &Launcher,
-    seat: &Seat,
-    member: &Member,
-) -> Result<(Process, Vec<OpenPort>)> {
+pub fn join(launcher: &Launcher, seat: &Seat, member: &Member) -> Result<(Process, Vec<OpenPort>)> {
     let mut process = launcher.start(seat, member)?;
     let ports = process.wait_until_ready(LIMIT)?;
     Ok((process, ports))

@@ -51,15 +51,15 @@ impl Vsock {
         let path = self.path();
         Ok(std::thread::spawn(move || {
             for _ in 0..count {
-            let (control, _) = listener.accept().unwrap();
-            let mut process = Command::new("/proc/self/exe")
-                .arg(ENTRY)
-                .arg(NETWORK_VSOCK_OPTION)
-                .arg(&path)
-                .stdin(Stdio::from(OwnedFd::from(control)))
-                .spawn()
-                .unwrap();
-            process.wait().unwrap();
+                let (control, _) = listener.accept().unwrap();
+                let mut process = Command::new("/proc/self/exe")
+                    .arg(ENTRY)
+                    .arg(NETWORK_VSOCK_OPTION)
+                    .arg(&path)
+                    .stdin(Stdio::from(OwnedFd::from(control)))
+                    .spawn()
+                    .unwrap();
+                process.wait().unwrap();
             }
         }))
     }

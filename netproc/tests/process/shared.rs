@@ -99,7 +99,10 @@ pub fn reaches(from: &Container, to: &Container) -> Result<()> {
 pub fn members_reach_each_other_and_leave_nothing() -> Result<()> {
     let networks = Networks::new("members");
     let launcher = networks.launcher();
-    let (a, b) = (Container::with(bed::interface_of(2))?, Container::with(bed::interface_of(3))?);
+    let (a, b) = (
+        Container::with(bed::interface_of(2))?,
+        Container::with(bed::interface_of(3))?,
+    );
     let (mut first, _) = a.join(&launcher, &seat(2, &["a"]))?;
     let (second, _) = b.join(&launcher, &seat(3, &["b", "server"]))?;
     let process = networks.process()?;
@@ -116,7 +119,10 @@ pub fn members_reach_each_other_and_leave_nothing() -> Result<()> {
     let frame = hear(&ours)?;
     ensure!(frame.ends_with(b"hello vm"), "{frame:?}");
     // From the sender itself, with its own address.
-    ensure!(frame[12 + 6..12 + 12] == bed::interface_of(2).mac, "{frame:?}");
+    ensure!(
+        frame[12 + 6..12 + 12] == bed::interface_of(2).mac,
+        "{frame:?}"
+    );
     // Those who leave are gone for the others, and the others stay.
     drop(third);
     ensure!(resolve(&socket, "vm")?.is_none());
@@ -131,7 +137,10 @@ pub fn members_reach_each_other_and_leave_nothing() -> Result<()> {
 
 fn hear(socket: &OwnedFd) -> Result<Vec<u8>> {
     let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    ensure!(poll(&mut fds, Some(&Timespec::try_from(LIMIT)?))? == 1, "no frame");
+    ensure!(
+        poll(&mut fds, Some(&Timespec::try_from(LIMIT)?))? == 1,
+        "no frame"
+    );
     let mut frame = vec![0; 70_000];
     let (length, _) = rustix::net::recv(socket, &mut frame[..], RecvFlags::empty())?;
     frame.truncate(length);
@@ -154,7 +163,10 @@ pub fn names_are_answered_while_members_come_and_go() -> Result<()> {
             let mut asked = 0;
             while !done.load(Ordering::Relaxed) {
                 let found = resolve(&socket, "b").with_context(|| format!("question {asked}"))?;
-                ensure!(found == Some(Ipv4Addr::new(10, 0, 2, 3).into()), "{found:?}");
+                ensure!(
+                    found == Some(Ipv4Addr::new(10, 0, 2, 3).into()),
+                    "{found:?}"
+                );
                 asked += 1;
             }
             Ok(asked)
@@ -163,7 +175,11 @@ pub fn names_are_answered_while_members_come_and_go() -> Result<()> {
             for round in 0..ROUNDS {
                 let (_ours, member) = bed::packets();
                 let number = 10 + u8::try_from(round % 100)?;
-                drop(bed::join(&launcher, &seat(number, &["guest", "b2"]), &member)?);
+                drop(bed::join(
+                    &launcher,
+                    &seat(number, &["guest", "b2"]),
+                    &member,
+                )?);
             }
             Ok(())
         };
@@ -181,7 +197,10 @@ pub fn names_are_answered_while_members_come_and_go() -> Result<()> {
 pub fn a_killed_process_is_followed_by_another_that_all_join() -> Result<()> {
     let networks = Networks::new("killed");
     let launcher = networks.launcher();
-    let (a, b) = (Container::with(bed::interface_of(2))?, Container::with(bed::interface_of(3))?);
+    let (a, b) = (
+        Container::with(bed::interface_of(2))?,
+        Container::with(bed::interface_of(3))?,
+    );
     let mut seat_b = seat(3, &["b"]);
     seat_b.network.ports = vec![bed::port((0, 0))];
     let (mut first, _) = a.join(&launcher, &seat(2, &["a"]))?;
@@ -232,7 +251,9 @@ pub fn many_that_join_at_once_are_in_one_network() -> Result<()> {
                     })
                 })
                 .collect();
-            all.into_iter().map(|one| one.join().unwrap()).collect::<Result<_>>()
+            all.into_iter()
+                .map(|one| one.join().unwrap())
+                .collect::<Result<_>>()
         })?;
         println!("{MEMBERS} joined in {:?}", begun.elapsed());
         let process = networks.process()?;
@@ -268,7 +289,9 @@ pub fn many_that_join_at_once_are_in_one_network() -> Result<()> {
 
 /// Of an IPv4 header (RFC 1071).
 fn checksum(header: &[u8]) -> u16 {
-    let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let words = header
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let sum: u32 = words.sum();
     !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or(0)
 }

@@ -153,7 +153,9 @@ impl Net {
     /// Whether the guest can be given anything at the moment.
     fn receives(&self) -> bool {
         let queues = self.active.as_ref().map(|active| &active.all.queues);
-        let ready = queues.and_then(|queues| queues.get(RECEIVE)).is_some_and(QueueT::ready);
+        let ready = queues
+            .and_then(|queues| queues.get(RECEIVE))
+            .is_some_and(QueueT::ready);
         ready && self.receiving == Flow::Open
     }
 

@@ -194,7 +194,9 @@ impl Sockets {
         if self.watches_all {
             return EventSet::IN;
         }
-        self.all.first().map_or(EventSet::empty(), |only| wanted(only, receives))
+        self.all
+            .first()
+            .map_or(EventSet::empty(), |only| wanted(only, receives))
     }
 
     /// Watch each socket for what the device waits for now, where it waits for them together.
@@ -226,7 +228,10 @@ fn watch(epoll: &Epoll, one: &mut Plugged, wanted: EventSet) {
     };
     let event = EpollEvent::new(wanted, 0);
     // It fails only for want of memory; then this one stands still until the next change.
-    if epoll.ctl(operation, one.cable.socket.as_raw_fd(), event).is_ok() {
+    if epoll
+        .ctl(operation, one.cable.socket.as_raw_fd(), event)
+        .is_ok()
+    {
         one.watched = wanted;
     }
 }

@@ -1,11 +1,11 @@
 //! Frames to the guest.
 
+use super::cables::Plugged;
 use super::{
     Active, F_MRG_RXBUF, Flow, HEADER, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE,
     NUM_BUFFERS, Net, RECEIVE,
 };
 use crate::memory::{GuestRam, Iovecs, recv};
-use super::cables::Plugged;
 use crate::stats::Counters;
 use crate::virtio::Activation;
 use crate::virtio::chain::Buffers;
@@ -196,45 +196,45 @@ fn pass<'a>(
     most: usize,
     counters: &Counters,
 ) -> Result<Flow, Error> {
-        let mut bytes = 0;
-        for _ in 0..MAX_PASS_FRAMES {
-            if bytes >= MAX_PASS_BYTES {
+    let mut bytes = 0;
+    for _ in 0..MAX_PASS_FRAMES {
+        if bytes >= MAX_PASS_BYTES {
+            break;
+        }
+        let length = match peek(one.socket()) {
+            Next::Frame(length) => length,
+            Next::Refused => {
+                discard(one.socket());
+                counters.dropped_frames.add(1);
+                continue;
+            }
+            Next::Nothing => break,
+            Next::End => {
+                one.receives = false;
                 break;
             }
-            let length = match peek(one.socket()) {
-                Next::Frame(length) => length,
-                Next::Refused => {
-                    discard(one.socket());
-                    counters.dropped_frames.add(1);
-                    continue;
-                }
-                Next::Nothing => break,
-                Next::End => {
-                    one.receives = false;
-                    break;
-                }
-            };
-            match buffers.gather(ram, queue, length, most)? {
-                Room::Enough => {}
-                Room::NotYet => return Ok(Flow::Blocked),
-                Room::Never => {
-                    discard(one.socket());
-                    counters.dropped_frames.add(1);
-                    continue;
-                }
-            }
-            match recv(one.socket(), &buffers.vecs) {
-                Ok(length) => {
-                    buffers.give_back(ram, queue, length)?;
-                    bytes += length;
-                }
-                // Somebody else took it.
-                Err(error) => {
-                    queue.set_next_avail(buffers.begin);
-                    one.receives = error.kind() == io::ErrorKind::WouldBlock;
-                    break;
-                }
+        };
+        match buffers.gather(ram, queue, length, most)? {
+            Room::Enough => {}
+            Room::NotYet => return Ok(Flow::Blocked),
+            Room::Never => {
+                discard(one.socket());
+                counters.dropped_frames.add(1);
+                continue;
             }
         }
-        Ok(Flow::Open)
+        match recv(one.socket(), &buffers.vecs) {
+            Ok(length) => {
+                buffers.give_back(ram, queue, length)?;
+                bytes += length;
+            }
+            // Somebody else took it.
+            Err(error) => {
+                queue.set_next_avail(buffers.begin);
+                one.receives = error.kind() == io::ErrorKind::WouldBlock;
+                break;
+            }
+        }
+    }
+    Ok(Flow::Open)
 }

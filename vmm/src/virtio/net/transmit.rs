@@ -1,10 +1,10 @@
 //! Frames from the guest.
 
+use super::cables::MAC_BYTES;
 use super::{
     Active, Flow, HEADER, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE, Net, TRANSMIT,
     is_end,
 };
-use super::cables::MAC_BYTES;
 use crate::memory::{GuestRam, Iovecs, send};
 use crate::virtio::Activation;
 use crate::virtio::chain::Buffers;
