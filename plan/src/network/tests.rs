@@ -393,6 +393,13 @@ fn networks_are_named_as_docker_names_them() {
         ("name=n,foo=x", "invalid field key foo"),
         ("name=n,mac-address=x", "x is not a valid mac address"),
         ("name=n,driver-opt=a=b", "driver-opt is not supported yet"),
+        (
+            "name=n,link-local-ip=169.254.0.9",
+            "link-local-ip is not supported yet",
+        ),
+        ("name=n,ip=x", "invalid IPv4 address: x"),
+        ("name=n,ip=fd00::1", "invalid IPv4 address: fd00::1"),
+        ("name=n,ip6=1.2.3.4", "invalid IPv6 address: 1.2.3.4"),
     ] {
         assert_eq!(parse(text), Err(why.to_owned()), "{text}");
     }
@@ -408,7 +415,7 @@ fn what_is_typed_of_networks_fits_together() {
         made.unwrap_err().to_string()
     };
     let alias: fn(&mut NetworkRequest) = |asked| asked.aliases = vec!["a".to_owned()];
-    let address: fn(&mut NetworkRequest) = |asked| asked.has_address = true;
+    let address: fn(&mut NetworkRequest) = |asked| asked.ipv4 = Some(ADDRESS);
     let nothing: fn(&mut NetworkRequest) = |_| {};
     for (typed, change, why) in [
         (&["mine"][..], nothing, "network mine not found"),
