@@ -2,7 +2,7 @@
 
 use crate::network::Member;
 use crate::saving::{Description, Saving};
-use hullbox_protocol::{Failure, Setup};
+use hullbox_protocol::{Failure, Interface, Setup};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -59,9 +59,26 @@ pub trait Backend {
     /// Ends everything at once. May be called at any time, more than once.
     fn kill(&mut self);
 
-    /// What carries the frames of its interface, if it has one. Asked for once a run.
-    fn member(&mut self) -> Option<Member> {
-        None
+    /// What carries the frames of its interfaces, in order. Asked for once a run.
+    fn members(&mut self) -> Vec<Member> {
+        Vec::new()
+    }
+
+    /// Makes what carries the frames of one more interface. Where the workload's side makes the interface
+    /// itself, it is asked to when this has returned ([`hullbox_protocol::Request::Connect`]).
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    fn connect(&mut self, _index: u8, _interface: &Interface) -> Result<Member, String> {
+        Err("the container's network cannot be changed".to_owned())
+    }
+
+    /// Removes an interface, or what carried its frames. The workload's side was asked before.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    fn disconnect(&mut self, _index: u8) -> Result<(), String> {
+        Err("the container's network cannot be changed".to_owned())
     }
 
     /// Whether its connection takes descriptors for the streams of processes.

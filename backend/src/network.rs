@@ -8,14 +8,17 @@ use std::os::fd::OwnedFd;
 /// fit into one message to the process that serves the network.
 pub const MAX_PUBLISHED: usize = 1024;
 
-/// A container's network. The interface's addresses are the setup's (`Setup::interface`).
+/// Length of the id of a network that containers share, in hexadecimal digits.
+pub const NETWORK_ID_DIGITS: usize = 64;
+
+/// A container's network. The interfaces' addresses are the setup's (`Setup::interfaces`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// The loopback alone.
     #[default]
     None,
-    /// A network of its own, in user mode.
+    /// Networks in user mode: its own, others', or both.
     User(UserNetwork),
     /// The host's (container mode).
     Host,
@@ -23,7 +26,7 @@ pub enum Network {
     Container(String),
 }
 
-/// A user-mode network, as the process that serves it is told.
+/// A container's user-mode networks, as the processes that serve them are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserNetwork {
     /// Where the container may connect to, as `hullbox_net::policy::Policy` reads it; none is
@@ -33,8 +36,32 @@ pub struct UserNetwork {
     pub host_gateway: bool,
     /// Name servers that the gateway asks in place of the host's.
     pub dns: Vec<IpAddr>,
-    /// Ports of the host that lead to the container's.
+    /// Ports of the host that lead to the container's first interface.
     pub ports: Vec<PublishedPort>,
+    /// Networks that it shares with others, an interface each (`Setup::interfaces`, in the same order). If
+    /// there is one interface more than these, the first one is in a network of the container's own.
+    #[serde(default)]
+    pub shared: Vec<Membership>,
+}
+
+impl UserNetwork {
+    /// Whether the container has a network of its own beside those that it shares, with so many
+    /// interfaces in all.
+    #[must_use]
+    pub const fn has_own(&self, interfaces: usize) -> bool {
+        interfaces > self.shared.len()
+    }
+}
+
+/// A container's place in a network that it shares with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The network's id: [`NETWORK_ID_DIGITS`] hexadecimal digits.
+    pub id: String,
+    /// The network leads nowhere but to its members.
+    pub internal: bool,
+    /// Under which the other members find the container, in lower case; the first is its name.
+    pub names: Vec<String>,
 }
 
 /// A port of the host that leads to a container's.

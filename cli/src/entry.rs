@@ -9,7 +9,7 @@ use crate::containers::{cp, exec, files, lifecycle, logs, ports, run, snapshots,
 use crate::machine::forward::{self, Decision};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
 use crate::system::{bench, completions, egress, events, housekeeping, info, inspect, templates};
-use crate::{containers, images, machine};
+use crate::{containers, images, machine, networks};
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
 use hullbox_engine::timing::Zero;
 use hullbox_engine::{backends, monitor, netproc};
@@ -105,6 +105,7 @@ fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
         Command::Save(args) => images::save::save(&args),
         Command::History(args) => images::history::history(&args),
         Command::Image(command) => image(command),
+        Command::Network(command) => networks::network(command),
         Command::Events(args) | Command::System(SystemCommand::Events(args)) => {
             events::events(&args)
         }

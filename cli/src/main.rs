@@ -3,7 +3,7 @@
 //! ```text
 //! main ─► entry ─┬─► args        what can be typed; parses it, and knows nothing of what it does
 //!                ├─► machine     which commands the helper machine runs, and how
-//!                └─► containers, images, system       what each command does
+//!                └─► containers, images, networks, system       what each command does
 //!                         └─► engine, output          opening the engine; printing and failing
 //! ```
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod engine;
 mod entry;
 mod images;
 mod machine;
+mod networks;
 mod output;
 mod system;
 

@@ -1,4 +1,4 @@
-//! Containers: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
+//! Containers and networks: plan, state, lifecycle, monitor, both isolation backends, the helper machine.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ pub mod containers;
 pub mod cp;
 pub mod doctor;
 mod images;
+pub mod networks;
 
 pub use hullbox_artifacts as artifacts;
 pub use hullbox_backend::bundle;

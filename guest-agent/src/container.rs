@@ -42,7 +42,7 @@ use hullbox_protocol::{
 use hullbox_session::children::{Children, Reach, Spawned, uptime_us};
 use hullbox_session::connection::ConnectionError;
 use hullbox_session::server::{Carried, Drain, Event, Pump};
-use network::Isolated;
+use network::{Interfaces, Isolated};
 use oom::OomWatch;
 use prepared::Prepared;
 use rustix::fs::Mode;
@@ -190,8 +190,9 @@ fn raise_limits() {
 struct Container {
     cgroup: Cgroup,
     writable: Option<rootfs::Writable>,
-    /// Its network namespace, if it has no interface.
+    /// Its network namespace, if it began without an interface.
     isolated: Option<Isolated>,
+    interfaces: Interfaces,
     /// Of the workload, whose namespaces others join.
     pidfd: Option<OwnedFd>,
     /// It runs a program, and is not just there for builtins.
@@ -377,7 +378,7 @@ impl Agent {
         let hierarchy = self.ahead.hierarchy.as_ref().map_err(Clone::clone)?;
         let prepared = self.ahead.prepared.take();
         let writable = rootfs::Writable::mount(setup)?;
-        let mut isolated = None;
+        let (mut isolated, mut interfaces) = (None, Interfaces::default());
         let (cgroup, spawned) = if spec.builtin.is_some() {
             // It makes its own way to the disks, where no guard may be.
             prepared.map_or(Ok(()), Prepared::discard)?;
@@ -391,11 +392,9 @@ impl Agent {
             let mut prepared = Prepared::for_container(prepared, hierarchy, access, may_mount)?;
             let manages = access.manages_cgroups;
             prepared.cgroup.limit(setup.limits, manages)?;
-            match &setup.interface {
-                Some(interface) => network::configure(interface)?,
-                None => {
-                    isolated = Some(self.ahead.isolated.take().map_or_else(Isolated::make, Ok)?)
-                }
+            match setup.interfaces.as_slice() {
+                [] => isolated = Some(self.ahead.isolated.take().map_or_else(Isolated::make, Ok)?),
+                some => interfaces = Interfaces::configure(some)?,
             }
             let set_sysctls = || mounts::set_sysctls(&setup.sysctls);
             match &isolated {
@@ -412,6 +411,7 @@ impl Agent {
             cgroup,
             writable,
             isolated,
+            interfaces,
             pidfd: None,
             program: spec.builtin.is_none(),
         });
@@ -469,7 +469,17 @@ impl Agent {
         }
         match &mut self.container {
             Some(container) if self.sessions.pid(WORKLOAD).is_some() => {
-                requests::answer(&mut container.cgroup, request)
+                let isolated = container.isolated.as_mut();
+                let done = match request {
+                    Request::Connect { index, interface } => {
+                        container.interfaces.connect(*index, interface, isolated)
+                    }
+                    Request::Disconnect { index } => {
+                        container.interfaces.disconnect(*index, isolated)
+                    }
+                    _ => return requests::answer(&mut container.cgroup, request),
+                };
+                done.map_or_else(|failure| Reply::Failed(failure.message), |()| Reply::Done)
             }
             _ => Reply::Failed("the container is not running".to_owned()),
         }

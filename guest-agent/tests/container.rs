@@ -357,7 +357,7 @@ const NETWORK: &str = "
 fn seen(interface: Option<Interface>) -> Option<(String, String)> {
     let sysctls = vec![("net.ipv4.ip_forward".to_owned(), "1".to_owned())];
     let setup = Setup {
-        interface,
+        interfaces: interface.into_iter().collect(),
         sysctls,
         ..Setup::default()
     };
@@ -385,6 +385,7 @@ fn a_container_sees_the_guests_card_if_it_has_an_interface() {
         }),
         ipv6: None,
         gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+        route_metric: Some(0),
     };
     if !Path::new("/dev/net/tun").exists() {
         eprintln!("skipped: no /dev/net/tun");

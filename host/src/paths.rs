@@ -128,6 +128,22 @@ impl Roots {
     pub fn container_runtime_dir(&self, id: &str) -> PathBuf {
         self.runtime.join(short_id(id))
     }
+
+    /// Where networks that containers share have their sockets and locks.
+    #[must_use]
+    pub fn networks_dir(&self) -> PathBuf {
+        self.runtime.join(NETWORKS_DIR)
+    }
+}
+
+/// The directory of networks' sockets in a runtime directory: a container's [`Roots::runtime`], or a helper
+/// machine's own.
+pub const NETWORKS_DIR: &str = "networks";
+
+/// The same, beside another file or directory of that runtime directory.
+#[must_use]
+pub fn networks_beside(path: &Path) -> PathBuf {
+    path.with_file_name(NETWORKS_DIR)
 }
 
 /// The writable layer of a microVM, in its container's directory.

@@ -6,6 +6,7 @@
 
 use super::log::BoundedLog;
 use super::plan::RuntimeFiles;
+use hullbox_host::paths::NETWORKS_DIR;
 use hullbox_protocol::{MACHINE_NETWORK_PORT, NETWORK_COMMAND, NETWORK_VSOCK_OPTION};
 use std::fs;
 use std::io::{self, Read};
@@ -81,7 +82,8 @@ impl Networks {
     }
 }
 
-/// What must not be left behind: sockets at which frames were waited for, of processes that were killed.
+/// What must not be left behind: sockets at which frames were waited for, of processes that were killed, and
+/// those of networks that containers shared.
 pub fn clean_up(files: &RuntimeFiles) {
     let Ok(entries) = fs::read_dir(&files.dir) else {
         return;
@@ -96,6 +98,9 @@ pub fn clean_up(files: &RuntimeFiles) {
             let _ = fs::remove_file(entry.path());
         }
     }
+    // Processes of networks that containers shared end with the machine's connections; their sockets and
+    // locks stay.
+    let _ = fs::remove_dir_all(files.dir.join(NETWORKS_DIR));
 }
 
 /// The path of the machine's [`MACHINE_NETWORK_PORT`].
@@ -151,6 +156,8 @@ mod tests {
         for name in ["v", "v_1027", "v_1234567", "v_x", "vu", "log"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
+        fs::create_dir(dir.path().join(NETWORKS_DIR)).unwrap();
+        fs::write(dir.path().join(NETWORKS_DIR).join("x.sock"), "").unwrap();
         clean_up(&files);
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()

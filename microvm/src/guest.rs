@@ -15,9 +15,12 @@ use hullbox_backend::saving::{Description, Saving};
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::error::chain;
 use hullbox_host::timing::{Phase, Timing};
-use hullbox_protocol::{CONTROL_PORT, ENTROPY_BYTES, Failure, FailureKind, Setup, WritableLayer};
+use hullbox_protocol::{
+    CONTROL_PORT, ENTROPY_BYTES, Failure, FailureKind, Interface, Setup, WritableLayer,
+};
 use hullbox_vmm::{Outcome, RunningVm, SerialConfig, Vm, VmConfig, VmHandle, VsockConfig};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,8 +39,10 @@ pub struct Guest {
     /// What a copy of it needs to know.
     saved: Saved,
     listener: Option<UnixListener>,
-    /// The other end of what carries its frames.
-    member: Option<OwnedFd>,
+    /// The other ends of what carries its frames.
+    members: Vec<OwnedFd>,
+    /// The addresses of its interfaces, by the numbers in their names.
+    macs: BTreeMap<u8, [u8; 6]>,
     warning: Option<String>,
     begun: BegunFrom,
     /// What another guest would need that boots in place of a template's.
@@ -104,12 +109,12 @@ impl Guest {
             silent: config.serial == SerialConfig::Off,
         };
         timing.mark(Phase::Disks);
-        let (link, member) = network::Link::of(&bundle.network)?.unzip();
+        let (links, members) = network::Links::of(bundle)?;
         let spare = Spare {
             config,
             layers,
             own_disk,
-            link,
+            links,
             data: data.to_owned(),
         };
         let launched = launch(&mut bundle.setup, spare, ahead, timing)?;
@@ -122,7 +127,10 @@ impl Guest {
             ended: watched.ended,
             saved,
             listener: Some(listener),
-            member,
+            members,
+            macs: (0..)
+                .zip(bundle.setup.interfaces.iter().map(|one| one.mac))
+                .collect(),
             warning: launched.warning,
             begun: launched.begun,
             spare: launched.spare,
@@ -223,8 +231,24 @@ impl Backend for Guest {
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
-    fn member(&mut self) -> Option<Member> {
-        self.member.take().map(Member::Packets)
+    fn members(&mut self) -> Vec<Member> {
+        self.members.drain(..).map(Member::Packets).collect()
+    }
+
+    fn connect(&mut self, index: u8, interface: &Interface) -> Result<Member, String> {
+        let (ours, theirs) = network::pair().map_err(|error| error.to_string())?;
+        let plugged = self.handle.connect_network(interface.mac, ours);
+        plugged.map_err(|error| error.to_string())?;
+        self.macs.insert(index, interface.mac);
+        Ok(Member::Packets(theirs))
+    }
+
+    fn disconnect(&mut self, index: u8) -> Result<(), String> {
+        let Some(mac) = self.macs.remove(&index) else {
+            return Ok(());
+        };
+        let unplugged = self.handle.disconnect_network(mac);
+        unplugged.map_err(|error| error.to_string())
     }
 
     fn ended(&self) -> BorrowedFd<'_> {

@@ -2,7 +2,7 @@
 
 use crate::disks::OwnDisk;
 use crate::error::GuestError;
-use crate::network::Link;
+use crate::network::Links;
 use crate::shape::{arranged, shape};
 use crate::snapshots::{self, SavedGuestError};
 use crate::templates;
@@ -121,8 +121,8 @@ pub(crate) struct Spare {
     pub(crate) config: VmConfig,
     pub(crate) layers: Option<DiskConfig>,
     pub(crate) own_disk: Option<OwnDisk>,
-    /// What carries its frames, if it has a network.
-    pub(crate) link: Option<Link>,
+    /// What carries its frames.
+    pub(crate) links: Links,
     pub(crate) data: PathBuf,
 }
 
@@ -142,9 +142,7 @@ impl Spare {
 
     /// Has its guest run.
     pub(crate) fn start(&self, vm: Vm) -> Result<RunningVm, GuestError> {
-        if let Some(link) = &self.link {
-            link.connect(&vm)?;
-        }
+        self.links.connect(&vm)?;
         Ok(vm.start()?)
     }
 }

@@ -1,6 +1,7 @@
 //! The network card of every guest, and the link that carries its frames.
 
 use crate::error::GuestError;
+use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::Network;
 use hullbox_vmm::{NetConfig, Vm};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
@@ -19,53 +20,57 @@ pub(crate) const CARD: NetConfig = NetConfig {
 /// for the other after each. The host may allow less.
 const LINK_BYTES: usize = 1 << 20;
 
-/// The VMM's end of a guest's link. It is kept for another guest that boots in place of the first.
-#[derive(Debug)]
-pub(crate) struct Link(OwnedFd);
+/// The VMM's ends of a guest's links, by the addresses of its interfaces. They are kept for another guest
+/// that boots in place of the first.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Vec<([u8; 6], OwnedFd)>);
 
-impl Link {
-    /// A link for a container that has a network of user mode, and its other end.
-    pub(crate) fn of(network: &Network) -> Result<Option<(Self, OwnedFd)>, GuestError> {
-        match network {
-            Network::User(_) => pair().map(Some).map_err(GuestError::Link),
+impl Links {
+    /// Links for a container that is in networks of user mode, and their other ends.
+    pub(crate) fn of(bundle: &Bundle) -> Result<(Self, Vec<OwnedFd>), GuestError> {
+        let interfaces = match &bundle.network {
+            Network::User(_) => bundle.setup.interfaces.as_slice(),
             // The last two are refused before a microVM is started.
-            Network::None | Network::Host | Network::Container(_) => Ok(None),
+            Network::None | Network::Host | Network::Container(_) => &[],
+        };
+        let mut links = Self::default();
+        let mut members = Vec::new();
+        for interface in interfaces {
+            let (ours, theirs) = pair().map_err(GuestError::Link)?;
+            links.0.push((interface.mac, ours));
+            members.push(theirs);
         }
+        Ok((links, members))
     }
 
-    /// Connect a guest's card with it.
+    /// Connect a guest's card with them.
     pub(crate) fn connect(&self, vm: &Vm) -> Result<(), GuestError> {
-        vm.connect_network(self.0.try_clone().map_err(GuestError::Link)?);
+        for (mac, ours) in &self.0 {
+            let ours = ours.try_clone().map_err(GuestError::Link)?;
+            vm.connect_network(*mac, ours).map_err(GuestError::Vmm)?;
+        }
         Ok(())
     }
 }
 
-fn pair() -> io::Result<(Link, OwnedFd)> {
+/// A link: the VMM's end, and the other one.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     for end in [&ours, &theirs] {
         sockopt::set_socket_send_buffer_size(end, LINK_BYTES)?;
     }
-    Ok((Link(ours), theirs))
+    Ok((ours, theirs))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_backend::network::UserNetwork;
     use rustix::net::{RecvFlags, SendFlags};
 
     #[test]
-    fn a_link_is_made_for_a_network_of_user_mode_and_takes_the_longest_frame() {
-        for network in [
-            Network::None,
-            Network::Host,
-            Network::Container("0".repeat(64)),
-        ] {
-            assert!(Link::of(&network).unwrap().is_none());
-        }
-        let network = Network::User(UserNetwork::default());
-        let (Link(ours), theirs) = Link::of(&network).unwrap().unwrap();
+    fn a_link_takes_the_longest_frame() {
+        let (ours, theirs) = pair().unwrap();
         let frame = vec![7; 12 + 14 + 65535];
         let mut buffer = vec![0; frame.len() + 1];
         for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {

@@ -17,6 +17,8 @@ pub enum Kind {
     Container,
     /// An image.
     Image,
+    /// A network.
+    Network,
     /// Something else, by Docker's word.
     Other(String),
 }
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Self::Container => "container",
             Self::Image => "image",
+            Self::Network => "network",
             Self::Other(word) => word,
         }
     }
@@ -38,6 +41,7 @@ impl From<String> for Kind {
         match word.as_str() {
             "container" => Self::Container,
             "image" => Self::Image,
+            "network" => Self::Network,
             _ => Self::Other(word),
         }
     }
@@ -90,14 +94,18 @@ verbs! {
     Checkpoint = "checkpoint",
     /// An image was made of it.
     Commit = "commit",
+    /// A container was put into a network.
+    Connect = "connect",
     /// Made.
     Create = "create",
     /// Removed (an image).
     Delete = "delete",
-    /// Removed (a container).
+    /// Removed (a container, a network).
     Destroy = "destroy",
     /// A client left by its detach keys.
     Detach = "detach",
+    /// A container was taken out of a network.
+    Disconnect = "disconnect",
     /// The workload ended.
     Die = "die",
     /// A process beside the workload was asked for; the detail is its command.
@@ -231,8 +239,13 @@ pub mod attribute {
     /// Bytes that were given back, of `prune`.
     pub const RECLAIMED: &str = "reclaimed";
 
+    /// The container's full id, of a network's `connect` and `disconnect`.
+    pub const CONTAINER: &str = "container";
+    /// A network's driver.
+    pub const TYPE: &str = "type";
+
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 14] = [
         NAME,
         IMAGE,
         EXIT_CODE,
@@ -245,6 +258,8 @@ pub mod attribute {
         COMMENT,
         PATH,
         RECLAIMED,
+        CONTAINER,
+        TYPE,
     ];
 }
 
@@ -386,6 +401,7 @@ mod tests {
         let action = Action::from("frobnicate: now".to_owned());
         assert_eq!(action.verb, Verb::Other("frobnicate".to_owned()));
         assert_eq!(action.to_string(), "frobnicate: now");
-        assert_eq!(Kind::from("network".to_owned()).as_str(), "network");
+        assert_eq!(Kind::from("volume".to_owned()).as_str(), "volume");
+        assert_eq!(Kind::from("network".to_owned()), Kind::Network);
     }
 }

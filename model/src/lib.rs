@@ -10,6 +10,7 @@ pub mod health;
 pub mod image;
 pub mod isolation;
 pub mod log;
+pub mod network;
 pub mod system;
 pub mod time;
 pub mod value;

@@ -7,10 +7,13 @@
 //! does not answer, however long the command itself may take.
 
 pub use hullbox_backend::backend::VmUsage;
+use hullbox_backend::network::Membership;
 use hullbox_host::timing::{Marks, Timing};
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{Frame, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage};
+use hullbox_protocol::{
+    Frame, Interface, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 
@@ -80,6 +83,18 @@ pub enum Command {
         /// A [`hullbox_backend::saving::Description`], as JSON.
         about: String,
     },
+    /// Put the container into one more network.
+    Connect {
+        /// Which; none is a network of its own.
+        membership: Option<Box<Membership>>,
+        /// The interface that it gets there; its name is the next that is free.
+        interface: Box<Interface>,
+    },
+    /// Take it out of a network.
+    Disconnect {
+        /// The network's id; none is its own.
+        network: Option<String>,
+    },
     /// Replace the restart policy.
     SetRestart(Restart),
     /// It has another name now.
@@ -125,6 +140,8 @@ impl Command {
                 | Self::Exec { .. }
                 | Self::ExecStart { .. }
                 | Self::Ask(_)
+                | Self::Connect { .. }
+                | Self::Disconnect { .. }
                 | Self::Hold
                 | Self::Save { .. }
                 | Self::Watch

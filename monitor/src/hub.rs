@@ -14,6 +14,7 @@ mod clients;
 mod commands;
 mod guest;
 mod link;
+mod networks;
 mod observer;
 mod pipes;
 mod saving;
@@ -260,7 +261,7 @@ impl<'a> Hub<'a> {
         self.timing.mark(Phase::Fallback);
         (self.link.backend_ended, self.link.outgoing) = (false, replay);
         self.network
-            .replace(self.backend.member())
+            .replace(self.backend.members())
             .map_err(Ending::Failed)?;
         self.await_guest(link)
             .map_err(|error| Ending::Died(Some(error.to_string())))?;
@@ -322,10 +323,11 @@ impl<'a> Hub<'a> {
             fds.push(PollFd::new(saving, PollFlags::IN));
             fds.len() - 1
         });
-        let network_at = self.network.interest().map(|fd| {
-            fds.push(fd);
-            fds.len() - 1
-        });
+        let mut network_at = Vec::new();
+        for fd in self.network.interests() {
+            network_at.push(fd.is_some().then_some(fds.len()));
+            fds.extend(fd);
+        }
         let first_client = fds.len();
         for client in &self.clients.list {
             let events = interest(self.may_read(client), client.connection.pending() > 0);
@@ -360,7 +362,7 @@ impl<'a> Hub<'a> {
             control: !events(control_at).is_empty(),
             clock: !events(clock_at).is_empty(),
             saving: !events(saving_at).is_empty(),
-            network: events(network_at),
+            network: network_at.into_iter().map(events).collect(),
             clients: fds[first_client..first_pipe]
                 .iter()
                 .map(PollFd::revents)
@@ -386,8 +388,8 @@ impl<'a> Hub<'a> {
         if ready.saving {
             self.poll_saving();
         }
-        if let Some(warning) = self.network.turn(ready.network) {
-            self.warn(&warning);
+        for news in self.network.turn(&ready.network) {
+            self.on_network(news);
         }
         if ready.control {
             self.clients.accept(MAX_CONNECTIONS);
@@ -455,7 +457,7 @@ struct Ready {
     control: bool,
     clock: bool,
     saving: bool,
-    network: PollFlags,
+    network: Vec<PollFlags>,
     clients: Vec<PollFlags>,
     pipes: Vec<ReadyPipe>,
 }

@@ -6,12 +6,12 @@ use super::execs::Execs;
 use super::health::{HealthReport, HealthResult};
 use super::hub::Observer;
 use hullbox_backend::bundle::Isolation;
-use hullbox_backend::network::OpenPort;
+use hullbox_backend::network::{Network, OpenPort, UserNetwork};
 use hullbox_host::paths::Roots;
 use hullbox_model::event::{Action, Event, Kind, Verb, attribute};
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+use hullbox_protocol::{CgroupLimits, Interface, ProcessSpec, Started};
 use hullbox_state::events;
 use hullbox_state::{Beginning, BegunFrom, End, State};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub(super) struct Lasting {
     pub(super) restart: Restart,
     /// The limits of the next run.
     pub(super) limits: CgroupLimits,
+    /// The networks of the next run, if they were changed.
+    pub(super) network: Option<(UserNetwork, Vec<Interface>)>,
     /// The container's attributes in events.
     about: BTreeMap<String, String>,
     /// A client is attached before the workload starts.
@@ -40,6 +42,7 @@ impl Lasting {
         Self {
             restart: config.life.restart,
             limits: config.bundle.setup.limits,
+            network: None,
             about: config.about.clone(),
             attached_first: matches!(config.mode, Mode::Foreground | Mode::Attached { .. }),
             execs: Execs::new(&config.bundle.id),
@@ -66,6 +69,19 @@ impl Recorder<'_> {
         events::event(Kind::Container, action, id, self.lasting.about.clone())
     }
 
+    /// It is in its networks, or in them no longer.
+    fn memberships(&self, verb: &Verb) -> Vec<Event> {
+        let network = match (&self.lasting.network, &self.config.bundle.network) {
+            (Some((network, _)), _) | (None, Network::User(network)) => network,
+            _ => return Vec::new(),
+        };
+        if network.shared.is_empty() {
+            return Vec::new();
+        }
+        let record = self.state.get(&self.config.bundle.id);
+        record.map_or_else(|_| Vec::new(), |record| events::memberships(&record, verb))
+    }
+
     fn emit(&self, action: impl Into<Action>) {
         events::emit_all(&self.roots, &[self.event(action)]);
     }
@@ -83,6 +99,9 @@ impl Recorder<'_> {
                 .with(attribute::EXIT_CODE, end.exit_code.to_string())
                 .with(attribute::EXEC_DURATION, ran.to_string()),
         );
+        if self.started.is_some() {
+            all.extend(self.memberships(&Verb::Disconnect));
+        }
         if stopped {
             all.push(self.event(Verb::Stop));
         }
@@ -118,7 +137,7 @@ impl Observer for Recorder<'_> {
         let here = self.config.bundle.isolation == Isolation::Container;
         let pid = here.then_some(started.pid);
         let _ = self.state.set_running(id, pid, beginning.as_ref());
-        let mut all = Vec::new();
+        let mut all = self.memberships(&Verb::Connect);
         if std::mem::take(&mut self.lasting.attached_first) {
             all.push(self.event(Verb::Attach));
         }
@@ -166,6 +185,11 @@ impl Observer for Recorder<'_> {
             spec.setup.limits = limits.over(spec.setup.limits);
         });
         self.emit(Verb::Update);
+    }
+
+    fn networked(&mut self, network: UserNetwork, interfaces: Vec<Interface>) {
+        // Whoever asked for it keeps the record.
+        self.lasting.network = Some((network, interfaces));
     }
 
     fn renamed(&mut self, name: String) {

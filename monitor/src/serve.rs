@@ -15,6 +15,7 @@ use super::waiting::{self, GOOD_RUN, Waited};
 use hullbox_backend::backend::Backend;
 use hullbox_backend::bundle::{Bundle, Isolation};
 use hullbox_backend::factory::{Factory, Prospect, Start};
+use hullbox_backend::network::Network;
 use hullbox_host::clock::wall_clock_ns;
 use hullbox_host::data_lock::DataLock;
 use hullbox_host::privileges::more_descriptors;
@@ -189,6 +190,10 @@ impl Life<'_> {
             let mut bundle = config.bundle.clone();
             // What was changed meanwhile holds from now on.
             bundle.setup.limits = lasting.limits;
+            if let Some((network, interfaces)) = &lasting.network {
+                bundle.network = Network::User(network.clone());
+                bundle.setup.interfaces.clone_from(interfaces);
+            }
             let started = self.start(bundle);
             // While a guest boots there is time for this.
             let state = match &mut state {
@@ -329,7 +334,7 @@ impl Life<'_> {
             Ok(started) => started,
             Err(failure) => return Ok(Ran::failed(failure, clients)),
         };
-        let mut network = ContainerNetwork::new(&bundle, backend.member());
+        let mut network = ContainerNetwork::new(&bundle, backend.members());
         match network.open() {
             Ok(ports) if ports.is_empty() => {}
             Ok(ports) => observer.opened(&ports),

@@ -12,7 +12,7 @@ pub enum NetifError {
     Socket(#[source] Errno),
     /// The network namespace has no such interface.
     #[error("there is no network interface {0}")]
-    Missing(&'static str),
+    Missing(String),
     /// The kernel refused a step.
     #[error("cannot {step}")]
     Step {
@@ -33,7 +33,9 @@ pub enum NetifError {
 pub enum Step {
     /// Bring up the loopback interface.
     Loopback,
-    /// Find `eth0`.
+    /// Make one beside the network card.
+    Add,
+    /// Find the interface.
     Find,
     /// Take it down, so that its MAC address can be set.
     Disable,
@@ -43,6 +45,8 @@ pub enum Step {
     RemoveAddress,
     /// Give it to another network namespace.
     HandOver,
+    /// Remove it.
+    Remove,
     /// Set its MAC address and its MTU.
     Prepare,
     /// Keep the kernel from making up IPv6 addresses.
@@ -79,11 +83,13 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Loopback => "bring up the loopback interface",
+            Self::Add => "make a network interface beside the first (macvlan)",
             Self::Find => "look for the network interface",
             Self::Disable => "take down the network interface",
             Self::ListAddresses => "list the interface's addresses",
             Self::RemoveAddress => "remove an address of the interface",
             Self::HandOver => "move the network interface",
+            Self::Remove => "remove the network interface",
             Self::Prepare => "set the interface's MAC address and MTU",
             Self::NoGeneratedAddress => "turn off generated IPv6 addresses",
             Self::Ipv6Address => "set the IPv6 address",

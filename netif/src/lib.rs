@@ -1,8 +1,11 @@
 //! Configures the network interfaces of a container by rtnetlink(7), in the calling thread's network
-//! namespace: the loopback, and `eth0` as a [`hullbox_protocol::Interface`] says.
+//! namespace: the loopback, and `eth0`, `eth1` and so on as a [`hullbox_protocol::Interface`] says.
 //!
 //! The messages go out in as few datagrams as their order allows: each is a system call of a
 //! container's start.
+//!
+//! A virtual machine has one network card. Interfaces beside the first are macvlan devices on it, each with
+//! a MAC address of its own, by which whoever carries the card's frames knows their network.
 //!
 //! **Nothing is sent on the link because it came up**, as the first frame starts the process that
 //! serves the network. There are no router solicitations and no duplicate address detection, and no
@@ -26,4 +29,4 @@ mod setup;
 mod socket;
 
 pub use error::{NetifError, Step};
-pub use setup::{configure, hand_over, loopback_up, reconfigure};
+pub use setup::{add_beside_first, configure, hand_over, loopback_up, reconfigure, remove};

@@ -2,9 +2,9 @@
 
 use crate::error::{NetifError, Step};
 use crate::message::{
-    Batch, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, RTM_DELADDR, RTM_GETADDR, RTM_GETLINK,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK, Received, attributes,
-    nested, u32_at,
+    Batch, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, RTM_DELADDR, RTM_DELLINK,
+    RTM_GETADDR, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
+    Received, attributes, nested, u32_at,
 };
 use crate::socket::Socket;
 use hullbox_protocol::{Addresses, INTERFACE_NAME, Interface};
@@ -25,10 +25,17 @@ const IFF_NOARP: u32 = 0x80;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+/// Interfaces beside each other do not reach each other.
+const MACVLAN_MODE_PRIVATE: u32 = 1;
 
 // `linux/if_addr.h`
 const IFA_ADDRESS: u16 = 1;
@@ -43,6 +50,9 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+/// The metric that the kernel gives a route of IPv6 that has none.
+const IPV6_METRIC: u32 = 1024;
 
 // `linux/neighbour.h`
 const NUD_PERMANENT: u16 = 0x80;
@@ -71,29 +81,29 @@ pub fn loopback_up() -> Result<(), NetifError> {
     socket.exchange(batch, fail, ignore)
 }
 
-/// Configures `eth0`, which is down and has no addresses, and brings it up; the loopback interface,
-/// too. Where the kernel has no IPv6, or is told to use none, that is left out.
+/// Configures an interface, which is down and has no addresses, and brings it up; the loopback
+/// interface, too. Where the kernel has no IPv6, or is told to use none, that is left out.
 ///
 /// # Errors
 /// [`NetifError`].
-pub fn configure(interface: &Interface) -> Result<(), NetifError> {
+pub fn configure(name: &str, interface: &Interface) -> Result<(), NetifError> {
     let mut socket = Socket::open(interface.ipv6.is_some())?;
     let mut batch = socket.batch();
     set_flags(&mut batch, Step::Loopback, LOOPBACK, IFF_UP, IFF_UP);
-    let link = find(&mut socket, batch)?;
+    let link = find(&mut socket, name, batch)?;
     bring_up(&mut socket, &link, interface)
 }
 
-/// Configures `eth0` anew, whatever it was like before: routes, neighbours and addresses that it had
-/// are gone. Without a configuration it is left down.
+/// Configures an interface anew, whatever it was like before: routes, neighbours and addresses that it
+/// had are gone. Without a configuration it is left down.
 ///
 /// # Errors
 /// [`NetifError`].
-pub fn reconfigure(interface: Option<&Interface>) -> Result<(), NetifError> {
+pub fn reconfigure(name: &str, interface: Option<&Interface>) -> Result<(), NetifError> {
     let ipv6 = interface.is_some_and(|interface| interface.ipv6.is_some());
     let mut socket = Socket::open(ipv6)?;
     let batch = socket.batch();
-    let link = find(&mut socket, batch)?;
+    let link = find(&mut socket, name, batch)?;
     clear(&mut socket, link.index)?;
     match interface {
         Some(interface) => bring_up(&mut socket, &link, interface),
@@ -108,12 +118,63 @@ pub fn reconfigure(interface: Option<&Interface>) -> Result<(), NetifError> {
 pub fn hand_over(namespace: BorrowedFd<'_>) -> Result<(), NetifError> {
     let mut socket = Socket::open(false)?;
     let batch = socket.batch();
-    let link = find(&mut socket, batch)?;
+    let link = find(&mut socket, INTERFACE_NAME, batch)?;
     let mut batch = socket.batch();
     let fixed = link_header(link.index, 0, 0);
     batch
         .message(Step::HandOver, RTM_SETLINK, 0, &fixed)
         .attribute(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
+    socket.exchange(batch, fail, ignore)
+}
+
+/// Makes an interface with an address of its own that shares `eth0`'s link (macvlan), and configures it.
+/// `eth0` has to be up.
+///
+/// # Errors
+/// [`NetifError`]; then there is none.
+pub fn add_beside_first(name: &str, interface: &Interface) -> Result<(), NetifError> {
+    let mut socket = Socket::open(interface.ipv6.is_some())?;
+    let batch = socket.batch();
+    let card = find(&mut socket, INTERFACE_NAME, batch)?;
+    let mut batch = socket.batch();
+    let mode = nested(IFLA_MACVLAN_MODE, &MACVLAN_MODE_PRIVATE.to_ne_bytes());
+    let info = [
+        nested(IFLA_INFO_KIND, b"macvlan\0"),
+        nested(IFLA_INFO_DATA, &mode),
+    ]
+    .concat();
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    batch
+        .message(Step::Add, RTM_NEWLINK, flags, &[0; LINK_BYTES])
+        .attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat())
+        .attribute(IFLA_ADDRESS, &interface.mac)
+        .attribute(IFLA_LINK, &card.index.to_ne_bytes())
+        .attribute(IFLA_LINKINFO, &info);
+    socket.exchange(batch, fail, ignore)?;
+    let batch = socket.batch();
+    let link = find(&mut socket, name, batch)?;
+    let configured = bring_up(&mut socket, &link, interface);
+    if configured.is_err() {
+        // The first error is the one to tell.
+        let _ = delete(&mut socket, link.index);
+    }
+    configured
+}
+
+/// Removes an interface.
+///
+/// # Errors
+/// [`NetifError`].
+pub fn remove(name: &str) -> Result<(), NetifError> {
+    let mut socket = Socket::open(false)?;
+    let batch = socket.batch();
+    let link = find(&mut socket, name, batch)?;
+    delete(&mut socket, link.index)
+}
+
+fn delete(socket: &mut Socket, index: u32) -> Result<(), NetifError> {
+    let mut batch = socket.batch();
+    batch.message(Step::Remove, RTM_DELLINK, 0, &link_header(index, 0, 0));
     socket.exchange(batch, fail, ignore)
 }
 
@@ -125,15 +186,14 @@ struct Link {
     mtu: u32,
 }
 
-/// Sends what is in the batch, and looks for `eth0`.
-fn find(socket: &mut Socket, mut batch: Batch) -> Result<Link, NetifError> {
-    let name = [INTERFACE_NAME.as_bytes(), b"\0"].concat();
+/// Sends what is in the batch, and looks for an interface.
+fn find(socket: &mut Socket, name: &str, mut batch: Batch) -> Result<Link, NetifError> {
     batch
         .message(Step::Find, RTM_GETLINK, 0, &[0; LINK_BYTES])
-        .attribute(IFLA_IFNAME, &name);
+        .attribute(IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
     let mut found = None;
     let refused = |step, errno| match (step, errno) {
-        (Step::Find, Errno::NODEV) => Err(NetifError::Missing(INTERFACE_NAME)),
+        (Step::Find, Errno::NODEV) => Err(NetifError::Missing(name.to_owned())),
         _ => fail(step, errno),
     };
     socket.exchange(batch, refused, |message| {
@@ -234,7 +294,10 @@ fn bring_up(socket: &mut Socket, link: &Link, interface: &Interface) -> Result<(
         ipv6.and_then(|a| a.gateway).map(IpAddr::V6),
     ];
     for gateway in gateways.into_iter().flatten() {
-        add_gateway(&mut batch, link.index, gateway, interface.gateway_mac);
+        if let Some(metric) = interface.route_metric {
+            add_default_route(&mut batch, link.index, gateway, metric);
+        }
+        add_neighbor(&mut batch, link.index, gateway, interface.gateway_mac);
     }
     socket.exchange(batch, tolerate, ignore)
 }
@@ -290,23 +353,20 @@ fn add_ipv6_address(batch: &mut Batch, index: u32, addresses: &Addresses<Ipv6Add
         .attribute(IFA_ADDRESS, &address);
 }
 
-/// A default route, and where its gateway is.
-fn add_gateway(batch: &mut Batch, index: u32, gateway: IpAddr, mac: [u8; 6]) {
-    let (family, octets, route_step, neighbor_step) = match gateway {
-        IpAddr::V4(gateway) => (
-            AF_INET,
-            gateway.octets().to_vec(),
-            Step::Ipv4Route,
-            Step::Ipv4Neighbor,
-        ),
-        IpAddr::V6(gateway) => (
-            AF_INET6,
-            gateway.octets().to_vec(),
-            Step::Ipv6Route,
-            Step::Ipv6Neighbor,
-        ),
+fn family(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
+        IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+    }
+}
+
+/// A default route.
+fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr, metric: u32) {
+    let (family, octets) = family(gateway);
+    let (step, usual) = match gateway {
+        IpAddr::V4(_) => (Step::Ipv4Route, 0),
+        IpAddr::V6(_) => (Step::Ipv6Route, IPV6_METRIC),
     };
-    let flags = NLM_F_CREATE | NLM_F_REPLACE;
     // A `struct rtmsg`.
     let route = [
         family,
@@ -322,17 +382,30 @@ fn add_gateway(batch: &mut Batch, index: u32, gateway: IpAddr, mac: [u8; 6]) {
         0,
         0,
     ];
-    batch
-        .message(route_step, RTM_NEWROUTE, flags, &route)
+    let message = batch
+        .message(step, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &route)
         .attribute(RTA_GATEWAY, &octets)
         .attribute(RTA_OIF, &index.to_ne_bytes());
+    if metric > 0 {
+        let metric = usual.saturating_add(metric);
+        message.attribute(RTA_PRIORITY, &metric.to_ne_bytes());
+    }
+}
+
+/// Where the gateway is, so that nobody asks for it.
+fn add_neighbor(batch: &mut Batch, index: u32, gateway: IpAddr, mac: [u8; 6]) {
+    let (family, octets) = family(gateway);
+    let step = match gateway {
+        IpAddr::V4(_) => Step::Ipv4Neighbor,
+        IpAddr::V6(_) => Step::Ipv6Neighbor,
+    };
     // A `struct ndmsg`.
     let mut neighbor = vec![family, 0, 0, 0];
     neighbor.extend(index.to_ne_bytes());
     neighbor.extend(NUD_PERMANENT.to_ne_bytes());
     neighbor.extend([0, 0]);
     batch
-        .message(neighbor_step, RTM_NEWNEIGH, flags, &neighbor)
+        .message(step, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &neighbor)
         .attribute(NDA_DST, &octets)
         .attribute(NDA_LLADDR, &mac);
 }

@@ -10,7 +10,9 @@
 
 use anyhow::{Context, Result, ensure};
 use hullbox_net::{LinkFd, Mac, MemberConfig, Network, NetworkConfig, Subnet, keep_tap, open_tap};
-use hullbox_netif::{NetifError, Step, configure, hand_over, loopback_up, reconfigure};
+use hullbox_netif::{
+    NetifError, Step, add_beside_first, configure, hand_over, loopback_up, reconfigure, remove,
+};
 use hullbox_protocol::{Addresses, Interface};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -48,6 +50,7 @@ fn interface() -> Interface {
             gateway: Some(GATEWAY_V6),
         }),
         gateway_mac: GATEWAY_MAC,
+        route_metric: Some(0),
     }
 }
 
@@ -149,10 +152,10 @@ fn nothing_is_sent_because_the_interface_came_up() {
         return;
     };
     let tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     assert_silent(&tap);
     // Nor when it is set up anew.
-    namespace.run(|| reconfigure(Some(&interface())).unwrap());
+    namespace.run(|| reconfigure("eth0", Some(&interface())).unwrap());
     assert_silent(&tap);
 
     // Whoever listens hears: the way of everybody else ends in membership reports.
@@ -170,7 +173,7 @@ fn the_interface_is_as_it_was_described() {
         return;
     };
     let _tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     let link = namespace.ip("link show eth0");
     for part in ["BROADCAST,MULTICAST,UP", "mtu 65520", "02:01:02:03:04:05"] {
         assert!(link.contains(part), "{part}: {link}");
@@ -209,7 +212,7 @@ fn the_first_frame_is_what_a_program_sends() {
         return;
     };
     let tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     for (to, kind) in [
         (IpAddr::from(GATEWAY_V4), [8, 0]),
         (Ipv4Addr::new(192, 0, 2, 1).into(), [8, 0]),
@@ -241,7 +244,7 @@ fn connections_pass_both_ways() {
         return;
     };
     let tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     let mut config = NetworkConfig::new(Mac(GATEWAY_MAC));
     config.ipv4 = Some(Subnet {
         gateway: GATEWAY_V4,
@@ -299,7 +302,7 @@ fn without_ipv6_there_is_ipv4() {
         namespace.set(&format!("ipv6/conf/{parameter}/disable_ipv6"), "1");
     }
     let tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     let addresses = namespace.ip("-o addr show eth0");
     assert!(addresses.contains("10.0.2.2/24"), "{addresses}");
     assert!(!addresses.contains("inet6"), "{addresses}");
@@ -312,7 +315,7 @@ fn without_ipv6_there_is_ipv4() {
         ipv6: None,
         ..interface()
     };
-    other.run(|| configure(&interface).unwrap());
+    other.run(|| configure("eth0", &interface).unwrap());
     let addresses = other.ip("-o addr show eth0");
     assert!(addresses.contains("10.0.2.2/24"), "{addresses}");
     assert!(!addresses.contains("inet6"), "{addresses}");
@@ -325,7 +328,7 @@ fn what_was_there_before_is_gone() {
         return;
     };
     let tap = namespace.tap();
-    namespace.run(|| configure(&interface()).unwrap());
+    namespace.run(|| configure("eth0", &interface()).unwrap());
     // A workload with privileges did this.
     let _other = namespace.run(|| open_tap("other").unwrap());
     namespace.set("ipv6/conf/eth0/keep_addr_on_down", "1");
@@ -351,7 +354,7 @@ fn what_was_there_before_is_gone() {
         }),
         ..interface()
     };
-    namespace.run(|| reconfigure(Some(&anew)).unwrap());
+    namespace.run(|| reconfigure("eth0", Some(&anew)).unwrap());
     let link = namespace.ip("link show eth0");
     assert!(
         link.contains("02:09:08:07:06:05") && link.contains("mtu 1500"),
@@ -376,10 +379,98 @@ fn what_was_there_before_is_gone() {
     assert!(others.contains("203.0.113.1/24"), "{others}");
     assert_silent(&tap);
 
-    namespace.run(|| reconfigure(None).unwrap());
+    namespace.run(|| reconfigure("eth0", None).unwrap());
     let link = namespace.ip("link show eth0");
     assert!(!link.contains(",UP"), "{link}");
     assert_eq!(namespace.ip("-o addr show eth0"), "");
+}
+
+/// Another interface's configuration, in another network.
+fn second() -> Interface {
+    Interface {
+        mac: [2, 9, 8, 7, 6, 5],
+        ipv4: Some(Addresses {
+            address: Ipv4Addr::new(10, 0, 3, 2),
+            prefix: 24,
+            gateway: Some(Ipv4Addr::new(10, 0, 3, 1)),
+        }),
+        ipv6: Some(Addresses {
+            address: "fd48:554c:4c43::2".parse().unwrap(),
+            prefix: 64,
+            gateway: Some("fd48:554c:4c43::1".parse().unwrap()),
+        }),
+        route_metric: Some(1),
+        ..interface()
+    }
+}
+
+fn default_routes(namespace: &Namespace) -> Vec<String> {
+    let routes = namespace.ip("-4 route show default") + &namespace.ip("-6 route show default");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    routes.lines().map(words).collect()
+}
+
+#[test]
+fn an_interface_beside_the_first_has_its_own_addresses_and_a_route_for_when_that_is_gone() {
+    let Some(namespace) = Namespace::new() else {
+        return;
+    };
+    let tap = namespace.tap();
+    namespace.run(|| configure("eth0", &interface()).unwrap());
+    match namespace.run(|| add_beside_first("eth1", &second())) {
+        Err(NetifError::Step {
+            step: Step::Add,
+            source: rustix::io::Errno::OPNOTSUPP,
+        }) => {
+            eprintln!("skipped: the kernel has no macvlan");
+            return;
+        }
+        other => other.unwrap(),
+    }
+    let link = namespace.ip("link show eth1");
+    for part in ["BROADCAST,MULTICAST,UP", "mtu 65520", "02:09:08:07:06:05"] {
+        assert!(link.contains(part), "{part}: {link}");
+    }
+    assert_silent(&tap);
+    let routes = default_routes(&namespace);
+    assert!(
+        routes[0].starts_with("default via 10.0.2.1 dev eth0"),
+        "{routes:?}"
+    );
+    assert!(
+        routes[1].starts_with("default via 10.0.3.1 dev eth1 metric 1"),
+        "{routes:?}"
+    );
+    assert!(routes[2].contains("dev eth0 metric 1024"), "{routes:?}");
+    assert!(routes[3].contains("dev eth1 metric 1025"), "{routes:?}");
+    // Each network's frames are of its interface.
+    let sender_of = |target: [u8; 4]| {
+        namespace.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", (Ipv4Addr::from(target), 9)).unwrap();
+        });
+        let frame = frame(&tap, QUIET).unwrap();
+        <[u8; 6]>::try_from(&frame[6..12]).unwrap()
+    };
+    assert_eq!(sender_of([10, 0, 3, 1]), second().mac);
+    assert_eq!(sender_of([10, 0, 2, 1]), MAC);
+    assert_eq!(sender_of([192, 0, 2, 1]), MAC);
+    // The first one is in no network any more, and carries the other's frames.
+    let unused = Interface {
+        ipv4: None,
+        ipv6: None,
+        ..interface()
+    };
+    namespace.run(|| reconfigure("eth0", Some(&unused)).unwrap());
+    assert_eq!(sender_of([192, 0, 2, 1]), second().mac);
+    namespace.run(|| remove("eth1").unwrap());
+    let error = namespace.run(|| remove("eth1").unwrap_err());
+    assert!(
+        matches!(error, NetifError::Missing(ref name) if name == "eth1"),
+        "{error:?}"
+    );
+    assert_eq!(default_routes(&namespace), [""; 0]);
+    assert_silent(&tap);
 }
 
 #[test]
@@ -389,9 +480,12 @@ fn an_interface_goes_to_another_namespace() {
     };
     let tap = from.tap();
     from.run(|| hand_over(to.file.as_fd()).unwrap());
-    let error = from.run(|| configure(&interface()).unwrap_err());
-    assert!(matches!(error, NetifError::Missing("eth0")), "{error:?}");
-    to.run(|| configure(&interface()).unwrap());
+    let error = from.run(|| configure("eth0", &interface()).unwrap_err());
+    assert!(
+        matches!(error, NetifError::Missing(ref name) if name == "eth0"),
+        "{error:?}"
+    );
+    to.run(|| configure("eth0", &interface()).unwrap());
     assert!(to.ip("-o addr show eth0").contains("10.0.2.2/24"));
     assert_silent(&tap);
 }
@@ -407,7 +501,7 @@ fn a_refusal_names_the_step() {
         prefix: 33,
         ..addresses
     });
-    let error = namespace.run(|| configure(&wrong).unwrap_err());
+    let error = namespace.run(|| configure("eth0", &wrong).unwrap_err());
     let NetifError::Step { step, source } = error else {
         panic!("{error:?}");
     };
@@ -419,7 +513,7 @@ fn a_refusal_names_the_step() {
         ..addresses
     });
     wrong.ipv4 = None;
-    let error = namespace.run(|| reconfigure(Some(&wrong)).unwrap_err());
+    let error = namespace.run(|| reconfigure("eth0", Some(&wrong)).unwrap_err());
     assert!(
         matches!(
             error,
@@ -458,7 +552,7 @@ fn cost() {
         let tap = namespace.tap();
         times.push(namespace.run(|| {
             let begun = Instant::now();
-            configure(&interface()).unwrap();
+            configure("eth0", &interface()).unwrap();
             begun.elapsed()
         }));
         drop(tap);

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_net::open_tap;
-use hullbox_netproc::{ENTRY, Launcher};
+use hullbox_netproc::{ENTRY, Launcher, Seat};
 use hullbox_protocol::{Addresses, Interface};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         arguments.push("--relay".into());
     }
     let launcher = Launcher::of(program, arguments);
-    let mut process = launcher.start(&network, &interface()?, &Member::Tap(tap))?;
+    let mut process = launcher.start(&Seat::alone(network, interface()?), &Member::Tap(tap))?;
     let ports = process.wait_until_ready(Duration::from_secs(60))?;
     eprintln!("open: {ports:?}");
     let ended = inside(&namespace, move || {
@@ -118,5 +118,6 @@ fn interface() -> Result<Interface> {
             gateway: Some("fd48:554c:4c42::1".parse()?),
         }),
         gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+        route_metric: Some(0),
     })
 }

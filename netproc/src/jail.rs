@@ -20,6 +20,9 @@ const SERVING: &str = "
     connect accept4 shutdown setsockopt getsockopt close
 ";
 
+/// What ending alone takes: nobody may be about to join.
+const SHARING: &str = "flock";
+
 /// What moving frames takes.
 const RELAYING: &str = "
     brk munmap mremap madvise futex exit_group restart_syscall sigaltstack
@@ -69,15 +72,25 @@ pub fn detach() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Gives up root and every capability. From here on the process ends with its parent, even if that is
-/// killed. To be called while there is one thread.
+/// When a process ends at the latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// With its parent, even if that is killed.
+    WithParent,
+    /// When it has nobody to serve, who may be anybody's.
+    Alone,
+}
+
+/// Gives up root and every capability. To be called while there is one thread.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn give_up() -> io::Result<()> {
+pub fn give_up(ends: Ends) -> io::Result<()> {
     give_up_privileges(GoOnAs::Nobody)?;
     be_opaque();
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if ends == Ends::WithParent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
     Ok(())
 }
 
@@ -85,9 +98,13 @@ pub fn give_up() -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel takes no filter.
-pub fn lock_in() -> io::Result<()> {
+pub fn lock_in(ends: Ends) -> io::Result<()> {
     let with_argument = [COMMON.as_slice(), SOCKETS.as_slice()].concat();
-    install_seccomp_filter(&killing_filter_of(SERVING, &with_argument))
+    let names = match ends {
+        Ends::WithParent => SERVING.to_owned(),
+        Ends::Alone => [SERVING, SHARING].concat(),
+    };
+    install_seccomp_filter(&killing_filter_of(&names, &with_argument))
 }
 
 /// The same for a relay.
@@ -117,7 +134,7 @@ mod tests {
 
     fn lock() {
         rustix::thread::set_no_new_privs(true).unwrap();
-        lock_in().unwrap();
+        lock_in(Ends::WithParent).unwrap();
     }
 
     fn socket(family: AddressFamily) -> bool {

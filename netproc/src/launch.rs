@@ -1,17 +1,19 @@
 //! Starting the process, and what its starter says to it.
 
+use crate::home::Home;
 use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
-use crate::{ENTRY, RELAY_OPTION};
-use hullbox_backend::network::{Member, OpenPort, UserNetwork};
+use crate::{ENTRY, JOIN_OPTION, RELAY_OPTION};
+use hullbox_backend::network::{Member, Membership, OpenPort, UserNetwork};
 use hullbox_protocol::Interface;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,11 +39,39 @@ pub enum ProcessError {
     Silent,
 }
 
+/// A container's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// What it may do, and its ports.
+    pub network: UserNetwork,
+    /// Its interface, and the gateway's addresses.
+    pub interface: Interface,
+    /// The network, if it is one that containers share.
+    pub membership: Option<Membership>,
+    /// Its resolver knows other networks' name servers, too.
+    pub has_other_networks: bool,
+}
+
+impl Seat {
+    /// A place in a network of its own.
+    #[must_use]
+    pub const fn alone(network: UserNetwork, interface: Interface) -> Self {
+        Self {
+            network,
+            interface,
+            membership: None,
+            has_other_networks: false,
+        }
+    }
+}
+
 /// How the process is started.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     program: PathBuf,
     arguments: Vec<OsString>,
+    /// Where networks have their sockets that containers share, if they are served here.
+    networks: Option<PathBuf>,
 }
 
 impl Default for Launcher {
@@ -62,39 +92,52 @@ impl Launcher {
         Self {
             program: program.into(),
             arguments,
+            networks: None,
         }
     }
 
-    /// Starts a process that is to serve this network to its one member. It answers later.
+    /// The same, for places in networks that containers share, which have their sockets in this directory.
+    /// In the helper machine, the host has another one.
+    #[must_use]
+    pub fn joining(mut self, networks: &Path) -> Self {
+        if !self.arguments.iter().any(|word| word == RELAY_OPTION) {
+            self.arguments.push(JOIN_OPTION.into());
+            self.arguments.push(networks.into());
+            self.networks = Some(networks.to_owned());
+        }
+        self
+    }
+
+    /// Starts a process that is to serve a network to this member, or to have it join a network. It answers
+    /// later.
     ///
     /// # Errors
     /// [`ProcessError::Start`].
-    pub fn start(
-        &self,
-        network: &UserNetwork,
-        interface: &Interface,
-        member: &Member,
-    ) -> Result<Process, ProcessError> {
+    pub fn start(&self, seat: &Seat, member: &Member) -> Result<Process, ProcessError> {
         let (carrier, descriptor) = match member {
             Member::Tap(fd) => (Carrier::Tap, fd),
             Member::Packets(fd) => (Carrier::Packets, fd),
         };
         let request = Request::Start(Box::new(Start {
-            network: network.clone(),
-            interface: interface.clone(),
+            network: seat.network.clone(),
+            membership: seat.membership.clone(),
+            has_other_networks: seat.has_other_networks,
+            interface: seat.interface.clone(),
             member: Link::Inherited(carrier),
         }));
         let (connection, theirs) = UnixStream::pair().map_err(ProcessError::Start)?;
         // It waits in the socket until there is somebody to read it.
         connection
             .set_nonblocking(true)
-            .and_then(|()| send(connection.as_fd(), &request, Some(descriptor.as_fd())))
+            .and_then(|()| send(connection.as_fd(), &request, &[descriptor.as_fd()]))
             .map_err(ProcessError::Start)?;
         let child = self.spawn(theirs.into()).map_err(ProcessError::Start)?;
+        let shared = self.networks.as_ref().zip(seat.membership.as_ref());
         Ok(Process {
             child,
             connection,
             incoming: Incoming::default(),
+            shared: shared.map(|(dir, membership)| (dir.clone(), membership.id.clone())),
         })
     }
 
@@ -112,12 +155,24 @@ impl Launcher {
     }
 }
 
-/// A process that serves a network, or is about to. It ends when this is dropped, and has ended then.
+/// Removes what is left of a shared network's process that is no more.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn tidy(networks: &Path, id: &str) -> io::Result<()> {
+    Home::open(networks, id)?.tidy()
+}
+
+/// A process that serves a network, or is about to. When this is dropped it ends, or has no such member any
+/// more, and has done so then.
 #[derive(Debug)]
 pub struct Process {
+    /// That serves the network, or joins it.
     child: Child,
     connection: UnixStream,
     incoming: Incoming,
+    /// The network that the child joins, by directory and id: it is served by another process.
+    shared: Option<(PathBuf, String)>,
 }
 
 impl AsFd for Process {
@@ -128,7 +183,7 @@ impl AsFd for Process {
 }
 
 impl Process {
-    /// Its process id.
+    /// The process id of what was started, which has ended long since if it joined a network.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -190,7 +245,7 @@ impl Process {
     }
 
     fn ask(&mut self, request: &Request, limit: Duration) -> Result<Answer, ProcessError> {
-        send(self.connection.as_fd(), request, None).map_err(|_| ProcessError::Ended)?;
+        send(self.connection.as_fd(), request, &[]).map_err(|_| ProcessError::Ended)?;
         let deadline = Instant::now() + limit;
         loop {
             if let Some(answer) = self.answer()? {
@@ -222,16 +277,21 @@ impl Process {
         }
     }
 
-    /// Ends it at once.
+    /// Ends it at once; of a network that others share, the membership.
     pub fn kill(&mut self) {
         // It may have ended.
         let _ = self.child.kill();
+        let _ = self.connection.shutdown(Shutdown::Both);
     }
 
     /// Has it end. Whoever drops it waits for that.
     pub fn close(&self) {
-        // One that has ended hears it no more.
-        let _ = self.connection.shutdown(std::net::Shutdown::Both);
+        // One that has ended hears it no more. The end of the other direction tells when a shared one has
+        // closed the ports.
+        let _ = self.connection.shutdown(match self.shared {
+            Some(_) => Shutdown::Write,
+            None => Shutdown::Both,
+        });
     }
 
     /// Has it end, and waits for that. Returns how it ended.
@@ -243,6 +303,9 @@ impl Process {
     }
 
     fn finish(&mut self) -> io::Result<ExitStatus> {
+        if let Some((dir, id)) = self.shared.take() {
+            return self.leave(&dir, &id);
+        }
         // Its number may be another's once it was waited for.
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
@@ -255,6 +318,25 @@ impl Process {
             let _ = self.child.kill();
         }
         self.child.wait()
+    }
+
+    /// Leaves a network that others share: when this returns, the ports are closed, and of a process that
+    /// served nobody else nothing is left.
+    fn leave(&mut self, dir: &Path, id: &str) -> io::Result<ExitStatus> {
+        // One that has not joined yet does not any more.
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        let deadline = Instant::now() + END_LIMIT;
+        let _ = self.connection.shutdown(Shutdown::Write);
+        // What was answered meanwhile is read and forgotten.
+        while wait_for(self.connection.as_fd(), deadline)
+            && self.incoming.fill(&self.connection).unwrap_or(false)
+        {
+            self.incoming = Incoming::default();
+        }
+        // The next one to join makes do with what is left.
+        let _ = tidy(dir, id);
+        status
     }
 }
 

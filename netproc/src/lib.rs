@@ -1,4 +1,5 @@
-//! The process `hullbox __net`, which serves the user-mode network of one container.
+//! The process `hullbox __net`, which serves a user-mode network: one container's own, or one that
+//! containers share.
 //!
 //! ```text
 //! monitor ══ control connection ══ __net ─ host's sockets ─► the world
@@ -20,30 +21,51 @@
 //!                └─ frames ── vsock, port P ── PATH_P ──┘
 //! ```
 //!
+//! A network that containers share has one process for all of them, which is nobody's child (`share`).
+//! What a monitor starts is a process that joins it (`join`): that opens ports, starts the other if there
+//! is none, hands everything over, and ends. On the host of a helper machine the process that the
+//! supervisor starts does the same, so that containers in the machine meet outside.
+//!
+//! ```text
+//! monitor ══ __net --join DIR ═ DIR/ID.sock ═► __net (shared) ─► the world
+//!    ╚═══════ the same connection, later ══════════╝ ╚═ other monitors
+//! ```
+//!
 //! - `message`: what is said on a control connection, and how it travels.
 //! - `launch`: the side of whoever starts the process ([`Process`]).
-//! - `serve`: the process itself ([`main`]).
+//! - `serve`: the process itself ([`main`]); `engine`, `attended`: what both kinds of networks have.
+//! - `join`, `home`, `share`, `shape`: networks that containers share.
 //! - `ports`: opening published ports.
 //! - `names`: what the gateway's name server knows of the host's names.
-//! - `relay`, `channel`: inside the helper machine.
+//! - `relay`, `channel`: inside the helper machine; `door`: at its other end.
 #![forbid(unsafe_code)]
 
+mod attended;
 mod channel;
+mod door;
+mod engine;
+mod home;
 mod jail;
+mod join;
 mod launch;
 mod message;
 mod names;
 mod ports;
 mod relay;
 mod serve;
+mod shape;
+mod share;
 
-pub use launch::{Launcher, Process, ProcessError};
+pub use launch::{Launcher, Process, ProcessError, Seat, tidy};
 pub use message::{Counts, MAX_MESSAGE};
 pub use ports::PortError;
 pub use serve::main;
 
 /// The hidden command that is this process.
 pub use hullbox_protocol::NETWORK_COMMAND as ENTRY;
+
+/// The option that makes the process one that joins a network, in this directory.
+pub(crate) const JOIN_OPTION: &str = "--join";
 
 /// The option that makes the process a relay.
 pub(crate) const RELAY_OPTION: &str = "--relay";

@@ -1,7 +1,9 @@
 //! What is said on a control connection: JSON, with four bytes of length, big-endian, before each
 //! message. The first request brings the member's descriptor along.
 
-use hullbox_backend::network::{OpenPort, UserNetwork};
+use crate::shape::Shape;
+use hullbox_backend::network::{MAX_PUBLISHED, Membership, OpenPort, UserNetwork};
+use hullbox_net::{Counters, MemberCounters};
 use hullbox_protocol::Interface;
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -19,6 +21,10 @@ pub const MAX_MESSAGE: usize = 256 * 1024;
 const LENGTH_BYTES: usize = 4;
 /// What is read at a time, in bytes.
 const CHUNK_BYTES: usize = 4096;
+/// Most descriptors that the kernel takes with one call (`SCM_MAX_FD` is 253).
+const MAX_AT_ONCE: usize = 253;
+/// Most descriptors of a message: those of the most published ports, of both families, and two more.
+const MAX_DESCRIPTORS: usize = 2 * MAX_PUBLISHED + 2;
 
 /// How a member's frames are carried; see [`hullbox_backend::network::Member`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +49,14 @@ pub enum Link {
 /// The first request: what to serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// The network.
+    /// What the member may do, and its ports.
     pub network: UserNetwork,
+    /// Its place in a network that it shares with others; none is a network of its own.
+    #[serde(default)]
+    pub membership: Option<Membership>,
+    /// Its resolver knows other networks' name servers, too.
+    #[serde(default)]
+    pub has_other_networks: bool,
     /// Its member's interface, and the gateway's addresses.
     pub interface: Interface,
     /// Its member's frames.
@@ -61,6 +73,19 @@ pub enum Request {
     Counters,
     /// Take another policy, for flows that begin from now on; none is everywhere.
     Policy(Option<String>),
+    /// Serve a network that members will join. The first request and no other; with the socket at which
+    /// they arrive and the network's lock.
+    Share(Shape),
+}
+
+/// A member that joins a network: the first message on a connection to the network's process, with the
+/// member's control connection, what carries its frames, and its ports' sockets, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// What its monitor asked for, without the ports. [`Link::Dial`] is a stream that was dialled.
+    pub start: Start,
+    /// Its ports, in the order of their sockets.
+    pub ports: Vec<OpenPort>,
 }
 
 /// What it answers, in the order of the requests.
@@ -74,6 +99,8 @@ pub enum Answer {
         /// The vsock port of the host at which it waits for its member's frames.
         dial_port: Option<u32>,
     },
+    /// It serves when the member's frames can be had at this vsock port of the host.
+    Dial(u32),
     /// It does not, or could not.
     Failed {
         /// Why, in one line.
@@ -85,7 +112,7 @@ pub enum Answer {
     Done,
 }
 
-/// Counts of a network since its process's start; see [`hullbox_net::Counters`].
+/// Counts of a member since it joined, and of its network's flows; see [`MemberCounters`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Frames that the container sent.
@@ -104,25 +131,26 @@ pub struct Counts {
     pub refused_names: u64,
     /// Flows that were not begun because of a limit.
     pub limited: u64,
-    /// TCP connections that have begun.
+    /// TCP connections that have begun in the network.
     pub tcp_begun: u64,
-    /// Flows that there are: TCP, UDP and ICMP echo.
+    /// Flows that there are in the network: TCP, UDP and ICMP echo.
     pub flows: u64,
 }
 
-impl From<hullbox_net::Counters> for Counts {
-    fn from(counters: hullbox_net::Counters) -> Self {
+impl Counts {
+    /// Of a member, with the flows of its network.
+    pub(crate) const fn of(member: &MemberCounters, network: &Counters) -> Self {
         Self {
-            frames_received: counters.frames_received,
-            frames_sent: counters.frames_sent,
-            frames_lost: counters.frames_lost,
-            malformed: counters.malformed,
-            spoofed: counters.spoofed,
-            refused: counters.refused,
-            refused_names: counters.refused_names,
-            limited: counters.limited,
-            tcp_begun: counters.tcp_begun,
-            flows: counters.tcp_flows + counters.udp_flows + counters.echo_flows,
+            frames_received: member.frames_received,
+            frames_sent: member.frames_sent,
+            frames_lost: member.frames_lost,
+            malformed: member.malformed,
+            spoofed: member.spoofed,
+            refused: member.refused,
+            refused_names: member.refused_names,
+            limited: member.limited,
+            tcp_begun: network.tcp_begun,
+            flows: network.tcp_flows + network.udp_flows + network.echo_flows,
         }
     }
 }
@@ -143,23 +171,25 @@ pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Sends a message, and a descriptor along with it.
+/// Sends a message, and descriptors along with it.
 ///
 /// # Errors
 /// It is too long, or the connection takes no more: on one that does not block it is lost then.
 pub fn send(
     to: BorrowedFd<'_>,
     message: &impl Serialize,
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let bytes = encode(message)?;
     let mut rest = bytes.as_slice();
-    if let Some(descriptor) = descriptor {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    // More than go with one call go with the first bytes; a message is longer than that.
+    let count = descriptors.chunks(MAX_AT_ONCE).count();
+    for (index, some) in descriptors.chunks(MAX_AT_ONCE).enumerate() {
+        let length = if index + 1 < count { 1 } else { rest.len() };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_AT_ONCE))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor];
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let parts = [IoSlice::new(rest)];
+        control.push(SendAncillaryMessage::ScmRights(some));
+        let parts = [IoSlice::new(rest.get(..length).unwrap_or_default())];
         let sent =
             rustix::io::retry_on_intr(|| sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL))?;
         rest = rest.get(sent..).unwrap_or_default();
@@ -175,7 +205,7 @@ pub fn send(
 #[derive(Debug, Default)]
 pub struct Incoming {
     bytes: Vec<u8>,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Incoming {
@@ -186,7 +216,7 @@ impl Incoming {
     /// The connection broke.
     pub fn fill(&mut self, from: impl AsFd) -> io::Result<bool> {
         let mut chunk = [0; CHUNK_BYTES];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_AT_ONCE))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut chunk)];
         let received = match recvmsg(&from, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
@@ -195,8 +225,9 @@ impl Incoming {
         };
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                // One is expected; whatever else comes is closed.
-                self.descriptor = descriptors.last().or_else(|| self.descriptor.take());
+                // Whatever else comes is closed.
+                let room = MAX_DESCRIPTORS.saturating_sub(self.descriptors.len());
+                self.descriptors.extend(descriptors.take(room));
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
@@ -251,16 +282,16 @@ impl Incoming {
         self.bytes.len()
     }
 
-    /// The descriptor that came.
-    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
-        self.descriptor.take()
+    /// The descriptors that came, in order.
+    pub fn take_descriptors(&mut self) -> std::vec::IntoIter<OwnedFd> {
+        std::mem::take(&mut self.descriptors).into_iter()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_backend::network::{MAX_PUBLISHED, PortProtocol, PublishedPort};
+    use hullbox_backend::network::{PortProtocol, PublishedPort};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -276,13 +307,21 @@ mod tests {
                     host_ports: (8000, 8010),
                     container_port: 80,
                 }],
+                shared: Vec::new(),
             },
+            membership: Some(Membership {
+                id: "0123456789abcdef".repeat(4),
+                internal: true,
+                names: vec!["db".to_owned()],
+            }),
+            has_other_networks: true,
             interface: Interface {
                 mac: [2, 1, 2, 3, 4, 5],
                 mtu: 65520,
                 ipv4: None,
                 ipv6: None,
                 gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+                route_metric: Some(0),
             },
             member: Link::Inherited(Carrier::Packets),
         }))
@@ -310,23 +349,44 @@ mod tests {
     fn a_descriptor_comes_along() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut near, far) = UnixStream::pair().unwrap();
-        send(ours.as_fd(), &start(), Some(far.as_fd())).unwrap();
+        send(ours.as_fd(), &start(), &[far.as_fd()]).unwrap();
         drop(far);
         let mut incoming = Incoming::default();
         assert_eq!(incoming.wait(&theirs).unwrap(), Some(start()));
-        let mut far = UnixStream::from(incoming.take_descriptor().unwrap());
+        let mut far = UnixStream::from(incoming.take_descriptors().next().unwrap());
         near.write_all(b"x").unwrap();
         let mut byte = [0];
         io::Read::read_exact(&mut far, &mut byte).unwrap();
         assert_eq!(&byte, b"x");
-        assert!(incoming.take_descriptor().is_none());
+        assert!(incoming.take_descriptors().next().is_none());
+    }
+
+    #[test]
+    fn the_most_descriptors_come_along_in_order() {
+        hullbox_host::privileges::more_descriptors();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let zero = std::fs::File::open("/dev/zero").unwrap();
+        let mut descriptors = vec![null.as_fd(); MAX_DESCRIPTORS];
+        descriptors[MAX_DESCRIPTORS - 1] = zero.as_fd();
+        let reader = std::thread::spawn(move || {
+            let mut incoming = Incoming::default();
+            assert_eq!(incoming.wait(&theirs).unwrap(), Some(Request::Counters));
+            incoming.take_descriptors()
+        });
+        send(ours.as_fd(), &Request::Counters, &descriptors).unwrap();
+        let received: Vec<_> = reader.join().unwrap().collect();
+        assert_eq!(received.len(), MAX_DESCRIPTORS);
+        let device = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_rdev;
+        let same = |at: usize| device(&received[at]) == device(&received[0]);
+        assert!(same(1) && same(MAX_DESCRIPTORS - 2) && !same(MAX_DESCRIPTORS - 1));
     }
 
     /// A socket that nobody reads yet takes them as a whole: the monitor does not wait when it sends.
     fn is_taken_at_once(message: &impl Serialize) {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        send(ours.as_fd(), message, None).unwrap();
+        send(ours.as_fd(), message, &[]).unwrap();
     }
 
     #[test]
@@ -343,7 +403,7 @@ mod tests {
         let both = [port(Some("0.0.0.0")), port(Some("::"))];
         let opened: Vec<_> = both.iter().cycle().take(2 * MAX_PUBLISHED).collect();
         for ports in [typed, opened.into_iter().cloned().collect()] {
-            let Request::Start(mut start) = start() else {
+            let Request::Start(mut start) = self::start() else {
                 panic!("no start");
             };
             start.network.ports = ports.clone();
@@ -354,8 +414,16 @@ mod tests {
                 host_port: u16::MAX,
                 container_port: u16::MAX,
             };
+            let ports: Vec<_> = ports.into_iter().map(open).collect();
+            let Request::Start(joined) = self::start() else {
+                panic!("no start");
+            };
+            is_taken_at_once(&Join {
+                start: *joined,
+                ports: ports.clone(),
+            });
             is_taken_at_once(&Answer::Ready {
-                ports: ports.into_iter().map(open).collect(),
+                ports,
                 dial_port: Some(u32::MAX),
             });
         }
@@ -366,7 +434,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let mut incoming = Incoming {
                 bytes: bytes.to_vec(),
-                descriptor: None,
+                descriptors: Vec::new(),
             };
             incoming.next::<Request>().map(|_| ())
         };

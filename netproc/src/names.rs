@@ -17,16 +17,19 @@ const DNS_PORT: u16 = 53;
 pub fn config(resolvers: &[IpAddr]) -> DnsConfig {
     let upstreams = match resolvers {
         [] => name_servers(&read(RESOLV_CONF)),
-        typed => typed
-            .iter()
-            .map(|&address| SocketAddr::new(address, DNS_PORT))
-            .collect(),
+        typed => servers(typed),
     };
     DnsConfig {
         upstreams,
         hosts: reachable(hosts(&read(HOSTS))),
         ..DnsConfig::default()
     }
+}
+
+/// Name servers at these addresses.
+pub fn servers(addresses: &[IpAddr]) -> Vec<SocketAddr> {
+    let server = |&address| SocketAddr::new(address, DNS_PORT);
+    addresses.iter().map(server).collect()
 }
 
 /// Names that mean the same to a container: a loopback address would be its own.

@@ -85,7 +85,9 @@ pub fn open_all(
     Ok((sockets, open))
 }
 
-const fn kind(protocol: PortProtocol) -> PortKind {
+/// The same as the engine has it.
+#[must_use]
+pub const fn kind(protocol: PortProtocol) -> PortKind {
     match protocol {
         PortProtocol::Tcp => PortKind::Tcp,
         PortProtocol::Udp => PortKind::Udp,

@@ -6,8 +6,9 @@
 //! goes out in one write, because over vsock each costs an exit of the machine.
 
 use crate::channel::{Channel, Moved};
+use crate::door;
+use crate::jail::{self, Ends};
 use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
-use crate::{jail, serve};
 use hullbox_net::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES};
 use hullbox_protocol::MACHINE_NETWORK_PORT;
 use nix::sys::socket::VsockAddr;
@@ -46,7 +47,7 @@ impl Host {
     fn dial(&self, port: u32) -> io::Result<OwnedFd> {
         match self {
             Self::Vsock => dial_vsock(port),
-            Self::Unix(path) => Ok(UnixStream::connect(serve::socket_of(path, port))?.into()),
+            Self::Unix(path) => Ok(UnixStream::connect(door::socket_of(path, port))?.into()),
         }
     }
 }
@@ -87,25 +88,35 @@ pub fn run(
         )
     };
     let outside = host.dial(MACHINE_NETWORK_PORT).map_err(lost)?;
-    send(outside.as_fd(), &Request::Start(Box::new(start)), None).map_err(lost)?;
+    send(outside.as_fd(), &Request::Start(Box::new(start)), &[]).map_err(lost)?;
+    let nonsense = || lost(io::ErrorKind::InvalidData.into());
     let (ports, stream) = match answer(&outside).map_err(lost)? {
         Answer::Ready {
             ports,
             dial_port: Some(port),
         } => (ports, host.dial(port).map_err(lost)?),
+        // A network that others share may refuse a member that it has seen.
+        Answer::Dial(port) => {
+            let stream = host.dial(port).map_err(lost)?;
+            match answer(&outside).map_err(lost)? {
+                Answer::Ready { ports, .. } => (ports, stream),
+                Answer::Failed { message } => return Err(message),
+                _ => return Err(nonsense()),
+            }
+        }
         Answer::Failed { message } => return Err(message),
-        _ => return Err(lost(io::ErrorKind::InvalidData.into())),
+        _ => return Err(nonsense()),
     };
     let dial_port = None;
     for fd in [&member, &stream] {
         rustix::io::ioctl_fionbio(fd, true).map_err(|errno| lost(errno.into()))?;
     }
-    jail::give_up()
+    jail::give_up(Ends::WithParent)
         .and_then(|()| jail::lock_relay_in())
         .map_err(|error| format!("cannot give up privileges: {error}"))?;
     let ready = Answer::Ready { ports, dial_port };
     // Whoever asked may be gone.
-    if send(control.as_fd(), &ready, None).is_err() {
+    if send(control.as_fd(), &ready, &[]).is_err() {
         return Ok(());
     }
     let mut relay = Relay {

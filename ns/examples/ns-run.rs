@@ -67,8 +67,9 @@ fn main() -> ExitCode {
         std::process::exit(0);
     };
     drop(theirs);
-    let tap = entered.leave().unwrap();
-    if let (Some(tap), Some(interface)) = (tap, &bundle.setup.interface) {
+    let taps = entered.leave().unwrap();
+    if let (Some(tap), Some(interface)) = (taps.into_iter().next(), bundle.setup.interfaces.first())
+    {
         serve_network(tap, interface);
     }
     let options = AttachOptions {
@@ -136,7 +137,7 @@ fn network(word: &str, setup: &mut Setup) -> Network {
         Some(("container", id)) => Network::Container(id.to_owned()),
         _ if word == "host" => Network::Host,
         _ if word == "user" => {
-            setup.interface = Some(Interface {
+            setup.interfaces.push(Interface {
                 mac: [2, 1, 2, 3, 4, 5],
                 mtu: 65520,
                 ipv4: Some(Addresses {
@@ -150,6 +151,7 @@ fn network(word: &str, setup: &mut Setup) -> Network {
                     gateway: Some([0xfd48, 0x554c, 0x4c42, 0, 0, 0, 0, 1].into()),
                 }),
                 gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+                route_metric: Some(0),
             });
             Network::User(UserNetwork::default())
         }

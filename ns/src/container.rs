@@ -10,6 +10,7 @@ use crate::{cleanup, network, serve};
 use hullbox_backend::backend::{Backend, KILL_NOW, Link};
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::Member;
+use hullbox_protocol::{Interface, interface_name};
 use hullbox_session::direct::Descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -31,8 +32,8 @@ const CLEAN_UP_LIMIT: Timespec = Timespec {
 pub struct Container {
     bundle: Bundle,
     link: Option<OwnedFd>,
-    /// Behind its network interface.
-    tap: Option<OwnedFd>,
+    /// Behind its network interfaces.
+    taps: Vec<OwnedFd>,
     /// Readable when the child has ended.
     child: OwnedFd,
 }
@@ -68,7 +69,7 @@ impl Container {
             };
             std::process::exit(code)
         }
-        let tap = entered.leave()?;
+        let taps = entered.leave()?;
         let child = match forked.map_err(failed("fork the container's parent process"))? {
             Forked::Parent(pid) => pidfd_open(pid, PidfdFlags::empty()),
             Forked::Child => Err(rustix::io::Errno::CHILD),
@@ -76,7 +77,7 @@ impl Container {
         Ok(Self {
             bundle: bundle.clone(),
             link: Some(ours.into()),
-            tap,
+            taps,
             child: child.map_err(failed("watch the container's parent process"))?,
         })
     }
@@ -142,8 +143,20 @@ impl Backend for Container {
         self.child.as_fd()
     }
 
-    fn member(&mut self) -> Option<Member> {
-        self.tap.take().map(Member::Tap)
+    fn members(&mut self) -> Vec<Member> {
+        self.taps.drain(..).map(Member::Tap).collect()
+    }
+
+    fn connect(&mut self, index: u8, interface: &Interface) -> Result<Member, String> {
+        let name = interface_name(index.into());
+        network::connect(self.child.as_fd(), &name, interface)
+            .map(Member::Tap)
+            .map_err(|error| hullbox_host::error::chain(&error))
+    }
+
+    fn disconnect(&mut self, index: u8) -> Result<(), String> {
+        network::disconnect(self.child.as_fd(), &interface_name(index.into()))
+            .map_err(|error| hullbox_host::error::chain(&error))
     }
 
     fn takes_descriptors(&self) -> bool {

@@ -18,7 +18,7 @@ use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::Network;
 use hullbox_net::{keep_tap, open_tap};
 use hullbox_netif::NetifError;
-use hullbox_protocol::INTERFACE_NAME;
+use hullbox_protocol::{Interface, interface_name};
 use hullbox_session::cgroup::processes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -28,7 +28,7 @@ use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const OWN: &str = "/proc/self/ns/net";
 
@@ -64,9 +64,6 @@ pub enum NetworkError {
     /// Its addresses cannot be set.
     #[error("cannot configure the container's network")]
     Interface(#[source] NetifError),
-    /// The bundle does not say which addresses to set.
-    #[error("the container's network has no addresses")]
-    NoAddresses,
     /// A parameter of the namespace cannot be set.
     #[error("cannot set sysctl {name}")]
     Parameter {
@@ -94,20 +91,20 @@ fn namespace(action: &'static str) -> impl FnOnce(Errno) -> NetworkError {
 pub struct Entered {
     /// Where it was before, if that was elsewhere.
     home: Option<OwnedFd>,
-    tap: Option<OwnedFd>,
+    taps: Vec<OwnedFd>,
 }
 
 impl Entered {
-    /// Goes back. Gives the TAP device behind the container's interface, if it has one. The device
-    /// goes with its network namespace, whether the descriptor is closed or not.
+    /// Goes back. Gives the TAP devices behind the container's interfaces, in order. The devices
+    /// go with their network namespace, whether the descriptors are closed or not.
     ///
     /// # Errors
     /// [`NetworkError::Namespace`]: this thread is where it should not be.
-    pub fn leave(self) -> Result<Option<OwnedFd>, NetworkError> {
+    pub fn leave(self) -> Result<Vec<OwnedFd>, NetworkError> {
         if let Some(home) = self.home {
             go_back(&home)?;
         }
-        Ok(self.tap)
+        Ok(self.taps)
     }
 }
 
@@ -133,14 +130,14 @@ pub fn enter(bundle: &Bundle) -> Result<Entered, NetworkError> {
         Network::Container(id) => Some(id),
     };
     let home = own().map_err(namespace("find"))?;
-    let tap = match container {
-        None => make(bundle).map(Some),
-        Some(id) => join(bundle, id).map(|()| None),
+    let taps = match container {
+        None => make(bundle),
+        Some(id) => join(bundle, id).map(|()| Vec::new()),
     };
-    match tap {
-        Ok(tap) => Ok(Entered {
+    match taps {
+        Ok(taps) => Ok(Entered {
             home: Some(home),
-            tap,
+            taps,
         }),
         Err(error) => {
             go_back(&home)?;
@@ -158,10 +155,8 @@ fn go_back(home: &OwnedFd) -> Result<(), NetworkError> {
         .map_err(namespace("leave"))
 }
 
-/// Makes a namespace with an interface whose other end is the descriptor.
-fn make(bundle: &Bundle) -> Result<OwnedFd, NetworkError> {
-    let interface = bundle.setup.interface.as_ref();
-    let interface = interface.ok_or(NetworkError::NoAddresses)?;
+/// Makes a namespace with interfaces whose other ends are the descriptors.
+fn make(bundle: &Bundle) -> Result<Vec<OwnedFd>, NetworkError> {
     sys::unshare_network().map_err(namespace("make"))?;
     for (name, value) in PARAMETERS {
         match set(name, value) {
@@ -171,7 +166,20 @@ fn make(bundle: &Bundle) -> Result<OwnedFd, NetworkError> {
             other => other?,
         }
     }
-    let tap = open_tap(INTERFACE_NAME).map_err(|errno| match errno {
+    let interfaces = bundle.setup.interfaces.iter().enumerate();
+    let taps = interfaces
+        .map(|(index, interface)| add_interface(&interface_name(index), interface))
+        .collect::<Result<_, _>>()?;
+    if bundle.setup.interfaces.is_empty() {
+        hullbox_netif::loopback_up().map_err(NetworkError::Interface)?;
+    }
+    asked(bundle).try_for_each(|(name, value)| set(name, value))?;
+    Ok(taps)
+}
+
+/// Makes an interface in this thread's namespace; the descriptor is its other end.
+fn add_interface(name: &str, interface: &Interface) -> Result<OwnedFd, NetworkError> {
+    let tap = open_tap(name).map_err(|errno| match errno {
         // No node, or one with no driver behind it.
         Errno::NOENT | Errno::NODEV | Errno::NXIO => NetworkError::NoTun,
         errno => NetworkError::Tap(errno),
@@ -179,9 +187,43 @@ fn make(bundle: &Bundle) -> Result<OwnedFd, NetworkError> {
     // Closing the last descriptor would remove the device, which takes the kernel some 15 ms that
     // somebody would have to wait for.
     keep_tap(&tap).map_err(NetworkError::Tap)?;
-    hullbox_netif::configure(interface).map_err(NetworkError::Interface)?;
-    asked(bundle).try_for_each(|(name, value)| set(name, value))?;
-    Ok(tap)
+    match hullbox_netif::configure(name, interface) {
+        Ok(()) => Ok(tap),
+        Err(error) => {
+            // The first error is the one to tell; the device would stay in a container that runs.
+            let _ = hullbox_netif::remove(name);
+            Err(NetworkError::Interface(error))
+        }
+    }
+}
+
+/// Makes one more interface for a container that runs, given a process in its namespace.
+pub(super) fn connect(
+    process: BorrowedFd<'_>,
+    name: &str,
+    interface: &Interface,
+) -> Result<OwnedFd, NetworkError> {
+    within(process, || add_interface(name, interface))
+}
+
+/// Removes an interface of a container that runs, given a process in its namespace.
+pub(super) fn disconnect(process: BorrowedFd<'_>, name: &str) -> Result<(), NetworkError> {
+    within(process, || {
+        hullbox_netif::remove(name).map_err(NetworkError::Interface)
+    })
+}
+
+/// Does something in a process's network namespace.
+fn within<T>(
+    process: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, NetworkError>,
+) -> Result<T, NetworkError> {
+    let home = own().map_err(namespace("find"))?;
+    move_into_thread_name_spaces(process, ThreadNameSpaceType::NETWORK)
+        .map_err(namespace("join"))?;
+    let done = work();
+    go_back(&home)?;
+    done
 }
 
 /// Joins the namespace of another container that runs.

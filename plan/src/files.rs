@@ -6,9 +6,17 @@ use super::request::RunRequest;
 use super::spec::Typed;
 use super::units::{HostAddress, HostEntry};
 use hullbox_backend::network::Network;
-use hullbox_protocol::Setup;
+use hullbox_protocol::{Interface, Setup};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+
+/// The usual names of this machine.
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
+     ::1\tlocalhost ip6-localhost ip6-loopback\n\
+     fe00::0\tip6-localnet\n\
+     ff00::0\tip6-mcastprefix\n\
+     ff02::1\tip6-allnodes\n\
+     ff02::2\tip6-allrouters\n";
 
 /// The usual names of this machine, the container's own, and what was asked for; the file of the container
 /// whose network it joins.
@@ -16,43 +24,46 @@ pub(super) fn hosts(hostname: &str, request: &RunRequest, planned: &Planned) -> 
     if let (Network::Container(_), Some(joined)) = (&planned.network, &request.network.joined) {
         return joined.etc_hosts.clone();
     }
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::0\tip6-localnet\n\
-         ff00::0\tip6-mcastprefix\n\
-         ff02::1\tip6-allnodes\n\
-         ff02::2\tip6-allrouters\n",
-    );
+    let mut text = LOCALHOST.to_owned();
     for address in own_addresses(planned) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{address}\t{hostname}");
     }
-    text.push_str(&entries(&request.add_host, &planned.network));
+    text.push_str(&entries(&request.add_host, gateway_of(&planned.network)));
     text
 }
 
 /// The addresses that the container's own name has.
 fn own_addresses(planned: &Planned) -> Vec<IpAddr> {
-    match &planned.interface {
-        Some(interface) => {
-            let ipv4 = interface.ipv4.map(|ipv4| IpAddr::V4(ipv4.address));
-            let ipv6 = interface.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
-            ipv4.into_iter().chain(ipv6).collect()
-        }
+    let own: Vec<_> = planned.interfaces.iter().flat_map(addresses).collect();
+    if own.is_empty() {
         // Debian's address of a machine without a permanent one.
-        None => vec![Ipv4Addr::new(127, 0, 1, 1).into()],
+        return vec![Ipv4Addr::new(127, 0, 1, 1).into()];
+    }
+    own
+}
+
+fn addresses(interface: &Interface) -> impl Iterator<Item = IpAddr> {
+    let ipv4 = interface.ipv4.map(|ipv4| IpAddr::V4(ipv4.address));
+    let ipv6 = interface.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
+    ipv4.into_iter().chain(ipv6)
+}
+
+/// What leads to the host.
+const fn gateway_of(network: &Network) -> Ipv4Addr {
+    match network {
+        Network::Host => Ipv4Addr::LOCALHOST,
+        _ => GATEWAY,
     }
 }
 
 /// A line for each `--add-host`.
-fn entries(extra: &[HostEntry], network: &Network) -> String {
+fn entries(extra: &[HostEntry], gateway: Ipv4Addr) -> String {
     let mut text = String::new();
     for entry in extra {
-        let address = match (entry.address, network) {
-            (HostAddress::Ip(address), _) => address,
-            (HostAddress::Gateway, Network::Host) => Ipv4Addr::LOCALHOST.into(),
-            (HostAddress::Gateway, _) => GATEWAY.into(),
+        let address = match entry.address {
+            HostAddress::Ip(address) => address,
+            HostAddress::Gateway => gateway.into(),
         };
         let _ = writeln!(text, "{address}\t{}", entry.name);
     }
@@ -85,10 +96,7 @@ pub(super) fn resolv_conf(request: &RunRequest, network: &Network) -> Result<Str
     for domain in &request.dns_search {
         word("dns-search", domain)?;
     }
-    // A single dot means no search domain.
-    if !request.dns_search.is_empty() && request.dns_search != ["."] {
-        let _ = writeln!(text, "search {}", request.dns_search.join(" "));
-    }
+    text.push_str(&search(&request.dns_search));
     for option in &request.dns_option {
         word("dns-option", option)?;
     }
@@ -106,7 +114,7 @@ pub(super) fn resolv_conf(request: &RunRequest, network: &Network) -> Result<Str
 pub fn share_host(setup: &mut Setup, typed: &Typed, hosts: &str, resolv_conf: &str) {
     let extra = typed.extra_hosts.iter();
     let extra: Vec<HostEntry> = extra.filter_map(|text| text.parse().ok()).collect();
-    setup.etc_hosts = lines(hosts.lines()) + &entries(&extra, &Network::Host);
+    setup.etc_hosts = lines(hosts.lines()) + &entries(&extra, gateway_of(&Network::Host));
 
     let own = |keys: &'static [&str]| {
         let has_key = move |line: &&str| {
@@ -129,6 +137,43 @@ pub fn share_host(setup: &mut Setup, typed: &Typed, hosts: &str, resolv_conf: &s
         typed => text += &lines([format!("options {}", typed.join(" "))].iter()),
     }
     setup.etc_resolv_conf = text;
+}
+
+/// Makes the files of a container that is in networks which it shares, where it has these interfaces: its
+/// own name with its address in each, and their gateways as name servers.
+pub fn join_shared(setup: &mut Setup, typed: &Typed, interfaces: &[Interface]) {
+    let gateways = interfaces
+        .iter()
+        .filter_map(|interface| interface.ipv4?.gateway);
+    let gateways: Vec<Ipv4Addr> = gateways.collect();
+    let own = interfaces.iter().flat_map(addresses);
+    let own = own.map(|address| format!("{address}\t{}", setup.hostname));
+    let extra = typed.extra_hosts.iter();
+    let extra: Vec<HostEntry> = extra.filter_map(|text| text.parse().ok()).collect();
+    let gateway = gateways.first().copied().unwrap_or(GATEWAY);
+    setup.etc_hosts = LOCALHOST.to_owned() + &lines(own) + &entries(&extra, gateway);
+
+    let mut text = lines(
+        gateways
+            .iter()
+            .map(|gateway| format!("nameserver {gateway}")),
+    );
+    text += &search(&typed.dns_search);
+    // A name without dots is another member's, not a host's of the search domain.
+    let mut options = typed.dns_options.clone();
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    setup.etc_resolv_conf = text + &lines([format!("options {}", options.join(" "))].iter());
+}
+
+/// A single dot means no search domain.
+fn search(domains: &[String]) -> String {
+    match domains {
+        [] => String::new(),
+        [dot] if dot == "." => String::new(),
+        typed => lines([format!("search {}", typed.join(" "))].iter()),
+    }
 }
 
 fn lines<T: AsRef<str>>(all: impl Iterator<Item = T>) -> String {

@@ -10,6 +10,7 @@ pub mod environment;
 mod error;
 mod files;
 mod health;
+pub mod ipam;
 pub mod life;
 pub mod names;
 pub mod network;
@@ -21,7 +22,7 @@ pub mod units;
 
 pub use copy::copy;
 pub use error::PlanError;
-pub use files::share_host;
+pub use files::{join_shared, share_host};
 pub use hullbox_backend::bundle::GuestSize;
 pub use hullbox_security::{caps, devices, options as security};
 pub use request::{ImageDefaults, PullPolicy, RunRequest};
@@ -176,7 +177,7 @@ pub fn plan(
             .collect(),
         system_paths_unconfined: request.security.system_paths_unconfined,
         seccomp_unconfined: request.security.seccomp == Seccomp::Unconfined,
-        interface: network.interface,
+        interfaces: network.interfaces,
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,
@@ -220,6 +221,7 @@ pub fn plan(
         auto_remove: request.auto_remove,
         security: request.security,
         network: network.network,
+        networks: network.shared,
         exposed: network.exposed,
         labels: image
             .labels
@@ -249,6 +251,7 @@ fn typed(request: &RunRequest) -> Typed {
         publish: request.network.published(),
         publish_all: request.network.publish_all,
         mac_address: request.network.mac().map(|mac| mac.to_string()),
+        network_mode: request.network.shared_name(),
     }
 }
 

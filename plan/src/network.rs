@@ -3,11 +3,14 @@
 
 mod judge;
 mod mode;
+mod shared;
 
 pub use judge::{Judgement, judge};
-pub use mode::{Attachment, MacAddress, Mode};
+pub use mode::{Attachment, MacAddress, Mode, ipv4, ipv6};
+pub use shared::{Attached, Known, MAX_NETWORKS, fit_sysctls, order_routes};
 
 use super::error::PlanError;
+use super::ipam::IpamError;
 use super::ports::{Port, PortSet, Publish};
 use super::request::RunRequest;
 use super::spec::ContainerSpec;
@@ -83,8 +86,10 @@ pub struct NetworkRequest {
     pub attachments: Vec<Attachment>,
     /// `--network-alias`.
     pub aliases: Vec<String>,
-    /// `--ip`, `--ip6` or `--link-local-ip`.
-    pub has_address: bool,
+    /// `--ip`.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `--ip6`.
+    pub ipv6: Option<Ipv6Addr>,
     /// `--mac-address`.
     pub mac_address: Option<MacAddress>,
     /// `--publish`.
@@ -98,6 +103,8 @@ pub struct NetworkRequest {
     /// The container whose network it joins, where that is asked for: looked up by whoever knows
     /// containers.
     pub joined: Option<Joined>,
+    /// The networks that were asked for by name, as far as there are such, in the same order.
+    pub known: Vec<Known>,
 }
 
 /// A container whose network another one joins: what they share besides.
@@ -190,6 +197,21 @@ pub enum NetworkError {
     /// Its addresses are fixed.
     #[error("user specified IP address is supported on user defined networks only")]
     Address,
+    /// Two words for one address.
+    #[error("conflicting options: cannot specify both --{0} and per-network {1}")]
+    AddressTwice(&'static str, &'static str),
+    /// A network cannot give an address.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// More than [`MAX_NETWORKS`].
+    #[error("too many networks: the most is {}", MAX_NETWORKS)]
+    TooManyNetworks,
+    /// Far too many names in one network.
+    #[error("too many network-scoped aliases")]
+    TooManyAliases,
+    /// No name.
+    #[error("invalid network-scoped alias {0:?}")]
+    BadAlias(String),
     /// Another kernel's namespace.
     #[error(
         "--network {0} needs --isolation=container: a microVM's network is in a kernel of its own"
@@ -213,7 +235,10 @@ pub enum NetworkError {
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) network: Network,
-    pub(super) interface: Option<Interface>,
+    /// That of a network of its own, if it has one.
+    pub(super) interfaces: Vec<Interface>,
+    /// The networks that it shares.
+    pub(super) shared: Vec<Attached>,
     pub(super) exposed: PortSet,
 }
 
@@ -225,33 +250,39 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
     let mut exposed = image;
     exposed.extend(asked.expose.iter().flat_map(|expose| expose.0.ports()));
     exposed.extend(asked.published().iter().map(container_port));
-    let (network, interface) = match mode {
-        Mode::None => (Network::None, None),
-        Mode::Host => (Network::Host, None),
+    let (network, interfaces) = match mode {
+        Mode::None => (Network::None, Vec::new()),
+        Mode::Host => (Network::Host, Vec::new()),
         Mode::Container(name) => {
             let joined = asked.joined.as_ref();
             let joined =
                 joined.ok_or_else(|| NetworkError::NotFound(format!("container:{name}")))?;
-            (Network::Container(joined.id.clone()), None)
+            (Network::Container(joined.id.clone()), Vec::new())
         }
-        Mode::Named(name) => return Err(NetworkError::NotFound(name).into()),
-        Mode::User => {
+        Mode::User | Mode::Named(_) => {
             let network = UserNetwork {
                 egress: asked.egress.clone().map(String::from),
                 host_gateway: has_host_gateway(request),
                 dns: request.dns.clone(),
                 ports: ports(asked, &exposed)?,
+                shared: Vec::new(),
             };
-            let mut interface = interface(id, asked.mac());
-            if is_ipv6_disabled(request) {
-                interface.ipv6 = None;
-            }
-            (Network::User(network), Some(interface))
+            let own = (mode == Mode::User).then(|| own_interface(id, asked.mac()));
+            let mut own: Vec<_> = own.into_iter().collect();
+            let sysctls = request.sysctls.iter();
+            let sysctls: Vec<_> = sysctls.map(|s| (s.name.clone(), s.value.clone())).collect();
+            fit_sysctls(&mut own, &sysctls);
+            (Network::User(network), own)
         }
+    };
+    let shared = match asked.names().next() {
+        Some(_) => asked.attached()?,
+        None => Vec::new(),
     };
     Ok(Planned {
         network,
-        interface,
+        interfaces,
+        shared,
         exposed,
     })
 }
@@ -286,20 +317,24 @@ pub(super) fn copy(
             network.egress = Some(egress.as_str().to_owned());
         }
         spec.typed.mac_address = None;
-        if let Some(interface) = &mut spec.setup.interface {
+        for interface in &mut spec.setup.interfaces {
             interface.mac = own_mac(id);
+        }
+        // The original may run, and has them.
+        for attached in &mut spec.networks {
+            (attached.ipv4, attached.ipv6, attached.mac) = (None, None, None);
         }
     }
     Ok(())
 }
 
 /// Whether the kernel is told to have no IPv6 on the interface, where it then takes no address.
-fn is_ipv6_disabled(request: &RunRequest) -> bool {
-    ["all", "eth0"].into_iter().any(|of| {
+fn is_ipv6_disabled(interface: &str, sysctls: &[(String, String)]) -> bool {
+    ["all", interface].into_iter().any(|of| {
         let name = format!("net.ipv6.conf.{of}.disable_ipv6");
-        let mut typed = request.sysctls.iter().rev();
-        let last = typed.find(|sysctl| sysctl.name == name);
-        last.is_some_and(|sysctl| sysctl.value != "0")
+        let mut typed = sysctls.iter().rev();
+        let last = typed.find(|(typed, _)| *typed == name);
+        last.is_some_and(|(_, value)| value != "0")
     })
 }
 
@@ -338,7 +373,8 @@ fn ports(asked: &NetworkRequest, exposed: &PortSet) -> Result<Vec<PublishedPort>
 }
 
 /// The container's interface in a network of its own.
-fn interface(id: &str, mac: Option<MacAddress>) -> Interface {
+#[must_use]
+pub fn own_interface(id: &str, mac: Option<MacAddress>) -> Interface {
     Interface {
         mac: mac.map_or_else(|| own_mac(id), |mac| mac.0),
         mtu: MTU,
@@ -353,6 +389,7 @@ fn interface(id: &str, mac: Option<MacAddress>) -> Interface {
             gateway: Some(GATEWAY_V6),
         }),
         gateway_mac: GATEWAY_MAC,
+        route_metric: Some(0),
     }
 }
 
@@ -423,12 +460,20 @@ fn attachments(asked: &NetworkRequest) -> Result<(), NetworkError> {
     };
     for (at, one) in all.iter().enumerate() {
         // The flags without a network's name mean the first one.
-        let (aliases, has_address) = match at {
-            0 => (!asked.aliases.is_empty(), asked.has_address),
-            _ => (false, false),
-        };
+        let is_first = at == 0;
+        let aliases = is_first && !asked.aliases.is_empty();
         if aliases && !one.aliases.is_empty() {
             return Err(NetworkError::AliasTwice);
+        }
+        let has_address = is_first && (asked.ipv4.is_some() || asked.ipv6.is_some());
+        if is_first && asked.ipv4.is_some() && one.ipv4.is_some() {
+            return Err(NetworkError::AddressTwice("ip", "IPv4 address"));
+        }
+        if is_first && asked.ipv6.is_some() && one.ipv6.is_some() {
+            return Err(NetworkError::AddressTwice("ip6", "IPv6 address"));
+        }
+        if is_first && asked.mac_address.is_some() && one.mac_address.is_some() {
+            return Err(NetworkError::AddressTwice("mac-address", "MAC address"));
         }
         if all.iter().take(at).any(|other| other.mode == one.mode) {
             return Err(NetworkError::Twice(one.mode.to_string()));
@@ -437,7 +482,7 @@ fn attachments(asked: &NetworkRequest) -> Result<(), NetworkError> {
         if is_own && (aliases || !one.aliases.is_empty()) {
             return Err(NetworkError::Alias);
         }
-        if is_own && (has_address || one.has_address) {
+        if is_own && (has_address || one.ipv4.is_some() || one.ipv6.is_some()) {
             return Err(NetworkError::Address);
         }
     }
@@ -446,7 +491,7 @@ fn attachments(asked: &NetworkRequest) -> Result<(), NetworkError> {
         _ => None,
     });
     match (names.next(), names.count() + 1 == all.len()) {
-        (Some(name), true) => Err(NetworkError::NotFound(name.clone())),
+        (Some(_), true) => Ok(()),
         (Some(_), false) => Err(NetworkError::Several),
         (None, _) if all.len() > 1 => Err(NetworkError::Multiple),
         (None, _) => Ok(()),

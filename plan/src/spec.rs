@@ -2,6 +2,7 @@
 
 use super::environment::{self, Entry};
 use super::life::Life;
+use super::network::Attached;
 use super::ports::PortSet;
 use super::security::Security;
 use hullbox_backend::bundle::Bundle;
@@ -68,6 +69,10 @@ pub struct ContainerSpec {
     /// Its network. A record of a program without networks has none.
     #[serde(default)]
     pub network: Network,
+    /// Networks that it shares with others, in the order of its interfaces, which it gets at each start. With
+    /// none it has the interface of the setup.
+    #[serde(default)]
+    pub networks: Vec<Attached>,
     /// Ports that the image exposes, and those that were exposed or published when it was made.
     #[serde(default)]
     pub exposed: PortSet,
@@ -109,6 +114,8 @@ pub struct Typed {
     pub publish_all: bool,
     /// `--mac-address`.
     pub mac_address: Option<String>,
+    /// `--network`, the first one, where it is one that containers share.
+    pub network_mode: Option<String>,
 }
 
 impl ContainerSpec {

@@ -50,8 +50,8 @@ pub use frame::{
     StreamSet,
 };
 pub use network::{
-    Addresses, INTERFACE_NAME, Interface, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
-    NETWORK_VSOCK_OPTION,
+    Addresses, INTERFACE_NAME, Interface, MAX_INTERFACES, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
+    NETWORK_VSOCK_OPTION, interface_name,
 };
 pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
 pub use spec::{
@@ -61,7 +61,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

@@ -1,6 +1,7 @@
 //! What is asked of a running container besides running programs in it.
 
 use crate::bounded::list;
+use crate::network::Interface;
 use crate::spec::CgroupLimits;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -30,6 +31,18 @@ pub enum Request {
     SetClock {
         /// Nanoseconds since 1970.
         wall_clock_ns: u64,
+    },
+    /// Make one more interface; its frames are carried already.
+    Connect {
+        /// Its place: the number in its name.
+        index: u8,
+        /// The interface.
+        interface: Box<Interface>,
+    },
+    /// Remove an interface.
+    Disconnect {
+        /// Its place.
+        index: u8,
     },
 }
 

@@ -3,7 +3,7 @@
 use crate::access::Access;
 use crate::bounded::{MAX_LIST, list};
 use crate::builtin::Builtin;
-use crate::network::Interface;
+use crate::network::{Interface, interfaces};
 use serde::{Deserialize, Serialize};
 
 /// Most arguments, and most variables, of a process. Linux takes 2 MiB of them all as a rule, each
@@ -72,9 +72,9 @@ pub struct Setup {
     /// What it is kept from, and what it is given beyond the usual.
     #[serde(default)]
     pub access: Access,
-    /// Its network interface; without one there is the loopback alone.
-    #[serde(default)]
-    pub interface: Option<Interface>,
+    /// Its network interfaces: `eth0`, `eth1` and so on; without one there is the loopback alone.
+    #[serde(default, alias = "interface", deserialize_with = "interfaces")]
+    pub interfaces: Vec<Interface>,
 }
 
 /// Length of [`Setup::entropy`].

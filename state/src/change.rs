@@ -4,6 +4,7 @@ use crate::database::{self, State};
 use crate::error::StateError;
 use crate::health::HealthReport;
 use crate::lock::Starter;
+use crate::networks;
 use crate::record::{Beginning, End, Phase, Record};
 use crate::schema;
 use crate::time::now_ns;
@@ -18,6 +19,8 @@ impl State {
     /// [`StateError::Running`] when somebody has it already, among others.
     pub fn take_for_start(&mut self, id: &str, starter: Starter<'_>) -> Result<Record, StateError> {
         let transaction = self.take(&starter.lock.file, id)?;
+        let spec = database::get(&transaction, id)?.spec;
+        networks::lease_all(&transaction, id, &spec)?;
         self.make_dirs(id)?;
         transaction.execute(
             "UPDATE containers SET phase = ?2, restarts = 0, stopped = 0,
@@ -171,14 +174,7 @@ impl State {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut record = database::get(&transaction, id)?;
         change(&mut record.spec);
-        let spec = serde_json::to_string(&record.spec).map_err(|source| StateError::Damaged {
-            id: id.to_owned(),
-            source,
-        })?;
-        transaction.execute(
-            "UPDATE containers SET spec = ?2 WHERE id = ?1",
-            params![id, spec],
-        )?;
+        networks::write_spec(&transaction, id, &record.spec)?;
         Ok(transaction.commit()?)
     }
 

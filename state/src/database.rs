@@ -2,6 +2,7 @@
 
 use crate::error::StateError;
 use crate::lock::{Starter, lock_path, open_lock_file};
+use crate::networks;
 use crate::record::{self, End, NewContainer, Phase, Record, Resolved};
 use crate::schema;
 use crate::time::now_ns;
@@ -110,6 +111,10 @@ impl State {
             ],
         )?;
         record.row = transaction.last_insert_rowid();
+        networks::join(&transaction, &record.id, &record.spec)?;
+        if starter.is_some() {
+            record.endpoints = networks::lease_all(&transaction, &record.id, &record.spec)?;
+        }
         if let Some(Starter { lock, .. }) = starter {
             // The byte of a new row can be held by nobody: numbers are never used twice.
             sys::lock_byte(&lock.file, LockKind::Exclusive, record.row)

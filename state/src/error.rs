@@ -1,6 +1,7 @@
 //! Why the containers' state cannot be read or changed.
 
 use hullbox_host::paths::short_id;
+use hullbox_plan::ipam::IpamError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,76 @@ pub enum StateError {
     /// It runs.
     #[error("container {0} is running")]
     Running(String),
+    /// No such network.
+    #[error("network {0} not found")]
+    NetworkNotFound(String),
+    /// An id prefix that fits several networks.
+    #[error("network {text} is ambiguous ({count} matches found based on ID prefix)")]
+    NetworkAmbiguous {
+        /// As typed.
+        text: String,
+        /// How many.
+        count: usize,
+    },
+    /// The network's name is taken.
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    /// Containers run in it.
+    #[error("error while removing network: network {name} id {id} has active endpoints")]
+    NetworkActive {
+        /// Its name.
+        name: String,
+        /// Full id.
+        id: String,
+    },
+    /// Of a network, a record that this program did not write.
+    #[error("the record of network {name} is damaged")]
+    NetworkDamaged {
+        /// Of which network.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A network's addresses.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// All addresses of a network are taken.
+    #[error(
+        "no available IPv{family} addresses on this network's address pools: {name} ({})",
+        short_id(id)
+    )]
+    NoAddress {
+        /// 4 or 6.
+        family: u8,
+        /// The network's name.
+        name: String,
+        /// Its full id.
+        id: String,
+    },
+    /// A member already.
+    #[error("endpoint with name {container} already exists in network {network}")]
+    Connected {
+        /// The container's name.
+        container: String,
+        /// The network's name.
+        network: String,
+    },
+    /// No member.
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected {
+        /// The container's id.
+        container: String,
+        /// The network's.
+        network: String,
+    },
+    /// The kernel gives no random bytes.
+    #[error("cannot make an id")]
+    Random {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A record that this program did not write.
     #[error("the record of container {id} is damaged")]
     Damaged {

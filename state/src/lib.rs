@@ -1,5 +1,6 @@
-//! What is kept of containers on disk: their records ([`State`]), what happened to them
-//! ([`events`]), what they wrote ([`logs`]), and their snapshots by name ([`snapshots`]).
+//! What is kept of containers on disk: their records and those of networks that they share ([`State`]),
+//! what happened to them ([`events`]), what they wrote ([`logs`]), and their snapshots by name
+//! ([`snapshots`]).
 //!
 //! Records are one SQLite database, one directory for each container, and locks that tell the living
 //! from the dead.
@@ -20,6 +21,7 @@ pub mod health;
 mod id;
 mod lock;
 pub mod logs;
+mod networks;
 mod record;
 mod recover;
 mod schema;
@@ -31,6 +33,7 @@ pub use error::StateError;
 pub use hullbox_backend::backend::BegunFrom;
 pub use id::{new_id, parse_id};
 pub use lock::{LifeLock, Starter};
+pub use networks::{Endpoint, NetworkRecord, Stray};
 pub use record::{Beginning, End, Filter, NewContainer, Phase, Record, Resolved};
 pub use recover::KILLED;
 

@@ -2,6 +2,7 @@
 
 use crate::error::StateError;
 use crate::health::{HealthReport, HealthStatus};
+use crate::networks::Endpoint;
 use crate::time::now_ns;
 use hullbox_backend::backend::BegunFrom;
 use hullbox_backend::network::OpenPort;
@@ -144,6 +145,9 @@ pub struct Record {
     pub beginning: Option<Beginning>,
     /// Ports of the host that lead to it at this moment, in the order in which they were published.
     pub open_ports: Vec<OpenPort>,
+    /// Its places in networks that it shares, as of its last start and in the order of
+    /// [`ContainerSpec::networks`]. While it does not run others may have the addresses.
+    pub endpoints: Vec<Endpoint>,
     /// Everything else.
     pub spec: ContainerSpec,
 }
@@ -176,6 +180,7 @@ impl Record {
             health: None,
             beginning: None,
             open_ports: Vec::new(),
+            endpoints: Vec::new(),
             spec: new.spec.clone(),
         }
     }
@@ -218,12 +223,13 @@ pub struct Resolved {
 
 pub(super) const COLUMNS: &str = "row, id, name, image_id, image_ref, phase, created_ns, started_ns, \
      finished_ns, monitor_pid, exit_code, signal, oom, error, restarts, stopped, \
-     health, spec, beginning, pid, ports";
+     health, spec, beginning, pid, ports, (SELECT json_group_array(json(lease)) FROM endpoints \
+     WHERE container = containers.id AND lease IS NOT NULL)";
 
 pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateError>> {
     let id: String = row.get(1)?;
     let spec: String = row.get(17)?;
-    let spec = match serde_json::from_str(&spec) {
+    let spec: ContainerSpec = match serde_json::from_str(&spec) {
         Ok(spec) => spec,
         Err(source) => return Ok(Err(StateError::Damaged { id, source })),
     };
@@ -231,6 +237,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
     let health: Option<String> = row.get(16)?;
     let beginning: Option<String> = row.get(18)?;
     let ports: Option<String> = row.get(20)?;
+    let endpoints: Option<String> = row.get(21)?;
     Ok(Ok(Record {
         row: row.get(0)?,
         id,
@@ -255,6 +262,20 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
         open_ports: ports
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
+        endpoints: in_order(endpoints, &spec),
         spec,
     }))
+}
+
+/// The places in those networks that the container is to be in.
+fn in_order(endpoints: Option<String>, spec: &ContainerSpec) -> Vec<Endpoint> {
+    let found: Vec<Endpoint> = endpoints
+        .filter(|_| !spec.networks.is_empty())
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let place = |id: &String| found.iter().find(|endpoint| endpoint.network == *id);
+    let networks = spec.networks.iter();
+    networks
+        .filter_map(|attached| place(&attached.id).cloned())
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables that this program writes, in `user_version`.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// Numbers of rows are never used twice, because the locks' offsets must not be.
 const TABLES: &str = "
@@ -34,7 +34,7 @@ const TABLES: &str = "
 ";
 
 /// From one version to the next, beginning with the first.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
     ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
@@ -47,6 +47,29 @@ const STEPS: [&str; 5] = [
     "ALTER TABLE containers ADD COLUMN pid INTEGER;",
     "CREATE INDEX containers_begun ON containers (monitor_pid) WHERE monitor_pid IS NOT NULL;",
     "ALTER TABLE containers ADD COLUMN ports TEXT;",
+    "
+    CREATE TABLE networks (
+        row        INTEGER PRIMARY KEY AUTOINCREMENT,
+        id         TEXT NOT NULL UNIQUE,
+        name       TEXT NOT NULL UNIQUE,
+        created_ns INTEGER NOT NULL,
+        spec       TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE endpoints (
+        network   TEXT NOT NULL,
+        container TEXT NOT NULL,
+        asked     TEXT NOT NULL,
+        lease     TEXT,
+        PRIMARY KEY (network, container)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX endpoints_by_container ON endpoints (container);
+    CREATE TRIGGER endpoints_of_container AFTER DELETE ON containers BEGIN
+        DELETE FROM endpoints WHERE container = OLD.id;
+    END;
+    CREATE TRIGGER endpoints_of_network AFTER DELETE ON networks BEGIN
+        DELETE FROM endpoints WHERE network = OLD.id;
+    END;
+",
 ];
 
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, StateError> {

@@ -157,7 +157,9 @@ fn a_database_of_before_ports_is_brought_forward() {
     let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
     drop((state, lock));
     let database = Connection::open(scratch.roots.data.join("containers.db")).unwrap();
-    let older = "ALTER TABLE containers DROP COLUMN ports; PRAGMA user_version = 5;";
+    let older = "DROP TRIGGER endpoints_of_container; DROP TRIGGER endpoints_of_network;
+        DROP TABLE endpoints; DROP TABLE networks;
+        ALTER TABLE containers DROP COLUMN ports; PRAGMA user_version = 5;";
     database.execute_batch(older).unwrap();
     drop(database);
     let state = State::open(&scratch.roots).unwrap();

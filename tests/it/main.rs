@@ -24,6 +24,8 @@ mod limits;
 mod machine;
 mod models;
 mod network;
+mod networks;
+mod networks_traffic;
 mod orphans;
 mod outcomes;
 mod pipes;

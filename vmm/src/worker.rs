@@ -86,8 +86,9 @@ struct Slot {
     backend: Box<dyn Backend>,
     notify: Arc<EventFd>,
     active: bool,
-    /// What its own source is watched for.
+    /// What its own source is watched for, and which that is.
     watched: EventSet,
+    source: RawFd,
 }
 
 /// A worker that is being put together.
@@ -131,6 +132,7 @@ impl Worker {
             notify,
             active: false,
             watched: EventSet::empty(),
+            source: -1,
         });
         Ok(link)
     }
@@ -252,6 +254,14 @@ impl Slot {
         let Some(fd) = self.backend.poll_fd() else {
             return Ok(());
         };
+        if fd != self.source {
+            if !self.watched.is_empty() {
+                // The device keeps it until it was asked for the next one.
+                epoll.ctl(ControlOperation::Delete, self.source, EpollEvent::default())?;
+                self.watched = EventSet::empty();
+            }
+            self.source = fd;
+        }
         let wanted = self.backend.interest();
         let operation = match (self.watched.is_empty(), wanted.is_empty()) {
             _ if wanted == self.watched => return Ok(()),

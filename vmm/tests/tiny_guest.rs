@@ -157,8 +157,11 @@ fn nothing_is_left_behind() {
     for round in 0..30 {
         let vm = Vm::new(full()).unwrap();
         if round % 2 == 0 {
-            vm.connect_network(ours.try_clone().unwrap().into());
-            vm.connect_network(ours.try_clone().unwrap().into());
+            for address in [1, 2] {
+                let socket = ours.try_clone().unwrap().into();
+                vm.connect_network([2, 0, 0, 0, 0, address], socket)
+                    .unwrap();
+            }
         }
         assert!(dir.path().join("vsock").exists());
         match round % 3 {

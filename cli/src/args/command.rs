@@ -10,6 +10,7 @@ use super::forwarded::Forwarded;
 use super::image::{
     HistoryArgs, ImagePruneArgs, ImportArgs, ListArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs,
 };
+use super::network::NetworkCommand;
 use super::run::RunArgs;
 use super::system::{
     CheckArgs, CompletionArgs, DfArgs, EgressCommand, EventsArgs, FormatArgs, InspectArgs,
@@ -98,7 +99,7 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Give an image another name
     Tag(TagArgs),
-    /// Show everything that is known about images or containers
+    /// Show everything that is known about images, containers or networks
     Inspect(InspectArgs),
     /// List containers
     Ps(PsArgs),
@@ -110,7 +111,10 @@ pub(crate) enum Command {
     /// Commands on containers
     #[command(subcommand)]
     Container(ContainerCommand),
-    /// Show events of containers and images
+    /// Networks that containers share
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Show events of containers, images and networks
     Events(EventsArgs),
     /// Commands on the installation
     #[command(subcommand)]
@@ -234,9 +238,9 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     /// Verify images, layers and containers on record
     Check(CheckArgs),
-    /// Remove stopped containers and unused images
+    /// Remove stopped containers, unused networks and unused images
     Prune(PruneArgs),
-    /// Show events of containers and images
+    /// Show events of containers, images and networks
     Events(EventsArgs),
     /// Show this installation: directories, images, containers
     Info(FormatArgs),

@@ -13,6 +13,7 @@ pub(crate) mod forwarded;
 pub(crate) mod health;
 pub(crate) mod image;
 mod in_machine;
+pub(crate) mod network;
 pub(crate) mod parse;
 pub(crate) mod run;
 pub(crate) mod system;

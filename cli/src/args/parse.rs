@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 36] = [
+const NOT_YET: [&str; 37] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -35,6 +35,7 @@ const NOT_YET: [&str; 36] = [
     "ipc",
     "kernel-memory",
     "link",
+    "link-local-ip",
     "memory-reservation",
     "memory-swap",
     "memory-swappiness",

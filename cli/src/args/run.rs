@@ -2,19 +2,21 @@
 
 use super::bool_flag::BOOL;
 use super::health::HealthArgs;
-use super::values::{DetachKeys, Given, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs};
+use super::values::{
+    DetachKeys, Given, LogDriver, LogOpt, SecurityOpt, StorageOpt, TimingArgs, given,
+};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::Restart;
-use hullbox_engine::plan::network::{Attachment, Egress, MacAddress};
+use hullbox_engine::plan::network::{self, Attachment, Egress, MacAddress};
 use hullbox_engine::plan::ports::{Expose, Publish};
 use hullbox_engine::plan::security::Sysctl;
 use hullbox_engine::plan::units::{
     Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
 };
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -88,7 +90,7 @@ pub(crate) struct RunArgs {
             "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
             "cap_drop", "privileged", "systemd", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
             "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
-            "network", "network_alias", "mac_address", "ip", "ip6", "link_local_ip", "cold",
+            "network", "network_alias", "mac_address", "ip", "ip6", "cold",
         ]
     )]
     pub(crate) from_snapshot: Option<String>,
@@ -269,7 +271,7 @@ pub(crate) struct RunArgs {
 /// What it has of networks.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NetworkArgs {
-    /// Network: bridge (one of its own), none, host, container:NAME
+    /// Network: bridge (one of its own), none, host, container:NAME, or a network's name
     #[arg(long, alias = "net", value_name = "NETWORK")]
     pub(crate) network: Vec<Attachment>,
     /// Publish a port, as [IP:][HOST:]CONTAINER[/udp]
@@ -287,18 +289,15 @@ pub(crate) struct NetworkArgs {
     /// Hardware address of its interface
     #[arg(long, value_name = "MAC")]
     pub(crate) mac_address: Option<Given<MacAddress>>,
-    /// Name in a network that other containers share; there are none yet
-    #[arg(long, alias = "net-alias", value_name = "NAME", hide = true)]
+    /// Another name in a network that containers share
+    #[arg(long, alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
-    /// Address in such a network
-    #[arg(long, value_name = "IP", hide = true)]
-    pub(crate) ip: Option<Given<IpAddr>>,
-    /// The same
-    #[arg(long, value_name = "IP", hide = true)]
-    pub(crate) ip6: Option<Given<IpAddr>>,
-    /// The same
-    #[arg(long, value_name = "IP", hide = true)]
-    pub(crate) link_local_ip: Vec<IpAddr>,
+    /// IPv4 address in such a network
+    #[arg(long, value_name = "IP", value_parser = given(network::ipv4))]
+    pub(crate) ip: Option<Given<Ipv4Addr>>,
+    /// IPv6 address in such a network
+    #[arg(long, value_name = "IP", value_parser = given(network::ipv6))]
+    pub(crate) ip6: Option<Given<Ipv6Addr>>,
 }
 
 impl RunArgs {

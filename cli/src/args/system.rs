@@ -37,7 +37,7 @@ pub(crate) struct EventsArgs {
     /// Until this time; default: forever
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// Only events that match: `container=`, `event=`, `type=`, `image=`, `label=`
+    /// Only events that match: `container=`, `event=`, `type=`, `image=`, `network=`, `label=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `json` or a template
@@ -179,6 +179,7 @@ pub(crate) struct MachineExecArgs {
 pub(crate) enum Kind {
     Container,
     Image,
+    Network,
     /// A process beside a container's workload, by its id
     Exec,
     #[value(skip)]

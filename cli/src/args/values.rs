@@ -113,6 +113,16 @@ impl<T: FromStr> FromStr for Given<T> {
     }
 }
 
+/// The same for a value that is read by a function.
+pub(crate) fn given<T, E>(
+    read: impl Fn(&str) -> Result<T, E> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<Given<T>, E> + Clone + Send + Sync + 'static {
+    move |text| match text {
+        "" => Ok(Given(None)),
+        text => read(text).map(|value| Given(Some(value))),
+    }
+}
+
 /// `--storage-opt`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StorageOpt {

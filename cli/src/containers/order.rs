@@ -118,18 +118,18 @@ pub(super) fn without_slash(name: &str) -> &str {
 }
 
 fn network(args: NetworkArgs) -> NetworkRequest {
-    let address = args.ip.and_then(|ip| ip.0).or(args.ip6.and_then(|ip| ip.0));
-    let has_address = address.is_some() || !args.link_local_ip.is_empty();
     NetworkRequest {
         attachments: args.network,
         aliases: args.network_alias,
-        has_address,
+        ipv4: args.ip.and_then(|ip| ip.0),
+        ipv6: args.ip6.and_then(|ip| ip.0),
         mac_address: args.mac_address.and_then(|mac| mac.0),
         publish: args.publish,
         publish_all: args.publish_all,
         expose: args.expose,
         egress: args.egress,
         joined: None,
+        known: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::args::command::{Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
 use crate::args::container::CpArgs;
+use crate::args::network::NetworkCommand;
 use rustix::termios::isatty;
 use std::io;
 use std::os::fd::AsFd;
@@ -33,6 +34,7 @@ pub(super) fn of(command: &Command) -> Option<Streams> {
             Some(reads(args.source.as_os_str() == "-"))
         }
         Command::Image(ImageCommand::Prune(args)) => Some(reads(!args.force)),
+        Command::Network(NetworkCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Container(ContainerCommand::Prune(args))
         | Command::System(SystemCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Machine(_)

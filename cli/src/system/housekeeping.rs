@@ -6,6 +6,7 @@ use crate::containers::list::row;
 use crate::engine;
 use crate::images::list::rows_of;
 use crate::images::prune::report_of;
+use crate::networks;
 use crate::output::confirm::confirm;
 use crate::output::failure::Failure;
 use crate::output::format::{self, Column, Format};
@@ -149,9 +150,9 @@ pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
 
 pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     let what = if args.all {
-        "all stopped containers, all images without a container, and stale templates"
+        "all stopped containers, all networks not used by at least one container, all images without a container, and stale templates"
     } else {
-        "all stopped containers, all images without a name, and stale templates"
+        "all stopped containers, all networks not used by at least one container, all images without a name, and stale templates"
     };
     let warning = format!("WARNING! This will remove {what}.");
     if !args.force && !confirm(&warning)? {
@@ -169,6 +170,7 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
             removed.containers_deleted.join("\n")
         ));
     }
+    text.push_str(&networks::removed(&engine.prune_networks(&filters)?));
     // Templates have no labels: a filter matches none of them.
     if filters.is_empty() {
         let stale = templates::prune(false, &engine.roots().data)?;

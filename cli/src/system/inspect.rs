@@ -9,7 +9,7 @@ use hullbox_engine::containers::{ContainerError, Engine};
 use hullbox_engine::state::StateError;
 use hullbox_image::ResolveError;
 use hullbox_model::exec::ExecInspect;
-use hullbox_model::{container, image};
+use hullbox_model::{container, image, network};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -20,6 +20,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 enum Found {
     Container(Box<container::Inspect>),
     Image(Box<image::Inspect>),
+    Network(Box<network::Inspect>),
     Exec(Box<ExecInspect>),
 }
 
@@ -28,6 +29,7 @@ impl Found {
         match self {
             Self::Container(container) => container.to_template(),
             Self::Image(image) => image.to_template(),
+            Self::Network(network) => serde_json::to_value(network),
             Self::Exec(exec) => serde_json::to_value(exec),
         }
     }
@@ -99,11 +101,18 @@ fn look_up(engine: &Engine, name: &str, kind: Kind, size: bool) -> Result<Found,
             Err(error) => return Err(error.into()),
         }
     }
+    if matches!(kind, Kind::Network | Kind::Any) {
+        match engine.inspect_network(name) {
+            Ok(inspect) => return Ok(Found::Network(Box::new(inspect))),
+            Err(ContainerError::State(StateError::NetworkNotFound(_))) if kind == Kind::Any => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     match engine.inspect_exec(name) {
         Ok(exec) => Ok(Found::Exec(Box::new(exec))),
-        Err(ContainerError::NoExec(_)) if kind == Kind::Any => {
-            Err(Failure::new(format!("no such container or image: {name}")))
-        }
+        Err(ContainerError::NoExec(_)) if kind == Kind::Any => Err(Failure::new(format!(
+            "no such container, image or network: {name}"
+        ))),
         Err(error) => Err(error.into()),
     }
 }

@@ -3,7 +3,7 @@
 use super::{ContainerError, Engine};
 use crate::paths::short_id;
 use crate::snapshots;
-use crate::state::Phase;
+use crate::state::{Phase, Stray};
 use std::collections::HashSet;
 use std::fs;
 
@@ -56,6 +56,25 @@ impl Engine {
                 let what = format!("the {named} {} belongs to no container", path.display());
                 findings.push(Finding { what, repaired });
             }
+        }
+        for stray in self.state.stray_networks(repair)? {
+            let what = match stray {
+                Stray::Network(id, name) => {
+                    format!(
+                        "the record of network {name} ({}) is damaged",
+                        short_id(&id)
+                    )
+                }
+                Stray::Endpoint(network, container) => format!(
+                    "container {} has a place in network {}, of which one is gone",
+                    short_id(&container),
+                    short_id(&network)
+                ),
+            };
+            findings.push(Finding {
+                what,
+                repaired: repair,
+            });
         }
         for (path, repaired) in snapshots::abandoned(&self.roots.data, repair) {
             let what = format!("the snapshot {} was never finished", path.display());

@@ -87,7 +87,7 @@ impl Engine {
         bundle.setup.persist = true;
         // What we do ourselves talks with nobody, and its ports are not the container's.
         bundle.network = Network::None;
-        bundle.setup.interface = None;
+        bundle.setup.interfaces.clear();
         let created = super::Created {
             record,
             launch,

@@ -108,7 +108,7 @@ impl<'a> Wanted<'a> {
             })
             && self.before_ns.is_none_or(|ns| record.created_ns < ns)
             && self.since_ns.is_none_or(|ns| record.created_ns > ns)
-            && filters.any("network", |name| network::networks(record).contains_key(name))
+            && filters.any("network", |name| network::is_in(record, name))
             // There are no volumes yet.
             && filters.get("volume").is_empty()
             && self.has_port(record)

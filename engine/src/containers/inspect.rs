@@ -106,7 +106,7 @@ fn inspect(record: &Record, image: &Config) -> Inspect {
         start: record
             .beginning
             .as_ref()
-            .map(|beginning| start(beginning, spec)),
+            .map(|beginning| start(beginning, record)),
         egress: network::egress(spec),
         ..Inspect::default()
     }
@@ -340,7 +340,8 @@ fn ulimits(spec: &ContainerSpec) -> Vec<Ulimit> {
 }
 
 /// How a microVM's last run began.
-fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
+fn start(beginning: &Beginning, record: &Record) -> Start {
+    let spec = &record.spec;
     let (from, template, snapshot) = match &beginning.from {
         BegunFrom::Boot => ("boot", None, None),
         BegunFrom::Template(id) => ("template", Some(id), None),
@@ -348,8 +349,10 @@ fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
     };
     let done = &beginning.hygiene;
     // A guest that boots has no other address before.
-    let interface = spec.setup.interface.as_ref();
-    let replaced = interface.filter(|_| beginning.from != BegunFrom::Boot);
+    let boots = beginning.from == BegunFrom::Boot;
+    let own = spec.setup.interfaces.iter();
+    let shared = record.endpoints.iter().map(|endpoint| &endpoint.interface);
+    let replaced = own.chain(shared).filter(|_| !boots);
     Start {
         from: from.to_owned(),
         template: template.cloned(),
@@ -363,7 +366,6 @@ fn start(beginning: &Beginning, spec: &ContainerSpec) -> Start {
             machine_id_replaced: done.machine_id_replaced,
             mac_addresses: replaced
                 .map(|interface| MacAddress(interface.mac).to_string())
-                .into_iter()
                 .collect(),
         },
     }

@@ -3,6 +3,7 @@
 use super::{ContainerError, Engine, RunOrder, check_name, defaults, find_image};
 use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
+use crate::networks;
 use crate::paths::Roots;
 use crate::plan::{self, GuestSize, HostFacts};
 use crate::snapshots;
@@ -129,13 +130,20 @@ impl Engine {
     pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
         let (record, layers) = self.make(id, order, Some(launch.starter()))?;
-        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
-        self.share_network(&mut bundle, &record);
+        let bundle = self.bundle(&record, layers);
         Ok(Created {
             record,
             launch,
             bundle,
         })
+    }
+
+    /// What is started, with the network as it is now.
+    fn bundle(&self, record: &Record, layers: Vec<PathBuf>) -> Bundle {
+        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        self.share_network(&mut bundle, record);
+        networks::attach(&mut bundle, record);
+        bundle
     }
 
     /// Makes a container that is not to be started yet.
@@ -213,8 +221,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
-        self.share_network(&mut bundle, &record);
+        let bundle = self.bundle(&record, layers);
         Ok(Created {
             record,
             launch,

@@ -24,6 +24,7 @@ pub use errand::Errand;
 pub use files::{Change, ChangeKind, Commit, FilesError, Look};
 pub use filters::CONTAINER_FILTERS;
 pub use images::{IMAGE_FILTERS, IMAGE_PRUNE_FILTERS, prune_options};
+pub(crate) use inspect::network::own as own_endpoint;
 pub use launch::{Created, Launch};
 pub use list::Listing;
 pub use prune::{PRUNE_FILTERS, disk_use};
@@ -107,6 +108,9 @@ pub enum ContainerError {
     /// The containers' state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] crate::networks::NetworksError),
     /// The monitor.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -170,7 +174,7 @@ pub enum ContainerError {
 #[derive(Debug)]
 pub struct Engine {
     roots: Roots,
-    state: State,
+    pub(crate) state: State,
     unfinished: Option<StateError>,
 }
 

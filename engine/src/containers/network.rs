@@ -3,9 +3,10 @@
 
 use super::{ContainerError, Engine};
 use crate::bundle::Bundle;
+use crate::networks::{self, Found, known};
 use crate::plan::network::{Egress, Joined, Mode, NetworkRequest};
 use crate::plan::share_host;
-use crate::state::{Phase, Record};
+use crate::state::{Phase, Record, StateError};
 use hullbox_backend::network::Network;
 use hullbox_protocol::Setup;
 use serde::Deserialize;
@@ -40,6 +41,9 @@ impl Engine {
             }
             let mut setup = record.spec.setup.clone();
             self.share(&mut setup, &record);
+            if !record.spec.networks.is_empty() {
+                networks::join(&mut setup, &record);
+            }
             asked.joined = Some(Joined {
                 isolation: record.spec.isolation,
                 hostname: setup.hostname,
@@ -48,8 +52,19 @@ impl Engine {
                 id: record.id,
             });
         }
-        // Only what leaves a network of its own passes by a policy.
-        if asked.egress.is_none() && asked.mode() == Mode::User {
+        // What is missing is told by the plan, behind what does not go together.
+        let mut found = Vec::new();
+        for name in asked.names() {
+            match self.find_network(name) {
+                Ok(Found::Shared(record)) => found.push(known(*record)),
+                Ok(Found::Builtin(_))
+                | Err(ContainerError::State(StateError::NetworkNotFound(_))) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        asked.known = found;
+        // Only what leaves such a network passes by a policy.
+        if asked.egress.is_none() && matches!(asked.mode(), Mode::User | Mode::Named(_)) {
             let section: Section = crate::config::file()?.table("network")?;
             asked.egress = section.egress;
         }
@@ -82,8 +97,12 @@ impl Engine {
                     return;
                 };
                 let mut shared = other.spec.setup.clone();
-                if other.spec.network == Network::Host {
-                    self.share(&mut shared, &other);
+                match &other.spec.network {
+                    Network::Host => self.share(&mut shared, &other),
+                    Network::User(_) if !other.spec.networks.is_empty() => {
+                        networks::join(&mut shared, &other);
+                    }
+                    _ => {}
                 }
                 setup.etc_hosts = shared.etc_hosts;
                 setup.etc_resolv_conf = shared.etc_resolv_conf;

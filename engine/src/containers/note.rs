@@ -63,6 +63,7 @@ impl Engine {
         for record in dead {
             let code = crate::state::KILLED.to_string();
             let mut all = vec![happened(record, Verb::Die).with(attribute::EXIT_CODE, code)];
+            all.extend(events::memberships(record, &Verb::Disconnect));
             if record.spec.auto_remove {
                 all.push(happened(record, Verb::Destroy));
             }

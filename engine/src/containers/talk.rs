@@ -282,7 +282,7 @@ impl Engine {
     }
 
     /// Sends a command that is answered with [`Answer::Done`].
-    pub(super) fn command(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
+    pub(crate) fn command(&self, record: &Record, command: &Command) -> Result<(), ContainerError> {
         self.try_command(record, command)?.or_error(record)
     }
 

@@ -6,7 +6,7 @@
 
 use super::cgroup::mount_proc;
 use super::dial::{dial, wait_connected};
-use super::{Agent, WORKLOAD, identity, machine_id, mounts, network};
+use super::{Agent, WORKLOAD, identity, machine_id, mounts};
 use crate::failure::{failed, setup as setup_failure};
 use hullbox_protocol::{Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
@@ -111,7 +111,10 @@ impl Agent {
                 .map_err(failed("cannot set the host name"))?;
         }
         mounts::rewrite_names(setup)?;
-        network::begin_anew(setup.interface.as_ref(), container.isolated.as_ref())?;
+        let isolated = container.isolated.as_mut();
+        container
+            .interfaces
+            .begin_anew(&setup.interfaces, isolated)?;
         let has_machine_id = match workload {
             // Written into the container's own file; what an init system has read of it, it keeps until
             // it reads it again.

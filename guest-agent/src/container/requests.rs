@@ -25,10 +25,12 @@ pub(super) fn answer(group: &mut Cgroup, request: &Request) -> Reply {
         Request::Freeze => cgroup::freeze(group.fd(), true).map(|()| group.frozen = true),
         Request::Thaw => cgroup::freeze(group.fd(), false).map(|()| group.frozen = false),
         Request::Limit(limits) => limit(group, limits),
-        // Of the whole guest: see [`super::copies`].
-        Request::Suspend | Request::Resume | Request::SetClock { .. } => {
-            Err("not about the container alone".to_owned())
-        }
+        // Of the whole guest: see [`super::copies`], [`super::network`].
+        Request::Suspend
+        | Request::Resume
+        | Request::SetClock { .. }
+        | Request::Connect { .. }
+        | Request::Disconnect { .. } => Err("not about the container alone".to_owned()),
     };
     match done {
         Ok(()) => Reply::Done,

@@ -260,9 +260,9 @@ fn arranged(
 ) -> Result<Orders, Failure> {
     let mut fds = fds.into_iter();
     let root = fds.next().ok_or_else(|| setup("orders without a root"))?;
-    let network = match setup_frame.interface {
-        Some(_) => None,
-        None => Some(
+    let network = match setup_frame.interfaces.is_empty() {
+        false => None,
+        true => Some(
             fds.next()
                 .ok_or_else(|| setup("orders without a network"))?,
         ),

@@ -4,7 +4,15 @@ use super::{Event, Kind, attribute};
 use crate::filter::{FilterError, Filters};
 
 /// Keys of `events --filter`.
-pub const KEYS: &[&str] = &["container", "event", "type", "image", "label", "scope"];
+pub const KEYS: &[&str] = &[
+    "container",
+    "event",
+    "type",
+    "image",
+    "label",
+    "network",
+    "scope",
+];
 
 /// Actions with a detail: where a filter names one of them without a colon, all of the filter's
 /// actions are beginnings.
@@ -43,6 +51,7 @@ impl EventFilter {
             && self.0.exact("scope", &event.scope)
             && self.matches_action(&event.action.to_string())
             && self.matches_container(event)
+            && self.matches_network(event)
             && self.matches_image(event)
             && self.0.labels("label", |name| event.attribute(name))
     }
@@ -74,6 +83,14 @@ impl EventFilter {
                 .into_iter()
                 .flatten()
                 .any(|name| !name.is_empty() && self.0.prefix("container", name))
+    }
+
+    /// A network's own events, by the beginning of its id or name.
+    fn matches_network(&self, event: &Event) -> bool {
+        let name = event.attribute(attribute::NAME).unwrap_or_default();
+        let found = |name: &str| !name.is_empty() && self.0.prefix("network", name);
+        !self.0.contains("network")
+            || event.kind == Kind::Network && (found(&event.actor.id) || found(name))
     }
 
     /// By id or name, with or without a tag: an image's own events, and those of its containers.
@@ -150,6 +167,23 @@ mod tests {
         let image = event(Kind::Image, Verb::Tag.into(), &[("name", "web")]);
         assert!(!fits(&["container=web"], &image) && fits(&["type=image"], &image));
         assert!(!fits(&["type=container"], &image));
+    }
+
+    #[test]
+    fn networks_are_found_by_id_and_by_name() {
+        let about = [("name", "shop"), ("container", "web"), ("type", "bridge")];
+        let connect = event(Kind::Network, Verb::Connect.into(), &about);
+        for filter in [
+            "network=shop",
+            "network=0123",
+            "type=network",
+            "event=connect",
+        ] {
+            assert!(fits(&[filter], &connect), "{filter}");
+        }
+        assert!(!fits(&["network=web"], &connect) && !fits(&["container=web"], &connect));
+        let start = event(Kind::Container, Verb::Start.into(), &[("name", "shop")]);
+        assert!(!fits(&["network=shop"], &start));
     }
 
     #[test]

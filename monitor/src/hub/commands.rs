@@ -87,7 +87,13 @@ impl Hub<'_> {
                 self.clients.list[at].role = Role::Stopper;
                 self.stop(signal, timeout_ms.map(Duration::from_millis));
             }
-            Command::Ask(Request::Suspend | Request::Resume | Request::SetClock { .. }) => {
+            Command::Ask(
+                Request::Suspend
+                | Request::Resume
+                | Request::SetClock { .. }
+                | Request::Connect { .. }
+                | Request::Disconnect { .. },
+            ) => {
                 let answer = Answer::Failed("nobody but the monitor asks for this".to_owned());
                 self.clients.list[at].answer(&answer);
             }
@@ -101,6 +107,11 @@ impl Hub<'_> {
                 Ok(about) => self.ask(at, Request::Suspend, false, Some(Save { dir, about })),
                 Err(error) => self.clients.list[at].answer(&Answer::Failed(error.to_string())),
             },
+            Command::Connect {
+                membership,
+                interface,
+            } => self.connect_network(at, membership.map(|membership| *membership), *interface),
+            Command::Disconnect { network } => self.disconnect_network(at, network.as_deref()),
             Command::SetRestart(restart) => {
                 self.observer.restart(restart);
                 self.clients.list[at].answer(&Answer::Done);
@@ -192,9 +203,10 @@ impl Hub<'_> {
         }
     }
 
-    fn ask(&mut self, at: usize, request: Request, holds: bool, save: Option<Save>) {
-        let refused = match (
-            &request,
+    /// Why a request cannot be passed on at the moment.
+    pub(super) fn refuses(&self, request: &Request) -> Option<&'static str> {
+        match (
+            request,
             self.sessions.workload.reported.started,
             self.paused,
         ) {
@@ -205,8 +217,11 @@ impl Hub<'_> {
             (Request::Freeze, _, true) => Some("the container is paused already"),
             (Request::Thaw, _, false) => Some("the container is not paused"),
             _ => None,
-        };
-        if let Some(why) = refused {
+        }
+    }
+
+    fn ask(&mut self, at: usize, request: Request, holds: bool, save: Option<Save>) {
+        if let Some(why) = self.refuses(&request) {
             self.clients.list[at].answer(&Answer::Failed(why.to_owned()));
             return;
         }
@@ -221,6 +236,7 @@ impl Hub<'_> {
                 _ => None,
             },
             holds,
+            network: None,
             save,
             limits: match request {
                 Request::Limit(limits) => Some(limits),

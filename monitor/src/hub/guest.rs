@@ -359,6 +359,14 @@ impl Hub<'_> {
             self.paused = paused;
             self.observer.paused(paused);
         }
+        let reply = match (pending.network.take(), pending.client) {
+            (Some(change), client) => match self.on_network_change(change, client, reply) {
+                Some(reply) => reply,
+                // Its client is answered when it is in the network.
+                None => return Ok(()),
+            },
+            (None, _) => reply,
+        };
         if let (Some(limits), Reply::Done) = (&pending.limits, &reply) {
             self.observer.limited(limits);
         }

@@ -1,10 +1,10 @@
 //! What the hub reports to whoever keeps the container's record.
 
 use crate::health::{HealthReport, HealthResult};
-use hullbox_backend::network::OpenPort;
+use hullbox_backend::network::{OpenPort, UserNetwork};
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
+use hullbox_protocol::{CgroupLimits, Interface, ProcessSpec, Started};
 use hullbox_state::BegunFrom;
 
 /// Receives what happens to the container.
@@ -29,6 +29,8 @@ pub(crate) trait Observer {
     }
     /// There are other limits.
     fn limited(&mut self, _limits: &CgroupLimits) {}
+    /// It is in other networks, by these interfaces.
+    fn networked(&mut self, _network: UserNetwork, _interfaces: Vec<Interface>) {}
     /// The container has another name.
     fn renamed(&mut self, _name: String) {}
     /// A client was attached.

@@ -45,6 +45,7 @@ impl Hub<'_> {
             client: None,
             pauses: None,
             holds: false,
+            network: None,
             save: None,
             limits: None,
             due: None,

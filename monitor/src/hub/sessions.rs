@@ -1,7 +1,9 @@
 //! The processes on the workload's side and the requests to it.
 
+use crate::network::Place;
 use crate::rules::{Reported, WORKLOAD};
 use crate::streams::{Input, Shared};
+use hullbox_backend::network::Member;
 use hullbox_backend::saving::Description;
 use hullbox_host::timing::Timing;
 use hullbox_protocol::{CgroupLimits, Frame};
@@ -114,10 +116,21 @@ pub(super) struct PendingRequest {
     pub(super) holds: bool,
     /// When it succeeds, these are the limits.
     pub(super) limits: Option<CgroupLimits>,
+    /// What it is a part of: another network of the container's.
+    pub(super) network: Option<NetworkChange>,
     /// What is to be done once the workload's side is at rest.
     pub(super) save: Option<Save>,
     /// When its client has waited long enough.
     pub(super) due: Option<Instant>,
+}
+
+/// Another network for the container, or one less.
+#[derive(Debug)]
+pub(super) enum NetworkChange {
+    /// The interface is asked for; its frames are carried by this.
+    Connect(Place, Member),
+    /// The interface of this number is to go.
+    Disconnect(u8),
 }
 
 /// A snapshot to be made.

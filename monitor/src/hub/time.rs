@@ -143,6 +143,7 @@ impl Hub<'_> {
                 client: None,
                 pauses: Some(false),
                 holds: false,
+                network: None,
                 save: None,
                 limits: None,
                 due: None,

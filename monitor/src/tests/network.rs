@@ -2,20 +2,24 @@
 
 use super::*;
 use crate::network::ContainerNetwork;
+use hullbox_backend::network::Membership;
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
-use hullbox_netproc::Launcher;
+use hullbox_netproc::{Launcher, Seat};
 use hullbox_protocol::{Addresses, Interface};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "the process, as others here start it"]
 fn serves() {
-    let _ = hullbox_netproc::main(&[]);
+    let words = std::env::args_os().skip_while(|word| word != "--").skip(1);
+    let words: Vec<_> = words.collect();
+    let _ = hullbox_netproc::main(&words);
     std::process::exit(0);
 }
 
@@ -25,6 +29,7 @@ fn launcher() -> Launcher {
         "--exact",
         "--ignored",
         "--nocapture",
+        "--",
     ];
     let program = std::env::current_exe().unwrap();
     Launcher::of(program, words.map(Into::into).to_vec())
@@ -41,6 +46,7 @@ fn interface() -> Interface {
         }),
         ipv6: None,
         gateway_mac: [2, 0x48, 0x55, 0x4c, 0x4c, 1],
+        route_metric: Some(0),
     }
 }
 
@@ -97,7 +103,12 @@ fn network(ports: Vec<PublishedPort>) -> (Guest, ContainerNetwork) {
         ports,
         ..UserNetwork::default()
     };
-    let network = ContainerNetwork::served_by(launcher(), user, interface(), member);
+    let network = ContainerNetwork::served_by(
+        launcher(),
+        PathBuf::new(),
+        Seat::alone(user, interface()),
+        member,
+    );
     (guest, network)
 }
 
@@ -112,12 +123,15 @@ fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -
         let due = network.due().unwrap_or(deadline).min(deadline);
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
-        let mut fds: Vec<_> = network.interest().into_iter().collect();
-        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&timeout))).unwrap();
-        let events = fds.first().map_or(PollFlags::empty(), PollFd::revents);
-        drop(fds);
-        assert_eq!(network.turn(events), None);
+        assert_eq!(network.turn(&wait(network, Some(&timeout))), []);
     }
+}
+
+/// Waits for the container's one interface, as the hub does.
+fn wait(network: &ContainerNetwork, timeout: Option<&Timespec>) -> Vec<PollFlags> {
+    let mut fds: Vec<_> = network.interests().flatten().collect();
+    rustix::io::retry_on_intr(|| poll(&mut fds, timeout)).unwrap();
+    fds.iter().map(PollFd::revents).collect()
 }
 
 fn is_alive(pid: u32) -> bool {
@@ -133,16 +147,13 @@ fn nothing_is_started_for_who_neither_publishes_nor_sends() {
     let (guest, mut network) = network(Vec::new());
     assert_eq!(network.open().unwrap(), []);
     // Its turn comes for other reasons.
-    assert_eq!(network.turn(PollFlags::empty()), None);
+    assert_eq!(network.turn(&[]), []);
     assert!(network.pid().is_none() && network.due().is_none());
     // The container is gone: nobody waits for a frame any more.
     drop(guest);
-    let mut fds: Vec<_> = network.interest().into_iter().collect();
-    rustix::io::retry_on_intr(|| poll(&mut fds, None)).unwrap();
-    let events = fds[0].revents();
-    drop(fds);
-    assert_eq!(network.turn(events), None);
-    assert!(network.interest().is_none() && network.pid().is_none());
+    let events = wait(&network, None);
+    assert_eq!(network.turn(&events), []);
+    assert!(network.interests().next().is_none() && network.pid().is_none());
 }
 
 #[test]
@@ -203,7 +214,7 @@ fn a_port_that_is_taken_fails_the_start() {
         format!("cannot publish 127.0.0.1:{number}/tcp: port is already allocated")
     );
     assert_eq!(failure.exit_code(), 125);
-    assert!(network.pid().is_none() && network.interest().is_none());
+    assert!(network.pid().is_none() && network.interests().next().is_none());
 }
 
 #[test]
@@ -211,7 +222,7 @@ fn another_guest_has_the_same_ports() {
     let (first, mut network) = network(vec![port(0)]);
     let number = network.open().unwrap()[0].host_port;
     let (second, member) = Guest::new();
-    network.replace(Some(member)).unwrap();
+    network.replace(vec![member]).unwrap();
     drop(first);
     assert!(network.is_serving());
     second.is_answered();
@@ -246,4 +257,224 @@ fn a_hub_serves_the_network_of_its_run() {
         drop(network);
         assert!(!is_alive(pid));
     });
+}
+
+const ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn membership() -> Membership {
+    Membership {
+        id: ID.to_owned(),
+        internal: false,
+        names: vec!["a".to_owned()],
+    }
+}
+
+fn networks(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("hullbox-{name}-{}", std::process::id()))
+}
+
+/// A container in a network that others share, with the last digit of its addresses.
+fn member_of(networks: &Path, number: u8) -> (Guest, ContainerNetwork) {
+    let (guest, member) = Guest::new();
+    let mut interface = interface();
+    // Guests speak with the first one's addresses.
+    interface.mac[5] = 3 + number;
+    if let Some(ipv4) = &mut interface.ipv4 {
+        ipv4.address = [10, 0, 2, number].into();
+    }
+    let seat = Seat {
+        membership: Some(membership()),
+        ..Seat::alone(UserNetwork::default(), interface)
+    };
+    let network = ContainerNetwork::served_by(launcher(), networks.to_owned(), seat, member);
+    (guest, network)
+}
+
+fn process_of(networks: &Path) -> u32 {
+    let text = std::fs::read_to_string(networks.join(format!("{ID}.lock"))).unwrap();
+    text.trim().parse().unwrap()
+}
+
+#[test]
+fn a_shared_network_is_joined_at_the_start_and_again_when_its_process_was_killed() {
+    let dir = networks("monitor-shared");
+    let (guest, mut first) = member_of(&dir, 2);
+    let (_other, mut second) = member_of(&dir, 3);
+    assert_eq!(first.open().unwrap(), []);
+    assert_eq!(second.open().unwrap(), []);
+    assert!(first.is_serving() && second.is_serving());
+    let killed = process_of(&dir);
+    kill(killed);
+    for network in [&mut first, &mut second] {
+        turn_until(network, |network| !network.is_serving());
+    }
+    for network in [&mut first, &mut second] {
+        turn_until(network, ContainerNetwork::is_serving);
+    }
+    assert_ne!(process_of(&dir), killed);
+    guest.is_answered();
+    drop(first);
+    assert!(dir.join(format!("{ID}.sock")).exists());
+    drop(second);
+    // Nothing is in it.
+    std::fs::remove_dir(dir).unwrap();
+}
+
+/// A backend whose networks can be changed; it notes what it is asked.
+struct Changeable {
+    fake: Fake,
+    guests: std::sync::mpsc::Sender<(u8, Guest)>,
+    gone: std::sync::mpsc::Sender<u8>,
+}
+
+impl Backend for Changeable {
+    fn link(&mut self) -> io::Result<Link> {
+        self.fake.link()
+    }
+
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.fake.ended()
+    }
+
+    fn kill(&mut self) {
+        self.fake.kill();
+    }
+
+    fn connect(&mut self, index: u8, _: &Interface) -> Result<Member, String> {
+        let (guest, member) = Guest::new();
+        self.guests.send((index, guest)).unwrap();
+        Ok(member)
+    }
+
+    fn disconnect(&mut self, index: u8) -> Result<(), String> {
+        self.gone.send(index).unwrap();
+        Ok(())
+    }
+
+    fn release(self: Box<Self>, orderly: bool) -> String {
+        Box::new(self.fake).release(orderly)
+    }
+}
+
+/// As the agent: takes the request for a change, and grants it.
+fn grant(agent: &mut Peer) -> hullbox_protocol::Request {
+    let Some(Frame::Request { number, request }) = agent.hear() else {
+        panic!("no request");
+    };
+    let reply = hullbox_protocol::Reply::Done;
+    agent.say(&Frame::Reply { number, reply });
+    request
+}
+
+#[test]
+fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
+    let dir = networks("monitor-change");
+    let (_guest, mut network) = network(Vec::new());
+    network.use_networks_in(&dir);
+    let door = Door::new("change");
+    let (mut agent, agent_fd) = Peer::pair();
+    let (mut owner, owner_fd) = Peer::pair();
+    let (guests, guest_of) = std::sync::mpsc::channel();
+    let (gone, gone_of) = std::sync::mpsc::channel();
+    let mut backend = Changeable {
+        fake: Fake::new(Link::Connected(agent_fd)),
+        guests,
+        gone,
+    };
+    let path = door.path.clone();
+    let in_dir = dir.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            agent.say(&hello());
+            agent.say(&started());
+            assert_eq!(owner.hear(), Some(started()));
+            let connect = || Command::Connect {
+                membership: Some(Box::new(membership())),
+                interface: Box::new(interface()),
+            };
+            let disconnect = Command::Disconnect {
+                network: Some(ID.to_owned()),
+            };
+            let mut client = Door::say(&path, &connect());
+            let request = grant(&mut agent);
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Connect { index: 1, .. }
+            ));
+            assert!(matches!(answer(&mut client), Answer::Done));
+            let (index, guest) = guest_of.recv().unwrap();
+            assert_eq!(index, 1);
+            guest.is_answered();
+            // Twice in one network it cannot be.
+            let mut client = Door::say(&path, &connect());
+            let Answer::Failed(why) = answer(&mut client) else {
+                panic!("it is in there twice");
+            };
+            assert_eq!(why, "the container is in this network already");
+            let mut client = Door::say(&path, &disconnect);
+            let request = grant(&mut agent);
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Disconnect { index: 1 }
+            ));
+            assert!(matches!(answer(&mut client), Answer::Done));
+            assert_eq!(gone_of.recv().unwrap(), 1);
+            std::fs::remove_dir(&in_dir).unwrap();
+            let mut client = Door::say(&path, &disconnect);
+            assert!(matches!(answer(&mut client), Answer::Failed(_)));
+            agent.say(&exited(0));
+            while agent.hear().is_some() {}
+            drop(owner);
+        });
+        let listener = Some(&door.listener);
+        let outcome = run_with(&mut backend, owner_fd, listener, Vec::new(), &mut network);
+        assert!(matches!(outcome.ending, Ending::Exited(_)));
+    });
+}
+
+#[test]
+fn a_network_that_cannot_be_joined_leaves_no_interface() {
+    let dir = networks("monitor-refused");
+    let (_guest, mut network) = network(Vec::new());
+    network.use_networks_in(&dir);
+    let door = Door::new("refused");
+    let (mut agent, agent_fd) = Peer::pair();
+    let (owner, owner_fd) = Peer::pair();
+    let (guests, _guest_of) = std::sync::mpsc::channel();
+    let (gone, gone_of) = std::sync::mpsc::channel();
+    let mut backend = Changeable {
+        fake: Fake::new(Link::Connected(agent_fd)),
+        guests,
+        gone,
+    };
+    let path = door.path.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            agent.say(&hello());
+            agent.say(&started());
+            // The gateway's own address.
+            let mut interface = interface();
+            interface.mac = interface.gateway_mac;
+            let connect = Command::Connect {
+                membership: Some(Box::new(membership())),
+                interface: Box::new(interface),
+            };
+            let mut client = Door::say(&path, &connect);
+            grant(&mut agent);
+            assert!(matches!(answer(&mut client), Answer::Failed(_)));
+            let request = grant(&mut agent);
+            assert!(matches!(
+                request,
+                hullbox_protocol::Request::Disconnect { index: 1 }
+            ));
+            assert_eq!(gone_of.recv().unwrap(), 1);
+            agent.say(&exited(0));
+            while agent.hear().is_some() {}
+            drop(owner);
+        });
+        let listener = Some(&door.listener);
+        let outcome = run_with(&mut backend, owner_fd, listener, Vec::new(), &mut network);
+        assert!(matches!(outcome.ending, Ending::Exited(_)));
+    });
+    let _ = std::fs::remove_dir_all(dir);
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use hullbox_backend::network::{Member, OpenPort, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_net::open_tap;
-use hullbox_netproc::{Launcher, Process};
+use hullbox_netproc::{Launcher, Process, Seat};
 use hullbox_protocol::{Addresses, Interface};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -107,18 +107,26 @@ fn ip(words: &str) -> Result<()> {
 /// A container with a TAP device.
 pub struct Container {
     namespace: Namespace,
+    interface: Interface,
     member: Member,
 }
 
 impl Container {
     pub fn new() -> Result<Self> {
+        Self::with(interface())
+    }
+
+    /// One with this interface.
+    pub fn with(interface: Interface) -> Result<Self> {
         let namespace = Namespace::new()?;
         let tap = namespace.run(|| -> Result<OwnedFd> {
             let tap = open_tap("eth0")?;
+            let [a, b, c, d, e, f] = interface.mac;
+            let (v4, v6) = (interface.ipv4.context("no IPv4")?, interface.ipv6.context("no IPv6")?);
             for words in [
-                "link set eth0 address 02:01:02:03:04:05 mtu 65520 up".to_owned(),
-                format!("addr add {GUEST}/24 dev eth0"),
-                format!("addr add {GUEST_V6}/64 dev eth0 nodad"),
+                format!("link set eth0 address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} mtu 65520 up"),
+                format!("addr add {}/24 dev eth0", v4.address),
+                format!("addr add {}/64 dev eth0 nodad", v6.address),
                 format!("route add default via {GATEWAY}"),
             ] {
                 ip(&words)?;
@@ -127,8 +135,23 @@ impl Container {
         })?;
         Ok(Self {
             namespace,
+            interface,
             member: Member::Tap(tap),
         })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.interface.ipv4.unwrap().address
+    }
+
+    /// Takes a place in a network that others share.
+    pub fn join(&self, launcher: &Launcher, seat: &Seat) -> Result<(Process, Vec<OpenPort>)> {
+        let seat = Seat {
+            interface: self.interface.clone(),
+            ..seat.clone()
+        };
+        join(launcher, &seat, &self.member)
     }
 
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -163,9 +186,31 @@ pub fn start(
     network: &UserNetwork,
     member: &Member,
 ) -> Result<(Process, Vec<OpenPort>)> {
-    let mut process = launcher.start(network, &interface(), member)?;
+    let seat = Seat::alone(network.clone(), interface());
+    let mut process = launcher.start(&seat, member)?;
     let ports = process.wait_until_ready(LIMIT)?;
     Ok((process, ports))
+}
+
+pub fn join(launcher: &Launcher, seat: &Seat, member: &Member) -> Result<(Process, Vec<OpenPort>)> {
+    let mut process = launcher.start(seat, member)?;
+    let ports = process.wait_until_ready(LIMIT)?;
+    Ok((process, ports))
+}
+
+/// The interface of one of several members.
+pub fn interface_of(number: u8) -> Interface {
+    let mut interface = interface();
+    interface.mac[5] = number;
+    if let Some(ipv4) = &mut interface.ipv4 {
+        ipv4.address = Ipv4Addr::new(10, 0, 2, number);
+    }
+    if let Some(ipv6) = &mut interface.ipv6 {
+        let mut segments = ipv6.address.segments();
+        segments[7] = number.into();
+        ipv6.address = segments.into();
+    }
+    interface
 }
 
 pub fn interface() -> Interface {
@@ -183,6 +228,7 @@ pub fn interface() -> Interface {
             gateway: Some(GATEWAY_V6),
         }),
         gateway_mac: GATEWAY_MAC,
+        route_metric: Some(0),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::bed::{self, Container, LIMIT};
 use anyhow::{Context, Result, ensure};
 use hullbox_backend::network::UserNetwork;
-use hullbox_netproc::{Launcher, ProcessError};
+use hullbox_netproc::{Launcher, ProcessError, Seat};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
 use std::net::TcpListener;
@@ -88,7 +88,8 @@ pub fn what_makes_no_sense_is_told() -> Result<()> {
     // A member with the gateway's address.
     let mut interface = bed::interface();
     interface.mac = interface.gateway_mac;
-    let mut process = Launcher::default().start(&UserNetwork::default(), &interface, &member)?;
+    let seat = Seat::alone(UserNetwork::default(), interface);
+    let mut process = Launcher::default().start(&seat, &member)?;
     let refused = process.wait_until_ready(LIMIT);
     ensure!(
         matches!(refused, Err(ProcessError::Refused(_))),
@@ -98,7 +99,8 @@ pub fn what_makes_no_sense_is_told() -> Result<()> {
 }
 
 fn refusal(network: &UserNetwork, member: &hullbox_backend::network::Member) -> Result<String> {
-    let mut process = Launcher::default().start(network, &bed::interface(), member)?;
+    let seat = Seat::alone(network.clone(), bed::interface());
+    let mut process = Launcher::default().start(&seat, member)?;
     match process.wait_until_ready(LIMIT) {
         Err(ProcessError::Refused(message)) => Ok(message),
         other => anyhow::bail!("{other:?}"),

@@ -12,6 +12,7 @@ mod bed;
 mod jail;
 mod life;
 mod relay;
+mod shared;
 mod traffic;
 
 use std::ffi::OsString;
@@ -64,6 +65,30 @@ const CASES: &[Case] = &[
     (
         "relay::it_ends_with_the_host_and_tells_its_words",
         relay::it_ends_with_the_host_and_tells_its_words,
+    ),
+    (
+        "shared::members_reach_each_other_and_leave_nothing",
+        shared::members_reach_each_other_and_leave_nothing,
+    ),
+    (
+        "shared::names_are_answered_while_members_come_and_go",
+        shared::names_are_answered_while_members_come_and_go,
+    ),
+    (
+        "shared::a_killed_process_is_followed_by_another_that_all_join",
+        shared::a_killed_process_is_followed_by_another_that_all_join,
+    ),
+    (
+        "shared::many_that_join_at_once_are_in_one_network",
+        shared::many_that_join_at_once_are_in_one_network,
+    ),
+    (
+        "shared::who_does_not_fit_is_told",
+        shared::who_does_not_fit_is_told,
+    ),
+    (
+        "relay::containers_in_the_machine_share_a_network_outside",
+        relay::containers_in_the_machine_share_a_network_outside,
     ),
 ];
 

@@ -1,14 +1,14 @@
 //! The way out of the helper machine, with Unix sockets in vsock's place.
 
 use crate::bed::{self, Container, LIMIT};
-use crate::traffic;
+use crate::{shared, traffic};
 use anyhow::{Result, bail, ensure};
-use hullbox_netproc::{ENTRY, Launcher, ProcessError};
+use hullbox_netproc::{ENTRY, Launcher, ProcessError, Seat};
 use hullbox_protocol::{MACHINE_NETWORK_PORT, NETWORK_VSOCK_OPTION};
 use rustix::net::{RecvFlags, SendFlags};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -42,18 +42,25 @@ impl Vsock {
 
     /// Serves one network, as the machine's supervisor does, until that ends.
     fn supervise(&self) -> Result<JoinHandle<()>> {
+        self.supervise_all(1)
+    }
+
+    /// Starts a process for each of so many connections.
+    fn supervise_all(&self, count: usize) -> Result<JoinHandle<()>> {
         let listener = self.listen(MACHINE_NETWORK_PORT)?;
         let path = self.path();
         Ok(std::thread::spawn(move || {
-            let (control, _) = listener.accept().unwrap();
-            let mut process = Command::new("/proc/self/exe")
-                .arg(ENTRY)
-                .arg(NETWORK_VSOCK_OPTION)
-                .arg(path)
-                .stdin(Stdio::from(OwnedFd::from(control)))
-                .spawn()
-                .unwrap();
-            process.wait().unwrap();
+            for _ in 0..count {
+                let (control, _) = listener.accept().unwrap();
+                let mut process = Command::new("/proc/self/exe")
+                    .arg(ENTRY)
+                    .arg(NETWORK_VSOCK_OPTION)
+                    .arg(&path)
+                    .stdin(Stdio::from(OwnedFd::from(control)))
+                    .spawn()
+                    .unwrap();
+                process.wait().unwrap();
+            }
         }))
     }
 }
@@ -119,6 +126,35 @@ fn frame(number: usize) -> Vec<u8> {
     (0..length).map(|at| (number + at) as u8).collect()
 }
 
+pub fn containers_in_the_machine_share_a_network_outside() -> Result<()> {
+    let vsock = Vsock::new("shared")?;
+    let host = vsock.supervise_all(2)?;
+    let networks = shared::Networks(vsock.dir.join("networks"));
+    let (a, b) = (
+        Container::with(bed::interface_of(2))?,
+        Container::with(bed::interface_of(3))?,
+    );
+    let mut seat = shared::seat(3, &["b"]);
+    seat.network.ports = vec![bed::port((0, 0))];
+    let (mut first, _) = a.join(&vsock.launcher(), &shared::seat(2, &["a"]))?;
+    let (second, ports) = b.join(&vsock.launcher(), &seat)?;
+    let port = ports[0].host_port;
+    let process = networks.process()?;
+    // From the other container, and from the host.
+    shared::reaches(&a, &b)?;
+    let echo = b.echo()?;
+    bed::exchange(TcpStream::connect(("127.0.0.1", port))?, 1 << 20)?;
+    echo.join().unwrap();
+    ensure!(first.counters(LIMIT)?.frames_received > 0);
+    drop(second);
+    TcpListener::bind(("0.0.0.0", port))?;
+    drop(first);
+    host.join().unwrap();
+    // The machine's own end does this there.
+    hullbox_netproc::tidy(&networks.0, shared::ID)?;
+    networks.is_gone(process)
+}
+
 pub fn no_frame_is_lost_or_cut_whoever_is_slow() -> Result<()> {
     let vsock = Vsock::new("frames")?;
     let host = play_host(&vsock, READY.to_owned())?;
@@ -177,9 +213,8 @@ pub fn it_ends_with_the_host_and_tells_its_words() -> Result<()> {
     let vsock = Vsock::new("words")?;
     let (_ours, member) = bed::packets();
     let error = |vsock: &Vsock| -> Result<String> {
-        let mut process = vsock
-            .launcher()
-            .start(&bed::network(), &bed::interface(), &member)?;
+        let seat = Seat::alone(bed::network(), bed::interface());
+        let mut process = vsock.launcher().start(&seat, &member)?;
         match process.wait_until_ready(LIMIT) {
             Err(ProcessError::Refused(message)) => Ok(message),
             other => bail!("{other:?}"),

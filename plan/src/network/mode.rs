@@ -2,7 +2,9 @@
 
 use super::GATEWAY_MAC;
 use crate::units::ValueError;
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A kind of network.
@@ -64,8 +66,10 @@ pub struct Attachment {
     pub mode: Mode,
     /// `alias=`.
     pub aliases: Vec<String>,
-    /// `ip=`, `ip6=` or `link-local-ip=`.
-    pub has_address: bool,
+    /// `ip=`.
+    pub ipv4: Option<Ipv4Addr>,
+    /// `ip6=`.
+    pub ipv6: Option<Ipv6Addr>,
     /// `mac-address=`.
     pub mac_address: Option<MacAddress>,
 }
@@ -92,9 +96,10 @@ impl FromStr for Attachment {
             match key.trim().to_ascii_lowercase().as_str() {
                 "name" => name = Some(value),
                 "alias" => one.aliases.push(value.to_owned()),
-                "ip" | "ip6" | "link-local-ip" => one.has_address = true,
+                "ip" => one.ipv4 = Some(ipv4(value)?),
+                "ip6" => one.ipv6 = Some(ipv6(value)?),
                 "mac-address" => one.mac_address = Some(value.parse()?),
-                "driver-opt" | "gw-priority" => {
+                "driver-opt" | "gw-priority" | "link-local-ip" => {
                     let why = format!("{} is not supported yet", key.trim());
                     return Err(ValueError::new(why));
                 }
@@ -108,9 +113,42 @@ impl FromStr for Attachment {
     }
 }
 
+/// `--ip` and its like.
+///
+/// # Errors
+/// It is no IPv4 address.
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, ValueError> {
+    text.parse()
+        .map_err(|_| ValueError::new(format!("invalid IPv4 address: {text}")))
+}
+
+/// `--ip6` and its like.
+///
+/// # Errors
+/// It is no IPv6 address.
+pub fn ipv6(text: &str) -> Result<Ipv6Addr, ValueError> {
+    text.parse()
+        .map_err(|_| ValueError::new(format!("invalid IPv6 address: {text}")))
+}
+
 /// The hardware address of an interface of Ethernet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MacAddress(pub [u8; 6]);
+
+impl TryFrom<String> for MacAddress {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
+    }
+}
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

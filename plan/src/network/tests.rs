@@ -49,7 +49,7 @@ fn joined(isolation: Isolation) -> Joined {
 fn a_container_has_a_network_of_its_own() {
     let spec = make(&[], |_| {}).unwrap();
     assert_eq!(user(&spec), &UserNetwork::default());
-    let interface = spec.setup.interface.unwrap();
+    let [interface] = spec.setup.interfaces.try_into().unwrap();
     assert_eq!(interface.mac, [0x02, 0x01, 0x23, 0x45, 0x67, 0x89]);
     assert_eq!(interface.gateway_mac, [0x02, 0x48, 0x55, 0x4c, 0x4c, 0x01]);
     assert_eq!(interface.mtu, 65520);
@@ -82,7 +82,7 @@ fn without_ipv6_there_is_no_address_of_it() {
         });
         let spec = spec.unwrap();
         let in_hosts = spec.setup.etc_hosts.contains("fd48:");
-        assert_eq!(in_hosts, spec.setup.interface.unwrap().ipv6.is_some());
+        assert_eq!(in_hosts, spec.setup.interfaces[0].ipv6.is_some());
         in_hosts
     };
     assert!(addresses(&["net.ipv6.conf.all.forwarding=1"]));
@@ -136,7 +136,7 @@ fn without_a_network_nothing_is_published() {
     })
     .unwrap();
     assert_eq!(spec.network, Network::None);
-    assert!(spec.setup.interface.is_none());
+    assert!(spec.setup.interfaces.is_empty());
     assert_eq!(spec.setup.etc_resolv_conf, "nameserver 9.9.9.9\n");
     assert!(
         spec.setup
@@ -227,7 +227,7 @@ fn hardware_addresses_are_the_containers_own() {
         request.network.mac_address = Some("02:42:ac:11:00:02".parse().unwrap());
     });
     let typed = typed.unwrap();
-    assert_eq!(typed.setup.interface.unwrap().mac[5], 2);
+    assert_eq!(typed.setup.interfaces[0].mac[5], 2);
     assert_eq!(
         typed.typed.mac_address.as_deref(),
         Some("02:42:ac:11:00:02")
@@ -235,7 +235,7 @@ fn hardware_addresses_are_the_containers_own() {
     let long = make(&[], |request| {
         request.network.attachments = attach("name=bridge,mac-address=02:42:ac:11:00:03");
     });
-    assert_eq!(long.unwrap().setup.interface.unwrap().mac[5], 3);
+    assert_eq!(long.unwrap().setup.interfaces[0].mac[5], 3);
 }
 
 #[test]
@@ -393,6 +393,13 @@ fn networks_are_named_as_docker_names_them() {
         ("name=n,foo=x", "invalid field key foo"),
         ("name=n,mac-address=x", "x is not a valid mac address"),
         ("name=n,driver-opt=a=b", "driver-opt is not supported yet"),
+        (
+            "name=n,link-local-ip=169.254.0.9",
+            "link-local-ip is not supported yet",
+        ),
+        ("name=n,ip=x", "invalid IPv4 address: x"),
+        ("name=n,ip=fd00::1", "invalid IPv4 address: fd00::1"),
+        ("name=n,ip6=1.2.3.4", "invalid IPv6 address: 1.2.3.4"),
     ] {
         assert_eq!(parse(text), Err(why.to_owned()), "{text}");
     }
@@ -408,7 +415,7 @@ fn what_is_typed_of_networks_fits_together() {
         made.unwrap_err().to_string()
     };
     let alias: fn(&mut NetworkRequest) = |asked| asked.aliases = vec!["a".to_owned()];
-    let address: fn(&mut NetworkRequest) = |asked| asked.has_address = true;
+    let address: fn(&mut NetworkRequest) = |asked| asked.ipv4 = Some(ADDRESS);
     let nothing: fn(&mut NetworkRequest) = |_| {};
     for (typed, change, why) in [
         (&["mine"][..], nothing, "network mine not found"),
@@ -483,7 +490,7 @@ fn a_copy_has_ports_and_a_hardware_address_of_its_own() {
     assert!(user(&plain).ports.is_empty() && plain.typed.publish.is_empty());
     assert_eq!(user(&plain).egress.as_deref(), Some("all:443"));
     assert_eq!(
-        plain.setup.interface.unwrap().mac,
+        plain.setup.interfaces[0].mac,
         [0x02, 0xab, 0xab, 0xab, 0xab, 0xab]
     );
     assert_eq!(plain.typed.mac_address, None);

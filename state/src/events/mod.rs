@@ -11,8 +11,10 @@ mod log;
 pub use crate::time::now_ns;
 pub use follow::{EventsError, Query, Subscription, Woken};
 
+use crate::record::Record;
 use hullbox_host::paths::Roots;
-use hullbox_model::event::{Action, Actor, Event, Kind};
+use hullbox_model::event::{Action, Actor, Event, Kind, Verb, attribute};
+use hullbox_plan::network::Attached;
 use std::collections::BTreeMap;
 
 /// Notes that something happened now. Nobody is stopped by a failure to.
@@ -46,6 +48,28 @@ pub fn event(
     };
     Event::new(kind, action, actor, now_ns())
 }
+
+/// What happened now to a network.
+#[must_use]
+pub fn network_event(id: &str, name: &str, verb: Verb) -> Event {
+    let about = [(attribute::NAME, name), (attribute::TYPE, NETWORK_DRIVER)];
+    let about = about.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    event(Kind::Network, verb, id, BTreeMap::from(about))
+}
+
+/// A container was put into its networks now, or taken out of them.
+#[must_use]
+pub fn memberships(record: &Record, verb: &Verb) -> Vec<Event> {
+    let networks = record.spec.networks.iter();
+    let event = |one: &Attached| {
+        let event = network_event(&one.id, &one.name, verb.clone());
+        event.with(attribute::CONTAINER, record.id.as_str())
+    };
+    networks.map(event).collect()
+}
+
+/// The one driver of networks, by Docker's name.
+pub const NETWORK_DRIVER: &str = "bridge";
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::stats::Counters;
 use crate::virtio::block::{Block, Disk};
 use crate::virtio::held::Held;
 use crate::virtio::mmio::{DeviceState, Transport};
-use crate::virtio::net::{self, Net};
+use crate::virtio::net::{self, Cables, Net};
 use crate::virtio::registers::{INTERRUPT_ACK, QUEUE_NOTIFY};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::{self, Vsock};
@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use serial::{Line, Output, Serial, SerialRegisters};
 use std::fmt::Write;
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Everything that virtual CPUs reach by leaving the guest.
@@ -124,7 +124,7 @@ pub(crate) struct Devices {
     /// Readable once a template's guest has dialled.
     pub(crate) dialled: Arc<EventFd>,
     /// What carries the network device's frames.
-    network: Arc<OnceLock<OwnedFd>>,
+    pub(crate) network: Arc<Cables>,
     /// After a restore, the devices whose drivers are to look.
     alerts: Vec<usize>,
 }
@@ -252,7 +252,7 @@ impl Devices {
             };
             builder.attach(rng::identity(), device, &mut stream_worker)?;
         }
-        let network = Arc::new(OnceLock::new());
+        let network = Arc::<Cables>::default();
         if let Some(net) = &config.net {
             let device: Box<dyn Backend> = if config.template {
                 Box::new(Held::new(None))
@@ -260,6 +260,9 @@ impl Devices {
                 Box::new(Net::new(Arc::clone(&network), Arc::clone(counters)))
             };
             builder.attach(net::identity(net), device, &mut stream_worker)?;
+            if let Some(on_bus) = builder.devices.last().filter(|_| !config.template) {
+                network.belong_to(on_bus.link.clone());
+            }
         }
         let alerts = match restored {
             Some(state) => restore(&mut builder.devices, state)?,
@@ -291,12 +294,6 @@ impl Devices {
             network,
             alerts,
         })
-    }
-
-    /// Have the network device pass frames through this socket.
-    pub(crate) fn connect_network(&self, socket: OwnedFd) {
-        // A second one is closed.
-        let _ = self.network.set(socket);
     }
 
     /// Interrupt the drivers that have something to look at. The interrupt controllers must be

@@ -9,19 +9,25 @@
 //! queue, and where the guest has no buffers the socket's stay there; either goes on when the other
 //! side makes room, and nothing is polled. Without a socket, or with nobody at its other end,
 //! what the guest sends is dropped.
+//!
+//! There may be several sockets: see [`cables`].
 
+mod cables;
 mod receive;
 #[cfg(test)]
 mod tests;
 mod transmit;
 
+pub(crate) use cables::Cables;
+
 use super::used::UsedRing;
 use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
 use crate::config::NetConfig;
 use crate::stats::Counters;
+use cables::Sockets;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::RawFd;
+use std::sync::Arc;
 use virtio_queue::{Error, QueueT};
 use vmm_sys_util::epoll::EventSet;
 
@@ -84,8 +90,6 @@ enum Flow {
     Open,
     /// A frame waits until there is room for it.
     Blocked,
-    /// There is nobody at the other end.
-    Closed,
 }
 
 /// What a driver has set up.
@@ -99,8 +103,7 @@ struct Active {
 /// A network device.
 #[derive(Debug)]
 pub(crate) struct Net {
-    /// Set before the driver is there, or never.
-    socket: Arc<OnceLock<OwnedFd>>,
+    sockets: Sockets,
     counters: Arc<Counters>,
     active: Option<Active>,
     receiving: Flow,
@@ -108,10 +111,10 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// A device that passes frames through this socket, once it is there.
-    pub(crate) const fn new(socket: Arc<OnceLock<OwnedFd>>, counters: Arc<Counters>) -> Self {
+    /// A device that passes frames through these sockets, when they are there.
+    pub(crate) fn new(cables: Arc<Cables>, counters: Arc<Counters>) -> Self {
         Self {
-            socket,
+            sockets: Sockets::new(cables),
             counters,
             active: None,
             receiving: Flow::Open,
@@ -141,10 +144,20 @@ impl Net {
     fn forget_driver(&mut self) {
         self.active = None;
         for flow in [&mut self.receiving, &mut self.transmitting] {
-            if *flow == Flow::Blocked {
-                *flow = Flow::Open;
-            }
+            *flow = Flow::Open;
         }
+        for one in &mut self.sockets.all {
+            one.is_full = false;
+        }
+    }
+
+    /// Whether the guest can be given anything at the moment.
+    fn receives(&self) -> bool {
+        let queues = self.active.as_ref().map(|active| &active.all.queues);
+        let ready = queues
+            .and_then(|queues| queues.get(RECEIVE))
+            .is_some_and(QueueT::ready);
+        ready && self.receiving == Flow::Open
     }
 
     /// Count a frame that did not arrive.
@@ -155,6 +168,7 @@ impl Net {
 
 impl Backend for Net {
     fn activate(&mut self, activation: Activation) {
+        self.sockets.refresh();
         self.active = activation
             .queues
             .get(RECEIVE)
@@ -163,18 +177,26 @@ impl Backend for Net {
                 all: activation,
                 used,
             });
+        self.sockets.watch(self.receives());
     }
 
     fn notify(&mut self) -> bool {
-        // One of the queues has buffers that it had not: which, nobody tells.
+        self.sockets.refresh();
+        // One of the queues has buffers that it had not: which, nobody tells. Or there is another socket.
         if self.receiving == Flow::Blocked {
             self.receiving = Flow::Open;
             self.serve(Self::receive);
         }
-        match self.transmitting {
-            Flow::Blocked => false,
-            Flow::Open | Flow::Closed => self.serve(Self::transmit),
+        if !self.sockets.all.iter().any(|one| one.is_full) {
+            // The one that took no more is gone, if there was one.
+            self.transmitting = Flow::Open;
         }
+        let more = match self.transmitting {
+            Flow::Blocked => false,
+            Flow::Open => self.serve(Self::transmit),
+        };
+        self.sockets.watch(self.receives());
+        more
     }
 
     fn ready(&mut self) -> bool {
@@ -182,25 +204,24 @@ impl Backend for Net {
             // What it leaves has the descriptor stay readable.
             self.serve(Self::receive);
         }
+        let mut more = false;
         if self.transmitting == Flow::Blocked {
             self.transmitting = Flow::Open;
-            return self.serve(Self::transmit);
+            more = self.serve(Self::transmit);
         }
-        false
+        self.sockets.watch(self.receives());
+        more
     }
 
     fn poll_fd(&self) -> Option<RawFd> {
-        self.socket.get().map(AsRawFd::as_raw_fd)
+        self.sockets.poll_fd()
     }
 
     fn interest(&self) -> EventSet {
-        let mut events = EventSet::empty();
-        if let Some(active) = &self.active {
-            let receives = active.all.queues.get(RECEIVE).is_some_and(QueueT::ready);
-            events.set(EventSet::IN, receives && self.receiving == Flow::Open);
-            events.set(EventSet::OUT, self.transmitting == Flow::Blocked);
+        match &self.active {
+            Some(_) => self.sockets.interest(self.receives()),
+            None => EventSet::empty(),
         }
-        events
     }
 
     fn queues(&self) -> Option<Vec<SavedQueue>> {
@@ -209,6 +230,7 @@ impl Backend for Net {
 
     fn reset(&mut self) {
         self.forget_driver();
+        self.sockets.watch(false);
     }
 }
 
@@ -221,13 +243,4 @@ fn is_end(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotConnected
     )
-}
-
-/// The socket, for as long as somebody is at its other end.
-fn open(socket: &OnceLock<OwnedFd>, flow: Flow) -> Option<BorrowedFd<'_>> {
-    use std::os::fd::AsFd;
-    match flow {
-        Flow::Closed => None,
-        Flow::Open | Flow::Blocked => socket.get().map(AsFd::as_fd),
-    }
 }

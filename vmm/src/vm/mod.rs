@@ -20,6 +20,7 @@ use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
 use crate::thread::{STOP_LIMIT, Thread};
 use crate::vcpu::{Vcpu, VcpuThread};
+use crate::virtio::net::Cables;
 use crate::worker::{PausedQueues, WorkerThread};
 use ending::Ending;
 use foundation::{Contents, Parts};
@@ -119,10 +120,15 @@ impl Vm {
     }
 
     /// Have the network device pass frames through this socket, of type `SOCK_SEQPACKET`: each is
-    /// a message, a virtio-net header of 12 bytes before it. Only the first socket counts, and in a
-    /// VM without a network device, or in a template, none does: it is closed then.
-    pub fn connect_network(&self, socket: OwnedFd) {
-        self.devices.connect_network(socket);
+    /// a message, a virtio-net header of 12 bytes before it. Of several, frames with that source address
+    /// pass through this one, and any others through the first. In a VM without a network device, or in a
+    /// template, none does.
+    ///
+    /// # Errors
+    /// [`VmError::Setup`]: no more descriptors.
+    pub fn connect_network(&self, mac: [u8; 6], socket: OwnedFd) -> Result<(), VmError> {
+        let plugged = self.devices.network.plug(mac, socket);
+        plugged.map_err(VmError::setup("a network's events"))
     }
 
     /// Let the virtual CPUs run.
@@ -134,6 +140,7 @@ impl Vm {
         let bus = Arc::clone(&self.devices.bus);
         let registers = Arc::clone(&self.devices.registers);
         let dialled = Arc::clone(&self.devices.dialled);
+        let network = Arc::clone(&self.devices.network);
         // A virtual CPU that runs has no time for anything else; and once the guest's time goes on,
         // nobody should wait.
         drop(self.premapping);
@@ -151,6 +158,7 @@ impl Vm {
             paused: None,
             vm: self.vm,
             registers,
+            network,
             memory: self.memory,
             counters: self.counters,
             ending,
@@ -186,6 +194,7 @@ pub struct RunningVm {
     paused: Option<PausedQueues>,
     vm: Arc<VmFd>,
     registers: Arc<crate::memory::RegisterPages>,
+    network: Arc<Cables>,
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
@@ -223,6 +232,7 @@ impl RunningVm {
             ending: Arc::clone(&self.ending),
             counters: Arc::clone(&self.counters),
             lesson: self.lesson.clone(),
+            network: Arc::clone(&self.network),
         }
     }
 
@@ -300,9 +310,26 @@ pub struct VmHandle {
     ending: Arc<Ending>,
     counters: Arc<Counters>,
     lesson: Option<Arc<Lesson>>,
+    network: Arc<Cables>,
 }
 
 impl VmHandle {
+    /// As [`Vm::connect_network`], while it runs.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn connect_network(&self, mac: [u8; 6], socket: OwnedFd) -> std::io::Result<()> {
+        self.network.plug(mac, socket)
+    }
+
+    /// Let go of the socket that was given with this address.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn disconnect_network(&self, mac: [u8; 6]) -> std::io::Result<()> {
+        self.network.unplug(mac)
+    }
+
     /// If this VM is the first that began at its snapshot: note for those after it which memory a
     /// guest needs for itself. To be called when the guest has done its work and not ended yet.
     pub fn teach(&self) {

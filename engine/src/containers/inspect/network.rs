@@ -1,13 +1,16 @@
 //! A container's network, in the model's terms.
 
+use crate::networks::Builtin;
 use crate::plan::ContainerSpec;
-use crate::plan::network::MacAddress;
+use crate::plan::network::{Attached, MacAddress};
 use crate::plan::ports::{Port, Transport};
 use crate::state::{Phase, Record};
 use hullbox_backend::network::{Network, OpenPort, PublishedPort};
 use hullbox_model::container::{
     Endpoint, Network as Joined, NetworkSettings, Port as ListedPort, PortBinding,
 };
+use hullbox_protocol::Interface;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Docker's name of a network of its own.
@@ -21,7 +24,10 @@ type Bindings = BTreeMap<String, Option<Vec<PortBinding>>>;
 pub(crate) fn mode(spec: &ContainerSpec) -> String {
     match &spec.network {
         Network::None => "none".to_owned(),
-        Network::User(_) => BRIDGE.to_owned(),
+        Network::User(_) => match &spec.typed.network_mode {
+            Some(name) => name.clone(),
+            None => BRIDGE.to_owned(),
+        },
         Network::Host => "host".to_owned(),
         Network::Container(id) => format!("container:{id}"),
     }
@@ -69,11 +75,11 @@ fn is_connected(record: &Record) -> bool {
     runs && matches!(record.spec.network, Network::User(_))
 }
 
-/// All of it.
+/// All of it. Addresses beside its networks' are those of a network of its own, as in Docker.
 pub(super) fn settings(record: &Record) -> NetworkSettings {
     NetworkSettings {
         ports: open(record),
-        endpoint: endpoint(record),
+        endpoint: own(record).map(endpoint).unwrap_or_default(),
         networks: networks(record),
         ..NetworkSettings::default()
     }
@@ -81,21 +87,71 @@ pub(super) fn settings(record: &Record) -> NetworkSettings {
 
 /// The networks it is in.
 pub(crate) fn networks(record: &Record) -> BTreeMap<String, Joined> {
-    if let Network::Container(_) = record.spec.network {
-        return BTreeMap::new();
-    }
-    let joined = Joined {
-        endpoint: endpoint(record),
-        ..Joined::default()
+    let spec = &record.spec;
+    let own = match &spec.network {
+        Network::Container(_) => return BTreeMap::new(),
+        // Made in others, or taken out of its own.
+        Network::User(_) if spec.setup.interfaces.is_empty() => None,
+        Network::User(_) => Some(BRIDGE.to_owned()),
+        Network::None | Network::Host => Some(mode(spec)),
     };
-    BTreeMap::from([(mode(&record.spec), joined)])
+    let own = own.map(|name| {
+        let joined = Joined {
+            endpoint: self::own(record).map(endpoint).unwrap_or_default(),
+            ..Joined::default()
+        };
+        (name, joined)
+    });
+    let others = spec.networks.iter();
+    let others = others.map(|attached| (attached.name.clone(), shared(record, attached)));
+    own.into_iter().chain(others).collect()
 }
 
-fn endpoint(record: &Record) -> Endpoint {
-    let interface = record.spec.setup.interface.as_ref();
-    let Some(interface) = interface.filter(|_| is_connected(record)) else {
-        return Endpoint::default();
+/// Its place in a network that it shares.
+fn shared(record: &Record, attached: &Attached) -> Joined {
+    let spec = &record.spec;
+    let mut places = record.endpoints.iter();
+    let place = places.find(|place| place.network == attached.id && is_connected(record));
+    let mut ipam = BTreeMap::new();
+    let asked = [
+        ("IPv4Address", attached.ipv4.map(|ip| ip.to_string())),
+        ("IPv6Address", attached.ipv6.map(|ip| ip.to_string())),
+    ];
+    for (key, address) in asked {
+        if let Some(address) = address {
+            ipam.insert(key.to_owned(), Value::String(address));
+        }
+    }
+    Joined {
+        ipam_config: (!ipam.is_empty()).then_some(ipam),
+        aliases: (!attached.aliases.is_empty()).then(|| attached.aliases.clone()),
+        network_id: attached.id.clone(),
+        endpoint: place.map_or_else(Endpoint::default, |place| Endpoint {
+            endpoint_id: place.id.clone(),
+            ..endpoint(&place.interface)
+        }),
+        dns_names: Some(attached.dns_names(&record.name, &record.id, &spec.setup.hostname)),
+        ..Joined::default()
+    }
+}
+
+/// Whether it is in a network of this name or id.
+pub(crate) fn is_in(record: &Record, network: &str) -> bool {
+    let by_id = || record.spec.networks.iter().any(|one| one.id == network);
+    let name = match Builtin::exactly(network) {
+        Some(builtin) => builtin.name(),
+        None => network,
     };
+    networks(record).contains_key(name) || by_id()
+}
+
+/// Its interface in a network of its own, while it runs there.
+pub(crate) fn own(record: &Record) -> Option<&Interface> {
+    let interface = record.spec.setup.interfaces.first();
+    interface.filter(|_| is_connected(record))
+}
+
+fn endpoint(interface: &Interface) -> Endpoint {
     let mut endpoint = Endpoint {
         mac_address: MacAddress(interface.mac).to_string(),
         ..Endpoint::default()

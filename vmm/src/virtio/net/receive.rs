@@ -1,10 +1,12 @@
 //! Frames to the guest.
 
+use super::cables::Plugged;
 use super::{
     Active, F_MRG_RXBUF, Flow, HEADER, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE,
-    NUM_BUFFERS, Net, RECEIVE, open,
+    NUM_BUFFERS, Net, RECEIVE,
 };
 use crate::memory::{GuestRam, Iovecs, recv};
+use crate::stats::Counters;
 use crate::virtio::Activation;
 use crate::virtio::chain::Buffers;
 use crate::virtio::used::{Used, UsedRing};
@@ -158,9 +160,6 @@ impl Net {
     /// Put what is in the socket into the receive queue, as far as there are buffers. Never true:
     /// what is left keeps the socket readable.
     pub(super) fn receive(&mut self, active: &mut Active) -> Result<bool, Error> {
-        let Some(socket) = open(&self.socket, self.receiving) else {
-            return Ok(false);
-        };
         let Activation {
             ram,
             queues,
@@ -176,49 +175,10 @@ impl Net {
             _ => usize::from(queue.size()),
         };
         let mut buffers = Gathered::new();
-        let mut bytes = 0;
-        for _ in 0..MAX_PASS_FRAMES {
-            if bytes >= MAX_PASS_BYTES {
+        for one in self.sockets.in_turn().filter(|one| one.receives) {
+            self.receiving = pass(one, &mut buffers, (ram, &mut *queue), most, &self.counters)?;
+            if self.receiving == Flow::Blocked {
                 break;
-            }
-            let length = match peek(socket) {
-                Next::Frame(length) => length,
-                Next::Refused => {
-                    discard(socket);
-                    self.count_dropped();
-                    continue;
-                }
-                Next::Nothing => break,
-                Next::End => {
-                    self.receiving = Flow::Closed;
-                    break;
-                }
-            };
-            match buffers.gather(ram, queue, length, most)? {
-                Room::Enough => {}
-                Room::NotYet => {
-                    self.receiving = Flow::Blocked;
-                    break;
-                }
-                Room::Never => {
-                    discard(socket);
-                    self.count_dropped();
-                    continue;
-                }
-            }
-            match recv(socket, &buffers.vecs) {
-                Ok(length) => {
-                    buffers.give_back(ram, queue, length)?;
-                    bytes += length;
-                }
-                // Somebody else took it.
-                Err(error) => {
-                    queue.set_next_avail(buffers.begin);
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        self.receiving = Flow::Closed;
-                    }
-                    break;
-                }
             }
         }
         if active.used.is_due(ram, queue) {
@@ -226,4 +186,55 @@ impl Net {
         }
         Ok(false)
     }
+}
+
+/// Put what is in a socket into the receive queue, as far as there are buffers.
+fn pass<'a>(
+    one: &mut Plugged,
+    buffers: &mut Gathered<'a>,
+    (ram, queue): (&'a GuestRam, &mut Queue),
+    most: usize,
+    counters: &Counters,
+) -> Result<Flow, Error> {
+    let mut bytes = 0;
+    for _ in 0..MAX_PASS_FRAMES {
+        if bytes >= MAX_PASS_BYTES {
+            break;
+        }
+        let length = match peek(one.socket()) {
+            Next::Frame(length) => length,
+            Next::Refused => {
+                discard(one.socket());
+                counters.dropped_frames.add(1);
+                continue;
+            }
+            Next::Nothing => break,
+            Next::End => {
+                one.receives = false;
+                break;
+            }
+        };
+        match buffers.gather(ram, queue, length, most)? {
+            Room::Enough => {}
+            Room::NotYet => return Ok(Flow::Blocked),
+            Room::Never => {
+                discard(one.socket());
+                counters.dropped_frames.add(1);
+                continue;
+            }
+        }
+        match recv(one.socket(), &buffers.vecs) {
+            Ok(length) => {
+                buffers.give_back(ram, queue, length)?;
+                bytes += length;
+            }
+            // Somebody else took it.
+            Err(error) => {
+                queue.set_next_avail(buffers.begin);
+                one.receives = error.kind() == io::ErrorKind::WouldBlock;
+                break;
+            }
+        }
+    }
+    Ok(Flow::Open)
 }

@@ -6,7 +6,9 @@ use crate::virtio::testing::{
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use std::os::fd::OwnedFd;
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
 mod thread;
 
@@ -33,6 +35,16 @@ fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
 }
 
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// One socket.
+fn cables(socket: OwnedFd) -> Arc<Cables> {
+    let cables = Cables::default();
+    cables.plug(MAC, socket).unwrap();
+    Arc::new(cables)
+}
+
 fn rig() -> Rig {
     rig_with(u64::MAX)
 }
@@ -48,7 +60,7 @@ fn rig_with(features: u64) -> Rig {
     }
     let (ours, peer) = pair();
     let counters = Arc::new(Counters::default());
-    let mut net = Net::new(Arc::new(OnceLock::from(ours)), Arc::clone(&counters));
+    let mut net = Net::new(cables(ours), Arc::clone(&counters));
     net.activate(activation);
     Rig {
         ram,
@@ -80,9 +92,14 @@ impl Rig {
 
     /// Have the guest send a message in one piece.
     fn offer_frame(&mut self, head: u16, message: &[u8]) {
-        self.ram.write_slice(message, GuestAddress(FRAME)).unwrap();
+        // Short ones beside each other: they may have to wait.
+        let place = match message.len() {
+            0..=0x1000 => FRAME + u64::from(head) * 0x1000,
+            _ => FRAME,
+        };
+        self.ram.write_slice(message, GuestAddress(place)).unwrap();
         let length = message.len() as u32;
-        self.from_guest.descriptor(head, (FRAME, length, 0, 0));
+        self.from_guest.descriptor(head, (place, length, 0, 0));
         self.from_guest.offer(head);
     }
 
@@ -509,7 +526,7 @@ fn another_device_goes_on_where_one_was_saved() {
         queue.set_next_used(saved.next_used);
     }
     let (ours, peer) = pair();
-    rig.net = Net::new(Arc::new(OnceLock::from(ours)), Arc::clone(&rig.counters));
+    rig.net = Net::new(cables(ours), Arc::clone(&rig.counters));
     rig.peer = peer;
     rig.net.activate(activation);
     rig.net.notify();
@@ -555,5 +572,100 @@ fn junk_rings_end_in_bounded_time() {
                 assert!((MIN_MESSAGE..=MAX_MESSAGE).contains(&passed.len()));
             }
         }
+    }
+}
+
+/// A frame with this address of its sender.
+fn from(mac: [u8; 6], bytes: usize) -> Vec<u8> {
+    let mut frame = message(bytes);
+    frame[HEADER + 6..HEADER + 12].copy_from_slice(&mac);
+    frame
+}
+
+/// As the device's thread does when the descriptor that it waits for is ready.
+fn is_ready(rig: &Rig) -> bool {
+    let thread = Epoll::new().unwrap();
+    let event = EpollEvent::new(rig.net.interest(), 0);
+    let source = rig.net.poll_fd().unwrap();
+    thread.ctl(ControlOperation::Add, source, event).unwrap();
+    thread.wait(0, &mut [EpollEvent::default()]).unwrap() > 0
+}
+
+#[test]
+fn frames_find_their_socket_by_the_address_of_their_sender() {
+    let mut rig = rig();
+    let (ours, other) = pair();
+    let cables = rig.net.sockets.cables();
+    cables.plug(OTHER_MAC, ours).unwrap();
+    rig.net.notify();
+    rig.offer_frame(0, &from(MAC, 100));
+    rig.offer_frame(1, &from(OTHER_MAC, 200));
+    // That of nobody goes to the first.
+    rig.offer_frame(2, &from([2, 0, 0, 0, 0, 9], 300));
+    rig.net.notify();
+    assert_eq!(rig.recv().unwrap(), from(MAC, 100));
+    assert_eq!(rig.recv().unwrap(), from([2, 0, 0, 0, 0, 9], 300));
+    let mut buffer = [0; 2048];
+    let (length, _) = rustix::net::recv(&other, &mut buffer, RecvFlags::empty()).unwrap();
+    assert_eq!(buffer[..length], from(OTHER_MAC, 200));
+    // Both lead to the guest.
+    assert!(!is_ready(&rig));
+    rig.offer_buffers(0, 2, ROOM);
+    rig.net.notify();
+    rig.send(&message(60));
+    rustix::net::send(&other, &message(70), SendFlags::empty()).unwrap();
+    assert!(is_ready(&rig));
+    rig.net.ready();
+    let mut lengths = [rig.take_frame(), rig.take_frame()].map(|frame| frame.unwrap().0.len());
+    lengths.sort_unstable();
+    assert_eq!(lengths, [60, 70]);
+    // Without buffers nothing is watched, and nobody spins.
+    rig.send(&message(60));
+    rig.net.ready();
+    assert!(!is_ready(&rig));
+    rig.offer_buffers(2, 1, ROOM);
+    rig.net.notify();
+    assert_eq!(rig.take_frame().unwrap().0.len(), 60);
+    // The first is plugged out: what it had is the other's.
+    cables.unplug(MAC).unwrap();
+    rig.net.notify();
+    assert!(rig.recv().is_ok_and(|rest| rest.is_empty()), "it is closed");
+    rig.offer_frame(3, &from(MAC, 80));
+    rig.net.notify();
+    let (length, _) = rustix::net::recv(&other, &mut buffer, RecvFlags::empty()).unwrap();
+    assert_eq!(buffer[..length], from(MAC, 80));
+}
+
+#[test]
+fn a_full_socket_holds_the_guest_until_it_takes_more_or_is_gone() {
+    for is_emptied in [true, false] {
+        let mut rig = rig();
+        let (ours, other) = pair();
+        let cables = rig.net.sockets.cables();
+        cables.plug(OTHER_MAC, ours).unwrap();
+        rig.net.notify();
+        let mut sent = 0;
+        while rig.net.transmitting == Flow::Open {
+            rig.offer_frame(sent % 100, &from(OTHER_MAC, 1000));
+            rig.net.notify();
+            sent += 1;
+        }
+        rig.offer_frame(120, &from(MAC, 77));
+        assert!(!rig.net.notify());
+        assert!(!is_ready(&rig));
+        assert_eq!(rig.recv(), Err(Errno::AGAIN));
+        if is_emptied {
+            let mut buffer = [0; 2048];
+            while rustix::net::recv(&other, &mut buffer, RecvFlags::DONTWAIT).is_ok() {}
+            assert!(is_ready(&rig));
+            rig.net.ready();
+        } else {
+            cables.unplug(OTHER_MAC).unwrap();
+            rig.net.notify();
+            // The one that waited is nobody's now.
+            assert_eq!(rig.recv().unwrap(), from(OTHER_MAC, 1000));
+        }
+        assert_eq!(rig.recv().unwrap(), from(MAC, 77));
+        assert_eq!(rig.net.transmitting, Flow::Open);
     }
 }

@@ -1,17 +1,18 @@
 //! Frames from the guest.
 
+use super::cables::MAC_BYTES;
 use super::{
-    Active, Flow, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE, Net, TRANSMIT, is_end,
-    open,
+    Active, Flow, HEADER, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE, Net, TRANSMIT,
+    is_end,
 };
-use crate::memory::{Iovecs, send};
+use crate::memory::{GuestRam, Iovecs, send};
 use crate::virtio::Activation;
 use crate::virtio::chain::Buffers;
 use std::io;
 use virtio_queue::{Error, QueueOwnedT, QueueT};
 
 impl Net {
-    /// Pass on what is in the transmit queue, as far as the socket takes it. True: there is more.
+    /// Pass on what is in the transmit queue, as far as the sockets take it. True: there is more.
     pub(super) fn transmit(&mut self, active: &mut Active) -> Result<bool, Error> {
         let Activation {
             ram,
@@ -36,23 +37,26 @@ impl Net {
             let length = buffers.readable.bytes();
             if !whole || !(MIN_MESSAGE..=MAX_MESSAGE).contains(&length) {
                 self.count_dropped();
-            } else if let Some(socket) = open(&self.socket, self.transmitting) {
+            } else if let Some(to) = self.sockets.place_of(|| source(&buffers))
+                && let Some(one) = self.sockets.all.get_mut(to)
+                && one.sends
+            {
+                one.is_full = false;
                 vecs.clear();
                 for piece in buffers.readable.range(0, length) {
                     vecs.push(&piece);
                 }
-                match send(socket, &vecs) {
+                match send(one.socket(), &vecs) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         queue.go_to_previous_position();
+                        one.is_full = true;
                         self.transmitting = Flow::Blocked;
                         more = false;
                         break;
                     }
                     Err(error) => {
-                        if is_end(&error) {
-                            self.transmitting = Flow::Closed;
-                        }
+                        one.sends = !is_end(&error);
                         self.count_dropped();
                     }
                 }
@@ -67,4 +71,11 @@ impl Net {
         }
         Ok(more)
     }
+}
+
+/// The Ethernet address of a frame's sender. A frame is longer than that.
+fn source(buffers: &Buffers<'_, GuestRam>) -> [u8; MAC_BYTES] {
+    let mut source = [0; MAC_BYTES];
+    buffers.readable.read(HEADER + MAC_BYTES, &mut source);
+    source
 }

@@ -83,7 +83,7 @@ impl Served {
         let (ours, peer) = pair();
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Counted {
-            net: Net::new(Arc::new(OnceLock::from(ours)), Arc::clone(&rig.counters)),
+            net: Net::new(cables(ours), Arc::clone(&rig.counters)),
             calls: Arc::clone(&calls),
         };
         rig.peer = peer;
