@@ -10,6 +10,7 @@ pub mod health;
 pub mod image;
 pub mod isolation;
 pub mod log;
+pub mod stats;
 pub mod system;
 pub mod time;
 pub mod value;

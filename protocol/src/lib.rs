@@ -53,7 +53,9 @@ pub use network::{
     Addresses, INTERFACE_NAME, Interface, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
     NETWORK_VSOCK_OPTION,
 };
-pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
+pub use request::{
+    InterfaceUsage, MAX_INTERFACES, MAX_PROCESSES, ProcessInfo, Reply, Request, Transfers, Usage,
+};
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
     Hygiene, LayerDisk, MAX_WORDS, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started,
@@ -61,7 +63,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;
