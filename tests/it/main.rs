@@ -26,6 +26,7 @@ mod models;
 mod network;
 mod orphans;
 mod outcomes;
+mod own_machine;
 mod pipes;
 mod power;
 mod privileges;
