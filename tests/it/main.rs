@@ -32,6 +32,7 @@ mod power;
 mod privileges;
 mod reference;
 mod reference_lives;
+mod servers;
 mod signals;
 mod silent;
 mod snapshots;
