@@ -11,6 +11,7 @@ pub mod image;
 pub mod isolation;
 pub mod log;
 pub mod network;
+pub mod stats;
 pub mod system;
 pub mod time;
 pub mod value;

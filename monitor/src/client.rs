@@ -1,6 +1,7 @@
 //! Whoever is connected to the monitor.
 
 use super::control::{self, Answer, Command};
+use super::entrance::Entrance;
 use super::pipes::ClientPipes;
 use super::streams::index;
 use hullbox_host::timing::Timing;
@@ -8,7 +9,6 @@ use hullbox_protocol::{Frame, Sender, Stream};
 use hullbox_session::connection::{Connection, ConnectionError};
 use hullbox_session::direct::Descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SocketFlags, accept_with};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub(super) struct Clients<'a> {
     pub(super) list: Vec<Client>,
     next_id: u64,
     /// Where more connect.
-    pub(super) control: Option<BorrowedFd<'a>>,
+    pub(super) entrance: Option<Entrance<'a>>,
 }
 
 impl<'a> Clients<'a> {
@@ -65,16 +65,18 @@ impl<'a> Clients<'a> {
         Self {
             list,
             next_id,
-            control,
+            entrance: control.map(Entrance::new),
         }
     }
 
     /// Accepts those that connect, while there are less than `most`. One that cannot be served sees
     /// its connection end.
     pub(super) fn accept(&mut self, most: usize) {
-        let Some(control) = self.control else { return };
+        let Some(entrance) = &mut self.entrance else {
+            return;
+        };
         while self.list.len() < most
-            && let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+            && let Some(fd) = entrance.accept()
         {
             if let Ok(client) = Client::new(self.next_id, fd, Role::Asking) {
                 self.next_id += 1;

@@ -305,9 +305,10 @@ impl<'a> Hub<'a> {
             }
             Guest::Gone => None,
         };
-        let control_at = self.clients.control.map(|control| {
-            let events = interest(self.clients.list.len() < MAX_CONNECTIONS, false);
-            fds.push(PollFd::from_borrowed_fd(control, events));
+        let control_at = self.clients.entrance.as_ref().map(|entrance| {
+            let has_room = self.clients.list.len() < MAX_CONNECTIONS;
+            let events = entrance.interest() & interest(has_room, false);
+            fds.push(PollFd::from_borrowed_fd(entrance.as_fd(), events));
             fds.len() - 1
         });
         // What the guest knows of the time from its start is for the workload to begin with.

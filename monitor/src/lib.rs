@@ -22,6 +22,7 @@
 mod client;
 mod config;
 pub mod control;
+mod entrance;
 pub mod execs;
 pub mod health;
 mod hub;

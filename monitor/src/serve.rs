@@ -337,7 +337,10 @@ impl Life<'_> {
         let mut network = ContainerNetwork::new(&bundle, backend.members());
         match network.open() {
             Ok(ports) if ports.is_empty() => {}
-            Ok(ports) => observer.opened(&ports),
+            Ok(ports) => {
+                self.timing.mark(Phase::Network);
+                observer.opened(&ports);
+            }
             Err(failure) => {
                 // It knows nothing of its workload yet.
                 backend.kill();

@@ -4,6 +4,7 @@ mod clients;
 mod credit;
 mod direct;
 mod ends;
+mod entrance;
 mod late;
 mod network;
 mod pipes;

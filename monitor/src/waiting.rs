@@ -2,11 +2,11 @@
 
 use super::client::{Client, Role};
 use super::control::{Answer, Command};
+use super::entrance::Entrance;
 use super::hub::{MAX_CLIENTS, Observer};
 use super::signals::Signals;
 use hullbox_protocol::{Incoming, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SocketFlags, accept_with};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -41,15 +41,18 @@ pub(super) fn wait(
     observer: &mut dyn Observer,
 ) -> Waited {
     let due = Instant::now() + pause;
+    let mut entrance = Entrance::new(control);
     let mut next_id = clients.iter().map(|c| c.id + 1).max().unwrap_or(0);
     loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let now = Instant::now();
+        if now >= due {
             return Waited::Over;
         }
+        entrance.wake(now);
+        let left = entrance.due().map_or(due, |at| at.min(due)) - now;
         let mut fds = vec![
             PollFd::new(signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(control, PollFlags::IN),
+            PollFd::from_borrowed_fd(control, entrance.interest()),
         ];
         fds.extend(clients.iter().map(|client| {
             let mut events = PollFlags::IN;
@@ -87,7 +90,7 @@ pub(super) fn wait(
             return why;
         }
         if !ready[1].is_empty() {
-            while let Ok(fd) = accept_with(control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            while let Some(fd) = entrance.accept() {
                 // One too many sees its connection end.
                 if clients.len() < MAX_CLIENTS
                     && let Ok(client) = Client::new(next_id, fd, Role::Asking)

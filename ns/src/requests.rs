@@ -85,8 +85,7 @@ fn usage(group: &Cgroup, first: Pid) -> Usage {
         usage.memory_limit_bytes = total;
     }
     let devices = text(&format!("{}/net/dev", first.as_raw_nonzero()));
-    let network = cgroup::network(&devices);
-    (usage.network_receive_bytes, usage.network_transmit_bytes) = network;
+    usage.interfaces = cgroup::interfaces(&devices);
     usage
 }
 

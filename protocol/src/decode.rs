@@ -264,7 +264,8 @@ mod tests {
     use super::*;
     use crate::spec::*;
     use crate::{
-        MAX_LIST, MAX_PROCESSES, PROTOCOL_VERSION, ProcessInfo, Reply, Request, Usage, encode_into,
+        MAX_INTERFACES, MAX_LIST, MAX_PROCESSES, PROTOCOL_VERSION, ProcessInfo, Reply, Request,
+        Usage, encode_into,
     };
 
     fn samples() -> Vec<Frame> {
@@ -520,7 +521,7 @@ mod tests {
                 Err(DecodeError::Malformed(Kind::Exec))
             );
         }
-        let lists: [(Frame, usize, &[u8], usize); 3] = [
+        let lists: [(Frame, usize, &[u8], usize); 4] = [
             (Frame::Setup(Box::default()), 0, &[0, 0], MAX_LIST),
             // cwd, then USER "" of the first variant, then --group-add.
             (exec, 5, &[0], MAX_LIST),
@@ -532,6 +533,16 @@ mod tests {
                 1,
                 &[0, 0, 0, 1, b'S', 0, 0, 0, 0, 0, 0],
                 MAX_PROCESSES,
+            ),
+            // Behind eight numbers.
+            (
+                Frame::Reply {
+                    number: 0,
+                    reply: Reply::Usage(Box::default()),
+                },
+                9,
+                &[0; 9],
+                MAX_INTERFACES,
             ),
         ];
         for (frame, at, element, limit) in lists {

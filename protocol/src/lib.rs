@@ -53,7 +53,9 @@ pub use network::{
     Addresses, INTERFACE_NAME, Interface, MAX_INTERFACES, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
     NETWORK_VSOCK_OPTION, interface_name,
 };
-pub use request::{MAX_PROCESSES, ProcessInfo, Reply, Request, Usage};
+pub use request::{
+    InterfaceUsage, MAX_INTERFACES, MAX_PROCESSES, ProcessInfo, Reply, Request, Transfers, Usage,
+};
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
     Hygiene, LayerDisk, MAX_WORDS, PipedStreams, ProcessSpec, Rlimit, RootfsSpec, Setup, Started,

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// Most processes that are told of.
 pub const MAX_PROCESSES: usize = 8192;
+/// Most network interfaces that are told of.
+pub const MAX_INTERFACES: usize = 64;
 
 /// A question or an order about the whole container. Answered by one [`Reply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +66,12 @@ fn processes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ProcessInfo>, D::
     list::<_, _, MAX_PROCESSES>(from)
 }
 
+fn interfaces<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<InterfaceUsage>, D::Error> {
+    list::<_, _, MAX_INTERFACES>(from)
+}
+
 /// What a container uses, in all, since it started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time of its processes, in microseconds.
     pub cpu_us: u64,
@@ -83,10 +89,33 @@ pub struct Usage {
     pub block_read_bytes: u64,
     /// Bytes written to block devices.
     pub block_write_bytes: u64,
-    /// Bytes received on its network interfaces but loopback.
-    pub network_receive_bytes: u64,
-    /// Bytes sent on them.
-    pub network_transmit_bytes: u64,
+    /// Its network interfaces but loopback.
+    #[serde(deserialize_with = "interfaces")]
+    pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// What passed a network interface, as seen from the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceUsage {
+    /// Its name.
+    pub name: String,
+    /// What it received.
+    pub receive: Transfers,
+    /// What it sent.
+    pub transmit: Transfers,
+}
+
+/// One direction of an interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfers {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Those that were damaged.
+    pub errors: u64,
+    /// Those for which there was no room.
+    pub dropped: u64,
 }
 
 /// One process of a container.

@@ -3,7 +3,7 @@
 //! Files are read and written below a directory that the caller has open, so it does not matter
 //! where, or whether, the hierarchy is mounted.
 
-use hullbox_protocol::{CgroupLimits, Usage};
+use hullbox_protocol::{CgroupLimits, InterfaceUsage, MAX_INTERFACES, Transfers, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
@@ -98,25 +98,32 @@ fn block_io(text: &str) -> (u64, u64) {
     (sum("rbytes="), sum("wbytes="))
 }
 
-/// Bytes received and sent on all interfaces but loopback, by `/proc/net/dev`.
+/// The network interfaces but loopback, by `/proc/net/dev`.
 #[must_use]
-pub fn network(text: &str) -> (u64, u64) {
-    let mut sums = (0u64, 0u64);
-    for line in text.lines() {
-        let Some((name, values)) = line.split_once(':') else {
-            continue;
-        };
-        if name.trim() == "lo" {
-            continue;
-        }
-        let values: Vec<u64> = values
+pub fn interfaces(text: &str) -> Vec<InterfaceUsage> {
+    let named = text.lines().filter_map(|line| line.split_once(':'));
+    let others = named.filter(|(name, _)| name.trim() != "lo");
+    let told = others.map(|(name, numbers)| {
+        let numbers: Vec<u64> = numbers
             .split_ascii_whitespace()
-            .map(|value| value.parse().unwrap_or(0))
+            .map(|number| number.parse().unwrap_or(0))
             .collect();
-        sums.0 = sums.0.saturating_add(values.first().copied().unwrap_or(0));
-        sums.1 = sums.1.saturating_add(values.get(8).copied().unwrap_or(0));
-    }
-    sums
+        let direction = |first: usize| {
+            let number = |at: usize| numbers.get(first + at).copied().unwrap_or(0);
+            Transfers {
+                bytes: number(0),
+                packets: number(1),
+                errors: number(2),
+                dropped: number(3),
+            }
+        };
+        InterfaceUsage {
+            name: name.trim().to_owned(),
+            receive: direction(0),
+            transmit: direction(8),
+        }
+    });
+    told.take(MAX_INTERFACES).collect()
 }
 
 /// Threads in the group and below it.
@@ -286,8 +293,24 @@ mod tests {
         let io = "8:0 rbytes=10 wbytes=2 rios=1\n8:16 rbytes=5 wbytes=3\n";
         assert_eq!(block_io(io), (15, 5));
         let net = "Inter-| Receive\n face |bytes\n  lo: 9 9 9 9 9 9 9 9 9 9\n\
-                   eth0:100 1 0 0 0 0 0 0 200 2\n e1: 1 1 0 0 0 0 0 0 2 2\n";
-        assert_eq!(network(net), (101, 202));
+                   eth0:100 1 2 3 0 0 0 0 200 4 5 6 0 0 0 0\n e1: x\n";
+        let transfers = |bytes, packets, errors, dropped| Transfers {
+            bytes,
+            packets,
+            errors,
+            dropped,
+        };
+        let eth0 = InterfaceUsage {
+            name: "eth0".to_owned(),
+            receive: transfers(100, 1, 2, 3),
+            transmit: transfers(200, 4, 5, 6),
+        };
+        let e1 = InterfaceUsage {
+            name: "e1".to_owned(),
+            ..InterfaceUsage::default()
+        };
+        assert_eq!(interfaces(net), [eth0, e1]);
+        assert_eq!(interfaces(&"a: 1\n".repeat(1000)).len(), MAX_INTERFACES);
     }
 
     #[test]

@@ -211,6 +211,57 @@ both_modes! {
 }
 
 both_modes! {
+    fn what_was_made_in_the_background_and_cannot_be_started_has_its_id_told(mode) {
+        let box_ = Kept::new("unstartable", mode);
+        let made = box_.make(&["run", "-d"], &["busybox", "nosuch"]).exits(127);
+        assert!(made.stderr.contains("nosuch"), "{}", made.stderr);
+        assert_eq!(made.text(), box_.inspect("{{.Id}}"));
+        assert_eq!(box_.inspect("{{.State.Running}} {{.State.ExitCode}}"), "false 127");
+        box_.gone();
+        // Its id is told, too, of what is gone at once.
+        let gone = box_.make(&["run", "-d", "--rm"], &["busybox", "/etc"]).exits(126);
+        assert_eq!(gone.text().len(), 64, "{gone:?}");
+        hullbox(["inspect", &gone.text()]).fails_saying("no such");
+        let unmade = box_.make(&["run", "-d"], &["nosuch", "true"]).exits(125);
+        assert_eq!(unmade.text(), "");
+    }
+}
+
+both_modes! {
+    fn stats_tell_what_passed_the_network(mode) {
+        let net_io = |box_: &Kept| {
+            let stats = ["stats", "--no-stream", "--format", "{{json .NetIO}}", &box_.name];
+            hullbox(stats).exits(0).text()
+        };
+        let networked = Kept::new("counted", mode);
+        networked.run(&["busybox", "sleep", "1000"]);
+        assert_eq!(net_io(&networked), "\"0B / 0B\"", "nobody has sent anything");
+        // 44 bytes are headers.
+        let _ = networked.exec(&["ping", "-c", "1", "-s", "4956", "10.0.2.1"]).exits(0);
+        let counted = net_io(&networked);
+        let (received, sent) = counted.trim_matches('"').split_once(" / ").expect("a pair");
+        for bytes in [received, sent] {
+            let thousands: f64 = bytes.trim_end_matches("kB").parse().expect("kilobytes");
+            assert!((4.9..5.5).contains(&thousands), "{counted}");
+        }
+        let table = hullbox(["stats", "--no-stream", &networked.name]).exits(0).text();
+        assert!(table.contains("NET I/O") && table.contains(&format!(" {sent} ")), "{table}");
+        let _ = networked.exec(&["ping", "-c", "1", "-s", "4956", "127.0.0.1"]).exits(0);
+        assert_eq!(net_io(&networked), counted, "the loopback is not counted");
+
+        let mut without = vec!["none"];
+        // The host's interfaces are everybody's.
+        without.extend((mode == Mode::Container).then_some("host"));
+        for network in without {
+            let box_ = Kept::new("uncounted", mode);
+            box_.run(&["--network", network, "busybox", "sleep", "1000"]);
+            let _ = box_.exec(&["ping", "-c", "1", "127.0.0.1"]).exits(0);
+            assert_eq!(net_io(&box_), "\"0B / 0B\"", "{network}");
+        }
+    }
+}
+
+both_modes! {
     fn a_restart_policy_starts_it_again_until_it_is_stopped(mode) {
         let box_ = Kept::new("again", mode);
         let made = box_.make(&["create", "--restart", "on-failure:2"], &["busybox", "sh", "-c", "echo run; exit 4"]);

@@ -3,7 +3,7 @@
 //!
 //! `HULLBOX_TEST_POWER_CUTS=MONITORS,MACHINES` sets how many of each are tried.
 
-use crate::machine::{Own, kill};
+use crate::own_machine::{Own, kill};
 use hullbox_tests::{command, finish, fixture, hullbox, on_the_machine};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -122,6 +122,26 @@ both_modes! {
 }
 
 both_modes! {
+    fn opening_published_ports_is_accounted_for(mode) {
+        let run = |network: [&str; 2]| {
+            let mut args = vec!["run", "--rm", mode.flag(), "--cold", "-m", "128m", "--timing=json"];
+            args.extend(network);
+            args.extend(["busybox", "true"]);
+            Account::of(&hullbox(args).exits(0))
+        };
+        let account = run(["-p", "127.0.0.1::80"]);
+        let monitor = account.of_process("monitor");
+        let at = monitor.iter().position(|phase| *phase == "network").expect("a phase");
+        // A process is started for it.
+        assert!(account.took_us("network") > 0, "{:?}", account.0);
+        assert_eq!(monitor[at + 1], "agent_contact", "the workload waits for it");
+        for nothing in [["--network", "none"], ["--expose", "80"]] {
+            assert!(!run(nothing).of_process("monitor").contains(&"network"), "{nothing:?}");
+        }
+    }
+}
+
+both_modes! {
     fn a_container_that_lives_on_accounts_for_each_command(mode) {
         let name = if mode == Mode::Vm { "timed-vm" } else { "timed-ns" };
         let _ = hullbox(["rm", "-f", name]);

@@ -14,15 +14,13 @@ use hullbox_engine::monitor::control::Answer;
 use hullbox_engine::monitor::{Mode, ended_by_kill_now};
 use hullbox_engine::plan::HostFacts;
 use hullbox_engine::plan::life::STOP_TIMEOUT_S;
+use hullbox_engine::plan::units::NanoCpus;
 use hullbox_engine::state::{KILLED, Record};
 use hullbox_engine::timing::{Phase, Timing, Zero};
 use hullbox_model::event::Verb;
 use hullbox_protocol::CgroupLimits;
 use hullbox_session::client::{AttachOptions, Outcome};
 use hullbox_session::direct::Descriptors;
-
-/// Docker's period for `--cpus`.
-const CPU_PERIOD_US: u64 = 100_000;
 
 /// Does the same to each container; prints the names of those it was done to.
 fn each(
@@ -211,8 +209,9 @@ pub(crate) fn rename(args: &RenameArgs) -> Result<(), Failure> {
     Ok(engine::open()?.rename(&args.name, without_slash(&args.new_name))?)
 }
 
-pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
-    let limits = CgroupLimits {
+/// 0 leaves a limit as it is.
+fn limits(args: &UpdateArgs) -> CgroupLimits {
+    CgroupLimits {
         memory_bytes: args.memory.map_or(0, |bytes| bytes.0),
         pids: match args.pids_limit {
             // As Docker has it, 0 and less take the limit away.
@@ -220,10 +219,12 @@ pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
             Some(limit) => u64::try_from(limit).unwrap_or(0),
             None => 0,
         },
-        cpu_quota_us: args.cpus.map_or(0, |cpus| {
-            cpus.0.saturating_mul(CPU_PERIOD_US) / 1_000_000_000
-        }),
-    };
+        cpu_quota_us: args.cpus.map_or(0, NanoCpus::quota_us),
+    }
+}
+
+pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
+    let limits = limits(args);
     if let Some(cpus) = args.cpus {
         HostFacts::probe().check_cpus(cpus)?;
     }
@@ -242,4 +243,33 @@ pub(crate) fn update(args: &UpdateArgs) -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: UpdateArgs,
+    }
+
+    #[test]
+    fn limits_are_those_that_run_would_set() {
+        let of = |flags: &str| {
+            let words = ["update"].into_iter().chain(flags.split(' '));
+            limits(&Line::try_parse_from(words).unwrap().args)
+        };
+        for (cpus, quota_us) in [("1.5", 150_000), ("0.005", 1000), ("0", 0)] {
+            let typed: NanoCpus = cpus.parse().unwrap();
+            let asked = of(&format!("--cpus {cpus} box"));
+            assert_eq!(asked.cpu_quota_us, quota_us, "{cpus}");
+            assert_eq!(asked.cpu_quota_us, typed.quota_us(), "{cpus}");
+        }
+        assert_eq!(of("-m 64m box").memory_bytes, 64 << 20);
+        assert_eq!(of("--pids-limit -1 box").pids, u64::MAX);
+        assert_eq!(of("--restart no box"), CgroupLimits::default());
+    }
 }

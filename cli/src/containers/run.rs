@@ -54,7 +54,19 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
         Mode::Foreground
     };
     let own = own_streams(interactive, tty || detach || timing.is_on())?;
-    let mut monitor = engine.start(created, mode, own)?;
+    // As Docker does, whether it can be started or not: it was made.
+    let tell = || match detach {
+        true => stdout::print(&format!("{id}\n")),
+        false => Ok(()),
+    };
+    let mut monitor = match engine.start(created, mode, own) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            // Why it was not started is worth more than why that cannot be told.
+            let _ = tell();
+            return Err(error.into());
+        }
+    };
     timing.mark(Phase::Order);
     let options = AttachOptions {
         stdin: interactive && !detach && !monitor.direct.contains(Stream::Stdin),
@@ -68,9 +80,9 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     let joint = join(monitor.connection, options)?;
     timing.mark(Phase::Wait);
     account::show(shown, &timing, joint.timing.as_ref());
+    let told = tell();
     if detach && matches!(joint.answer, Some(Answer::Done)) {
-        stdout::print(&format!("{id}\n"))?;
-        return Ok(0);
+        return told.map(|()| 0);
     }
     match joint.outcome {
         // The connection is closed, so the monitor kills the workload and tidies up. Its process may

@@ -7,10 +7,9 @@ use crate::output::format::{self, Column, Format};
 use crate::output::stdout;
 use crate::output::text::{memory, size};
 use hullbox_engine::containers::{ContainerError, Engine};
-use hullbox_engine::monitor::control::VmUsage;
 use hullbox_engine::paths::short_id;
 use hullbox_engine::state::{Phase, Record};
-use hullbox_protocol::Usage;
+use hullbox_model::stats::Stats;
 use rustix::termios::isatty;
 use serde_json::{Value, json};
 use std::io;
@@ -40,7 +39,7 @@ struct Seen {
 struct Sample {
     id: String,
     at: Instant,
-    cpu_us: u64,
+    cpu_ns: u64,
 }
 
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
@@ -79,7 +78,7 @@ fn sample(engine: &Engine, args: &StatsArgs, before: &mut Seen) -> Result<Vec<Va
         if !runs && args.names.is_empty() && !args.all || before.silent.contains(&record.id) {
             continue;
         }
-        let (usage, vm) = match engine.usage(&record) {
+        let usage = match engine.stats(&record) {
             Err(error @ ContainerError::NoAnswer(_)) if args.names.is_empty() => {
                 report(&error.into());
                 before.silent.push(record.id);
@@ -94,61 +93,44 @@ fn sample(engine: &Engine, args: &StatsArgs, before: &mut Seen) -> Result<Vec<Va
             usage => usage.unwrap_or_default(),
         };
         let at = Instant::now();
+        let cpu_ns = usage.cpu_stats.cpu_usage.total_usage;
         let last = before.samples.iter().find(|sample| sample.id == record.id);
         let percent = last.map_or(0.0, |last| {
             let time = at.duration_since(last.at).as_secs_f64();
-            let cpu = usage.cpu_us.saturating_sub(last.cpu_us);
-            cpu as f64 / 1e4 / time.max(1e-6)
+            let cpu = cpu_ns.saturating_sub(last.cpu_ns);
+            cpu as f64 / 1e7 / time.max(1e-6)
         });
-        rows.push(stats_row(
-            &record,
-            &usage,
-            vm.as_ref(),
-            percent,
-            args.no_trunc,
-        ));
+        rows.push(stats_row(&record, &usage, percent, args.no_trunc));
         now.push(Sample {
             id: record.id,
             at,
-            cpu_us: usage.cpu_us,
+            cpu_ns,
         });
     }
     before.samples = now;
     Ok(rows)
 }
 
-fn stats_row(
-    record: &Record,
-    usage: &Usage,
-    vm: Option<&VmUsage>,
-    cpu_percent: f64,
-    whole: bool,
-) -> Value {
-    // As Docker: what could be dropped at once is not counted as used.
-    let used = usage.memory_bytes.saturating_sub(usage.cache_bytes);
-    let memory_percent = 100.0 * used as f64 / usage.memory_limit_bytes.max(1) as f64;
-    let pair = |a, b| format!("{} / {}", size(a), size(b));
+fn stats_row(record: &Record, usage: &Stats, cpu_percent: f64, whole: bool) -> Value {
+    let (used, limit) = (usage.memory_stats.used(), usage.memory_stats.limit);
+    let memory_percent = 100.0 * used as f64 / limit.max(1) as f64;
+    let pair = |(a, b)| format!("{} / {}", size(a), size(b));
     let mut row = json!({
         "ID": if whole { &record.id } else { short_id(&record.id) },
         "Container": record.id,
         "Name": record.name,
         "CPUPerc": format!("{cpu_percent:.2}%"),
-        "MemUsage": format!("{} / {}", memory(used), memory(usage.memory_limit_bytes)),
+        "MemUsage": format!("{} / {}", memory(used), memory(limit)),
         "MemPerc": format!("{memory_percent:.2}%"),
-        "NetIO": pair(usage.network_receive_bytes, usage.network_transmit_bytes),
-        "BlockIO": pair(usage.block_read_bytes, usage.block_write_bytes),
-        "PIDs": usage.pids.to_string(),
+        "NetIO": pair(usage.network_bytes()),
+        "BlockIO": pair(usage.blkio_stats.bytes()),
+        "PIDs": usage.pids_stats.current.to_string(),
     });
-    if let Some(vm) = vm {
-        let events: serde_json::Map<_, _> = vm
-            .events
-            .iter()
-            .map(|(name, count)| (name.clone(), Value::from(*count)))
-            .collect();
+    if let Some(vm) = &usage.vm {
         row["VM"] = json!({
-            "Events": events,
-            "HostPrivate": size(vm.host_private_bytes),
-            "HostResident": size(vm.host_resident_bytes),
+            "Events": vm.events,
+            "HostPrivate": size(vm.host_private),
+            "HostResident": size(vm.host_resident),
         });
     }
     row

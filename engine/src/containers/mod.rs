@@ -15,6 +15,7 @@ mod network;
 mod note;
 mod prune;
 mod snapshot;
+mod stats;
 mod talk;
 mod usage;
 mod wait;

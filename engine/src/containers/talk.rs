@@ -2,7 +2,7 @@
 
 use super::launch::fit;
 use super::{ContainerError, Engine};
-use crate::monitor::control::{self, Answer, Command, VmUsage};
+use crate::monitor::control::{self, Answer, Command};
 use crate::paths::short_id;
 use crate::plan::life::Restart;
 use crate::plan::{ContainerSpec, environment};
@@ -11,7 +11,7 @@ use crate::timing::Timing;
 use hullbox_model::event::Verb;
 use hullbox_protocol::{
     CgroupLimits, Decoder, Frame, HEADER_LEN, ProcessInfo, ProcessSpec, Request, Sender, StreamSet,
-    TerminalSize, Usage, UserSpec,
+    TerminalSize, UserSpec,
 };
 use hullbox_session::connection::Connection;
 use hullbox_session::direct::{Descriptors, send_with};
@@ -229,17 +229,6 @@ impl Engine {
             }
             // Its monitor records it.
             contact => contact.or_error(record),
-        }
-    }
-
-    /// What a container uses, and what its microVM costs.
-    ///
-    /// # Errors
-    /// [`ContainerError`].
-    pub fn usage(&self, record: &Record) -> Result<(Usage, Option<VmUsage>), ContainerError> {
-        match self.query(record, &Command::Ask(Request::Usage))? {
-            Answer::Usage(usage, vm) => Ok((*usage, vm)),
-            other => Err(unexpected(other)),
         }
     }
 

@@ -5,6 +5,7 @@
 mod check;
 mod host;
 mod machine;
+mod network;
 
 pub use check::{Check, Status};
 
@@ -82,7 +83,7 @@ pub fn examine(roots: &Roots, config: &MachineConfig) -> Report {
     checks.push(host::namespaces());
     checks.extend(host::kernel_features());
     checks.push(host::vsock());
-    checks.extend(host::networks());
+    checks.extend(network::checks());
     let helper = Machine::new(roots);
     checks.extend(machine::tools(config));
     checks.push(machine::kernel(config));

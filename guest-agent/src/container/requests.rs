@@ -62,8 +62,7 @@ fn usage(group: &Cgroup) -> Usage {
         usage.memory_limit_bytes = bytes("MemTotal");
     }
     (usage.block_read_bytes, usage.block_write_bytes) = disks(&text("diskstats"));
-    let network = cgroup::network(&text("net/dev"));
-    (usage.network_receive_bytes, usage.network_transmit_bytes) = network;
+    usage.interfaces = cgroup::interfaces(&text("net/dev"));
     usage
 }
 

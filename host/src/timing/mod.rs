@@ -51,6 +51,8 @@ pub enum Phase {
     Resume,
     /// The guest of a template was of no use, and is gone.
     Fallback,
+    /// The published ports are open, and what serves them runs.
+    Network,
     /// The agent has said its first word.
     AgentContact,
     /// The root filesystem is arranged.

@@ -7,6 +7,7 @@ use super::timers::Deadline;
 use super::{CAUSE_LIMIT, Hub, KILL_LIMIT, SAME_SIGNAL};
 use crate::client::Client;
 use crate::control::Answer;
+use crate::entrance::Entrance;
 use crate::health::Checker;
 use crate::log::Log;
 use crate::rules::Ending;
@@ -28,6 +29,7 @@ impl Hub<'_> {
             .filter_map(|request| request.due)
             .min();
         let command = self.clients.list.iter().filter_map(Client::due).min();
+        let entrance = self.clients.entrance.as_ref().and_then(Entrance::due);
         [
             deadline,
             self.stopping.kill_at,
@@ -37,6 +39,7 @@ impl Hub<'_> {
             log,
             request,
             command,
+            entrance,
         ]
         .into_iter()
         .flatten()
@@ -74,6 +77,9 @@ impl Hub<'_> {
             log.write_begun(now);
         }
         self.expire_requests(now);
+        if let Some(entrance) = &mut self.clients.entrance {
+            entrance.wake(now);
+        }
         // They have sent no command, so nothing is lost with them.
         self.clients
             .list

@@ -1,0 +1,188 @@
+//! Debian's own servers and clients as workloads: what is published is loaded, and packages come over the
+//! network.
+//!
+//! They need what `tests/fixtures/make-servers` makes.
+
+use crate::life::Kept;
+use hullbox_tests::{both_modes, command, finish, fixture, hullbox, run};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const IMAGE: &str = "debian:servers";
+/// Neither apt nor nginx with its workers fits into less.
+const MEMORY: &str = "256m";
+/// What nothing takes longer than on the slowest machine that was seen.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Imports the image, unless an earlier test has.
+fn servers() {
+    if hullbox(["inspect", "--type", "image", IMAGE]).code == 0 {
+        return;
+    }
+    let mut import = command(["import", "-c", "CMD [\"/bin/sh\"]"]);
+    import.args([fixture("servers.tar").as_os_str(), IMAGE.as_ref()]);
+    let _ = finish(import, b"").exits(0);
+}
+
+/// Asks for `/` until the answer holds this: a server takes its time to start.
+fn until_answers(at: SocketAddr, words: &str) {
+    let deadline = Instant::now() + LIMIT;
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&at, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    loop {
+        let answer = ask();
+        if answer.as_ref().is_ok_and(|answer| answer.contains(words)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What `wrk` says of so many requests.
+#[derive(Debug)]
+struct Load {
+    requests: u64,
+    said: String,
+}
+
+impl Load {
+    /// Has `wrk` ask for `/` over so many connections at once.
+    fn of(at: SocketAddr, requests: u64, connections: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("stop.lua");
+        // It has a time to end and no number; its one thread may end itself.
+        let stop = format!(
+            "local left = {requests}\nfunction response()\n  left = left - 1\n  \
+             if left == 0 then wrk.thread:stop() end\nend\n"
+        );
+        std::fs::write(&script, stop).unwrap();
+        let mut wrk = Command::new("wrk");
+        wrk.args([
+            "-t",
+            "1",
+            "-c",
+            &connections.to_string(),
+            "--timeout",
+            "60s",
+        ]);
+        wrk.args(["-d", &format!("{}s", LIMIT.as_secs()), "-s"]);
+        wrk.arg(&script).arg(format!("http://{at}/"));
+        let done = finish(wrk, b"").exits(0);
+        let said = done.text();
+        let requests = said
+            .lines()
+            .find_map(|line| line.trim().split_once(" requests in "))
+            .and_then(|(count, _)| count.parse().ok())
+            .unwrap_or_else(|| panic!("no count: {said}"));
+        Self { requests, said }
+    }
+}
+
+both_modes! {
+    fn nginx_answers_thousands_of_requests_at_a_published_port(mode) {
+        const REQUESTS: u64 = 4000;
+        servers();
+        let box_ = Kept::new("nginx", mode);
+        box_.run(&["-m", MEMORY, "-p", "127.0.0.1::80", IMAGE, "nginx", "-g", "daemon off;"]);
+        let at: SocketAddr = hullbox(["port", &box_.name, "80"]).exits(0).text().parse().unwrap();
+        until_answers(at, "Welcome to nginx!");
+        let load = Load::of(at, REQUESTS, 32);
+        assert!(load.requests >= REQUESTS, "{load:?}");
+        for error in ["Socket errors", "Non-2xx"] {
+            assert!(!load.said.contains(error), "{}", load.said);
+        }
+        // All were the server's to answer.
+        let count = box_.exec(&["grep", "-c", "GET / .* 200 ", "/var/log/nginx/access.log"]);
+        let count: u64 = count.exits(0).text().parse().unwrap();
+        assert!(count > load.requests, "{count} of {load:?}");
+    }
+}
+
+/// nginx on the host, with the files below a directory.
+struct HostServer {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl HostServer {
+    fn of(files: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        let own = dir.path().display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {own}/{kind};\n"))
+            .concat();
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid {own}/pid;\nerror_log {own}/error.log;\nevents {{}}\n\
+             http {{\n{temporary}access_log {own}/access.log;\nserver {{\nlisten 127.0.0.1:{port};\n\
+             root {};\nautoindex on;\n}}\n}}\n",
+            files.display()
+        );
+        let file = dir.path().join("nginx.conf");
+        std::fs::write(&file, config).unwrap();
+        drop(free);
+        let child = Command::new(fixture("nginx").join("usr/sbin/nginx"))
+            .arg("-e")
+            .arg(dir.path().join("error.log"))
+            .arg("-c")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx starts");
+        until_answers(SocketAddr::from(([127, 0, 0, 1], port)), "Packages");
+        Self {
+            child,
+            port,
+            _dir: dir,
+        }
+    }
+}
+
+impl Drop for HostServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+both_modes! {
+    fn apt_updates_and_installs_over_the_network(mode) {
+        servers();
+        let repository = HostServer::of(&fixture("repository"));
+        let install = format!(
+            "set -e
+            rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
+            echo 'deb [trusted=yes] http://repository:{}/ ./' >/etc/apt/sources.list
+            export DEBIAN_FRONTEND=noninteractive
+            {{ apt-get -q update && apt-get -q install -y hullbox-says; }} >&2
+            hullbox-says
+            dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' 'hullbox-*'",
+            repository.port
+        );
+        let network = ["-m", MEMORY, "--add-host", "repository:host-gateway"];
+        let asked: Vec<&str> = network.into_iter().chain([IMAGE, "sh", "-c", &install]).collect();
+        let done = run(mode, asked).exits(0);
+        assert_eq!(
+            done.text(),
+            "installed over the network\nhullbox-says installed\nhullbox-words installed"
+        );
+        // Without a network there is nothing to install, and apt says so.
+        let mut without = vec!["-m", MEMORY, "--network", "none", "--add-host", "repository:192.0.2.1"];
+        without.extend([IMAGE, "sh", "-c", &install]);
+        let failed = run(mode, without);
+        assert!(failed.code != 0 && failed.text().is_empty(), "{failed:?}");
+    }
+}
