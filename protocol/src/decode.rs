@@ -264,8 +264,8 @@ mod tests {
     use super::*;
     use crate::spec::*;
     use crate::{
-        MAX_INTERFACES, MAX_LIST, MAX_PROCESSES, PROTOCOL_VERSION, ProcessInfo, Reply, Request,
-        Usage, encode_into,
+        MAX_LIST, MAX_PROCESSES, MAX_TOLD_INTERFACES, PROTOCOL_VERSION, ProcessInfo, Reply,
+        Request, Usage, encode_into,
     };
 
     fn samples() -> Vec<Frame> {
@@ -542,7 +542,7 @@ mod tests {
                 },
                 9,
                 &[0; 9],
-                MAX_INTERFACES,
+                MAX_TOLD_INTERFACES,
             ),
         ];
         for (frame, at, element, limit) in lists {

@@ -54,7 +54,8 @@ pub use network::{
     NETWORK_VSOCK_OPTION, interface_name,
 };
 pub use request::{
-    InterfaceUsage, MAX_INTERFACES, MAX_PROCESSES, ProcessInfo, Reply, Request, Transfers, Usage,
+    InterfaceUsage, MAX_PROCESSES, MAX_TOLD_INTERFACES, ProcessInfo, Reply, Request, Transfers,
+    Usage,
 };
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,

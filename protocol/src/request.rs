@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Most processes that are told of.
 pub const MAX_PROCESSES: usize = 8192;
 /// Most network interfaces that are told of.
-pub const MAX_INTERFACES: usize = 64;
+pub const MAX_TOLD_INTERFACES: usize = 64;
 
 /// A question or an order about the whole container. Answered by one [`Reply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ fn processes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ProcessInfo>, D::
 }
 
 fn interfaces<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<InterfaceUsage>, D::Error> {
-    list::<_, _, MAX_INTERFACES>(from)
+    list::<_, _, MAX_TOLD_INTERFACES>(from)
 }
 
 /// What a container uses, in all, since it started.

@@ -3,7 +3,7 @@
 //! Files are read and written below a directory that the caller has open, so it does not matter
 //! where, or whether, the hierarchy is mounted.
 
-use hullbox_protocol::{CgroupLimits, InterfaceUsage, MAX_INTERFACES, Transfers, Usage};
+use hullbox_protocol::{CgroupLimits, InterfaceUsage, MAX_TOLD_INTERFACES, Transfers, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
@@ -123,7 +123,7 @@ pub fn interfaces(text: &str) -> Vec<InterfaceUsage> {
             transmit: direction(8),
         }
     });
-    told.take(MAX_INTERFACES).collect()
+    told.take(MAX_TOLD_INTERFACES).collect()
 }
 
 /// Threads in the group and below it.
@@ -310,7 +310,10 @@ mod tests {
             ..InterfaceUsage::default()
         };
         assert_eq!(interfaces(net), [eth0, e1]);
-        assert_eq!(interfaces(&"a: 1\n".repeat(1000)).len(), MAX_INTERFACES);
+        assert_eq!(
+            interfaces(&"a: 1\n".repeat(1000)).len(),
+            MAX_TOLD_INTERFACES
+        );
     }
 
     #[test]
