@@ -2,6 +2,7 @@ use super::*;
 use crate::spec::{ContainerSpec, Typed};
 use crate::{HostFacts, ImageDefaults, copy, plan as whole, share_host};
 use hullbox_backend::network::PortProtocol;
+use hullbox_protocol::Setup;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const HOST: HostFacts = HostFacts { cpus: 4 };
@@ -518,4 +519,22 @@ fn a_copy_has_ports_and_a_hardware_address_of_its_own() {
     let alone = copy(&id, request, alone, ID).unwrap();
     assert_eq!(alone.network, Network::None);
     assert_eq!(alone.typed.publish.len(), 1);
+}
+
+#[test]
+fn a_record_of_one_interface_is_one_of_several() {
+    let setup = Setup {
+        interfaces: vec![own_interface(ID, None)],
+        ..Setup::default()
+    };
+    let mut record = serde_json::to_value(&setup).unwrap();
+    assert_eq!(serde_json::from_value::<Setup>(record.clone()).unwrap(), setup);
+    let fields = record.as_object_mut().unwrap();
+    let mut one = fields.remove("interfaces").unwrap()[0].take();
+    one.as_object_mut().unwrap().remove("route_metric");
+    record["interface"] = one;
+    assert_eq!(serde_json::from_value::<Setup>(record.clone()).unwrap(), setup);
+    record["interface"] = serde_json::Value::Null;
+    let none = serde_json::from_value::<Setup>(record).unwrap();
+    assert_eq!(none, Setup::default());
 }
