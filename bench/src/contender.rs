@@ -3,7 +3,7 @@
 use crate::error::BenchError;
 use crate::runner::Streams;
 use crate::scratch::Scratch;
-use crate::workload::{DRAIN, HELLO, HOLD, MEMORY_MIB, PROBE};
+use crate::workload::{DRAIN, HELLO, HOLD, MEMORY_MIB, NETWORKED, PROBE};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +26,20 @@ enum Origin {
     Template,
     /// A snapshot: a container whose program runs.
     Snapshot,
+}
+
+/// Without a network, as most is measured; and with one of its own, from which the gateway leads to the
+/// host's loopback.
+const WITHOUT_NETWORK: &str = "--network=none";
+const WITH_NETWORK: &str = "--add-host=bench:host-gateway";
+
+/// How a container reaches the server that its network is measured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through a user-mode network, whose gateway is the host.
+    HostGateway,
+    /// Through a pair of devices, made for it.
+    Veth,
 }
 
 /// What the program does when it is saved: its copies go on with that.
@@ -159,10 +173,10 @@ pub(crate) fn choose(
                 version: format!("hullbox {}", env!("CARGO_PKG_VERSION")),
                 flags: std::iter::once(format!("--isolation={}", own.isolation))
                     .chain(own.flags.iter().map(|&flag| flag.to_owned()))
-                    // As the peers: what a network costs is no part of this comparison.
+                    // As the peers: what a network costs is measured apart.
                     .chain([
                         format!("--memory={MEMORY_MIB}m"),
-                        "--network=none".to_owned(),
+                        WITHOUT_NETWORK.to_owned(),
                     ])
                     .collect(),
             },
@@ -230,6 +244,65 @@ impl Contender {
                 saved.collect()
             }
         }
+    }
+
+    /// How its containers get a network, if that can be compared.
+    pub(crate) const fn way(&self) -> Option<Way> {
+        match self.program {
+            Program::Hullbox(_) => Some(Way::HostGateway),
+            Program::Oci(_) => Some(Way::Veth),
+            // Its networks need a daemon's configuration.
+            Program::Podman(_) => None,
+        }
+    }
+
+    /// The flags of a container with a network.
+    fn networked_flags(&self) -> impl Iterator<Item = &str> {
+        let flags = self.named.flags.iter().map(String::as_str);
+        flags.map(|flag| match flag {
+            WITHOUT_NETWORK => WITH_NETWORK,
+            flag => flag,
+        })
+    }
+
+    /// Commands that prepare [`Self::start_networked`].
+    pub(crate) fn prepare_networked(&self, scratch: &Scratch) -> Vec<Command> {
+        if self.origin != Origin::Snapshot {
+            return Vec::new();
+        }
+        let seed = scratch.container("seed");
+        let command = |args: &[&str]| {
+            let mut command = self.base(scratch);
+            command.args(args);
+            command
+        };
+        let mut run = command(&["run", "-d", "--log-driver=none"]);
+        run.args(self.networked_flags());
+        run.args(["--name", &seed, scratch.image(), PROBE, HOLD]);
+        let save = command(&["snapshot", "create", &seed, NETWORKED]);
+        vec![run, save, command(&["rm", "-f", &seed])]
+    }
+
+    /// As [`Self::start`], with a network.
+    pub(crate) fn start_networked(&self, scratch: &Scratch, name: &str) -> Command {
+        let mut command = self.base(scratch);
+        match &self.program {
+            Program::Hullbox(_) if self.origin == Origin::Snapshot => {
+                command.args(["run", "-d", "--from-snapshot", NETWORKED, "--name", name]);
+            }
+            Program::Hullbox(_) => {
+                command.args(["run", "-d"]).args(self.networked_flags());
+                command.args(["--log-driver=none", "--name", name, scratch.image()]);
+                command.args([PROBE, HOLD]);
+            }
+            Program::Oci(_) => {
+                command.args(["run", "--detach", "--bundle"]);
+                command.arg(scratch.bundle(NETWORKED)).arg(name);
+            }
+            // It has no [`Self::way`].
+            Program::Podman(_) => return self.start(scratch, name),
+        }
+        command
     }
 
     /// What [`Self::run`] gets on standard input.

@@ -79,6 +79,14 @@ pub enum BenchError {
     /// A peer that was asked for.
     #[error("{0} is not installed")]
     NoPeer(String),
+    /// What a network's measurement needs besides.
+    #[error("{contender}: the network cannot be measured: {why}")]
+    Network {
+        /// The contender's id.
+        contender: String,
+        /// Why.
+        why: String,
+    },
     /// Nothing to compare.
     #[error("nothing is left to measure: {0}")]
     Nothing(&'static str),

@@ -19,7 +19,9 @@ mod render;
 mod report;
 mod runner;
 mod scratch;
+mod server;
 mod stats;
+mod veth;
 mod workload;
 
 pub use contender::{Isolation, Named, Peer};
@@ -28,11 +30,12 @@ pub use memory::Resident;
 pub use metrics::{METRICS, Metric, Probe, Unit};
 pub use render::{html, table};
 pub use report::{Cell, Digests, FORMAT, Host, REFERENCE, Report, Row};
+pub use server::Server;
 pub use stats::Summary;
 
 use contender::Contender;
 use hullbox_image::Digest;
-use measure::{Amounts, Bench};
+use measure::{Amounts, Bench, NetworksMustWork};
 use report::Samples;
 use runner::{Runner, kill_descendants};
 use scratch::Scratch;
@@ -61,6 +64,9 @@ pub struct Plan {
     pub instances: usize,
     /// Little work, to see that everything answers.
     pub quick: bool,
+    /// Port of the [`Server`] that the host runs whose loopback the containers' gateway leads to, where
+    /// that is not this one's: outside the helper machine. `None`: one is run here.
+    pub server_port: Option<u16>,
     /// Where the program is, what it is made of, and where it may keep things.
     pub installation: Installation,
 }
@@ -123,9 +129,30 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
         },
         instances: plan.instances,
         samples: Samples::default(),
+        server_port: 0,
+        unnetworked: Vec::new(),
+        networks_must_work: match plan.probes.contains(&Probe::Network) {
+            true => NetworksMustWork::Ours,
+            false => NetworksMustWork::No,
+        },
         live: RefCell::default(),
     };
-    let mut left_out = vec!["networks: every container runs without one".to_owned()];
+    let mut left_out = Vec::new();
+    let has_networks = bench.probes.contains(&Probe::Network);
+    let server = match (plan.server_port, has_networks) {
+        (Some(port), _) => {
+            bench.server_port = port;
+            None
+        }
+        (None, true) => Some(Server::on_loopback().map_err(|source| BenchError::Process {
+            what: "run a server for the containers to talk to",
+            source,
+        })?),
+        (None, false) => None,
+    };
+    if let Some(server) = &server {
+        bench.server_port = server.port();
+    }
     let done = scratch.fill(&probe, started_s).and_then(|made| {
         (digests.image, digests.layers) = (made.image, made.layers);
         rounds(plan, &mut bench, &mut contenders, &mut left_out, progress)
@@ -135,6 +162,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
         bench.remove_all(&contenders.iter().collect::<Vec<_>>());
     }
     let samples = bench.samples;
+    left_out.extend(bench.unnetworked.into_iter().map(|(_, why)| why));
     kill_descendants();
     let removed = scratch.remove();
     done?;
@@ -152,9 +180,31 @@ pub fn measure(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Report, Be
         outer_host: None,
         digests,
         rows: samples.rows(&named),
+        network_notes: match has_networks {
+            true => network_notes(plan.server_port.is_some()),
+            false => Vec::new(),
+        },
         contenders: named,
         left_out,
     })
+}
+
+/// Which ways the traffic went.
+fn network_notes(in_machine: bool) -> Vec<String> {
+    let ours = match in_machine {
+        true => {
+            "our containers' traffic left the helper machine over vsock, for a process on the host \
+             outside of it and a server there; nothing of a peer's did"
+        }
+        false => {
+            "our containers' traffic went through the process of their user-mode network to a server at \
+             the host's loopback"
+        }
+    };
+    let peers = "an OCI runtime's went through a veth pair to a server at the host's end of it, and through \
+                 no rules and no address translation, as engines have them besides";
+    let rest = "all other rows are of containers without a network";
+    [ours, peers, rest].map(str::to_owned).into()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BenchError> {
@@ -173,6 +223,7 @@ fn rounds(
         warm_up(plan, bench, contenders, left_out)?;
     }
     bench.samples = Samples::default();
+    bench.networks_must_work = NetworksMustWork::All;
     for round in 1..=plan.rounds {
         progress(&format!("round {round} of {}", plan.rounds));
         for contender in in_any_order(contenders) {

@@ -1,13 +1,14 @@
 //! The rounds. Contenders take turns in each, in random order, so that a drift of the machine's speed affects all of
 //! them alike, and all processes of one contender have exited before the next one's turn.
 
-use crate::contender::Contender;
+use crate::contender::{Contender, Way};
 use crate::error::BenchError;
 use crate::memory::{Resident, available_bytes};
 use crate::metrics::Probe;
 use crate::report::Samples;
 use crate::runner::{Ran, Runner, Streams, descendants, one_line};
 use crate::scratch::Scratch;
+use crate::veth::Veth;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -19,6 +20,7 @@ const REST: Duration = Duration::from_millis(300);
 /// Containers' names, after the benchmark's own.
 const RUN: &str = "run";
 const HOLD: &str = "hold";
+const NETWORKED: &str = "networked";
 /// Programs started in a running container in each round.
 const EXECS: usize = 3;
 
@@ -33,6 +35,7 @@ pub(crate) struct Amounts {
     random_operations: u64,
     files: u64,
     stream_mib: u64,
+    network_ms: u64,
 }
 
 impl Amounts {
@@ -46,6 +49,7 @@ impl Amounts {
         random_operations: 250,
         files: 500,
         stream_mib: 32,
+        network_ms: 300,
     };
     /// Just enough to see whether everything runs.
     pub(crate) const QUICK: Self = Self {
@@ -57,6 +61,7 @@ impl Amounts {
         random_operations: 20,
         files: 50,
         stream_mib: 2,
+        network_ms: 40,
     };
 }
 
@@ -69,8 +74,26 @@ pub(crate) struct Bench<'a> {
     pub(crate) amounts: Amounts,
     pub(crate) instances: usize,
     pub(crate) samples: Samples,
+    /// Where the server is that a user-mode network's gateway leads to.
+    pub(crate) server_port: u16,
+    /// Contenders' ids, and why their networks are not measured.
+    pub(crate) unnetworked: Vec<(String, String)>,
+    /// Whether a network that does not work ends the benchmark: that of a contender of ours that was
+    /// asked for, or any after the warm-up.
+    pub(crate) networks_must_work: NetworksMustWork,
     /// Contenders' ids and containers' names, of those that may be there.
     pub(crate) live: RefCell<Vec<(String, String)>>,
+}
+
+/// Whose networks have to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NetworksMustWork {
+    /// Nobody's: it is being found out.
+    No,
+    /// Ours.
+    Ours,
+    /// Those that did.
+    All,
 }
 
 impl Bench<'_> {
@@ -84,6 +107,12 @@ impl Bench<'_> {
             let what = "making what its guests begin at";
             self.command(contender, what, command, Streams::Detached)?;
         }
+        if self.wants(Probe::Network) {
+            for command in contender.prepare_networked(self.scratch) {
+                let what = "making what its guests with a network begin at";
+                self.command(contender, what, command, Streams::Detached)?;
+            }
+        }
         self.settle(contender).map(drop)
     }
 
@@ -92,7 +121,10 @@ impl Bench<'_> {
         if self.wants(Probe::Start) {
             self.start(contender)?;
         }
-        let only_apart = [Probe::Start, Probe::Density];
+        if self.wants(Probe::Network) {
+            self.network_if_it_works(contender)?;
+        }
+        let only_apart = [Probe::Start, Probe::Density, Probe::Network];
         if self.probes.iter().any(|probe| !only_apart.contains(probe)) {
             self.background(contender, HOLD)?;
             self.inside(contender)?;
@@ -122,7 +154,11 @@ impl Bench<'_> {
     }
 
     fn background(&self, contender: &Contender, name: &str) -> Result<Ran, BenchError> {
-        let command = contender.start(self.scratch, &self.scratch.container(name));
+        let own_name = self.scratch.container(name);
+        let command = match name {
+            NETWORKED => contender.start_networked(self.scratch, &own_name),
+            _ => contender.start(self.scratch, &own_name),
+        };
         self.lives(contender, name);
         self.command(
             contender,
@@ -204,7 +240,16 @@ impl Bench<'_> {
 
     /// Runs the probe in the container and reads its figures.
     fn probe(&self, contender: &Contender, args: &[&str]) -> Result<Figures, BenchError> {
-        let command = contender.exec(self.scratch, &self.scratch.container(HOLD), false, args);
+        self.probe_in(contender, HOLD, args)
+    }
+
+    fn probe_in(
+        &self,
+        contender: &Contender,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Figures, BenchError> {
+        let command = contender.exec(self.scratch, &self.scratch.container(name), false, args);
         let what = format!("the probe {:?}", args.first().unwrap_or(&""));
         let ran = self.command(contender, &what, command, Streams::Output)?;
         figures(contender, &what, &ran)
@@ -303,6 +348,72 @@ impl Bench<'_> {
         let took = drained.get("drained_ns")?;
         self.add("streams.input", contender, rate(bytes, took as f64));
         Ok(())
+    }
+
+    /// The network's rows, unless it was found out that this contender has no network to measure.
+    fn network_if_it_works(&mut self, contender: &Contender) -> Result<(), BenchError> {
+        let id = &contender.named.id;
+        let Some(way) = contender.way() else {
+            return Ok(());
+        };
+        if self.unnetworked.iter().any(|(of, _)| of == id) {
+            return Ok(());
+        }
+        let must_work = match self.networks_must_work {
+            NetworksMustWork::No => false,
+            NetworksMustWork::Ours => contender.is_ours(),
+            NetworksMustWork::All => true,
+        };
+        match self.network(contender, way) {
+            Err(error @ (BenchError::Failed { .. } | BenchError::Network { .. })) if !must_work => {
+                self.remove_all(&[contender]);
+                self.unnetworked.push((id.clone(), error.to_string()));
+                self.settle(contender).map(drop)
+            }
+            other => other,
+        }
+    }
+
+    fn network(&mut self, contender: &Contender, way: Way) -> Result<(), BenchError> {
+        let veth = match way {
+            Way::HostGateway => None,
+            Way::Veth => {
+                let made = Veth::make(self.scratch.namespace());
+                let veth = made.map_err(|why| BenchError::Network {
+                    contender: contender.named.label.clone(),
+                    why,
+                })?;
+                self.scratch.write_networked(&veth.path())?;
+                Some(veth)
+            }
+        };
+        let port = veth.as_ref().map_or(self.server_port, Veth::port);
+        let (port, millis) = (port.to_string(), self.amounts.network_ms.to_string());
+        self.background(contender, NETWORKED)?;
+        let figures = self.probe_in(
+            contender,
+            NETWORKED,
+            &["network", "gateway", &port, &millis],
+        )?;
+        for (row, took, count) in [
+            ("network.connect", "connects_ns", "connects"),
+            ("network.connect_8", "connects_8_ns", "connects_8"),
+            ("network.request", "requests_ns", "requests"),
+            ("network.request_8", "requests_8_ns", "requests_8"),
+        ] {
+            self.add(row, contender, figures.each(took, count)?);
+        }
+        for (row, took, bytes) in [
+            ("network.out", "out_ns", "out_bytes"),
+            ("network.out_8", "out_8_ns", "out_8_bytes"),
+            ("network.in", "in_ns", "in_bytes"),
+            ("network.in_8", "in_8_ns", "in_8_bytes"),
+        ] {
+            let (bytes, took) = (figures.get(bytes)?, figures.get(took)?);
+            self.add(row, contender, rate(bytes, took as f64));
+        }
+        self.remove(contender, NETWORKED)?;
+        self.settle(contender).map(drop)
     }
 
     /// The density rows of one contender: starts its containers, measures each, removes them.

@@ -26,11 +26,13 @@ pub enum Probe {
     Files,
     /// Standard streams.
     Streams,
+    /// Connections, answers and transfers over a network.
+    Network,
 }
 
 impl Probe {
     /// All, in the report's order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Exec,
         Self::Memory,
@@ -41,6 +43,7 @@ impl Probe {
         Self::Disk,
         Self::Files,
         Self::Streams,
+        Self::Network,
     ];
 
     /// As it is typed.
@@ -57,6 +60,7 @@ impl Probe {
             Self::Disk => "disk",
             Self::Files => "files",
             Self::Streams => "streams",
+            Self::Network => "network",
         }
     }
 }
@@ -122,11 +126,11 @@ const fn row(
     }
 }
 
-use Probe::{Cpu, Density, Disk, Exec, Files, Kernel, Memory, Process, Start, Streams};
+use Probe::{Cpu, Density, Disk, Exec, Files, Kernel, Memory, Network, Process, Start, Streams};
 use Unit::{Bytes, BytesPerSecond, Nanoseconds};
 
 /// All rows, in the report's order.
-pub const METRICS: [Metric; 24] = [
+pub const METRICS: [Metric; 32] = [
     row(
         "start.output",
         Start,
@@ -320,6 +324,67 @@ pub const METRICS: [Metric; 24] = [
         "standard input",
         BytesPerSecond,
         "The other direction: what is piped into a container, as with tar or a database's dump.",
+    ),
+    row(
+        "network.connect",
+        Network,
+        "a connection",
+        Nanoseconds,
+        "A TCP connection to a server on the host, one after the other. Programs that keep none open \
+         pay it for each request.",
+    ),
+    row(
+        "network.connect_8",
+        Network,
+        "a connection, 8 at once",
+        Nanoseconds,
+        "The same by eight threads at once: the time in which they make one together. What serves \
+         one connection after the other shows here.",
+    ),
+    row(
+        "network.request",
+        Network,
+        "a question and its answer",
+        Nanoseconds,
+        "64 bytes there and 64 back over an open connection, one after the other: a query of a \
+         database, a look into a cache. It is made of wake-ups, on each side of the boundary.",
+    ),
+    row(
+        "network.request_8",
+        Network,
+        "a question, 8 at once",
+        Nanoseconds,
+        "The same over eight connections at once: the time in which all together get one answer. \
+         Under load wake-ups are shared.",
+    ),
+    row(
+        "network.out",
+        Network,
+        "sending, 1 flow",
+        BytesPerSecond,
+        "One connection, from the container to the host, until all has arrived. Large segments \
+         decide it.",
+    ),
+    row(
+        "network.out_8",
+        Network,
+        "sending, 8 flows",
+        BytesPerSecond,
+        "Eight connections at once, from the container to the host, together.",
+    ),
+    row(
+        "network.in",
+        Network,
+        "receiving, 1 flow",
+        BytesPerSecond,
+        "One connection, from the host to the container: downloads, images, backups that are read.",
+    ),
+    row(
+        "network.in_8",
+        Network,
+        "receiving, 8 flows",
+        BytesPerSecond,
+        "Eight connections at once, from the host to the container, together.",
     ),
 ];
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// The record's form; raised when it changes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A whole benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct Report {
     pub contenders: Vec<Named>,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// Which ways the traffic went that was measured; none where it was not.
+    pub network_notes: Vec<String>,
     /// What is missing in the report, and why.
     pub left_out: Vec<String>,
 }
@@ -242,7 +244,8 @@ pub(crate) mod tests {
             digests: Digests::default(),
             rows: samples.rows(&contenders),
             contenders,
-            left_out: vec!["networks".to_owned()],
+            network_notes: vec!["by its own way".to_owned()],
+            left_out: vec!["a peer".to_owned()],
         }
     }
 
@@ -267,7 +270,7 @@ pub(crate) mod tests {
     fn a_record_keeps_its_shape() {
         let report = report();
         let value = serde_json::to_value(&report).unwrap();
-        assert_eq!(value["format"], 1);
+        assert_eq!(value["format"], FORMAT);
         assert_eq!(value["rows"][0]["id"], "start.exit");
         assert_eq!(value["rows"][0]["unit"], "ns");
         assert_eq!(value["rows"][0]["cells"][0]["contender"], "vm-cold");

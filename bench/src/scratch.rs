@@ -3,7 +3,8 @@
 //! removed by the next one.
 
 use crate::error::BenchError;
-use crate::workload::{HELLO, HOLD, MEMORY_MIB, PROBE};
+use crate::veth;
+use crate::workload::{HELLO, HOLD, MEMORY_MIB, NETWORKED, PROBE};
 use hullbox_image::{ImportOptions, Reference, Source, Store};
 use hullbox_tar::{Entry, Kind, TarWriter};
 use rustix::fs::{FlockOperation, flock};
@@ -72,11 +73,7 @@ impl Scratch {
         let image = store.resolve(IMAGE)?;
         self.write_rootfs(probe)?;
         for job in [HELLO, HOLD] {
-            let dir = self.bundle(job);
-            make_dir(&dir)?;
-            let config = dir.join("config.json");
-            fs::write(&config, self.bundle_config(job).to_string())
-                .map_err(BenchError::file("write", &config))?;
+            self.write_bundle(job, &self.bundle_config(job))?;
         }
         Ok(Made {
             image: image.id.to_string(),
@@ -86,6 +83,25 @@ impl Scratch {
                 .map(|layer| layer.diff_id.to_string())
                 .collect(),
         })
+    }
+
+    fn write_bundle(&self, name: &str, config: &Value) -> Result<(), BenchError> {
+        let dir = self.bundle(name);
+        make_dir(&dir)?;
+        let file = dir.join("config.json");
+        fs::write(&file, config.to_string()).map_err(BenchError::file("write", &file))
+    }
+
+    /// The bundle of a container that waits in this network namespace.
+    pub(crate) fn write_networked(&self, namespace: &Path) -> Result<(), BenchError> {
+        let mut config = self.bundle_config(HOLD);
+        let all = config.pointer_mut("/linux/namespaces");
+        for one in all.and_then(Value::as_array_mut).into_iter().flatten() {
+            if one["type"] == "network" {
+                one["path"] = json!(namespace);
+            }
+        }
+        self.write_bundle(NETWORKED, &config)
     }
 
     /// The same files as a directory: all ours, so that they may be written to a path.
@@ -179,6 +195,11 @@ impl Scratch {
         format!("{}-{name}", self.name)
     }
 
+    /// Name of a network namespace of its own.
+    pub(crate) fn namespace(&self) -> String {
+        namespace_of(&self.name)
+    }
+
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.data.join("rootfs")
     }
@@ -204,6 +225,11 @@ impl Scratch {
         remove_tree(&self.runtime).map_err(BenchError::file("remove", &self.runtime))?;
         remove_tree(&self.data).map_err(BenchError::file("remove", &self.data))
     }
+}
+
+/// Name of the network namespace of a benchmark with this name.
+fn namespace_of(name: &str) -> String {
+    format!("hullbox-{name}")
 }
 
 fn hullbox(program: &Path, data: &Path, runtime: &Path) -> Command {
@@ -281,6 +307,7 @@ fn remove_stale(data: &Path, runtime: &Path, program: &Path) {
         if make_dir(&runtime).is_ok() {
             remove_containers(program, &data, &runtime);
         }
+        veth::remove_stale(&namespace_of(&name.to_string_lossy()));
         unmount_below(&runtime);
         let _ = remove_tree(&runtime);
         let _ = remove_tree(&data);

@@ -9,5 +9,7 @@ pub(crate) const MEMORY_MIB: u64 = 128;
 pub(crate) const HELLO: &str = "hello";
 /// Argument of the probe: wait until it is killed.
 pub(crate) const HOLD: &str = "hold";
+/// Name of a bundle, and of a snapshot: what [`HOLD`] runs in, with a network.
+pub(crate) const NETWORKED: &str = "networked";
 /// Argument of the probe: read standard input to its end and print how much that was.
 pub(crate) const DRAIN: &str = "drain";

@@ -7,6 +7,7 @@
 
 mod figures;
 mod files;
+mod network;
 mod work;
 
 use figures::{Figures, nanos, print};
@@ -30,10 +31,13 @@ fn main() -> ExitCode {
         ["disk", mib, operations] => both(mib, operations)
             .and_then(|(mib, operations)| files::disk(mib, operations))
             .map(Some),
+        ["network", address, port, millis] => number(millis)
+            .and_then(|millis| network::network(address, port, millis))
+            .map(Some),
         ["files", count] => number(count).and_then(files::metadata).map(Some),
         _ => Err(io::Error::other(
             "usage: probe hold|noop|hello|drain|emit MIB|memory MIB|syscalls N|spawn N|cpu \
-             MILLIONS|disk MIB N|files N",
+             MILLIONS|disk MIB N|files N|network ADDRESS|gateway PORT MILLISECONDS",
         )),
     };
     match done.and_then(|figures| figures.map_or(Ok(()), |figures| print(&figures))) {

@@ -43,7 +43,7 @@ fn every_probe_answers_behind_both_walls_and_nothing_is_left() {
         .collect();
     assert_eq!(contenders, ["vm", "vm-clone", "vm-cold", "container"]);
     let rows = record["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 24, "every row is there");
+    assert_eq!(rows.len(), 32, "every row is there");
     for row in rows {
         let id = row["id"].as_str().unwrap();
         let cells = row["cells"].as_array().unwrap();

@@ -22,6 +22,7 @@ const fn heading(probe: Probe) -> &'static str {
         Probe::Disk => "The writable layer",
         Probe::Files => "Many small files",
         Probe::Streams => "Standard streams",
+        Probe::Network => "Network",
     }
 }
 
@@ -147,6 +148,11 @@ fn group(page: &mut String, report: &Report, probe: Probe) {
             "<p class=\"soft\">{} instances of each contender.</p>",
             report.instances
         );
+    }
+    if probe == Probe::Network {
+        for note in &report.network_notes {
+            let _ = writeln!(page, "<p class=\"soft\">{}</p>", escape(note));
+        }
     }
     for row in rows {
         let meaning = METRICS

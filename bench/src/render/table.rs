@@ -40,6 +40,9 @@ pub fn table(report: &Report) -> String {
             "the first contender"
         }
     );
+    for note in &report.network_notes {
+        let _ = writeln!(text, "network: {note}");
+    }
     for what in &report.left_out {
         let _ = writeln!(text, "left out: {what}");
     }

@@ -38,6 +38,9 @@ pub(crate) struct BenchArgs {
     /// Show progress though standard error is no terminal: see [`super::forwarded`]
     #[arg(skip)]
     pub(crate) progress: bool,
+    /// Where the forwarding process serves whom the containers talk to: likewise
+    #[arg(skip)]
+    pub(crate) server_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

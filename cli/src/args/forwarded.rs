@@ -10,6 +10,7 @@ use std::ffi::OsString;
 const OUTPUT: &str = "forwarded-output";
 const CONTAINER_ID: &str = "forwarded-container-id";
 const PROGRESS: &str = "forwarded-progress";
+const SERVER_PORT: &str = "forwarded-server-port";
 
 /// The flags of a forwarding process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -28,6 +29,9 @@ pub(crate) struct Forwarded {
     /// Progress is shown though standard error is no terminal
     #[arg(long = PROGRESS, hide = true)]
     pub(crate) progress: bool,
+    /// A server for containers to talk to listens there, on the loopback of the forwarding process's host
+    #[arg(long = SERVER_PORT, hide = true, value_name = "PORT")]
+    pub(crate) server_port: Option<u16>,
 }
 
 impl Forwarded {
@@ -39,6 +43,8 @@ impl Forwarded {
             switch(OUTPUT, self.output),
             switch(PROGRESS, self.progress),
             id.map(|id| format!("--{CONTAINER_ID}={id}")),
+            self.server_port
+                .map(|port| format!("--{SERVER_PORT}={port}")),
         ];
         let flags = flags.into_iter().flatten().map(OsString::from);
         flags.chain(args.iter().cloned()).collect()

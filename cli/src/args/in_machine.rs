@@ -18,7 +18,10 @@ pub(super) fn apply(forwarded: &Forwarded, command: &mut Command) {
         }
     }
     match command {
-        Command::Bench(bench) => bench.progress = forwarded.progress,
+        Command::Bench(bench) => {
+            bench.progress = forwarded.progress;
+            bench.server_port = forwarded.server_port;
+        }
         command => {
             if let (Some(id), Some(run)) = (&forwarded.container_id, created(command)) {
                 run.container_id = Some(id.clone());
@@ -153,6 +156,7 @@ mod tests {
         let forwarded = Forwarded {
             output: true,
             progress: true,
+            server_port: Some(5000),
             ..Forwarded::default()
         };
         let inner = parsed(&forwarded.command_line(&words("bench --html b")));
@@ -160,6 +164,7 @@ mod tests {
             inner.command,
             Command::Bench(BenchArgs {
                 progress: true,
+                server_port: Some(5000),
                 html: None,
                 ..
             })

@@ -72,12 +72,15 @@ impl HostFile<'_> {
         match self {
             Self::Archive(path) => write_archive(path, run),
             Self::Record(args) => {
-                let forwarded = Forwarded {
+                let mut forwarded = Forwarded {
                     output: true,
                     progress: isatty(io::stderr().as_fd()),
                     ..Forwarded::default()
                 };
-                bench::forwarded(args, || run(&forwarded))
+                bench::forwarded(args, |server_port| {
+                    forwarded.server_port = server_port;
+                    run(&forwarded)
+                })
             }
             Self::Id { path, early } => id_file::write(path, early, run),
         }

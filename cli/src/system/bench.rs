@@ -5,7 +5,7 @@ use crate::args::bench::{BenchArgs, BenchIsolationArg, PeerArg};
 use crate::output::failure::{FAILED, Failure};
 use crate::output::file::OutputFile;
 use crate::output::stdout;
-use hullbox_bench::{BenchError, Host, Installation, Isolation, Peer, Plan, Report};
+use hullbox_bench::{BenchError, Host, Installation, Isolation, Peer, Plan, Probe, Report, Server};
 use hullbox_engine::artifacts::{self, Artifact};
 use hullbox_engine::machine::kvm_verdict;
 use hullbox_engine::paths::Roots;
@@ -76,6 +76,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
             args.instances
         },
         quick: args.quick,
+        server_port: args.server_port,
         installation: Installation {
             hullbox,
             probe: artifact(Artifact::Probe)?,
@@ -142,10 +143,11 @@ impl Outputs {
     }
 }
 
-/// Makes the reports of the record that `run`, a forwarded benchmark, writes to standard output.
+/// Makes the reports of the record that `run`, a forwarded benchmark, writes to standard output. It is given
+/// the port of a server here, if its containers are to talk to one.
 pub(crate) fn forwarded(
     args: &BenchArgs,
-    run: impl FnOnce() -> Result<u8, Failure>,
+    run: impl FnOnce(Option<u16>) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
     let mut outputs = Outputs::open(args)?;
     let failed = |what: &'static str| move |error| Failure::of(what, &error);
@@ -161,8 +163,15 @@ pub(crate) fn forwarded(
     let mut record = rustix::fs::memfd_create("bench-record", rustix::fs::MemfdFlags::CLOEXEC)
         .map(File::from)
         .map_err(|error| Failure::of("cannot keep the record", &error))?;
+    // Containers in the machine find this host behind their gateway, and not the machine.
+    let has_networks = args.probes.is_empty() || args.probes.iter().any(|p| p.0 == Probe::Network);
+    let server = has_networks
+        .then(Server::on_loopback)
+        .transpose()
+        .map_err(failed("cannot run a server for the containers to talk to"))?;
     lend(record.as_fd())?;
-    let code = run();
+    let code = run(server.as_ref().map(Server::port));
+    drop(server);
     lend(own.as_fd())?;
     let code = code?;
     if code != 0 {
