@@ -34,6 +34,7 @@ pub(crate) fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest))
         health: None,
         beginning: None,
         open_ports: Vec::new(),
+        endpoints: Vec::new(),
         spec,
     }
 }
