@@ -316,6 +316,62 @@ mod tests {
     }
 
     #[test]
+    fn networks_that_it_shares_are_told_as_docker_tells_them() {
+        let mut record = published(|_| {});
+        let id = "ab".repeat(32);
+        record.spec.networks = vec![Attached {
+            id: id.clone(),
+            name: "shop".to_owned(),
+            aliases: vec!["www".to_owned()],
+            ipv4: Some([10, 9, 0, 9].into()),
+            ..Attached::default()
+        }];
+        record.spec.typed.network_mode = Some("shop".to_owned());
+        let mut interface = record.spec.setup.interfaces.remove(0);
+        interface.ipv4 = interface.ipv4.map(|mut ipv4| {
+            ipv4.address = [10, 9, 0, 9].into();
+            ipv4
+        });
+        record.endpoints = vec![crate::state::Endpoint {
+            network: id.clone(),
+            id: "cd".repeat(32),
+            internal: false,
+            interface: interface.clone(),
+        }];
+        let shown = of(&record);
+        assert_eq!(shown.host_config.network_mode, "shop");
+        // What is beside the networks is of a network of its own.
+        let settings = shown.network_settings;
+        assert_eq!(settings.endpoint, Endpoint::default());
+        assert_eq!(settings.networks.len(), 1);
+        let shop = &settings.networks["shop"];
+        assert_eq!(
+            (&shop.network_id, &*shop.endpoint.ip_address),
+            (&id, "10.9.0.9")
+        );
+        assert_eq!(shop.endpoint.endpoint_id, "cd".repeat(32));
+        assert_eq!(shop.aliases.as_deref(), Some(&["www".to_owned()][..]));
+        let names = ["web", "www", "0123456789ab"].map(str::to_owned);
+        assert_eq!(shop.dns_names.as_deref(), Some(&names[..]));
+        let asked = serde_json::to_string(&shop.ipam_config).unwrap();
+        assert_eq!(asked, r#"{"IPv4Address":"10.9.0.9"}"#);
+        assert!(is_in(&record, "shop") && is_in(&record, &id) && !is_in(&record, "bridge"));
+        // With both.
+        record.spec.setup.interfaces = vec![interface];
+        assert_eq!(networks(&record).len(), 2);
+        assert!(is_in(&record, "bridge") && is_in(&record, Builtin::Bridge.id()));
+        record.phase = Phase::Exited;
+        let shop = &networks(&record)["shop"];
+        assert_eq!(
+            (shop.endpoint.clone(), &shop.network_id),
+            (Endpoint::default(), &id)
+        );
+        record.spec.setup.interfaces.clear();
+        record.spec.networks.clear();
+        assert!(networks(&record).is_empty());
+    }
+
+    #[test]
     fn other_networks_have_neither_ports_nor_addresses() {
         let mut record = published(|request| {
             request.network.attachments = vec!["none".parse().unwrap()];
