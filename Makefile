@@ -73,6 +73,7 @@ bench-exec:
 
 bench-net:
 	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
 	cargo build --release --locked -p hullbox-net --example user_network
 	scripts/bench-net
 
