@@ -277,6 +277,16 @@ impl ContainerNetwork {
         free.ok_or_else(|| format!("a container is in {MAX_INTERFACES} networks at the most"))
     }
 
+    /// The metric of one more default route, if there is to be one: another one's would replace that.
+    pub(super) fn metric_for(&self, wanted: Option<u32>) -> Option<u32> {
+        let is_taken = |metric: u32| {
+            let mut places = self.places.iter();
+            places.any(|served| served.seat.interface.route_metric == Some(metric))
+        };
+        let free = |wanted| (wanted..).find(|metric| !is_taken(*metric));
+        wanted.and_then(free)
+    }
+
     /// Whether it is in this network, by which interface; none is its own network.
     pub(super) fn find(&self, network: Option<&str>) -> Option<u8> {
         let is_it = |served: &&Served| {

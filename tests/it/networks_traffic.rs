@@ -40,7 +40,9 @@ impl Drop for Net {
 /// A script that prints the address of a name, if it has one. Busybox asks the name server itself: what needs
 /// glibc's name services does not run in its image.
 fn resolve(name: &str) -> String {
-    format!("nslookup -type=a {name} 2>&1 | sed -n '/^Name:/,$s/^Address[^:]*: *\\([0-9.]*\\)$/\\1/p' | head -n 1")
+    format!(
+        "nslookup -type=a {name} 2>&1 | sed -n '/^Name:/,$s/^Address[^:]*: *\\([0-9.]*\\)$/\\1/p' | head -n 1"
+    )
 }
 
 /// A script that prints the line that a server in the network says.

@@ -19,8 +19,9 @@ impl Hub<'_> {
         &mut self,
         at: usize,
         membership: Option<Membership>,
-        interface: Interface,
+        mut interface: Interface,
     ) {
+        interface.route_metric = self.network.metric_for(interface.route_metric);
         let request = |index| Request::Connect {
             index,
             interface: Box::new(interface.clone()),

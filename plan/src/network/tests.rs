@@ -528,12 +528,18 @@ fn a_record_of_one_interface_is_one_of_several() {
         ..Setup::default()
     };
     let mut record = serde_json::to_value(&setup).unwrap();
-    assert_eq!(serde_json::from_value::<Setup>(record.clone()).unwrap(), setup);
+    assert_eq!(
+        serde_json::from_value::<Setup>(record.clone()).unwrap(),
+        setup
+    );
     let fields = record.as_object_mut().unwrap();
     let mut one = fields.remove("interfaces").unwrap()[0].take();
     one.as_object_mut().unwrap().remove("route_metric");
     record["interface"] = one;
-    assert_eq!(serde_json::from_value::<Setup>(record.clone()).unwrap(), setup);
+    assert_eq!(
+        serde_json::from_value::<Setup>(record.clone()).unwrap(),
+        setup
+    );
     record["interface"] = serde_json::Value::Null;
     let none = serde_json::from_value::<Setup>(record).unwrap();
     assert_eq!(none, Setup::default());
