@@ -35,6 +35,19 @@ pub struct UserNetwork {
     pub dns: Vec<IpAddr>,
     /// Ports of the host that lead to the container's.
     pub ports: Vec<PublishedPort>,
+    /// How fast its frames may come and go.
+    #[serde(default)]
+    pub rate: Rate,
+}
+
+/// Rates of a container's network, in bytes a second; none is as fast as can be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rate {
+    /// Of what it is sent.
+    pub inbound: Option<u64>,
+    /// Of what it sends.
+    pub outbound: Option<u64>,
 }
 
 /// A port of the host that leads to a container's.

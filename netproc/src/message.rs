@@ -260,7 +260,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_backend::network::{MAX_PUBLISHED, PortProtocol, PublishedPort};
+    use hullbox_backend::network::{MAX_PUBLISHED, PortProtocol, PublishedPort, Rate};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -276,6 +276,10 @@ mod tests {
                     host_ports: (8000, 8010),
                     container_port: 80,
                 }],
+                rate: Rate {
+                    inbound: Some(1 << 20),
+                    outbound: None,
+                },
             },
             interface: Interface {
                 mac: [2, 1, 2, 3, 4, 5],

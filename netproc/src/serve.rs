@@ -7,7 +7,7 @@ use hullbox_backend::network::OpenPort;
 use hullbox_host::privileges::more_descriptors;
 use hullbox_net::policy::Policy;
 use hullbox_net::{
-    Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Network, NetworkConfig, Subnet,
+    Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Network, NetworkConfig, Rates, Subnet,
 };
 use hullbox_protocol::{NETWORK_FRAME_PORTS, NETWORK_VSOCK_OPTION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -180,6 +180,10 @@ fn member_config(start: &Start, policy: Policy, link: LinkFd) -> MemberConfig {
         ipv6: interface.ipv6.map(|addresses| addresses.address),
         policy,
         host_gateway: network.host_gateway,
+        rates: Rates {
+            inbound: network.rate.inbound,
+            outbound: network.rate.outbound,
+        },
         ..MemberConfig::new(Mac(interface.mac), link)
     }
 }

@@ -3,9 +3,11 @@
 
 mod judge;
 mod mode;
+mod rate;
 
 pub use judge::{Judgement, judge};
 pub use mode::{Attachment, MacAddress, Mode};
+pub use rate::NetworkRate;
 
 use super::error::PlanError;
 use super::ports::{Port, PortSet, Publish};
@@ -95,6 +97,8 @@ pub struct NetworkRequest {
     pub expose: Vec<super::ports::Expose>,
     /// `--egress`, or the configured default.
     pub egress: Option<Egress>,
+    /// `--network-rate`.
+    pub rate: Option<NetworkRate>,
     /// The container whose network it joins, where that is asked for: looked up by whoever knows
     /// containers.
     pub joined: Option<Joined>,
@@ -241,6 +245,7 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
                 host_gateway: has_host_gateway(request),
                 dns: request.dns.clone(),
                 ports: ports(asked, &exposed)?,
+                rate: asked.rate.map(|rate| rate.0).unwrap_or_default(),
             };
             let mut interface = interface(id, asked.mac());
             if is_ipv6_disabled(request) {
@@ -284,6 +289,9 @@ pub(super) fn copy(
         network.ports = ports(asked, &spec.exposed)?;
         if let Some(egress) = &asked.egress {
             network.egress = Some(egress.as_str().to_owned());
+        }
+        if let Some(NetworkRate(rate)) = asked.rate {
+            network.rate = rate;
         }
         spec.typed.mac_address = None;
         if let Some(interface) = &mut spec.setup.interface {
@@ -399,6 +407,9 @@ fn check(request: &RunRequest, mode: &Mode) -> Result<(), NetworkError> {
     // What it sends passes by all that could refuse it.
     if shares && asked.egress.is_some() {
         return Err(NetworkError::Mode("egress"));
+    }
+    if shares && asked.rate.is_some() {
+        return Err(NetworkError::Mode("network-rate"));
     }
     if *mode == Mode::Host {
         let mut sysctls = request.sysctls.iter();

@@ -129,6 +129,7 @@ fn network(args: NetworkArgs) -> NetworkRequest {
         publish_all: args.publish_all,
         expose: args.expose,
         egress: args.egress,
+        rate: args.network_rate,
         joined: None,
     }
 }
