@@ -42,6 +42,9 @@ pub struct UserNetwork {
     /// there is one interface more than these, the first one is in a network of the container's own.
     #[serde(default)]
     pub shared: Vec<Membership>,
+    /// How fast its frames may come and go.
+    #[serde(default)]
+    pub rate: Rate,
 }
 
 impl UserNetwork {
@@ -62,6 +65,16 @@ pub struct Membership {
     pub internal: bool,
     /// Under which the other members find the container, in lower case; the first is its name.
     pub names: Vec<String>,
+}
+
+/// Rates of a container's network, in bytes a second; none is as fast as can be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rate {
+    /// Of what it is sent.
+    pub inbound: Option<u64>,
+    /// Of what it sends.
+    pub outbound: Option<u64>,
 }
 
 /// A port of the host that leads to a container's.

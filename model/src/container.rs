@@ -86,6 +86,20 @@ pub struct Inspect {
     pub start: Option<Start>,
     /// Where it may connect to, in the words of `--egress`; `null` is everywhere.
     pub egress: Option<String>,
+    /// How fast its frames may come and go; `null` is as fast as can be.
+    pub network_rate: Option<NetworkRate>,
+}
+
+/// Rates of a container's network, in bytes a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkRate {
+    /// Of what it is sent; `null` is as fast as can be.
+    #[serde(rename = "In")]
+    pub inbound: Option<u64>,
+    /// Of what it sends.
+    #[serde(rename = "Out")]
+    pub outbound: Option<u64>,
 }
 
 impl Inspect {

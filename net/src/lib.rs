@@ -29,6 +29,9 @@ mod neighbor;
 mod network;
 mod pace;
 pub mod policy;
+#[cfg(any(test, feature = "probes"))]
+#[doc(hidden)]
+pub mod probes;
 mod publish;
 mod rate;
 mod route;

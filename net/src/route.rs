@@ -77,30 +77,34 @@ impl Core {
         }
     }
 
-    /// Where a connection leads that told a name: if a rule about names allows it, to an address that the
-    /// member was told for that name. None if it is refused, which is counted.
+    /// Where a connection leads that told a name, best first: if a rule about names allows it, to the
+    /// addresses that the member was told for that name. Nowhere if it is refused, which is counted.
     pub fn judge_named(
         &mut self,
         from: MemberId,
         target: SocketAddr,
         name: &str,
-    ) -> Option<SocketAddr> {
+    ) -> Vec<SocketAddr> {
         let now_ns = self.now_ns;
-        let member = self.members.get_mut(from)?;
-        let own: Vec<IpAddr> = member.pins.of_name(name, now_ns).collect();
+        let Some(member) = self.members.get_mut(from) else {
+            return Vec::new();
+        };
+        let mut own: Vec<IpAddr> = member.pins.of_name(name, now_ns).collect();
         let verdict = member.policy.judge_named(target, name, !own.is_empty());
         member.counters.decided(verdict.reason);
         if verdict.action == Action::Deny {
             let target = Target::Named(target, name.to_owned());
             member.counters.refuse(target);
-            return None;
+            return Vec::new();
         }
-        if !member.policy.is_by_name(verdict.reason) || own.contains(&target.ip()) {
-            return Some(target);
+        if !member.policy.is_by_name(verdict.reason) {
+            return vec![target];
         }
-        let same = own.iter().find(|ip| ip.is_ipv4() == target.is_ipv4());
-        let ip = same.or(own.first())?;
-        Some(SocketAddr::new(*ip, target.port()))
+        let wanted = target.ip();
+        own.sort_by_key(|ip| (*ip != wanted, ip.is_ipv4() != wanted.is_ipv4()));
+        own.into_iter()
+            .map(|ip| SocketAddr::new(ip, target.port()))
+            .collect()
     }
 }
 

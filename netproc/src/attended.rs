@@ -4,7 +4,7 @@ use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, se
 use crate::names;
 use crate::ports::OpenSocket;
 use hullbox_net::policy::Policy;
-use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError};
+use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Rates};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -203,6 +203,10 @@ fn member_config(start: &Start, link: LinkFd) -> Result<MemberConfig, String> {
         host_gateway: network.host_gateway,
         upstreams: typed.filter(|typed| !typed.is_empty()),
         has_other_networks: start.has_other_networks,
+        rates: Rates {
+            inbound: network.rate.inbound,
+            outbound: network.rate.outbound,
+        },
         ..MemberConfig::new(Mac(interface.mac), link)
     })
 }

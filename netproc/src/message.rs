@@ -291,7 +291,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hullbox_backend::network::{PortProtocol, PublishedPort};
+    use hullbox_backend::network::{PortProtocol, PublishedPort, Rate};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -308,6 +308,10 @@ mod tests {
                     container_port: 80,
                 }],
                 shared: Vec::new(),
+                rate: Rate {
+                    inbound: Some(1 << 20),
+                    outbound: None,
+                },
             },
             membership: Some(Membership {
                 id: "0123456789abcdef".repeat(4),

@@ -22,7 +22,6 @@ pub fn config(resolvers: &[IpAddr]) -> DnsConfig {
     DnsConfig {
         upstreams,
         hosts: reachable(hosts(&read(HOSTS))),
-        ..DnsConfig::default()
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod judge;
 mod mode;
+mod rate;
 mod shared;
 
 pub use judge::{Judgement, judge};
 pub use mode::{Attachment, MacAddress, Mode, ipv4, ipv6};
+pub use rate::NetworkRate;
 pub use shared::{Attached, Known, MAX_NETWORKS, fit_sysctls, order_routes};
 
 use super::error::PlanError;
@@ -100,6 +102,8 @@ pub struct NetworkRequest {
     pub expose: Vec<super::ports::Expose>,
     /// `--egress`, or the configured default.
     pub egress: Option<Egress>,
+    /// `--network-rate`.
+    pub rate: Option<NetworkRate>,
     /// The container whose network it joins, where that is asked for: looked up by whoever knows
     /// containers.
     pub joined: Option<Joined>,
@@ -266,6 +270,7 @@ pub(super) fn plan(id: &str, request: &RunRequest, image: PortSet) -> Result<Pla
                 dns: request.dns.clone(),
                 ports: ports(asked, &exposed)?,
                 shared: Vec::new(),
+                rate: asked.rate.map(|rate| rate.0).unwrap_or_default(),
             };
             let own = (mode == Mode::User).then(|| own_interface(id, asked.mac()));
             let mut own: Vec<_> = own.into_iter().collect();
@@ -315,6 +320,9 @@ pub(super) fn copy(
         network.ports = ports(asked, &spec.exposed)?;
         if let Some(egress) = &asked.egress {
             network.egress = Some(egress.as_str().to_owned());
+        }
+        if let Some(NetworkRate(rate)) = asked.rate {
+            network.rate = rate;
         }
         spec.typed.mac_address = None;
         for interface in &mut spec.setup.interfaces {
@@ -436,6 +444,9 @@ fn check(request: &RunRequest, mode: &Mode) -> Result<(), NetworkError> {
     // What it sends passes by all that could refuse it.
     if shares && asked.egress.is_some() {
         return Err(NetworkError::Mode("egress"));
+    }
+    if shares && asked.rate.is_some() {
+        return Err(NetworkError::Mode("network-rate"));
     }
     if *mode == Mode::Host {
         let mut sysctls = request.sysctls.iter();

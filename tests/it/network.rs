@@ -287,6 +287,41 @@ both_modes! {
 }
 
 both_modes! {
+    fn traffic_keeps_to_its_rate_each_way(mode) {
+        const BYTES: usize = 2 << 20;
+        let flags = ["--add-host", "outside:host-gateway", "--network-rate", "in=1m,out=1m"];
+        let dial = "nc -w 20 $(grep outside /etc/hosts | cut -f 1)";
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host = thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            let begin = Instant::now();
+            first.write_all(&[b'x'; BYTES]).unwrap();
+            drop(first);
+            // It comes when the first has been read.
+            let (mut second, _) = listener.accept().unwrap();
+            let mut times = vec![begin.elapsed()];
+            let begin = Instant::now();
+            second.read_to_end(&mut Vec::new()).unwrap();
+            times.push(begin.elapsed());
+            times
+        });
+        let script_of_it = format!(
+            "{dial} {port} < /dev/null | wc -c; head -c {BYTES} /dev/zero | {dial} {port}"
+        );
+        let counted = script(mode, &flags, &script_of_it).exits(0).text();
+        assert_eq!(counted, BYTES.to_string());
+        for took in host.join().unwrap() {
+            // A tenth of a second's bytes pass at once, and what is in buffers is not waited for.
+            assert!(took > Duration::from_millis(1200), "{took:?}");
+        }
+        let box_ = Kept::new("paced", mode);
+        let _ = box_.make(&["create"], &["--network-rate", "out=1k", "busybox", "true"]).exits(0);
+        assert_eq!(box_.inspect("{{json .NetworkRate}}"), r#"{"In":null,"Out":1024}"#);
+    }
+}
+
+both_modes! {
     fn what_the_rules_forbid_is_refused_at_once(mode) {
         for (egress, target) in [("none", "192.0.2.1"), ("198.51.100.0/24:80", "192.0.2.1"), ("all", "169.254.169.254")] {
             let done = script(mode, &["--egress", egress], &connect(target, 80));

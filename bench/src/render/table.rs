@@ -83,7 +83,8 @@ mod tests {
             "start to exit",
             "  vm-cold                              6.00 ms     7.60 ms     7.96 ms    3.00×",
             "  container                            2.00 ms",
-            "left out: networks",
+            "network: by its own way",
+            "left out: a peer",
             "3 rounds",
         ] {
             assert!(text.contains(part), "{part:?} not in\n{text}");

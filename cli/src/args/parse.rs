@@ -475,6 +475,10 @@ mod tests {
                 "for --egress: 'example' is no address, no range of addresses and no name such as example.com",
             ),
             (
+                "hullbox run --network-rate 10m busybox",
+                "for --network-rate: '10m' is not in=RATE,out=RATE",
+            ),
+            (
                 "hullbox run --mac-address 1 busybox",
                 "for --mac-address: 1 is not a valid mac address",
             ),

@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::Restart;
-use hullbox_engine::plan::network::{self, Attachment, Egress, MacAddress};
+use hullbox_engine::plan::network::{self, Attachment, Egress, MacAddress, NetworkRate};
 use hullbox_engine::plan::ports::{Expose, Publish};
 use hullbox_engine::plan::security::Sysctl;
 use hullbox_engine::plan::units::{
@@ -286,6 +286,9 @@ pub(crate) struct NetworkArgs {
     /// Where it may connect to: all, none, or rules such as *.example.com,192.0.2.0/24:443
     #[arg(long, value_name = "RULES")]
     pub(crate) egress: Option<Egress>,
+    /// How fast, in bytes a second: in=10m,out=1m, or one of them
+    #[arg(long, value_name = "in=RATE,out=RATE")]
+    pub(crate) network_rate: Option<NetworkRate>,
     /// Hardware address of its interface
     #[arg(long, value_name = "MAC")]
     pub(crate) mac_address: Option<Given<MacAddress>>,

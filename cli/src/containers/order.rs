@@ -128,6 +128,7 @@ fn network(args: NetworkArgs) -> NetworkRequest {
         publish_all: args.publish_all,
         expose: args.expose,
         egress: args.egress,
+        rate: args.network_rate,
         joined: None,
         known: Vec::new(),
     }

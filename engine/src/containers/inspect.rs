@@ -108,6 +108,7 @@ fn inspect(record: &Record, image: &Config) -> Inspect {
             .as_ref()
             .map(|beginning| start(beginning, record)),
         egress: network::egress(spec),
+        network_rate: network::rate(spec),
         ..Inspect::default()
     }
 }

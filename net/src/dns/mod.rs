@@ -12,6 +12,8 @@
 
 mod admit;
 mod answers;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod check;
 mod decide;
 mod files;
 mod message;

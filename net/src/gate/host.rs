@@ -100,7 +100,7 @@ fn target(line: &[u8]) -> Option<Option<&[u8]>> {
     let mut words = line.split(|&byte| byte == b' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let is_line = words.next().is_none()
-        && !method.is_empty()
+        && (1..=MAX_METHOD).contains(&method.len())
         && method.iter().all(|&byte| is_token(byte))
         && method != b"CONNECT"
         && matches!(version, b"HTTP/1.0" | b"HTTP/1.1")
@@ -214,6 +214,7 @@ mod tests {
             "GET a.b HTTP/1.1\r\nHost: a.b\r\n\r\n",
             "GET ftp://a.b/ HTTP/1.1\r\nHost: a.b\r\n\r\n",
             " / HTTP/1.1\r\nHost: a.b\r\n\r\n",
+            &format!("{} / HTTP/1.1\r\nHost: a.b\r\n\r\n", "A".repeat(33)),
             "\r\nGET / HTTP/1.1\r\nHost: a.b\r\n\r\n",
             "\x16\x03\x01\x02\x00\x01\x00",
             // Lines that end or go on in ways that servers differ in.

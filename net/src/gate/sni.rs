@@ -35,12 +35,9 @@ fn message(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, Unnamed> {
     let mut message: Vec<u8> = Vec::new();
     loop {
         if let Some((header, body)) = message.split_first_chunk::<MESSAGE_HEADER_BYTES>() {
-            let [kind, length @ ..] = *header;
+            let [_, length @ ..] = *header;
             let [high, middle, low] = length.map(usize::from);
             let length = high << 16 | middle << 8 | low;
-            if kind != CLIENT_HELLO {
-                return Err(Unnamed::NoTls);
-            }
             if length > MAX_BYTES {
                 return Err(Unnamed::TooLong);
             }
@@ -65,21 +62,22 @@ fn message(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, Unnamed> {
         }
         let whole = rest.split_at_checked(length);
         message.extend(whole.map_or(rest, |(fragment, _)| fragment));
+        // What is here may be wrong already, or say that it is too long.
+        check_beginning(&message)?;
         bytes = match whole {
             Some((_, rest)) => rest,
-            // What is here of the record may be wrong already, or say that it is too long.
-            None => return partial(&message),
+            None => return Ok(None),
         };
     }
 }
 
-fn partial(message: &[u8]) -> Result<Option<Vec<u8>>, Unnamed> {
+fn check_beginning(message: &[u8]) -> Result<(), Unnamed> {
     match *message {
         [kind, ..] if kind != CLIENT_HELLO => Err(Unnamed::NoTls),
         [_, high, middle, ..] if usize::from(high) << 16 | usize::from(middle) << 8 > MAX_BYTES => {
             Err(Unnamed::TooLong)
         }
-        _ => Ok(None),
+        _ => Ok(()),
     }
 }
 
@@ -289,6 +287,7 @@ mod tests {
             &[21, 3, 1, 0, 2],
             // A server's message.
             &[HANDSHAKE, 3, 1, 0, 9, 2],
+            &[HANDSHAKE, 3, 1, 0, 1, 2],
         ] {
             assert_eq!(read(bytes), Found::Nothing(Unnamed::NoTls), "{bytes:?}");
         }

@@ -12,7 +12,10 @@ use crate::table::Id;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, sockopt};
+use std::net::SocketAddr;
 
+/// Most addresses of a name that are tried for one flow.
+const MAX_TRIES: usize = 4;
 /// Most flows of a member that are held: 16 MiB.
 const MAX_HELD: usize = 1024;
 /// What is counted of a member beside its kinds of flows.
@@ -28,6 +31,10 @@ pub struct Gate {
     until_ns: u64,
     /// The name was allowed.
     is_open: bool,
+    /// Where it leads, as far as that was not tried; the next one last.
+    left: Vec<SocketAddr>,
+    /// Somebody was given some of it.
+    has_sent: bool,
 }
 
 impl Gate {
@@ -76,6 +83,8 @@ impl Tcp {
                 .now_ns
                 .saturating_add(u64::try_from(wait).unwrap_or(u64::MAX)),
             is_open: false,
+            left: Vec::new(),
+            has_sent: false,
         }));
         if let Some(id) = self.add(core, flow) {
             self.send_syn(core, id);
@@ -106,19 +115,32 @@ impl Tcp {
         let Some(flow) = self.flows.get_mut(id) else {
             return;
         };
-        let judged = core.judge_named(flow.key.member, flow.key.remote, name);
-        let Some(socket) = judged.and_then(|target| connect(target).ok()) else {
-            return self.abort(core, id);
-        };
-        let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if core.watch(&socket, token(id), events).is_err() {
-            return self.abort(core, id);
-        }
+        let mut left = core.judge_named(flow.key.member, flow.key.remote, name);
+        left.truncate(MAX_TRIES);
+        left.reverse();
         if let Some(gate) = &mut flow.gate {
             gate.is_open = true;
+            gate.left = left;
         }
-        flow.socket = Some(socket);
-        self.mark(id);
+        self.connect_next(core, id);
+    }
+
+    /// Tries the next address of the name. The member does not see that one could not be reached: a host
+    /// without IPv6 would otherwise seem to refuse it.
+    fn connect_next(&mut self, core: &mut Core, id: Id) {
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        while let Some(target) = flow.gate.as_mut().and_then(|gate| gate.left.pop()) {
+            let events = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            if let Ok(socket) = connect(target)
+                && core.watch(&socket, token(id), events).is_ok()
+            {
+                flow.socket = Some(socket);
+                return self.mark(id);
+            }
+        }
+        self.abort(core, id);
     }
 
     /// The name did not come in time.
@@ -145,8 +167,12 @@ impl Tcp {
         };
         let failed = events.contains(EventFlags::ERR)
             || !matches!(sockopt::socket_error(socket), Ok(Ok(())));
-        if failed {
+        if failed && gate.has_sent {
             return self.abort(core, id);
+        }
+        if failed {
+            flow.source_ended = false;
+            return self.connect_next(core, id);
         }
         if !events.contains(EventFlags::OUT) {
             return;
@@ -154,7 +180,10 @@ impl Tcp {
         while !gate.held.is_empty() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(socket, &gate.held, flags) {
-                Ok(sent) => drop(gate.held.drain(..sent)),
+                Ok(sent) => {
+                    gate.has_sent = true;
+                    gate.held.drain(..sent);
+                }
                 Err(Errno::AGAIN | Errno::NOTCONN | Errno::NOBUFS | Errno::NOMEM) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => return self.abort(core, id),

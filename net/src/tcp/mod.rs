@@ -13,6 +13,8 @@
 //! - `timer`: what is due.
 
 mod ahead;
+#[cfg(any(test, feature = "probes"))]
+pub(crate) mod check;
 mod emit;
 mod flow;
 mod gate;
@@ -147,6 +149,9 @@ impl Tcp {
         let ids: Vec<Id> = self.flows.iter().filter_map(own).collect();
         for id in ids {
             self.reset_host(core, id);
+        }
+        for list in [&mut self.hungry, &mut self.fed] {
+            list.retain(|&id| self.flows.get(id).is_some());
         }
     }
 

@@ -22,6 +22,12 @@ fn addresses(label: &str) -> Vec<IpAddr> {
         "www" | "api" => vec![WORLD_V4.into()],
         "other" => vec![OTHER.into()],
         "both" => vec![WORLD_V4.into(), OTHER.into()],
+        // The host has no way to the first, and nobody has the second.
+        "dead" => vec![
+            parse("2001:db8:99::1"),
+            parse("198.51.100.99"),
+            OTHER.into(),
+        ],
         "private" => vec![parse("10.1.2.3")],
         "loopback" => vec![parse("127.0.0.1")],
         "metadata" => vec![parse("169.254.169.254")],
@@ -420,6 +426,26 @@ fn a_server_that_is_not_there_is_a_reset() -> Result<()> {
     is_reset(&client)?;
     ensure!(bed.control.totals()?.tcp_flows == 0);
     Ok(())
+}
+
+#[test]
+fn an_address_that_cannot_be_reached_is_passed_over() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let (bed, _asked) = bed("dead.example.com")?;
+    let other = listen(&bed, OTHER, 443)?;
+    ensure!(ask(&bed, "dead.example.com", 28)?.1 == 3);
+    let target: SocketAddr = "[2001:db8:99::1]:443".parse()?;
+    let guest = &bed.guest().namespace;
+    let client = guest.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let server = arrives(
+        &client,
+        &other,
+        &hello(Some("dead.example.com"), false, 4000),
+    )?;
+    exchange(&client, &server, 100_000)
 }
 
 #[test]

@@ -106,12 +106,17 @@ fn names_servers_and_policy_are_passed_on() {
             "db:192.0.2.1".parse().unwrap(),
         ];
         request.network.egress = Some("192.0.2.0/24,all:443".parse().unwrap());
+        request.network.rate = Some("out=1m".parse().unwrap());
     })
     .unwrap();
     let network = user(&spec);
     assert!(network.host_gateway);
     assert_eq!(network.egress.as_deref(), Some("192.0.2.0/24,all:443"));
     assert_eq!(network.dns.len(), 2);
+    assert_eq!(
+        (network.rate.inbound, network.rate.outbound),
+        (None, Some(1 << 20))
+    );
     assert_eq!(
         spec.setup.etc_resolv_conf,
         "nameserver 10.0.2.1\nsearch a.example b.example\noptions timeout:3\n"
@@ -287,6 +292,10 @@ fn what_is_shared_is_not_set() {
         (
             |request| request.network.egress = Some("all".parse().unwrap()),
             "conflicting options: egress and the network mode",
+        ),
+        (
+            |request| request.network.rate = Some("in=1m".parse().unwrap()),
+            "conflicting options: network-rate and the network mode",
         ),
         (
             |request| request.network.joined = Some(joined(Isolation::Vm)),

@@ -5,9 +5,9 @@ use crate::plan::ContainerSpec;
 use crate::plan::network::{Attached, MacAddress};
 use crate::plan::ports::{Port, Transport};
 use crate::state::{Phase, Record};
-use hullbox_backend::network::{Network, OpenPort, PublishedPort};
+use hullbox_backend::network::{Network, OpenPort, PublishedPort, Rate};
 use hullbox_model::container::{
-    Endpoint, Network as Joined, NetworkSettings, Port as ListedPort, PortBinding,
+    Endpoint, Network as Joined, NetworkRate, NetworkSettings, Port as ListedPort, PortBinding,
 };
 use hullbox_protocol::Interface;
 use serde_json::Value;
@@ -39,6 +39,18 @@ pub(super) fn egress(spec: &ContainerSpec) -> Option<String> {
         Network::User(network) => network.egress.clone(),
         _ => None,
     }
+}
+
+/// How fast its frames may come and go, if there is a bound.
+pub(super) fn rate(spec: &ContainerSpec) -> Option<NetworkRate> {
+    let rate = match &spec.network {
+        Network::User(network) => network.rate,
+        _ => Rate::default(),
+    };
+    (rate != Rate::default()).then_some(NetworkRate {
+        inbound: rate.inbound,
+        outbound: rate.outbound,
+    })
 }
 
 /// `HostConfig.PortBindings`: what was typed.
@@ -259,7 +271,10 @@ mod tests {
 
     #[test]
     fn what_is_published_is_told_as_docker_tells_it() {
-        let record = published(|request| request.network.egress = Some("none".parse().unwrap()));
+        let record = published(|request| {
+            request.network.egress = Some("none".parse().unwrap());
+            request.network.rate = Some("in=2k".parse().unwrap());
+        });
         let inspect = of(&record);
         let json = |value: &Bindings| serde_json::to_string(value).unwrap();
         assert_eq!(
@@ -273,6 +288,10 @@ mod tests {
         assert_eq!(inspect.host_config.network_mode, "bridge");
         assert!(!inspect.host_config.publish_all_ports);
         assert_eq!(inspect.egress.as_deref(), Some("none"));
+        assert_eq!(
+            serde_json::to_string(&inspect.network_rate).unwrap(),
+            r#"{"In":2048,"Out":null}"#
+        );
         let exposed: Vec<_> = inspect.config.exposed_ports.unwrap().into_keys().collect();
         assert_eq!(exposed, ["53/udp", "80/tcp", "81/tcp", "82/udp"]);
         let settings = inspect.network_settings;

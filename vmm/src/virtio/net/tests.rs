@@ -94,7 +94,8 @@ impl Rig {
     fn offer_frame(&mut self, head: u16, message: &[u8]) {
         // Short ones beside each other: they may have to wait.
         let place = match message.len() {
-            0..=0x1000 => FRAME + u64::from(head) * 0x1000,
+            // Behind the longest one.
+            0..=0x1000 => FRAME + 0x2_0000 + u64::from(head) * 0x1000,
             _ => FRAME,
         };
         self.ram.write_slice(message, GuestAddress(place)).unwrap();
