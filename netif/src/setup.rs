@@ -128,7 +128,7 @@ pub fn hand_over(namespace: BorrowedFd<'_>) -> Result<(), NetifError> {
 }
 
 /// Makes an interface with an address of its own that shares `eth0`'s link (macvlan), and configures it.
-/// `eth0` has to be up.
+/// `eth0` has to be up. Its MTU is at most `eth0`'s: the kernel refuses more.
 ///
 /// # Errors
 /// [`NetifError`]; then there is none.
@@ -153,7 +153,11 @@ pub fn add_beside_first(name: &str, interface: &Interface) -> Result<(), NetifEr
     socket.exchange(batch, fail, ignore)?;
     let batch = socket.batch();
     let link = find(&mut socket, name, batch)?;
-    let configured = bring_up(&mut socket, &link, interface);
+    let interface = Interface {
+        mtu: u16::try_from(card.mtu).map_or(interface.mtu, |most| interface.mtu.min(most)),
+        ..interface.clone()
+    };
+    let configured = bring_up(&mut socket, &link, &interface);
     if configured.is_err() {
         // The first error is the one to tell.
         let _ = delete(&mut socket, link.index);

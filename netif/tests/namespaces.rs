@@ -471,6 +471,15 @@ fn an_interface_beside_the_first_has_its_own_addresses_and_a_route_for_when_that
     );
     assert_eq!(default_routes(&namespace), [""; 0]);
     assert_silent(&tap);
+    // The kernel lets none on a card have a larger MTU than the card.
+    let narrow = Interface {
+        mtu: 1400,
+        ..interface()
+    };
+    namespace.run(|| reconfigure("eth0", Some(&narrow)).unwrap());
+    namespace.run(|| add_beside_first("eth1", &second()).unwrap());
+    let link = namespace.ip("link show eth1");
+    assert!(link.contains("mtu 1400"), "{link}");
 }
 
 #[test]

@@ -38,10 +38,13 @@ impl Drop for Net {
 }
 
 /// A script that prints the address of a name, if it has one. Busybox asks the name server itself: what needs
-/// glibc's name services does not run in its image.
+/// glibc's name services does not run in its image. Of several name servers it asks the first one alone,
+/// where a resolver goes on to the next when that one does not know (SERVFAIL).
 fn resolve(name: &str) -> String {
     format!(
-        "nslookup -type=a {name} 2>&1 | sed -n '/^Name:/,$s/^Address[^:]*: *\\([0-9.]*\\)$/\\1/p' | head -n 1"
+        "for server in $(sed -n 's/^nameserver //p' /etc/resolv.conf); do \
+         nslookup -type=a {name} $server 2>&1 | sed -n '/^Name:/,$s/^Address[^:]*: *\\([0-9.]*\\)$/\\1/p'; \
+         done | head -n 1"
     )
 }
 

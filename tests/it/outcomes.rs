@@ -14,7 +14,7 @@ fn leftovers() -> String {
         for l in /sys/block/loop*/loop/backing_file; do [ -e $l ] && grep -H erofs $l; done
         find /sys/fs/cgroup -type d -path '*hullbox/*' 2>/dev/null
         ls "$HULLBOX_ROOT/containers" 2>/dev/null
-        find "$HULLBOX_RUNTIME" -mindepth 1 -maxdepth 1 -type d ! -name 'machine-*' 2>/dev/null
+        find "$HULLBOX_RUNTIME" -mindepth 1 -maxdepth 1 -type d ! -name 'machine-*' ! \( -name networks -empty \) 2>/dev/null
         true
     "#;
     on_the_machine(script).exits(0).text()
