@@ -440,16 +440,11 @@ pub fn link_token(id: MemberId) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LinkFd, Subnet};
+    use crate::config::LinkFd;
     use std::os::unix::net::UnixStream;
 
     fn core() -> Core {
-        let mut config = NetworkConfig::new(Mac([2, 0, 0, 0, 0, 1]));
-        config.ipv4 = Some(Subnet {
-            gateway: [10, 9, 0, 1].into(),
-            prefix: 24,
-        });
-        Core::new(config).unwrap()
+        crate::testing::core(|_| {})
     }
 
     fn member(mac: u8, ipv4: [u8; 4]) -> MemberConfig {

@@ -40,6 +40,8 @@ mod switch;
 mod sys;
 mod table;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod token;
 mod udp;

@@ -53,26 +53,15 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LinkFd, MemberConfig, NetworkConfig, Subnet};
-    use crate::frame::ethernet::Mac;
-    use std::os::unix::net::UnixStream;
 
     fn core() -> Core {
-        let mut config = NetworkConfig::new(Mac([2, 0, 0, 0, 0, 1]));
-        config.ipv4 = Some(Subnet {
-            gateway: [10, 9, 0, 1].into(),
-            prefix: 24,
-        });
-        Core::new(config).unwrap()
+        crate::testing::core(|_| {})
     }
 
     fn add(core: &mut Core, number: u8, names: &[&str]) -> MemberId {
-        let (_, link) = UnixStream::pair().unwrap();
-        let mac = Mac([2, 0, 0, 0, 0, number]);
-        let mut member = MemberConfig::new(mac, LinkFd::Stream(link.into()));
-        member.ipv4 = Some([10, 9, 0, number].into());
-        member.names = names.iter().map(|&name| name.to_owned()).collect();
-        core.add_member(member).unwrap()
+        crate::testing::add(core, number, |member| {
+            member.names = names.iter().map(|&name| name.to_owned()).collect();
+        })
     }
 
     fn address(number: u8) -> IpAddr {

@@ -131,30 +131,13 @@ fn is_never_remote(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LinkFd, MemberConfig, NetworkConfig, Subnet};
-    use crate::frame::ethernet::Mac;
-    use std::os::unix::net::UnixStream;
+    use crate::testing::add;
 
     const GATEWAY: &str = "10.9.0.1:80";
     const REMOTE: &str = "192.0.2.1:80";
 
     fn core(internal: bool) -> Core {
-        let mut config = NetworkConfig::new(Mac([2, 0, 0, 0, 0, 1]));
-        config.internal = internal;
-        config.ipv4 = Some(Subnet {
-            gateway: [10, 9, 0, 1].into(),
-            prefix: 24,
-        });
-        Core::new(config).unwrap()
-    }
-
-    fn add(core: &mut Core, number: u8, change: impl FnOnce(&mut MemberConfig)) -> MemberId {
-        let (_, link) = UnixStream::pair().unwrap();
-        let mac = Mac([2, 0, 0, 0, 0, number]);
-        let mut member = MemberConfig::new(mac, LinkFd::Stream(link.into()));
-        member.ipv4 = Some([10, 9, 0, number].into());
-        change(&mut member);
-        core.add_member(member).unwrap()
+        crate::testing::core(|config| config.internal = internal)
     }
 
     fn route(core: &mut Core, from: MemberId, target: &str) -> Route {

@@ -107,37 +107,28 @@ fn refuse(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LinkFd, MemberConfig, NetworkConfig, Subnet};
+    use crate::config::MemberConfig;
     use crate::dns::{DnsConfig, hosts};
-    use crate::frame::ethernet::Mac;
-    use std::os::unix::net::UnixStream;
 
     const A: u16 = 1;
     const PTR: u16 = 12;
     const AAAA: u16 = 28;
 
     fn core(internal: bool) -> Core {
-        let mut config = NetworkConfig::new(Mac([2, 0, 0, 0, 0, 1]));
-        config.internal = internal;
-        config.dns = Some(DnsConfig {
-            hosts: hosts("192.0.2.7 printer\n"),
-            ..DnsConfig::default()
-        });
-        config.ipv4 = Some(Subnet {
-            gateway: [10, 9, 0, 1].into(),
-            prefix: 24,
-        });
-        Core::new(config).unwrap()
+        crate::testing::core(|config| {
+            config.internal = internal;
+            config.dns = Some(DnsConfig {
+                hosts: hosts("192.0.2.7 printer\n"),
+                ..DnsConfig::default()
+            });
+        })
     }
 
     fn add(core: &mut Core, number: u8, change: impl FnOnce(&mut MemberConfig)) -> MemberId {
-        let (_, link) = UnixStream::pair().unwrap();
-        let mac = Mac([2, 0, 0, 0, 0, number]);
-        let mut member = MemberConfig::new(mac, LinkFd::Stream(link.into()));
-        member.ipv4 = Some([10, 9, 0, number].into());
-        member.names = vec![format!("guest{number}")];
-        change(&mut member);
-        core.add_member(member).unwrap()
+        crate::testing::add(core, number, |member| {
+            member.names = vec![format!("guest{number}")];
+            change(member);
+        })
     }
 
     fn bytes(name: &str, kind: u16) -> Vec<u8> {
