@@ -191,7 +191,7 @@ impl SharedNetwork {
             };
             let refused = |begin: &&str| name.starts_with(*begin);
             let is_default = name == "com.docker.network.bridge.enable_icc" && value == "true";
-            if REFUSED_OPTIONS.iter().any(|begin| refused(&begin)) && !is_default {
+            if REFUSED_OPTIONS.iter().any(refused) && !is_default {
                 return error("it is not supported yet");
             }
             let least = match &self.ipv6 {
@@ -254,9 +254,11 @@ impl Pool {
                 .range
                 .map(|range| range.to_string())
                 .unwrap_or_default(),
-            gateway: shows_gateway
-                .then(|| self.gateway.to_string())
-                .unwrap_or_default(),
+            gateway: if shows_gateway {
+                self.gateway.to_string()
+            } else {
+                String::new()
+            },
             auxiliary_addresses: auxiliary
                 .map(|(name, address)| (name.clone(), address.to_string()))
                 .collect(),
