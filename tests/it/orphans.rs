@@ -5,11 +5,18 @@ use hullbox_tests::{Mode, both_modes, command, hullbox, on_the_machine};
 use std::io::Read;
 use std::process::Stdio;
 
-/// Kills the monitor of the container with this id, and nothing else; says if there was one.
+/// Kills the monitor of the container with this id, and nothing else, and waits until it is dead:
+/// what a process holds is free when the last of its threads has gone, which is after `kill` returns.
 pub(crate) fn kill_monitor(id: &str) {
     let script = format!(
         r#"for p in $(ls /proc | grep '^[0-9]' | sort -n); do
-            tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "[_]_monitor {}" && kill -9 $p && exit 0
+            tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "[_]_monitor {}" || continue
+            kill -9 $p
+            for i in $(seq 1200); do
+                grep -hs '^State:' /proc/$p/task/*/status | grep -qv zombie || exit 0
+                sleep 0.05
+            done
+            exit 2
         done
         exit 1"#,
         &id[..12]
