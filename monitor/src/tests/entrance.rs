@@ -41,7 +41,7 @@ fn connect_in_vain(path: &Path) -> (UnixStream, Duration) {
     let next = rustix::io::dup(&socket).unwrap().as_raw_fd();
     let none_left = Rlimit {
         current: u64::try_from(next).ok(),
-        ..limit.clone()
+        ..limit
     };
     setrlimit(Resource::Nofile, none_left).unwrap();
     let used = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap();
