@@ -121,6 +121,24 @@ fn two_hundred_requests_at_a_time() -> Result<()> {
     })
 }
 
+#[test]
+fn five_hundred_wait_where_nobody_accepts() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    // More than wait in a queue of 128 before the network looks.
+    let host = Namespace::new()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let _port = host.run(|| open_port(PortKind::Tcp, address))?;
+    let limit = std::time::Duration::from_secs(5);
+    let mut waiting = Vec::new();
+    for number in 0..500 {
+        let client = host.run(|| TcpStream::connect_timeout(&address, limit));
+        waiting.push(client.map_err(|error| anyhow::anyhow!("{number}: {error}"))?);
+    }
+    Ok(())
+}
+
 /// The bytes a second that a connection to the published port carries each way, whichever is less.
 fn speed(from: &Namespace, to: IpAddr, listener: &TcpListener) -> Result<f64> {
     const BYTES: usize = 64 << 20;

@@ -236,7 +236,7 @@ fn it_goes_on_when_the_host_has_another_address() -> Result<()> {
         for stream in [&client, &accepted] {
             stream.set_read_timeout(Some(PATIENCE))?;
         }
-        exchange(&client, &accepted, MIB)?;
+        exchange(&client, &accepted, MIB).with_context(|| format!("instead of {old}"))?;
         // A flow of datagrams goes on, too: its next one has the new address.
         datagrams.send_to(b"still here", target)?;
         let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 100]))?;
