@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod confine;
+mod connections;
 mod copies;
 mod dial;
 mod disk_failure;

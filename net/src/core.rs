@@ -252,6 +252,21 @@ impl Core {
         has
     }
 
+    /// How many flows of a kind a member has.
+    #[must_use]
+    pub fn flows_of(&self, member: MemberId, kind: usize) -> usize {
+        let member = self.members.get(member);
+        let count = member.and_then(|member| member.flows.get(kind));
+        count.copied().unwrap_or(0)
+    }
+
+    /// Whether a member's link took nothing the last time, and no event has told that it does again.
+    #[must_use]
+    pub fn is_link_full(&self, member: MemberId) -> bool {
+        let member = self.members.get(member);
+        member.is_some_and(|member| member.waits)
+    }
+
     /// One more of a member's flows of a kind.
     pub fn take(&mut self, member: MemberId, kind: usize) {
         let member = self.members.get_mut(member);

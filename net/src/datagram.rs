@@ -3,7 +3,10 @@
 use crate::core::{Core, MemberId, Transport};
 use crate::frame::{ETHERNET_BYTES, VNET_BYTES, build, checksum, fragment, protocol, vnet};
 use crate::link::Sent;
-use std::net::IpAddr;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
 /// Sends a transport's bytes, which lie in the frame that is being built as `send_transport` has
 /// them. A datagram that the link has no room for is lost and counted, as on any link.
@@ -104,4 +107,19 @@ fn put_header(
     extension[1] = 0;
     extension[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
     extension[4..8].copy_from_slice(&id.to_be_bytes());
+}
+
+/// Sends on a socket whose own address may be none of the host's any more (`EINVAL` or `ENETUNREACH`, by the
+/// kernel's version): connected again, it has another one.
+///
+/// # Errors
+/// Of `connect` and `send`.
+pub fn send_from_elsewhere(
+    socket: impl AsFd,
+    payload: &[u8],
+    target: SocketAddr,
+) -> Result<usize, Errno> {
+    rustix::net::connect_unspec(&socket)?;
+    rustix::net::connect(&socket, &target)?;
+    rustix::net::send(socket, payload, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
 }

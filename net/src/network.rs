@@ -128,7 +128,7 @@ impl Network {
         {
             member.waits = false;
             watch_link(&self.core.epoll, id, member);
-            self.flows.tcp.on_link_writable();
+            self.flows.tcp.on_link_writable(id);
         }
         // The end of a link is told again and again, whatever it is watched for.
         let has_ended = events.intersects(EventFlags::HUP | EventFlags::ERR);

@@ -133,8 +133,26 @@ mod tests {
     }
 
     fn lock() {
+        lock_as(Ends::WithParent);
+    }
+
+    fn lock_as(ends: Ends) {
         rustix::thread::set_no_new_privs(true).unwrap();
-        lock_in(Ends::WithParent).unwrap();
+        lock_in(ends).unwrap();
+    }
+
+    /// A lock that is taken without waiting.
+    fn take_lock(ends: Ends) {
+        use rustix::fs::{FlockOperation, flock};
+        let file = tempfile();
+        lock_as(ends);
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        std::process::exit(if taken { 7 } else { 8 });
+    }
+
+    fn tempfile() -> OwnedFd {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        memfd_create("lock", MemfdFlags::CLOEXEC).unwrap()
     }
 
     fn socket(family: AddressFamily) -> bool {
@@ -143,11 +161,20 @@ mod tests {
 
     #[test]
     fn whatever_a_network_does_not_need_kills_it() {
-        for victim in ["opens_a_file", "makes_a_unix_socket", "starts_a_thread"] {
+        let victims = [
+            "opens_a_file",
+            "opens_a_file_for_all",
+            "makes_a_unix_socket",
+            "starts_a_thread",
+            "takes_a_lock",
+        ];
+        for victim in victims {
             assert_eq!(status_of(victim).signal(), Some(libc::SIGSYS), "{victim}");
         }
         // What it needs it has: it lives to end itself.
-        assert_eq!(status_of("makes_an_internet_socket").code(), Some(7));
+        for survivor in ["makes_an_internet_socket", "takes_a_lock_for_all"] {
+            assert_eq!(status_of(survivor).code(), Some(7), "{survivor}");
+        }
     }
 
     #[test]
@@ -163,6 +190,25 @@ mod tests {
     fn opens_a_file() {
         lock();
         drop(File::open("/etc/hosts"));
+    }
+
+    #[test]
+    #[ignore = "a victim"]
+    fn opens_a_file_for_all() {
+        lock_as(Ends::Alone);
+        drop(File::open("/etc/hosts"));
+    }
+
+    #[test]
+    #[ignore = "a victim"]
+    fn takes_a_lock() {
+        take_lock(Ends::WithParent);
+    }
+
+    #[test]
+    #[ignore = "a victim"]
+    fn takes_a_lock_for_all() {
+        take_lock(Ends::Alone);
     }
 
     #[test]

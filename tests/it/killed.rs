@@ -11,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Moments spread over a while, the same in every run of the tests.
-fn moments(count: u64, within: Duration) -> impl Iterator<Item = Duration> {
+pub(crate) fn moments(count: u64, within: Duration) -> impl Iterator<Item = Duration> {
     // Steps of the golden ratio leave no large gaps, however many there are.
     (1..=count).map(move |i| within.mul_f64((i as f64 * 0.618_034).fract()))
 }
 
-fn start(args: &[&str]) -> Child {
+pub(crate) fn start(args: &[&str]) -> Child {
     command(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -27,7 +27,7 @@ fn start(args: &[&str]) -> Child {
 
 /// Fails unless the command ends, whatever became of its container.
 #[track_caller]
-fn ends(child: &mut Child) {
+pub(crate) fn ends(child: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(180);
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "the command does not end");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Everything of Hullbox where the containers run: processes, mounts, loop devices, cgroups, files.
 fn leftovers() -> String {
     let script = r#"
-        for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -q [_]_monitor && echo process $p; done
+        for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | grep -qE '[_]_(monitor|net)' && echo process $p; done
         grep -E 'erofs|hullbox.*overlay' /proc/mounts
         for l in /sys/block/loop*/loop/backing_file; do [ -e $l ] && grep -H erofs $l; done
         find /sys/fs/cgroup -type d -path '*hullbox/*' 2>/dev/null

@@ -4,7 +4,7 @@
 //! They need what `tests/fixtures/make-servers` makes.
 
 use crate::life::Kept;
-use hullbox_tests::{both_modes, command, finish, fixture, hullbox, run};
+use hullbox_tests::{Done, Mode, both_modes, command, finish, fixture, hullbox, run};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const IMAGE: &str = "debian:servers";
+const POSTGRES: &str = "debian:postgres";
 /// Neither apt nor nginx with its workers fits into less.
 const MEMORY: &str = "256m";
 /// What nothing takes longer than on the slowest machine that was seen.
@@ -20,11 +21,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Imports the image, unless an earlier test has.
 fn servers() {
-    if hullbox(["inspect", "--type", "image", IMAGE]).code == 0 {
+    import(IMAGE, "servers.tar");
+}
+
+fn import(image: &str, file: &str) {
+    if hullbox(["inspect", "--type", "image", image]).code == 0 {
         return;
     }
     let mut import = command(["import", "-c", "CMD [\"/bin/sh\"]"]);
-    import.args([fixture("servers.tar").as_os_str(), IMAGE.as_ref()]);
+    import.args([fixture(file).as_os_str(), image.as_ref()]);
     let _ = finish(import, b"").exits(0);
 }
 
@@ -186,4 +191,110 @@ both_modes! {
         let failed = run(mode, without);
         assert!(failed.code != 0 && failed.text().is_empty(), "{failed:?}");
     }
+}
+
+/// A network that is removed with its test.
+struct Shop(&'static str);
+
+impl Shop {
+    fn new() -> Self {
+        let shop = Self("shop");
+        let _ = hullbox(["network", "rm", "-f", shop.0]);
+        let _ = hullbox(["network", "create", shop.0]).exits(0);
+        shop
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        let _ = hullbox(["network", "rm", "-f", self.0]);
+    }
+}
+
+/// Asks until the answer is this, on its own line.
+#[track_caller]
+fn until_says(words: &str, ask: impl Fn() -> Done) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let done = ask();
+        if done.text().lines().any(|line| line == words) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never {words:?}: {done:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// PostgreSQL behind one wall, which psql finds by its name from behind another, also after a restart in the
+/// middle of a query.
+fn postgresql_is_found_by_name(server: Mode, client: Mode) {
+    import(POSTGRES, "postgres.tar");
+    let shop = Shop::new();
+    let (db, shell) = (Kept::new("db", server), Kept::new("psql", client));
+    let network = ["-m", MEMORY, "--network", shop.0];
+    let serve = [
+        "-u",
+        "postgres",
+        "--stop-signal",
+        "INT",
+        POSTGRES,
+        "postgres",
+        "-D",
+        "/data",
+    ];
+    db.run(&[&network[..], &serve].concat());
+    shell.run(&[&network[..], &[POSTGRES, "sleep", "1000"]].concat());
+    let psql = format!("psql -h {} -U postgres -Atq", db.name);
+    let ask = |query: &str| {
+        let words: Vec<_> = psql.split(' ').chain(["-c", query]).collect();
+        shell.exec(&words)
+    };
+    until_says("1", || ask("select 1"));
+    let fill = "create table words as select n, repeat(md5(n::text), 20) as word from generate_series(1, 5000) n";
+    let _ = ask(fill).exits(0);
+    // Three megabytes come, and are what they should be.
+    let all = ask("select n, word from words order by n").exits(0).text();
+    assert_eq!(all.lines().count(), 5000);
+    assert!(all.len() > 3_000_000 && all.starts_with("1|c4ca4238a0b923820dcc509a6f75849b"));
+
+    // It waits for an answer, and then for the server.
+    let script = format!(
+        "{psql} -c 'select pg_sleep(1000)'; echo ended with $?
+        until {psql} -c 'select count(*) from words'; do sleep 0.2; done; echo found again"
+    );
+    let script = format!("({script}) >/tmp/said 2>&1");
+    let _ = hullbox(["exec", "-d", &shell.name, "sh", "-c", &script]).exits(0);
+    until_says("1", || {
+        ask("select count(*) from pg_stat_activity where query = 'select pg_sleep(1000)'")
+    });
+    let _ = hullbox(["restart", "-t", "60", &db.name]).exits(0);
+    let said = || shell.exec(&["cat", "/tmp/said"]);
+    until_says("found again", said);
+    let said = said().text();
+    assert!(
+        said.contains("terminating connection due to administrator command"),
+        "{said}"
+    );
+    assert!(
+        said.contains("\nended with 2\n") && said.contains("\n5000\nfound again"),
+        "{said}"
+    );
+}
+
+both_modes! {
+    fn psql_finds_postgresql_by_name_and_again_after_a_restart(mode) {
+        postgresql_is_found_by_name(mode, mode);
+    }
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn postgresql_in_a_vm_is_found_from_a_namespace_container() {
+    postgresql_is_found_by_name(Mode::Vm, Mode::Container);
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn postgresql_in_a_namespace_container_is_found_from_a_vm() {
+    postgresql_is_found_by_name(Mode::Container, Mode::Vm);
 }

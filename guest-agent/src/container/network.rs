@@ -7,6 +7,7 @@
 //! because the kernel takes long to remove one.
 
 use super::cgroup::mount_proc;
+use super::connections::Connections;
 use crate::failure::{failed, setup as setup_failure, words};
 use crate::sys;
 use hullbox_netif::NetifError;
@@ -115,8 +116,8 @@ impl Interfaces {
         Ok(made)
     }
 
-    /// Has a copy of a container go on with interfaces of its own. Its connections were the original's:
-    /// who answers now does not know them, and resets them.
+    /// Has a copy of a container go on with interfaces of its own. Its connections were the original's, and are
+    /// reset.
     pub(super) fn begin_anew(
         &mut self,
         interfaces: &[Interface],
@@ -126,6 +127,13 @@ impl Interfaces {
             return Ok(());
         }
         with_card(isolated, || {
+            mount_proc().map_err(failed("cannot mount /proc"))?;
+            let connections = Connections::with_others();
+            if !connections.is_empty() {
+                // Nobody is to hear of it who is there now.
+                hullbox_netif::reconfigure(INTERFACE_NAME, None).map_err(refused)?;
+                connections.reset();
+            }
             let given: BTreeSet<u8> = (0..).zip(interfaces).map(|(index, _)| index).collect();
             for &index in self.indexes.difference(&given).filter(|index| **index > 0) {
                 hullbox_netif::remove(&interface_name(index.into())).map_err(refused)?;

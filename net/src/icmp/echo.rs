@@ -13,6 +13,7 @@ use crate::table::{Id, Table};
 use crate::timers::{Deadline, SECOND_NS};
 use crate::token::{Kind, Token};
 use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -105,7 +106,11 @@ impl Echo {
         core.timers
             .set(&mut entry.deadline, token(flow), core.now_ns + IDLE_NS);
         // The kernel writes identifier and checksum. What it cannot send is lost like on any path.
-        let _ = rustix::net::send(&entry.socket, packet.payload, SendFlags::DONTWAIT);
+        let sent = rustix::net::send(&entry.socket, packet.payload, SendFlags::DONTWAIT);
+        if let Err(Errno::INVAL | Errno::NETUNREACH) = sent {
+            let target = SocketAddr::new(key.destination, 0);
+            let _ = datagram::send_from_elsewhere(&entry.socket, packet.payload, target);
+        }
     }
 
     fn begin(&mut self, core: &mut Core, key: Key, packet: &IpPacket<'_>) -> Option<Id> {
@@ -130,7 +135,7 @@ impl Echo {
             Ok(socket) => socket,
             Err(error) => {
                 let why = match error {
-                    rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => Unreachable::Prohibited,
+                    Errno::ACCESS | Errno::PERM => Unreachable::Prohibited,
                     _ => Unreachable::Host,
                 };
                 let target = SocketAddr::new(key.destination, 0);

@@ -127,6 +127,8 @@ pub struct Flow {
     pub is_dirty: bool,
     /// It is in one of the lists of those that wait for their member's rate.
     pub is_late: bool,
+    /// It is among those that wait for their member's link.
+    pub is_blocked: bool,
     /// How often something was sent again without an answer.
     pub retries: u8,
     /// How often the member was asked for a window, with or without an answer.
@@ -174,6 +176,7 @@ impl Flow {
             must_acknowledge: false,
             is_dirty: false,
             is_late: false,
+            is_blocked: false,
             retries: 0,
             probes: 0,
             deadline: Deadline::default(),

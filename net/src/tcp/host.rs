@@ -71,16 +71,17 @@ impl Tcp {
         {
             return self.abort(core, id);
         }
+        let is_full = core.is_link_full(flow.key.member);
         let stop = if flow.gate.is_some() {
             Stop::Drained
-        } else if flow.must_resend && !resend(core, flow) {
+        } else if is_full || (flow.must_resend && !resend(core, flow)) {
             Stop::Blocked
         } else {
             pump(core, flow)
         };
         let mut blocked = stop == Stop::Blocked;
         if flow.must_acknowledge && !blocked && stop != Stop::Broken {
-            blocked = emit::data(core, flow, 0, 0) == Sent::Blocked;
+            blocked = is_full || emit::data(core, flow, 0, 0) == Sent::Blocked;
         }
         match stop {
             Stop::Broken => return self.abort(core, id),
@@ -89,7 +90,7 @@ impl Tcp {
             Stop::Window | Stop::Drained | Stop::Blocked => {}
         }
         if blocked {
-            self.blocked.push(id);
+            self.wait_for_link(core, id);
         }
         self.after_serving(core, id);
     }

@@ -4,6 +4,7 @@
 //! the member's window is what the socket has room for.
 //!
 //! - `ahead`: what was sent and the socket was not given yet.
+//! - `blocked`: flows that wait for their member's link.
 //! - `flow`: one connection's state.
 //! - `emit`: segments to members.
 //! - `open`: how flows begin.
@@ -13,6 +14,7 @@
 //! - `timer`: what is due.
 
 mod ahead;
+mod blocked;
 #[cfg(any(test, feature = "probes"))]
 pub(crate) mod check;
 mod emit;
@@ -28,6 +30,7 @@ use crate::core::{Core, MemberId};
 use crate::table::{Id, Table};
 use crate::timers::SECOND_NS;
 use crate::token::{Kind, Token};
+use blocked::Blocked;
 use flow::{Flow, Key, State};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
@@ -46,7 +49,7 @@ pub struct Tcp {
     /// Flows that the end of the turn looks at.
     dirty: Vec<Id>,
     /// Flows whose member's link took nothing.
-    blocked: Vec<Id>,
+    blocked: Blocked,
     /// Flows that wait until their members may be sent more: those that had nothing of it the last time.
     hungry: Vec<Id>,
     /// And those that had something.
@@ -100,14 +103,13 @@ impl Tcp {
                 self.serve(core, id);
             }
         }
-        !self.dirty.is_empty()
+        self.serve_blocked(core);
+        !self.dirty.is_empty() || self.blocked.is_due()
     }
 
-    /// A link takes frames again.
-    pub fn on_link_writable(&mut self) {
-        for id in std::mem::take(&mut self.blocked) {
-            self.mark(id);
-        }
+    /// A member's link takes frames again.
+    pub fn on_link_writable(&mut self, member: MemberId) {
+        self.blocked.resume(member);
     }
 
     /// A member may be sent more: its flows take turns to be the first.
@@ -153,6 +155,7 @@ impl Tcp {
         for list in [&mut self.hungry, &mut self.fed] {
             list.retain(|&id| self.flows.get(id).is_some());
         }
+        self.blocked.forget(member);
     }
 
     fn mark(&mut self, id: Id) {

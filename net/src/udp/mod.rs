@@ -241,11 +241,20 @@ impl Udp {
                     set_dont_fragment(socket, flow.key.remote, packet.dont_fragment);
                 }
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                match rustix::net::send(socket, payload, flags) {
+                let sent = match rustix::net::send(socket, payload, flags) {
                     // The error of an earlier datagram, which is in the queue as well.
                     Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
                         flow.relay_errors(core);
                         rustix::net::send(socket, payload, flags)
+                    }
+                    other => other,
+                };
+                match sent {
+                    // The loopback, to which the gateway leads, keeps its addresses.
+                    Err(Errno::INVAL | Errno::NETUNREACH)
+                        if !core.config.is_gateway(flow.key.remote.ip()) =>
+                    {
+                        datagram::send_from_elsewhere(socket, payload, flow.key.remote)
                     }
                     other => other,
                 }

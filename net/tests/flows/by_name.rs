@@ -249,6 +249,36 @@ fn a_name_that_was_asked_for_opens_its_address_and_no_other() -> Result<()> {
 }
 
 #[test]
+fn a_host_that_is_not_allowed_opens_nothing_on_an_address_that_is() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let (bed, _asked) = bed("*.example.com")?;
+    let web = listen(&bed, WORLD_V4, 80)?;
+    ensure!(ask(&bed, "www.example.com", 1)?.0 == 0);
+    let request = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    for host in [
+        "evil.example",
+        // Allowed, and never asked for.
+        "api.example.com",
+        "www.example.com.evil.example",
+        "example.com",
+    ] {
+        let mut client = connect(&bed, WORLD_V4, 80)?;
+        client.write_all(&request(host))?;
+        is_reset(&client)?;
+        let counters = bed.control.counters(bed.guest().member)?;
+        let last = counters.refused_targets.back().unwrap().target.to_string();
+        ensure!(last == format!("tcp {WORLD_V4}:80 as {host}"), "{last}");
+    }
+    is_quiet(&web)?;
+    ensure!(bed.control.counters(bed.guest().member)?.refused == 4);
+    let client = connect(&bed, WORLD_V4, 80)?;
+    arrives(&client, &web, &request("WWW.example.com:80"))?;
+    Ok(())
+}
+
+#[test]
 fn a_connection_goes_to_the_address_of_the_name_that_it_tells() -> Result<()> {
     if !is_possible() {
         return Ok(());

@@ -181,6 +181,83 @@ fn forbidden_names_are_refused_and_nobody_hears_of_them() -> Result<()> {
 }
 
 #[test]
+fn forbidden_names_are_refused_over_tcp_too() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let mut plan = plan(DnsConfig {
+        upstreams: vec![SocketAddr::from((WORLD_V4, 53))],
+        ..DnsConfig::default()
+    });
+    plan.policy = "*.example.com".parse()?;
+    let bed = Bed::new(plan)?;
+    let asked = upstream(&bed, 53)?;
+    let connect = |to| {
+        let guest = &bed.guest().namespace;
+        guest.run(|| TcpStream::connect_timeout(&SocketAddr::from((to, 53)), PATIENCE))
+    };
+    let mut stream = connect(GATEWAY_V4)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    for (name, code, answers) in [
+        ("data-that-leaves.evil.net", REFUSED, 0),
+        ("example.com", REFUSED, 0),
+        ("www.example.com", 0, 200),
+    ] {
+        let question = query(9, name, A);
+        stream.write_all(&(question.len() as u16).to_be_bytes())?;
+        stream.write_all(&question)?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut bytes)?;
+        let response = parse(9, &bytes, 4)?;
+        ensure!(
+            (response.code, response.answers) == (code, answers),
+            "{name}: {response:?}"
+        );
+    }
+    // Nor does another server take the question.
+    let error = connect(WORLD_V4).unwrap_err();
+    ensure!(
+        error.kind() == std::io::ErrorKind::ConnectionRefused,
+        "{error}"
+    );
+    let counters = bed.control.totals()?;
+    ensure!(
+        (counters.refused_names, counters.refused) == (2, 1),
+        "{counters:?}"
+    );
+    let names: Vec<String> = asked.try_iter().collect();
+    ensure!(names == ["www over TCP"], "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn names_are_answered_where_somebody_has_the_hosts_port() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let bed = Bed::new(plan(DnsConfig {
+        upstreams: vec![SocketAddr::from((WORLD_V4, 53))],
+        hosts: hosts("192.0.2.7 printer\n"),
+    }))?;
+    let _taken = bed.host.run(|| -> std::io::Result<_> {
+        Ok((
+            UdpSocket::bind("0.0.0.0:53")?,
+            UdpSocket::bind("[::]:53").ok(),
+            TcpListener::bind("0.0.0.0:53")?,
+        ))
+    })?;
+    let _asked = upstream(&bed, 53)?;
+    let client = client(&bed)?;
+    ensure!(ask(&client, "printer", A)?.tail == [192, 0, 2, 7]);
+    ensure!(ask(&client, "www.example.com", A)?.tail == [192, 0, 2, 99]);
+    let connect = || TcpStream::connect_timeout(&SocketAddr::from((GATEWAY_V4, 53)), PATIENCE);
+    bed.guest().namespace.run(connect)?;
+    Ok(())
+}
+
+#[test]
 fn whoever_may_connect_nowhere_has_nobody_asked() -> Result<()> {
     if !is_possible() {
         return Ok(());

@@ -1,8 +1,8 @@
 //! Ports of the host that lead to a guest.
 
 use crate::bed::{
-    Bed, GATEWAY_V4, GATEWAY_V6, HOST_V4, HOST_V6, PATIENCE, Plan, WORLD_V4, is_possible,
-    uninterrupted,
+    Bed, GATEWAY_V4, GATEWAY_V6, HOST_V4, HOST_V6, Namespace, PATIENCE, Plan, WORLD_V4,
+    is_possible, uninterrupted,
 };
 use crate::tcp;
 use crate::traffic::exchange;
@@ -119,6 +119,82 @@ fn two_hundred_requests_at_a_time() -> Result<()> {
         }
         server.join().unwrap()
     })
+}
+
+#[test]
+fn five_hundred_wait_where_nobody_accepts() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    // More than wait in a queue of 128 before the network looks.
+    let host = Namespace::new()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let _port = host.run(|| open_port(PortKind::Tcp, address))?;
+    let limit = std::time::Duration::from_secs(5);
+    let mut waiting = Vec::new();
+    for number in 0..500 {
+        let client = host.run(|| TcpStream::connect_timeout(&address, limit));
+        waiting.push(client.map_err(|error| anyhow::anyhow!("{number}: {error}"))?);
+    }
+    Ok(())
+}
+
+/// The bytes a second that a connection to the published port carries each way, whichever is less.
+fn speed(from: &Namespace, to: IpAddr, listener: &TcpListener) -> Result<f64> {
+    const BYTES: usize = 64 << 20;
+    let client = patient(from.run(|| TcpStream::connect((to, 8080)))?)?;
+    let server = patient(listener.accept()?.0)?;
+    let mut least = f64::INFINITY;
+    for (mut sender, mut receiver) in [(&client, &server), (&server, &client)] {
+        let begun = Instant::now();
+        std::thread::scope(|scope| -> Result<()> {
+            let sending = scope.spawn(move || -> std::io::Result<()> {
+                let chunk = vec![7; 1 << 16];
+                for _ in 0..BYTES / chunk.len() {
+                    sender.write_all(&chunk)?;
+                }
+                Ok(())
+            });
+            let mut buffer = vec![0; 1 << 16];
+            let mut left = BYTES;
+            while left > 0 {
+                let most = left.min(buffer.len());
+                left -= receiver.read(&mut buffer[..most])?;
+            }
+            Ok(sending.join().unwrap()?)
+        })?;
+        least = least.min(BYTES as f64 / begun.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}
+
+#[test]
+fn a_published_port_is_as_fast_from_elsewhere_as_over_the_loopback() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let bed = Bed::new(Plan::default())?;
+    publish(&bed, PortKind::Tcp, "0.0.0.0:8080")?;
+    let listener = bed
+        .guest()
+        .namespace
+        .run(|| TcpListener::bind("0.0.0.0:80"))?;
+    // In turns, because the machine has other work; the best of each is what it can do.
+    let (mut near, mut far) = (0f64, 0f64);
+    for _ in 0..5 {
+        near = near.max(speed(&bed.host, [127, 0, 0, 1].into(), &listener)?);
+        far = far.max(speed(&bed.world, HOST_V4.into(), &listener)?);
+    }
+    println!(
+        "{:.0} MB/s over the loopback, {:.0} from elsewhere",
+        near / 1e6,
+        far / 1e6
+    );
+    ensure!(
+        far >= 0.8 * near,
+        "{far} bytes a second are less than {near}"
+    );
+    Ok(())
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! TCP from a guest to the world.
 
-use crate::bed::{Bed, Carrier, PATIENCE, Plan, is_possible, world};
+use crate::bed::{Bed, Carrier, HOST_V4, PATIENCE, Plan, is_possible, uninterrupted, world};
 use crate::relay::Weather;
 use crate::traffic::{exchange, receive, send};
 use anyhow::{Context, Result, ensure};
 use hullbox_net::Offloads;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -149,6 +149,109 @@ fn a_hundred_megabytes_over_fifty_milliseconds() -> Result<()> {
     send_one_way(&client, &server, 100_000_000)?;
     let (client, server) = connection(&bed, false)?;
     send_one_way(&server, &client, 100_000_000)
+}
+
+/// Longest time in which nothing arrives, on two busy processors.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Sends so many bytes and tells the longest time in which none arrived.
+fn longest_gap(mut from: &TcpStream, mut to: &TcpStream, length: usize) -> Result<Duration> {
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || -> std::io::Result<()> {
+            let chunk = vec![7; 1 << 16];
+            for at in (0..length).step_by(chunk.len()) {
+                from.write_all(&chunk[..chunk.len().min(length - at)])?;
+            }
+            from.shutdown(Shutdown::Write)
+        });
+        let mut buffer = vec![0; 1 << 16];
+        let (mut longest, mut got, mut last) = (Duration::ZERO, 0, Instant::now());
+        loop {
+            let count = to.read(&mut buffer)?;
+            longest = longest.max(last.elapsed());
+            if count == 0 {
+                break;
+            }
+            got += count;
+            last = Instant::now();
+        }
+        sender.join().unwrap()?;
+        ensure!(got == length, "{got} bytes of {length}");
+        Ok(longest)
+    })
+}
+
+fn ten_times_without_a_stall(weather: Weather) -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let bed = Bed::new(Plan {
+        world_weather: weather,
+        ..Plan::default()
+    })?;
+    for turn in 0..10 {
+        let (client, server) = connection(&bed, false)?;
+        let (from, to) = match turn % 2 {
+            0 => (&client, &server),
+            _ => (&server, &client),
+        };
+        let gap = longest_gap(from, to, 100_000_000)?;
+        ensure!(gap < STALL, "{turn}: nothing came for {gap:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hundred_megabytes_ten_times_without_a_stall() -> Result<()> {
+    ten_times_without_a_stall(Weather::default())
+}
+
+#[test]
+fn a_hundred_megabytes_ten_times_over_fifty_milliseconds_without_a_stall() -> Result<()> {
+    ten_times_without_a_stall(Weather {
+        delay: Duration::from_millis(25),
+        lose_one_of: 0,
+    })
+}
+
+#[test]
+fn it_goes_on_when_the_host_has_another_address() -> Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let bed = Bed::new(Plan::default())?;
+    let listener = bed.world.run(|| TcpListener::bind((world(false), 80)))?;
+    let server = bed.world.run(|| UdpSocket::bind((world(false), 80)))?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    let guest = &bed.guest().namespace;
+    let datagrams = guest.run(|| UdpSocket::bind("0.0.0.0:0"))?;
+    let mut seen = Vec::new();
+    for (old, new) in [
+        (format!("{HOST_V4}/24"), "198.51.100.8/24"),
+        ("198.51.100.8/24".to_owned(), "198.51.100.9/24"),
+    ] {
+        let target = SocketAddr::from((world(false), 80));
+        let client = guest.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+        let (accepted, peer) = listener.accept()?;
+        for stream in [&client, &accepted] {
+            stream.set_read_timeout(Some(PATIENCE))?;
+        }
+        exchange(&client, &accepted, MIB).with_context(|| format!("instead of {old}"))?;
+        // A flow of datagrams goes on, too: its next one has the new address.
+        datagrams.send_to(b"still here", target)?;
+        let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 100]))?;
+        ensure!(from.ip() == peer.ip(), "{from} {peer}");
+        seen.push(peer.ip().to_string());
+        bed.host.ip(&format!("addr add {new} dev up0"))?;
+        bed.host.ip(&format!("addr del {old} dev up0"))?;
+        // Linux removes the other addresses of a subnet with its first one, unless it is told to promote them.
+        let _ = bed.host.ip(&format!("addr add {new} dev up0"));
+    }
+    ensure!(
+        seen == [HOST_V4.to_string().as_str(), "198.51.100.8"],
+        "{seen:?}"
+    );
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod bed;
+mod hostile;
 mod jail;
 mod life;
 mod relay;
@@ -36,6 +37,14 @@ const CASES: &[Case] = &[
     (
         "jail::it_has_no_rights_and_few_descriptors",
         jail::it_has_no_rights_and_few_descriptors,
+    ),
+    (
+        "jail::one_that_containers_share_has_no_more",
+        jail::one_that_containers_share_has_no_more,
+    ),
+    (
+        "hostile::a_guest_that_sends_the_worst_costs_others_nothing",
+        hostile::a_guest_that_sends_the_worst_costs_others_nothing,
     ),
     (
         "life::it_ends_with_its_control_connection_and_frees_its_ports",

@@ -25,7 +25,7 @@ impl Networks {
         Self(std::env::temp_dir().join(name))
     }
 
-    fn launcher(&self) -> Launcher {
+    pub fn launcher(&self) -> Launcher {
         Launcher::of("/proc/self/exe", vec![ENTRY.into()]).joining(&self.0)
     }
 

@@ -1,45 +1,14 @@
-//! What Docker, Podman and we answer to the same commands.
-//!
-//! The answers of docker 26.1.5 and podman 5.4.2 (Debian 13's packages, run with a busybox image, no
-//! network and the file events backend) were recorded with this very table. Where either is named by
-//! `HULLBOX_TEST_DOCKER` or `HULLBOX_TEST_PODMAN` (a command, such as `docker -H unix:///run/d.sock`)
-//! the record is compared with it; the image `busybox` must be there.
-//!
-//! An answer is standard output, with `~` for a newline and one blank for several, and the exit code.
-//! Where Podman differs from Docker, we have Docker's answer; where ours differs, the reason is told.
+//! Containers: filters, formats, logs, codes and events.
 
+use super::{Case, Table, case};
 use hullbox_tests::{Mode, both_modes};
-use std::process::{Command, Stdio};
 
-struct Case {
-    /// What follows the program's name, for a shell.
-    command: &'static str,
-    docker: &'static str,
-    podman: Option<&'static str>,
-    ours: Option<&'static str>,
-}
-
-const fn case(command: &'static str, docker: &'static str) -> Case {
-    Case {
-        command,
-        docker,
-        podman: None,
-        ours: None,
-    }
-}
-
-impl Case {
-    const fn podman(mut self, answer: &'static str) -> Self {
-        self.podman = Some(answer);
-        self
-    }
-
-    /// Ours differs on purpose.
-    const fn ours(mut self, answer: &'static str, _reason: &'static str) -> Self {
-        self.ours = Some(answer);
-        self
-    }
-}
+const TABLE: Table = Table {
+    setup: SETUP,
+    verb: "h ",
+    cases: CASES,
+    cleanup: CLEANUP,
+};
 
 /// Five containers: one that was never started, one that ended with 3, one that was killed, one that
 /// runs and has a health check, and one that is paused.
@@ -172,81 +141,21 @@ const CASES: &[Case] = &[
     case("events --since 1h --until 0s --filter container=$E --filter type=image | wc -l", "0 rc=0"),
 ];
 
-/// What `engine` answers to each case. `flags` are those of `run` and `create`.
-fn answers(engine: &str, flags: &str, prefix: &str) -> Vec<String> {
-    let mut script = format!("h() {{ {engine} \"$@\"; }}\nR='{flags}' P={prefix}\n{SETUP}");
-    for case in CASES {
-        script.push_str(&format!(
-            "{{ h {}\n}} 2>/dev/null </dev/null; printf ' rc=%s\\0' $?\n",
-            case.command
-        ));
-    }
-    script.push_str(CLEANUP);
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &script]).stdin(Stdio::null());
-    let output = shell.output().expect("bash runs").stdout;
-    let text = String::from_utf8_lossy(&output).replace(&format!("{prefix}-"), "t-");
-    text.split_terminator('\0').map(plain).collect()
-}
-
-/// One line, with one blank for several, and no ids.
-fn plain(answer: &str) -> String {
-    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let lines = answer.lines().map(|line| {
-        let words = line.split_ascii_whitespace();
-        let words = words.map(|word| if is_id(&word) { "ID" } else { word });
-        words.collect::<Vec<_>>().join(" ")
-    });
-    let text = lines.collect::<Vec<_>>().join("~");
-    // The code of what ended its output with a newline is on a line of its own.
-    text.replace("~rc=", " rc=").trim().to_owned()
-}
-
-fn compare(answers: &[String], wanted: impl Fn(&Case) -> Option<&'static str>) {
-    assert_eq!(answers.len(), CASES.len(), "{answers:#?}");
-    let differences: Vec<_> = CASES
-        .iter()
-        .zip(answers)
-        .filter_map(|(case, answer)| {
-            let wanted = wanted(case)?;
-            let text = format!(
-                "{}\n    wanted: {wanted}\n    answer: {answer}",
-                case.command
-            );
-            (wanted != answer).then_some(text)
-        })
-        .collect();
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
 both_modes! {
     fn forty_commands_and_more_are_answered_as_docker_does(mode) {
-        let (flags, prefix) = match mode {
-            Mode::Vm => ("--isolation=vm -m 128m", "tv"),
-            Mode::Container => ("--isolation=container", "tc"),
-        };
-        let answers = answers("\"$HULLBOX_BIN\"", flags, prefix);
-        compare(&answers, |case| Some(case.ours.unwrap_or(case.docker)));
+        match mode {
+            Mode::Vm => TABLE.compare_ours("--isolation=vm -m 128m", "tv"),
+            Mode::Container => TABLE.compare_ours("--isolation=container", "tc"),
+        }
     }
 }
 
 #[test]
 fn docker_answers_as_the_table_says() {
-    if let Ok(docker) = std::env::var("HULLBOX_TEST_DOCKER") {
-        compare(&answers(&docker, "--network none", "td"), |case| {
-            Some(case.docker)
-        });
-    }
+    TABLE.compare_docker("--network none");
 }
 
 #[test]
 fn podman_answers_as_the_table_says() {
-    if let Ok(podman) = std::env::var("HULLBOX_TEST_PODMAN") {
-        // Its events have fields of their own.
-        let wanted = |case: &Case| {
-            let is_events = case.command.starts_with("events");
-            (!is_events).then_some(case.podman.unwrap_or(case.docker))
-        };
-        compare(&answers(&podman, "--network none", "tp"), wanted);
-    }
+    TABLE.compare_podman("--network none");
 }
