@@ -1,11 +1,11 @@
 //! The process that serves a container's network, which is a real one: this test program, told so.
 
 use super::*;
-use crate::network::ContainerNetwork;
+use crate::network::{ContainerNetwork, News};
 use hullbox_backend::network::Membership;
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_netproc::{Launcher, Seat};
-use hullbox_protocol::{Addresses, Interface};
+use hullbox_protocol::{Addresses, Interface, NameFiles, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -112,8 +112,12 @@ fn network(ports: Vec<PublishedPort>) -> (Guest, ContainerNetwork) {
     (guest, network)
 }
 
-/// As the hub does, until that holds.
-fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -> bool) {
+/// As the hub does, until that holds. Returns what became of the link.
+fn turn_until(
+    network: &mut ContainerNetwork,
+    done: impl Fn(&ContainerNetwork) -> bool,
+) -> Vec<bool> {
+    let mut links = Vec::new();
     let deadline = Instant::now() + LIMIT;
     while !done(network) {
         assert!(
@@ -123,8 +127,12 @@ fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -
         let due = network.due().unwrap_or(deadline).min(deadline);
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
-        assert_eq!(network.turn(&wait(network, Some(&timeout))), []);
+        for news in network.turn(&wait(network, Some(&timeout))) {
+            assert!(matches!(news, News::Link(0, _)), "{news:?}");
+            links.push(news == News::Link(0, true));
+        }
     }
+    links
 }
 
 /// Waits for the container's one interface, as the hub does.
@@ -161,17 +169,19 @@ fn the_first_frame_starts_a_process_and_a_killed_one_is_followed_by_another() {
     let (guest, mut network) = network(Vec::new());
     assert_eq!(network.open().unwrap(), []);
     guest.ask();
-    turn_until(&mut network, |network| network.is_serving());
+    let links = turn_until(&mut network, |network| network.is_serving());
+    assert!(links.is_empty());
     // The frame that woke the monitor was left to it.
     assert_eq!(guest.hear(), interface().gateway_mac);
     guest.is_answered();
     let first = network.pid().unwrap();
     let begun = Instant::now();
     kill(first);
-    turn_until(&mut network, |network| network.pid().is_none());
-    assert!(!is_alive(first));
+    let links = turn_until(&mut network, |network| network.pid().is_none());
+    assert!(!is_alive(first) && links == [false]);
     guest.ask();
-    turn_until(&mut network, |network| network.is_serving());
+    let links = turn_until(&mut network, |network| network.is_serving());
+    assert_eq!(links, [true]);
     assert_eq!(guest.hear(), interface().gateway_mac);
     assert_ne!(network.pid(), Some(first));
     assert!(
@@ -310,10 +320,12 @@ fn a_shared_network_is_joined_at_the_start_and_again_when_its_process_was_killed
     let killed = process_of(&dir);
     kill(killed);
     for network in [&mut first, &mut second] {
-        turn_until(network, |network| !network.is_serving());
+        let links = turn_until(network, |network| !network.is_serving());
+        assert_eq!(links, [false]);
     }
     for network in [&mut first, &mut second] {
-        turn_until(network, ContainerNetwork::is_serving);
+        let links = turn_until(network, ContainerNetwork::is_serving);
+        assert_eq!(links, [true]);
     }
     assert_ne!(process_of(&dir), killed);
     guest.is_answered();
@@ -360,8 +372,16 @@ impl Backend for Changeable {
     }
 }
 
+/// Files that tell the container's address.
+fn names(address: &str) -> Box<NameFiles> {
+    Box::new(NameFiles {
+        hosts: format!("{address}\tbox\n"),
+        resolv_conf: String::new(),
+    })
+}
+
 /// As the agent: takes the request for a change, and grants it.
-fn grant(agent: &mut Peer) -> hullbox_protocol::Request {
+fn grant(agent: &mut Peer) -> Request {
     let Some(Frame::Request { number, request }) = agent.hear() else {
         panic!("no request");
     };
@@ -395,14 +415,22 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             let connect = || Command::Connect {
                 membership: Some(Box::new(membership())),
                 interface: Box::new(interface()),
+                names: names("172.18.0.2"),
             };
             let disconnect = Command::Disconnect {
                 network: Some(ID.to_owned()),
+                names: names("127.0.1.1"),
             };
             let mut client = Door::say(&path, &connect());
-            let hullbox_protocol::Request::Connect { index, interface } = grant(&mut agent) else {
+            let Request::Connect {
+                index,
+                interface,
+                names: known,
+            } = grant(&mut agent)
+            else {
                 panic!("another request");
             };
+            assert_eq!(known, names("172.18.0.2"));
             // The other interface's default route stays.
             assert_eq!((index, interface.route_metric), (1, Some(1)));
             assert!(matches!(answer(&mut client), Answer::Done));
@@ -417,10 +445,11 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             assert_eq!(why, "the container is in this network already");
             let mut client = Door::say(&path, &disconnect);
             let request = grant(&mut agent);
-            assert!(matches!(
-                request,
-                hullbox_protocol::Request::Disconnect { index: 1 }
-            ));
+            let gone = Request::Disconnect {
+                index: 1,
+                names: names("127.0.1.1"),
+            };
+            assert_eq!(request, gone);
             assert!(matches!(answer(&mut client), Answer::Done));
             assert_eq!(gone_of.recv().unwrap(), 1);
             std::fs::remove_dir(&in_dir).unwrap();
@@ -462,15 +491,18 @@ fn a_network_that_cannot_be_joined_leaves_no_interface() {
             let connect = Command::Connect {
                 membership: Some(Box::new(membership())),
                 interface: Box::new(interface),
+                names: names("172.18.0.2"),
             };
             let mut client = Door::say(&path, &connect);
             grant(&mut agent);
             assert!(matches!(answer(&mut client), Answer::Failed(_)));
             let request = grant(&mut agent);
-            assert!(matches!(
-                request,
-                hullbox_protocol::Request::Disconnect { index: 1 }
-            ));
+            // It knows what it knew before.
+            let gone = Request::Disconnect {
+                index: 1,
+                names: Box::default(),
+            };
+            assert_eq!(request, gone);
             assert_eq!(gone_of.recv().unwrap(), 1);
             agent.say(&exited(0));
             while agent.hear().is_some() {}
