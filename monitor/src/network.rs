@@ -212,10 +212,9 @@ impl ContainerNetwork {
     pub(super) fn replace(&mut self, members: Vec<Member>) -> Result<(), Failure> {
         let mut members = members.into_iter();
         self.places.retain_mut(|served| {
-            served.phase = Phase::Waiting(None);
             members
                 .next()
-                .map(|member| served.member = member)
+                .map(|member| served.replace(member))
                 .is_some()
         });
         self.open().map(drop)

@@ -6,10 +6,10 @@ use hullbox_tests::{Done, Mode, both_modes, hullbox, run};
 use std::net::TcpListener;
 
 /// A network that is removed with its test.
-struct Net(String);
+pub(crate) struct Net(pub(crate) String);
 
 impl Net {
-    fn new(name: &str, mode: Mode, flags: &[&str]) -> Self {
+    pub(crate) fn new(name: &str, mode: Mode, flags: &[&str]) -> Self {
         let name = format!("{name}-{}", if mode == Mode::Vm { "vm" } else { "ns" });
         let _ = hullbox(["network", "rm", "-f", &name]);
         let mut args = vec!["network", "create"];
@@ -19,14 +19,14 @@ impl Net {
         Self(name)
     }
 
-    fn connect(&self, box_: &Kept, flags: &[&str]) -> Done {
+    pub(crate) fn connect(&self, box_: &Kept, flags: &[&str]) -> Done {
         let mut args = vec!["network", "connect"];
         args.extend(flags);
         args.extend([self.0.as_str(), &box_.name]);
         hullbox(args)
     }
 
-    fn disconnect(&self, box_: &Kept) -> Done {
+    pub(crate) fn disconnect(&self, box_: &Kept) -> Done {
         hullbox(["network", "disconnect", &self.0, &box_.name])
     }
 }
@@ -40,7 +40,7 @@ impl Drop for Net {
 /// A script that prints the address of a name, if it has one. Busybox asks the name server itself: what needs
 /// glibc's name services does not run in its image. Of several name servers it asks the first one alone,
 /// where a resolver goes on to the next when that one does not know (SERVFAIL).
-fn resolve(name: &str) -> String {
+pub(crate) fn resolve(name: &str) -> String {
     format!(
         "for server in $(sed -n 's/^nameserver //p' /etc/resolv.conf); do \
          nslookup -type=a {name} $server 2>&1 | sed -n '/^Name:/,$s/^Address[^:]*: *\\([0-9.]*\\)$/\\1/p'; \
@@ -49,12 +49,12 @@ fn resolve(name: &str) -> String {
 }
 
 /// A script that prints the line that a server in the network says.
-fn ask(name: &str) -> String {
+pub(crate) fn ask(name: &str) -> String {
     format!("nc -w 20 $({}) 7777 < /dev/null", resolve(name))
 }
 
 /// A server that says a line to everybody.
-fn serve(box_: &Kept, flags: &[&str], line: &str) {
+pub(crate) fn serve(box_: &Kept, flags: &[&str], line: &str) {
     let script = format!("while :; do echo {line} | nc -l -p 7777; done");
     let mut args = flags.to_vec();
     args.extend(["busybox", "sh", "-c", &script]);
@@ -62,7 +62,7 @@ fn serve(box_: &Kept, flags: &[&str], line: &str) {
     listens(box_);
 }
 
-fn listens(box_: &Kept) {
+pub(crate) fn listens(box_: &Kept) {
     let wait = "until netstat -ltn | grep -q ':7777 '; do :; done";
     let _ = box_.exec(&["sh", "-c", wait]).exits(0);
 }
@@ -149,7 +149,7 @@ both_modes! {
         let _ = second.connect(&one, &["--alias", "guest"]).exits(0);
         let interfaces = "ls /sys/class/net | grep eth";
         assert_eq!(in_one(interfaces).exits(0).text(), "eth0\neth1");
-        // Each network has name servers of its own, of which the container knew one at its start.
+        assert_eq!(in_one(&resolve(&two.name)).text().lines().count(), 1);
         let there = two.exec(&["sh", "-c", &ask("guest")]).exits(0);
         assert_eq!(there.text(), "one");
         let address = two.inspect(&format!(

@@ -83,6 +83,13 @@ impl Served {
         }
     }
 
+    /// Another guest's frames are to be carried on, in which there is a link.
+    pub(super) fn replace(&mut self, member: Member) {
+        self.member = member;
+        self.phase = Phase::Waiting(None);
+        self.is_down = false;
+    }
+
     /// The id of the network, if others share it.
     pub(super) fn network(&self) -> Option<&str> {
         let membership = self.seat.membership.as_ref();
