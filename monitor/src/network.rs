@@ -242,7 +242,11 @@ impl ContainerNetwork {
             Phase::Serving(_) => None,
         });
         let leaving = self.leaving.iter().map(|one| one.due);
-        dues.chain(leaving).chain(self.answers_due).min()
+        let answers = match self.has_answers() {
+            true => Some(Instant::now()),
+            false => self.answers_due,
+        };
+        dues.chain(leaving).chain(answers).min()
     }
 
     /// Does what is due after these events of [`Self::interests`].
@@ -261,12 +265,16 @@ impl ContainerNetwork {
             stays
         });
         self.bound(&mut news, now);
-        let is_over = self.answers_due.is_some_and(|due| due <= now);
-        if !self.asking.is_empty() && (is_over || !self.places.iter().any(Served::owes)) {
+        if self.has_answers() || self.answers_due.is_some_and(|due| due <= now) {
             self.answers_due = None;
             news.push(News::Answered(std::mem::take(&mut self.asking)));
         }
         news
+    }
+
+    /// Whether clients wait for nothing more.
+    fn has_answers(&self) -> bool {
+        !self.asking.is_empty() && !self.places.iter().any(Served::owes)
     }
 
     /// Leaves of the refusals among the news those that become events.

@@ -160,6 +160,7 @@ impl Served {
             Ok(stays) => stays,
             Err(error) => {
                 if let Some((client, _)) = self.asked {
+                    self.kill();
                     news.push(News::Refused(client, self.index, chain(&error)));
                     return false;
                 }
@@ -283,12 +284,16 @@ impl Served {
         self.tell_names();
     }
 
-    /// There is no process any more. Returns what clients should hear: why the first one could not serve.
-    fn failed(&mut self, error: &ProcessError, now: Instant) -> Option<String> {
+    /// A process that is of no use is not waited for.
+    fn kill(&mut self) {
         if let Phase::Starting(process, _) | Phase::Serving(process) = &mut self.phase {
-            // One that is of no use is not waited for.
             process.kill();
         }
+    }
+
+    /// There is no process any more. Returns what clients should hear: why the first one could not serve.
+    fn failed(&mut self, error: &ProcessError, now: Instant) -> Option<String> {
+        self.kill();
         self.owed = 0;
         self.before.add(&std::mem::take(&mut self.counts));
         let has_served = matches!(self.phase, Phase::Serving(_));

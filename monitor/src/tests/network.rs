@@ -1,7 +1,7 @@
 //! The process that serves a container's network, which is a real one: this test program, told so.
 
 use super::*;
-use crate::network::{ContainerNetwork, News};
+use crate::network::{ContainerNetwork, News, Question};
 use hullbox_backend::network::Membership;
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_netproc::{Launcher, Seat};
@@ -513,4 +513,155 @@ fn a_network_that_cannot_be_joined_leaves_no_interface() {
         assert!(matches!(outcome.ending, Ending::Exited(_)));
     });
     let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Sends a TCP segment that begins a connection to an address (RFC 9293), from the member with that number.
+fn begin_connection(guest: &Guest, number: u8, to: [u8; 4], port: u16) {
+    let sum = |bytes: &[u8]| {
+        let words = bytes
+            .chunks(2)
+            .map(|pair| u32::from_be_bytes([0, 0, pair[0], pair[1]]));
+        let mut sum: u32 = words.sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        (!(sum as u16)).to_be_bytes()
+    };
+    let from = [10, 0, 2, number];
+    let mut segment = vec![0xc3, 0x50];
+    segment.extend(port.to_be_bytes());
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let check = sum(&[&from[..], &to, &[0, 6, 0, 20], &segment].concat());
+    segment[16..18].copy_from_slice(&check);
+    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    packet.extend([from, to].concat());
+    let check = sum(&packet);
+    packet[10..12].copy_from_slice(&check);
+    let mut frame = vec![0; 12];
+    frame.extend(interface().gateway_mac);
+    let mut mac = interface().mac;
+    if number != 2 {
+        mac[5] = 3 + number;
+    }
+    frame.extend(mac);
+    frame.extend([8, 0]);
+    frame.extend([packet, segment].concat());
+    rustix::net::send(&guest.0, &frame, SendFlags::NOSIGNAL).unwrap();
+}
+
+/// The news, until that is among them.
+fn news_until(network: &mut ContainerNetwork, is_it: impl Fn(&News) -> bool) -> Vec<News> {
+    let deadline = Instant::now() + LIMIT;
+    let mut all = Vec::new();
+    while !all.iter().any(&is_it) {
+        assert!(Instant::now() < deadline, "{all:?}");
+        let due = network.due().unwrap_or(deadline).min(deadline);
+        let left = due.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
+        let events = wait(network, Some(&timeout));
+        all.extend(network.turn(&events));
+    }
+    all
+}
+
+#[test]
+fn what_a_network_refuses_is_news_and_counted_over_the_lives_of_its_processes() {
+    let (guest, member) = Guest::new();
+    let user = UserNetwork {
+        egress: Some("deny:192.0.2.0/24".to_owned()),
+        ..UserNetwork::default()
+    };
+    let seat = Seat::alone(user, interface());
+    let mut network = ContainerNetwork::served_by(launcher(), PathBuf::new(), seat, member);
+    for port in [80, 80, 81] {
+        begin_connection(&guest, 2, [192, 0, 2, 1], port);
+    }
+    let is_last =
+        |news: &News| matches!(news, News::Denied(None, one) if one.target.ends_with(":81"));
+    let news = news_until(&mut network, is_last);
+    let told: Vec<_> = news
+        .iter()
+        .map(|news| match news {
+            News::Denied(None, one) => (one.target.as_str(), one.rule.as_deref()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let rule = Some("deny:192.0.2.0/24");
+    assert_eq!(
+        told,
+        [("tcp 192.0.2.1:80", rule), ("tcp 192.0.2.1:81", rule)]
+    );
+    let counted = |network: &mut ContainerNetwork| {
+        network.ask_for_counts(7);
+        let answered = News::Answered(vec![(7, Question::Refused)]);
+        news_until(network, |news| *news == answered);
+        let refused = network.refused();
+        let targets = refused.targets.iter();
+        let targets: Vec<_> = targets.map(|one| (one.target.clone(), one.count)).collect();
+        (refused.connections, targets)
+    };
+    let [first, second] = [80, 81].map(|port| format!("tcp 192.0.2.1:{port}"));
+    let wanted = (3, vec![(first.clone(), 2), (second.clone(), 1)]);
+    assert_eq!(counted(&mut network), wanted);
+    kill(network.pid().unwrap());
+    news_until(&mut network, |news| *news == News::Link(0, false));
+    // Nobody is there to be asked.
+    assert_eq!(counted(&mut network), wanted);
+    begin_connection(&guest, 2, [192, 0, 2, 1], 80);
+    turn_until(&mut network, ContainerNetwork::is_serving);
+    // What the process before has told is not told again.
+    begin_connection(&guest, 2, [192, 0, 2, 1], 82);
+    let is_third =
+        |news: &News| matches!(news, News::Denied(None, one) if one.target.ends_with(":82"));
+    assert_eq!(news_until(&mut network, is_third).len(), 1);
+    let (count, targets) = counted(&mut network);
+    assert_eq!((count, &targets[..2]), (5, &[(first, 3), (second, 1)][..]));
+    let refused = network.refused_in_all();
+    assert_eq!((refused.connections, refused.targets.len()), (5, 3));
+}
+
+#[test]
+fn who_leaves_a_network_whose_process_stands_still_holds_nobody_up() {
+    let dir = networks("monitor-stopped");
+    let (_guest, mut network) = member_of(&dir, 2);
+    network.open().unwrap();
+    let process = Pid::from_raw(process_of(&dir).cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    assert_eq!(network.disconnect(0, 7, Box::default()), None);
+    assert!(network.find(Some(ID)).is_none() && begun.elapsed() < Duration::from_secs(1));
+    // Its number is taken until it has gone.
+    assert_eq!(network.place_for(None), Ok(1));
+    news_until(&mut network, |news| *news == News::Left(7, 0));
+    assert_eq!(network.place_for(None), Ok(0));
+    drop(network);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    kill_process(process, Signal::KILL).unwrap();
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
+fn another_name_reaches_the_process_whenever_it_comes() {
+    let dir = networks("monitor-renamed");
+    let (_guest, mut network) = member_of(&dir, 2);
+    let rename = |network: &mut ContainerNetwork, name: &str| {
+        network.rename(7, &[(ID.to_owned(), vec![name.to_owned()])]);
+        let answered = News::Answered(vec![(7, Question::Names)]);
+        assert_eq!(news_until(network, |news| *news == answered), [answered]);
+    };
+    network.open().unwrap();
+    rename(&mut network, "b");
+    // One that is in no such network.
+    network.rename(8, &[("other".to_owned(), vec!["c".to_owned()])]);
+    assert_eq!(
+        network.turn(&[]),
+        [News::Answered(vec![(8, Question::Names)])]
+    );
+    kill(process_of(&dir));
+    news_until(&mut network, |news| *news == News::Link(0, false));
+    rename(&mut network, "c");
+    turn_until(&mut network, ContainerNetwork::is_serving);
+    drop(network);
+    // Nothing is in it.
+    std::fs::remove_dir(dir).unwrap();
 }
