@@ -81,6 +81,10 @@ pub trait Backend {
         Err("the container's network cannot be changed".to_owned())
     }
 
+    /// Has the container see a link at an interface, or none. One that cannot show it does nothing. A TAP
+    /// device's is for whoever holds its descriptor.
+    fn set_link(&mut self, _index: u8, _up: bool) {}
+
     /// Whether its connection takes descriptors for the streams of processes.
     fn takes_descriptors(&self) -> bool {
         false

@@ -472,15 +472,28 @@ impl Agent {
             Some(container) if self.sessions.pid(WORKLOAD).is_some() => {
                 let isolated = container.isolated.as_mut();
                 let done = match request {
-                    Request::Connect { index, interface } => {
-                        container.interfaces.connect(*index, interface, isolated)
+                    Request::Connect {
+                        index,
+                        interface,
+                        names,
+                    } => {
+                        let connected = container.interfaces.connect(*index, interface, isolated);
+                        connected.map(|()| names)
                     }
-                    Request::Disconnect { index } => {
-                        container.interfaces.disconnect(*index, isolated)
+                    Request::Disconnect { index, names } => {
+                        let disconnected = container.interfaces.disconnect(*index, isolated);
+                        disconnected.map(|()| names)
                     }
                     _ => return requests::answer(&mut container.cgroup, request),
                 };
-                done.map_or_else(|failure| Reply::Failed(failure.message), |()| Reply::Done)
+                match (done, &mut self.setup) {
+                    (Ok(names), Some(setup)) => {
+                        mounts::renew_names(setup, names);
+                        Reply::Done
+                    }
+                    (Ok(_), None) => Reply::Done,
+                    (Err(failure), _) => Reply::Failed(failure.message),
+                }
             }
             _ => Reply::Failed("the container is not running".to_owned()),
         }

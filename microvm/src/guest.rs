@@ -20,7 +20,7 @@ use hullbox_protocol::{
 };
 use hullbox_vmm::{Outcome, RunningVm, SerialConfig, Vm, VmConfig, VmHandle, VsockConfig};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +43,8 @@ pub struct Guest {
     members: Vec<OwnedFd>,
     /// The addresses of its interfaces, by the numbers in their names.
     macs: BTreeMap<u8, [u8; 6]>,
+    /// Those of its interfaces whose frames nobody carries on.
+    down: BTreeSet<u8>,
     warning: Option<String>,
     begun: BegunFrom,
     /// What another guest would need that boots in place of a template's.
@@ -131,11 +133,19 @@ impl Guest {
             macs: (0..)
                 .zip(bundle.setup.interfaces.iter().map(|one| one.mac))
                 .collect(),
+            down: BTreeSet::new(),
             warning: launched.warning,
             begun: launched.begun,
             spare: launched.spare,
             useless: launched.useless,
         })
+    }
+
+    /// Its interfaces have one card, which has a link as long as one of them has.
+    fn show_link(&self) {
+        let is_up = |index: &u8| !self.down.contains(index);
+        let up = self.macs.is_empty() || self.macs.keys().any(is_up);
+        self.handle.set_network_link(up);
     }
 
     fn has_ended(&self) -> bool {
@@ -187,6 +197,7 @@ impl Guest {
         (self.handle, self.waiter) = (watched.handle, Some(watched.waiter));
         (self.tasks, self.ended) = (watched.tasks, watched.ended);
         self.saved.both_disks = false;
+        self.down.clear();
         Ok(Link::Awaited(listener))
     }
 }
@@ -240,6 +251,7 @@ impl Backend for Guest {
         let plugged = self.handle.connect_network(interface.mac, ours);
         plugged.map_err(|error| error.to_string())?;
         self.macs.insert(index, interface.mac);
+        self.show_link();
         Ok(Member::Packets(theirs))
     }
 
@@ -247,8 +259,18 @@ impl Backend for Guest {
         let Some(mac) = self.macs.remove(&index) else {
             return Ok(());
         };
+        self.down.remove(&index);
+        self.show_link();
         let unplugged = self.handle.disconnect_network(mac);
         unplugged.map_err(|error| error.to_string())
+    }
+
+    fn set_link(&mut self, index: u8, up: bool) {
+        match up {
+            true => self.down.remove(&index),
+            false => self.down.insert(index),
+        };
+        self.show_link();
     }
 
     fn ended(&self) -> BorrowedFd<'_> {

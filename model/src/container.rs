@@ -316,6 +316,50 @@ pub struct NetworkSettings {
     /// The networks it is in.
     #[serde(rename = "Networks")]
     pub networks: BTreeMap<String, Network>,
+    /// What it was refused in its present or its last run; `null` of a container without networks in user
+    /// mode, and as long as nothing was.
+    #[serde(rename = "Refused")]
+    pub refused: Option<Refused>,
+}
+
+/// What a container's networks refused it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Refused {
+    /// TCP connections.
+    pub connections: u64,
+    /// UDP datagrams.
+    pub datagrams: u64,
+    /// ICMP echo requests.
+    pub echoes: u64,
+    /// Names that it asked for.
+    pub names: u64,
+    /// Frames with an address that is not its own.
+    pub spoofed: u64,
+    /// Frames that make no sense.
+    pub malformed: u64,
+    /// What was not begun because of a limit.
+    pub limited: u64,
+    /// The targets that were refused last, the oldest first.
+    pub targets: Vec<RefusedTarget>,
+}
+
+/// A target that a container was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RefusedTarget {
+    /// `tcp 192.0.2.1:80`, `name example.com` and the like.
+    pub target: String,
+    /// The network's name, or its id if the container is in there no longer.
+    pub network: String,
+    /// Why, in words.
+    pub reason: String,
+    /// The rule of `--egress` that decided; `null` if none did.
+    pub rule: Option<String>,
+    /// How often.
+    pub count: u64,
+    /// When that was first, in RFC 3339's form.
+    pub first: String,
 }
 
 /// Addresses in a network.

@@ -138,6 +138,8 @@ verbs! {
     Pull = "pull",
     /// Sent to a registry.
     Push = "push",
+    /// A container was refused something by its network; ours, Docker has no such event.
+    Refuse = "refuse",
     /// Given another name.
     Rename = "rename",
     /// Its terminal has another size.
@@ -239,13 +241,23 @@ pub mod attribute {
     /// Bytes that were given back, of `prune`.
     pub const RECLAIMED: &str = "reclaimed";
 
-    /// The container's full id, of a network's `connect` and `disconnect`.
+    /// The container's full id, of a network's `connect`, `disconnect` and `refuse`.
     pub const CONTAINER: &str = "container";
+    /// The container's name, of `refuse`.
+    pub const CONTAINER_NAME: &str = "containerName";
+    /// What was refused.
+    pub const TARGET: &str = "target";
+    /// Why, in words.
+    pub const REASON: &str = "reason";
+    /// The rule that decided, if one did.
+    pub const RULE: &str = "rule";
+    /// How many other refusals there were before, of which there is no event because they were too many.
+    pub const UNTOLD: &str = "untold";
     /// A network's driver.
     pub const TYPE: &str = "type";
 
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 19] = [
         NAME,
         IMAGE,
         EXIT_CODE,
@@ -259,6 +271,11 @@ pub mod attribute {
         PATH,
         RECLAIMED,
         CONTAINER,
+        CONTAINER_NAME,
+        TARGET,
+        REASON,
+        RULE,
+        UNTOLD,
         TYPE,
     ];
 }

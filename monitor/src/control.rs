@@ -9,10 +9,11 @@
 pub use hullbox_backend::backend::VmUsage;
 use hullbox_backend::network::Membership;
 use hullbox_host::timing::{Marks, Timing};
+use hullbox_model::container::Refused;
 use hullbox_model::exec::ExecInspect;
 use hullbox_plan::life::Restart;
 use hullbox_protocol::{
-    Frame, Interface, MAX_PAYLOAD, ProcessInfo, ProcessSpec, Request, StreamSet, Usage,
+    Frame, Interface, MAX_PAYLOAD, NameFiles, ProcessInfo, ProcessSpec, Request, StreamSet, Usage,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
@@ -89,16 +90,27 @@ pub enum Command {
         membership: Option<Box<Membership>>,
         /// The interface that it gets there; its name is the next that is free.
         interface: Box<Interface>,
+        /// What it is to know of its networks' names then.
+        names: Box<NameFiles>,
     },
     /// Take it out of a network.
     Disconnect {
         /// The network's id; none is its own.
         network: Option<String>,
+        /// What it is to know of its networks' names then.
+        names: Box<NameFiles>,
     },
+    /// What its networks have refused it: [`Answer::Refused`].
+    Refused,
     /// Replace the restart policy.
     SetRestart(Restart),
     /// It has another name now.
-    SetName(String),
+    SetName {
+        /// This one.
+        name: String,
+        /// The names under which others find it in its networks, by their ids.
+        dns: Vec<(String, Vec<String>)>,
+    },
     /// Nothing: answered when the container has ended.
     Watch,
 }
@@ -120,6 +132,8 @@ pub enum Answer {
     Made(String),
     /// To [`Command::Execs`]: a list of [`hullbox_model::exec::ExecInspect`], as JSON.
     Execs(String),
+    /// To [`Command::Refused`]: a [`hullbox_model::container::Refused`], as JSON.
+    Refused(String),
     /// To [`Command::Watch`]: the exit code.
     Ended(u8),
     /// What took how long, for who asked with the command; the answer itself follows.
@@ -150,6 +164,11 @@ impl Command {
 }
 
 impl Answer {
+    /// What a container was refused: much less than an answer holds.
+    pub(super) fn of_refused(refused: &Refused) -> Self {
+        Self::Refused(serde_json::to_string(refused).unwrap_or_default())
+    }
+
     /// As many of them as an answer holds, the newest ones.
     pub(super) fn of_execs(mut all: Vec<ExecInspect>) -> Self {
         loop {

@@ -381,6 +381,10 @@ impl<'a> Hub<'a> {
         if ready.signals {
             self.on_signal();
         }
+        // Before anybody has its interfaces changed, of which these are the events.
+        for news in self.network.turn(&ready.network) {
+            self.on_network(news);
+        }
         if let Some(ending) = self.serve_guest(ready.guest) {
             return Some(ending);
         }
@@ -388,9 +392,6 @@ impl<'a> Hub<'a> {
         self.serve_pipes(&ready.pipes);
         if ready.saving {
             self.poll_saving();
-        }
-        for news in self.network.turn(&ready.network) {
-            self.on_network(news);
         }
         if ready.control {
             self.clients.accept(MAX_CONNECTIONS);

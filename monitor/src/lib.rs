@@ -30,6 +30,7 @@ mod log;
 mod network;
 mod pipes;
 mod record;
+pub mod refused;
 mod rules;
 mod serve;
 mod setup;

@@ -6,27 +6,31 @@
 //! its connection alone is watched. One that died is started again by the same rule, with the ports that
 //! it had, but not more often than once a second.
 //!
+//! While the process that a container needs is gone, the container's interface has no link.
+//!
 //! In a network that others share the container is from the start, because they may speak first. Its
 //! process is another's as well, or nobody's; what is started here joins it.
+
+mod report;
+mod served;
 
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::{Member, Membership, Network, OpenPort, PublishedPort, UserNetwork};
 use hullbox_host::error::chain;
 use hullbox_host::paths::networks_beside;
-use hullbox_netproc::{Launcher, Process, ProcessError, Seat};
-use hullbox_protocol::{Failure, FailureKind, Interface, MAX_INTERFACES};
+use hullbox_model::container::Refused;
+use hullbox_netproc::{Launcher, Process, ProcessError, Refusal, Seat, Telling};
+use hullbox_protocol::{Failure, FailureKind, Interface, MAX_INTERFACES, NameFiles, Setup};
 use rustix::event::{PollFd, PollFlags};
-use std::os::fd::{AsFd, BorrowedFd};
+use served::{Phase, READY_LIMIT, Served};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a process may take until it serves. A helper machine is emulated, and so is its host busy.
-const READY_LIMIT: Duration = Duration::from_secs(60);
-/// Least time from one start of the process to the next; twice as long after each that failed.
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// A process that served for this long was a good one.
-const GOOD_RUN: Duration = Duration::from_secs(10);
+/// How long processes may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// The same when the container has ended, and others wait for that.
+const LAST_LIMIT: Duration = Duration::from_millis(500);
 
 /// What is done for the networks of one run of a container.
 #[derive(Debug, Default)]
@@ -37,34 +41,37 @@ pub(super) struct ContainerNetwork {
     launcher: Option<(Launcher, PathBuf)>,
     /// Its interfaces.
     places: Vec<Served>,
+    /// What it knows of its networks' names.
+    names: NameFiles,
+    /// Those that it had.
+    leaving: Vec<Leaving>,
+    /// Clients that wait for answers of the processes, and until when.
+    asking: Vec<(u64, Question)>,
+    answers_due: Option<Instant>,
+    /// Which refusals become events. The processes bound themselves, as long as they are what they should be.
+    telling: Telling<String>,
+    /// Since when that counts time.
+    since: Option<Instant>,
 }
 
-/// An interface and whoever carries its frames on.
+/// A process that is to end, or to have one member less.
 #[derive(Debug)]
-struct Served {
-    /// The number in the interface's name.
+struct Leaving {
+    process: Box<Process>,
+    /// When it is not waited for any more.
+    due: Instant,
+    /// The client that asked for it, and the interface's number.
+    client: u64,
     index: u8,
-    launcher: Launcher,
-    seat: Seat,
-    member: Member,
-    phase: Phase,
-    begun: Option<Instant>,
-    /// Starts in a row that came to nothing.
-    failures: u32,
-    /// Its clients heard that it cannot be served.
-    has_warned: bool,
-    /// The client that asked for it, if it is still there, until it serves.
-    asked: Option<Option<u64>>,
 }
 
-#[derive(Debug)]
-enum Phase {
-    /// There is no process, nor will there be one before that time.
-    Waiting(Option<Instant>),
-    /// It has not answered, and has until then.
-    Starting(Box<Process>, Instant),
-    /// It serves.
-    Serving(Box<Process>),
+/// What a client wants to know, or to have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// What the container was refused.
+    Refused,
+    /// Have its names in its networks changed.
+    Names,
 }
 
 /// What came of a turn.
@@ -72,10 +79,18 @@ enum Phase {
 pub(super) enum News {
     /// The container's clients should hear this.
     Warning(String),
-    /// The container is in a network that a client asked for.
-    Connected(Option<u64>),
+    /// The container is in a network that a client asked for, and knows these names.
+    Connected(Option<u64>, Box<NameFiles>),
     /// It is not, for this reason; the interface of that number is of no use.
     Refused(Option<u64>, u8, String),
+    /// It has left a network, as that client asked for; so can the interface of that number.
+    Left(u64, u8),
+    /// The container should see a link at the interface of that number, or none.
+    Link(u8, bool),
+    /// The container was refused something, in the network of this id or its own.
+    Denied(Option<String>, Refusal),
+    /// The processes have answered, or are not waited for any more.
+    Answered(Vec<(u64, Question)>),
 }
 
 impl ContainerNetwork {
@@ -88,7 +103,8 @@ impl ContainerNetwork {
         let mut network = Self {
             user: Some(user.clone()),
             launcher: Some((Launcher::default(), networks_beside(&bundle.runtime_dir))),
-            places: Vec::new(),
+            names: names_of(&bundle.setup),
+            ..Self::default()
         };
         let own = user.has_own(interfaces.len()).then_some(None);
         let memberships = own.into_iter().chain(user.shared.iter().map(Some));
@@ -114,7 +130,7 @@ impl ContainerNetwork {
         let mut network = Self {
             user: Some(seat.network.clone()),
             launcher: Some((launcher, networks)),
-            places: Vec::new(),
+            ..Self::default()
         };
         let launcher = network.launcher(seat.membership.as_ref());
         network.places.push(Served::new(0, launcher, seat, member));
@@ -196,25 +212,26 @@ impl ContainerNetwork {
     pub(super) fn replace(&mut self, members: Vec<Member>) -> Result<(), Failure> {
         let mut members = members.into_iter();
         self.places.retain_mut(|served| {
-            served.phase = Phase::Waiting(None);
             members
                 .next()
-                .map(|member| served.member = member)
+                .map(|member| served.replace(member))
                 .is_some()
         });
         self.open().map(drop)
     }
 
-    /// What to poll for, if anything, of each interface.
+    /// What to poll for, if anything, of each interface and each that is going.
     pub(super) fn interests(&self) -> impl Iterator<Item = Option<PollFd<'_>>> {
-        self.places.iter().map(|served| {
+        let places = self.places.iter().map(|served| {
             let fd = match &served.phase {
                 Phase::Waiting(Some(_)) => return None,
                 Phase::Waiting(None) => served.member(),
                 Phase::Starting(process, _) | Phase::Serving(process) => process.as_fd(),
             };
             Some(PollFd::from_borrowed_fd(fd, PollFlags::IN))
-        })
+        });
+        let leaving = self.leaving.iter();
+        places.chain(leaving.map(|one| Some(PollFd::new(&*one.process, PollFlags::IN))))
     }
 
     /// When [`Self::turn`] has to be called although nothing happened.
@@ -224,7 +241,12 @@ impl ContainerNetwork {
             Phase::Starting(_, deadline) => Some(deadline),
             Phase::Serving(_) => None,
         });
-        dues.min()
+        let leaving = self.leaving.iter().map(|one| one.due);
+        let answers = match self.has_answers() {
+            true => Some(Instant::now()),
+            false => self.answers_due,
+        };
+        dues.chain(leaving).chain(answers).min()
     }
 
     /// Does what is due after these events of [`Self::interests`].
@@ -232,15 +254,83 @@ impl ContainerNetwork {
         let mut news = Vec::new();
         let now = Instant::now();
         let mut events = events.iter();
-        self.places.retain_mut(|served| {
-            let events = events.next().copied().unwrap_or(PollFlags::empty());
-            served.turn(events, now, &mut news)
+        let mut next = || events.next().copied().unwrap_or(PollFlags::empty());
+        self.places
+            .retain_mut(|served| served.turn(next(), now, &mut news));
+        self.leaving.retain_mut(|one| {
+            let stays = one.turn(next(), now);
+            if !stays {
+                news.push(News::Left(one.client, one.index));
+            }
+            stays
         });
+        self.bound(&mut news, now);
+        if self.has_answers() || self.answers_due.is_some_and(|due| due <= now) {
+            self.answers_due = None;
+            news.push(News::Answered(std::mem::take(&mut self.asking)));
+        }
         news
     }
 
+    /// Whether clients wait for nothing more.
+    fn has_answers(&self) -> bool {
+        !self.asking.is_empty() && !self.places.iter().any(Served::owes)
+    }
+
+    /// Leaves of the refusals among the news those that become events.
+    fn bound(&mut self, news: &mut Vec<News>, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let now_ns = u64::try_from(now.duration_since(since).as_nanos()).unwrap_or(u64::MAX);
+        news.retain_mut(|one| {
+            let News::Denied(network, refusal) = one else {
+                return true;
+            };
+            let network = network.as_deref().unwrap_or_default();
+            let what = format!("{} {network}", refusal.target);
+            let untold = self.telling.tells(&what, now_ns);
+            refusal.untold = refusal.untold.saturating_add(untold.unwrap_or(0));
+            untold.is_some()
+        });
+    }
+
+    /// Asks the processes what they have counted, for a client; [`News::Answered`] follows.
+    pub(super) fn ask_for_counts(&mut self, client: u64) {
+        self.places.iter_mut().for_each(Served::ask_for_counts);
+        self.ask(client, Question::Refused);
+    }
+
+    /// Gives the container other names in networks, by their ids; [`News::Answered`] follows.
+    pub(super) fn rename(&mut self, client: u64, names: &[(String, Vec<String>)]) {
+        for served in &mut self.places {
+            let its = |(id, _): &&(String, Vec<String>)| served.network() == Some(id);
+            if let Some((_, names)) = names.iter().find(its) {
+                served.rename(names);
+            }
+        }
+        self.ask(client, Question::Names);
+    }
+
+    fn ask(&mut self, client: u64, question: Question) {
+        self.asking.push((client, question));
+        let due = || Instant::now() + ANSWER_LIMIT;
+        self.answers_due.get_or_insert_with(due);
+    }
+
+    /// What the container was refused, as far as it was heard of.
+    pub(super) fn refused(&self) -> Refused {
+        report::of(&self.places)
+    }
+
+    /// The same when the container has ended: nothing more will be heard of.
+    pub(super) fn refused_in_all(&mut self) -> Refused {
+        for served in &mut self.places {
+            served.take_counts(LAST_LIMIT);
+        }
+        self.refused()
+    }
+
     /// The container's networks and interfaces, as they are kept for its next run.
-    pub(super) fn kept(&self) -> Option<(UserNetwork, Vec<Interface>)> {
+    pub(super) fn kept(&self) -> Option<Networks> {
         let user = self.user.as_ref()?;
         let memberships = self
             .places
@@ -250,11 +340,24 @@ impl ContainerNetwork {
             .places
             .iter()
             .map(|served| served.seat.interface.clone());
-        let user = UserNetwork {
-            shared: memberships.collect(),
-            ..user.clone()
-        };
-        Some((user, interfaces.collect()))
+        Some(Networks {
+            user: UserNetwork {
+                shared: memberships.collect(),
+                ..user.clone()
+            },
+            interfaces: interfaces.collect(),
+            names: self.names.clone(),
+        })
+    }
+
+    /// What the container knows of its networks' names.
+    pub(super) fn names(&self) -> Box<NameFiles> {
+        Box::new(self.names.clone())
+    }
+
+    /// It knows other ones now.
+    pub(super) fn know(&mut self, names: Box<NameFiles>) {
+        self.names = *names;
     }
 
     /// The number of an interface for one more network.
@@ -272,7 +375,11 @@ impl ContainerNetwork {
             return Err("the container is in this network already".to_owned());
         }
         let most = u8::try_from(MAX_INTERFACES).unwrap_or(u8::MAX);
-        let is_free = |index: &u8| self.places.iter().all(|served| served.index != *index);
+        let places = self.places.iter().map(|served| served.index);
+        let taken: Vec<u8> = places
+            .chain(self.leaving.iter().map(|one| one.index))
+            .collect();
+        let is_free = |index: &u8| !taken.contains(index);
         let free = (0..most).find(is_free);
         free.ok_or_else(|| format!("a container is in {MAX_INTERFACES} networks at the most"))
     }
@@ -289,11 +396,10 @@ impl ContainerNetwork {
 
     /// Whether it is in this network, by which interface; none is its own network.
     pub(super) fn find(&self, network: Option<&str>) -> Option<u8> {
-        let is_it = |served: &&Served| {
-            let membership = served.seat.membership.as_ref();
-            membership.map(|membership| membership.id.as_str()) == network
-        };
-        self.places.iter().find(is_it).map(|served| served.index)
+        let mut places = self.places.iter();
+        places
+            .find(|served| served.network() == network)
+            .map(|served| served.index)
     }
 
     /// Joins one more network, for this client, by an interface that is there. Whether it has to wait for
@@ -303,6 +409,7 @@ impl ContainerNetwork {
             index,
             membership,
             interface,
+            names,
         } = place;
         let user = self.user.clone().unwrap_or_default();
         let has_others = !self.places.is_empty();
@@ -311,20 +418,43 @@ impl ContainerNetwork {
         seat.network.ports.clear();
         let mut served = Served::new(index, self.launcher(membership.as_ref()), seat, member);
         if membership.is_none() {
+            self.know(names);
             // One of its own is served when it is used, and kept as the first.
             self.places.insert(0, served);
             return false;
         }
-        served.asked = Some(client);
+        served.asked = Some((client, names));
         // It begins with the next turn.
         served.phase = Phase::Waiting(Some(Instant::now()));
         self.places.push(served);
         true
     }
 
-    /// Leaves the network that this interface is in.
-    pub(super) fn disconnect(&mut self, index: u8) {
-        self.places.retain(|served| served.index != index);
+    /// Leaves the network that this interface is in, for a client; [`News::Left`] follows.
+    pub(super) fn disconnect(
+        &mut self,
+        index: u8,
+        client: u64,
+        names: Box<NameFiles>,
+    ) -> Option<News> {
+        self.know(names);
+        let at = self
+            .places
+            .iter()
+            .position(|served| served.index == index)?;
+        match self.places.remove(at).phase {
+            Phase::Waiting(_) => Some(News::Left(client, index)),
+            Phase::Starting(process, _) | Phase::Serving(process) => {
+                process.close();
+                self.leaving.push(Leaving {
+                    due: Instant::now() + process.end_limit(),
+                    process,
+                    client,
+                    index,
+                });
+                None
+            }
+        }
     }
 
     /// Has the processes end, if there are any. They have ended when this is dropped.
@@ -359,116 +489,76 @@ pub(super) struct Place {
     /// None in a network of its own.
     pub(super) membership: Option<Membership>,
     pub(super) interface: Interface,
+    /// What the container knows of its networks' names then.
+    pub(super) names: Box<NameFiles>,
 }
 
-impl Served {
-    const fn new(index: u8, launcher: Launcher, seat: Seat, member: Member) -> Self {
-        Self {
-            index,
-            launcher,
-            seat,
-            member,
-            phase: Phase::Waiting(None),
-            begun: None,
-            failures: 0,
-            has_warned: false,
-            asked: None,
+/// A container's networks as they are kept for its next run.
+#[derive(Debug, Clone)]
+pub(super) struct Networks {
+    /// What it may do there, and which they are.
+    pub(super) user: UserNetwork,
+    interfaces: Vec<Interface>,
+    names: NameFiles,
+}
+
+impl Networks {
+    /// Those of a container that is started like this, if it has any in user mode.
+    pub(super) fn of(network: &Network, setup: &Setup) -> Option<Self> {
+        let Network::User(user) = network else {
+            return None;
+        };
+        Some(Self {
+            user: user.clone(),
+            interfaces: setup.interfaces.clone(),
+            names: names_of(setup),
+        })
+    }
+
+    /// With other names of the container's among the members, by the networks' ids.
+    pub(super) fn renamed(mut self, names: &[(String, Vec<String>)]) -> Self {
+        for membership in &mut self.user.shared {
+            if let Some((_, names)) = names.iter().find(|(id, _)| *id == membership.id) {
+                membership.names.clone_from(names);
+            }
         }
+        self
     }
 
-    /// Whether it is served before it has sent anything: whoever connects to a published port sends the
-    /// first frame, and so may another member.
-    const fn is_eager(&self) -> bool {
-        !self.seat.network.ports.is_empty() || self.seat.membership.is_some()
+    /// Has a run begin with them.
+    pub(super) fn set_up(&self, setup: &mut Setup) {
+        setup.interfaces.clone_from(&self.interfaces);
+        setup.etc_hosts.clone_from(&self.names.hosts);
+        setup.etc_resolv_conf.clone_from(&self.names.resolv_conf);
     }
+}
 
-    /// False when there is nothing to serve any more.
-    fn turn(&mut self, events: PollFlags, now: Instant, news: &mut Vec<News>) -> bool {
-        let result = match &mut self.phase {
-            Phase::Waiting(Some(due)) if *due > now => return true,
-            Phase::Waiting(Some(_)) => {
-                self.phase = Phase::Waiting(None);
-                match self.is_eager() {
-                    true => self.begin(now),
-                    false => return true,
-                }
-            }
-            Phase::Waiting(None) => {
-                if events.intersects(PollFlags::HUP | PollFlags::ERR) {
-                    // The interface is gone, and with it the container, of which others tell.
-                    return false;
-                }
-                match events.contains(PollFlags::IN) {
-                    true => self.begin(now),
-                    false => return true,
-                }
-            }
-            Phase::Starting(_, deadline) if *deadline <= now => Err(ProcessError::Silent),
-            Phase::Starting(..) | Phase::Serving(_) if events.is_empty() => return true,
-            Phase::Starting(process, _) | Phase::Serving(process) => process.ready().map(|ready| {
-                if ready.is_some() {
-                    self.serve();
-                    news.extend(self.asked.take().map(News::Connected));
-                }
-            }),
-        };
-        let Err(error) = result else {
-            return true;
-        };
-        if let Some(client) = self.asked {
-            news.push(News::Refused(client, self.index, chain(&error)));
+fn names_of(setup: &Setup) -> NameFiles {
+    NameFiles {
+        hosts: setup.etc_hosts.clone(),
+        resolv_conf: setup.etc_resolv_conf.clone(),
+    }
+}
+
+impl Leaving {
+    /// False when it is over.
+    fn turn(&mut self, events: PollFlags, now: Instant) -> bool {
+        if self.due <= now {
+            self.process.kill();
             return false;
         }
-        news.extend(self.failed(&error, now).map(News::Warning));
-        true
-    }
-
-    fn member(&self) -> BorrowedFd<'_> {
-        match &self.member {
-            Member::Tap(fd) | Member::Packets(fd) => fd.as_fd(),
+        if events.is_empty() {
+            return true;
+        }
+        loop {
+            match self.process.hear() {
+                // What it was asked, or had to say.
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
         }
     }
-
-    fn start(&mut self) -> Result<Box<Process>, ProcessError> {
-        self.begun = Some(Instant::now());
-        self.launcher.start(&self.seat, &self.member).map(Box::new)
-    }
-
-    fn begin(&mut self, now: Instant) -> Result<(), ProcessError> {
-        let process = self.start()?;
-        self.phase = Phase::Starting(process, now + READY_LIMIT);
-        Ok(())
-    }
-
-    fn serve(&mut self) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Waiting(None)) {
-            Phase::Starting(process, _) => Phase::Serving(process),
-            other => other,
-        };
-    }
-
-    /// There is no process any more. Returns what clients should hear: why the first one could not serve.
-    fn failed(&mut self, error: &ProcessError, now: Instant) -> Option<String> {
-        if let Phase::Starting(process, _) | Phase::Serving(process) = &mut self.phase {
-            // One that is of no use is not waited for.
-            process.kill();
-        }
-        let has_served = matches!(self.phase, Phase::Serving(_));
-        let begun = self.begun.unwrap_or(now);
-        self.failures = match has_served && now.duration_since(begun) >= GOOD_RUN {
-            true => 0,
-            false => self.failures.saturating_add(1),
-        };
-        self.phase = Phase::Waiting(Some(begun + pause(self.failures)));
-        let warns = !has_served && !std::mem::replace(&mut self.has_warned, true);
-        warns.then(|| format!("the container has no network: {}", chain(error)))
-    }
-}
-
-/// The least time between two starts, after so many in a row that came to nothing.
-fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
 /// A port to be opened as this one was.

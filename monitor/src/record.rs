@@ -5,13 +5,17 @@ use super::config::Mode;
 use super::execs::Execs;
 use super::health::{HealthReport, HealthResult};
 use super::hub::Observer;
+use crate::network::Networks;
+use crate::refused;
 use hullbox_backend::bundle::Isolation;
-use hullbox_backend::network::{Network, OpenPort, UserNetwork};
+use hullbox_backend::network::{Network, OpenPort};
 use hullbox_host::paths::Roots;
+use hullbox_model::container::Refused;
 use hullbox_model::event::{Action, Event, Kind, Verb, attribute};
 use hullbox_model::exec::ExecInspect;
+use hullbox_netproc::Refusal;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{CgroupLimits, Interface, ProcessSpec, Started};
+use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
 use hullbox_state::events;
 use hullbox_state::{Beginning, BegunFrom, End, State};
 use std::collections::BTreeMap;
@@ -28,7 +32,9 @@ pub(super) struct Lasting {
     /// The limits of the next run.
     pub(super) limits: CgroupLimits,
     /// The networks of the next run, if they were changed.
-    pub(super) network: Option<(UserNetwork, Vec<Interface>)>,
+    pub(super) networks: Option<Networks>,
+    /// What the last run was refused.
+    refused: Refused,
     /// The container's attributes in events.
     about: BTreeMap<String, String>,
     /// A client is attached before the workload starts.
@@ -42,7 +48,8 @@ impl Lasting {
         Self {
             restart: config.life.restart,
             limits: config.bundle.setup.limits,
-            network: None,
+            networks: None,
+            refused: Refused::default(),
             about: config.about.clone(),
             attached_first: matches!(config.mode, Mode::Foreground | Mode::Attached { .. }),
             execs: Execs::new(&config.bundle.id),
@@ -71,8 +78,9 @@ impl Recorder<'_> {
 
     /// It is in its networks, or in them no longer.
     fn memberships(&self, verb: &Verb) -> Vec<Event> {
-        let network = match (&self.lasting.network, &self.config.bundle.network) {
-            (Some((network, _)), _) | (None, Network::User(network)) => network,
+        let network = match (&self.lasting.networks, &self.config.bundle.network) {
+            (Some(networks), _) => &networks.user,
+            (None, Network::User(network)) => network,
             _ => return Vec::new(),
         };
         if network.shared.is_empty() {
@@ -119,9 +127,24 @@ impl Recorder<'_> {
         self.emit(Verb::Destroy);
     }
 
-    /// Leaves what is known of processes beside the workload for when there is no monitor.
-    pub(super) fn keep_execs(&self) {
+    /// Leaves for when there is no monitor what is known of processes beside the workload, and what it was
+    /// refused.
+    pub(super) fn keep(&self) {
         self.lasting.execs.keep(&self.config.bundle.dir);
+        refused::keep(&self.config.bundle.dir, &self.lasting.refused);
+    }
+
+    /// The name and the id of a network, or of the container's own.
+    fn network(&self, id: Option<&str>) -> (String, String) {
+        let Some(id) = id else {
+            let (name, id) = events::OWN_NETWORK;
+            return (name.to_owned(), id.to_owned());
+        };
+        let record = self.state.get(&self.config.bundle.id).ok();
+        let networks = record.iter().flat_map(|record| &record.spec.networks);
+        let mut found = networks.filter(|one| one.id == id);
+        let name = found.next().map(|one| one.name.clone());
+        (name.unwrap_or_default(), id.to_owned())
     }
 }
 
@@ -187,13 +210,45 @@ impl Observer for Recorder<'_> {
         self.emit(Verb::Update);
     }
 
-    fn networked(&mut self, network: UserNetwork, interfaces: Vec<Interface>) {
+    fn networked(&mut self, networks: Networks) {
         // Whoever asked for it keeps the record.
-        self.lasting.network = Some((network, interfaces));
+        self.lasting.networks = Some(networks);
     }
 
-    fn renamed(&mut self, name: String) {
+    fn refused(&mut self, network: Option<&str>, refusal: &Refusal) {
+        let (name, id) = self.network(network);
+        let container = self.lasting.about.get(attribute::NAME);
+        let mut event = events::network_event(&id, &name, Verb::Refuse)
+            .with(attribute::CONTAINER, self.config.bundle.id.as_str())
+            .with(
+                attribute::CONTAINER_NAME,
+                container.cloned().unwrap_or_default(),
+            )
+            .with(attribute::TARGET, refusal.target.as_str())
+            .with(attribute::REASON, refusal.reason.as_str());
+        if let Some(rule) = &refusal.rule {
+            event = event.with(attribute::RULE, rule.as_str());
+        }
+        if refusal.untold > 0 {
+            event = event.with(attribute::UNTOLD, refusal.untold.to_string());
+        }
+        events::emit_all(&self.roots, &[event]);
+    }
+
+    fn refused_in_all(&mut self, refused: Refused) {
+        self.lasting.refused = refused;
+    }
+
+    fn refused_last(&self) -> Refused {
+        self.lasting.refused.clone()
+    }
+
+    fn renamed(&mut self, name: String, dns: &[(String, Vec<String>)]) {
         self.lasting.about.insert(attribute::NAME.to_owned(), name);
+        let setup = &self.config.bundle.setup;
+        let kept = self.lasting.networks.take();
+        let networks = kept.or_else(|| Networks::of(&self.config.bundle.network, setup));
+        self.lasting.networks = networks.map(|networks| networks.renamed(dns));
     }
 
     fn attached(&mut self) {

@@ -190,9 +190,9 @@ impl Life<'_> {
             let mut bundle = config.bundle.clone();
             // What was changed meanwhile holds from now on.
             bundle.setup.limits = lasting.limits;
-            if let Some((network, interfaces)) = &lasting.network {
-                bundle.network = Network::User(network.clone());
-                bundle.setup.interfaces.clone_from(interfaces);
+            if let Some(networks) = &lasting.networks {
+                bundle.network = Network::User(networks.user.clone());
+                networks.set_up(&mut bundle.setup);
             }
             let started = self.start(bundle);
             // While a guest boots there is time for this.
@@ -383,6 +383,7 @@ impl Life<'_> {
             stopped,
         } = hub.run();
         self.timing.mark(Phase::Exit);
+        observer.refused_in_all(network.refused_in_all());
         // It ends while the backend does.
         network.close();
         if backend.found_useless_template() {
@@ -415,7 +416,7 @@ fn finish(
     let config = recorder.config;
     // On record before clients are answered: their next command must find things as the answer has them.
     if !config.auto_remove {
-        recorder.keep_execs();
+        recorder.keep();
     }
     let recorded = recorder.state.finish(&config.bundle.id, end);
     if config.auto_remove {

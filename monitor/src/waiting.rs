@@ -133,9 +133,12 @@ fn serve(client: &mut Client, observer: &mut dyn Observer) -> Option<Waited> {
                 observer.limited(&limits);
                 client.answer(&Answer::Done);
             }
-            Some(Command::SetName(name)) => {
-                observer.renamed(name);
+            Some(Command::SetName { name, dns }) => {
+                observer.renamed(name, &dns);
                 client.answer(&Answer::Done);
+            }
+            Some(Command::Refused) => {
+                client.answer(&Answer::of_refused(&observer.refused_last()));
             }
             Some(Command::Execs) => {
                 client.answer(&Answer::of_execs(observer.execs()));

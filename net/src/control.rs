@@ -4,10 +4,12 @@ use crate::config::MemberConfig;
 use crate::core::MemberId;
 use crate::counters::{Counters, MemberCounters};
 use crate::error::NetError;
+use crate::notices::{Notice, Notices};
 use crate::policy::Policy;
 use crate::publish::PortKind;
 use crate::table::Id;
-use std::os::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -36,12 +38,18 @@ pub(crate) enum Command {
 pub struct Control {
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
+    notices: Arc<Notices>,
 }
 
 impl Control {
-    pub(crate) fn new(wake: Arc<OwnedFd>) -> (Self, Receiver<Command>) {
+    pub(crate) fn new(wake: Arc<OwnedFd>, notices: Arc<Notices>) -> (Self, Receiver<Command>) {
         let (commands, receiver) = channel();
-        (Self { commands, wake }, receiver)
+        let control = Self {
+            commands,
+            wake,
+            notices,
+        };
+        (control, receiver)
     }
 
     fn send(&self, command: Command) -> Result<(), NetError> {
@@ -118,6 +126,19 @@ impl Control {
     pub fn counters(&self, member: MemberId) -> Result<MemberCounters, NetError> {
         let found = self.ask(|answer| Command::Counters(member, answer))?;
         found.ok_or(NetError::NoMember)
+    }
+
+    /// A descriptor that is readable while there are [`Self::notices`].
+    #[must_use]
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.notices.event()
+    }
+
+    /// What members were refused since this was asked last: each target once, and of a member that is
+    /// refused much a part.
+    #[must_use]
+    pub fn notices(&self) -> VecDeque<Notice> {
+        self.notices.take()
     }
 
     /// What was counted of the network as a whole, members that have gone included.

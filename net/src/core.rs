@@ -1,22 +1,25 @@
 //! What all kinds of flows share: members, epoll, timers, counters, the frame that is being built.
 
 use crate::config::{MAX_MEMBERS, MemberConfig, NetworkConfig, Offloads};
-use crate::counters::{Counters, MemberCounters, Target};
+use crate::counters::{Cause, Counters, MemberCounters, Refused, Target};
 use crate::error::NetError;
 use crate::frame::ethernet::Mac;
 use crate::frame::fragment::Reassembly;
 use crate::frame::segment::without_offloads;
 use crate::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES, build, checksum, protocol, vnet};
 use crate::link::{Link, Sent};
+use crate::notices::{Notice, Notices};
 use crate::pace::Pace;
 use crate::policy::{Pins, Policy};
 use crate::table::{Id, Table};
+use crate::telling::Telling;
 use crate::timers::{Timers, now_ns};
 use crate::token::{Kind, Token};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// Where a transport's payload begins in the frame that is being built: behind the largest headers.
 pub const PAYLOAD_AT: usize = 128;
@@ -59,6 +62,8 @@ pub struct Member {
     pub flows: [usize; 5],
     /// What was counted of it.
     pub counters: MemberCounters,
+    /// Of what was refused, what others hear of.
+    pub telling: Telling<Target>,
 }
 
 impl Member {
@@ -91,6 +96,8 @@ pub struct Core {
     pub timers: Timers,
     /// Counts that are no member's, and those of members that have gone.
     pub counters: Counters,
+    /// What others should hear.
+    pub notices: Arc<Notices>,
     /// The monotonic clock at the beginning of this turn of the loop, in nanoseconds.
     pub now_ns: u64,
     /// The identification of the fragments that were made last.
@@ -115,6 +122,7 @@ impl Core {
             by_mac: HashMap::new(),
             timers: Timers::new()?,
             counters: Counters::default(),
+            notices: Arc::new(Notices::new()?),
             now_ns: now_ns(),
             fragment_id: 0,
             skipped: Vec::new(),
@@ -184,6 +192,7 @@ impl Core {
             reassembly: Reassembly::default(),
             flows: [0; 5],
             counters: MemberCounters::default(),
+            telling: Telling::default(),
         });
         let watched = match self.members.get_mut(id) {
             Some(member) => epoll::add(
@@ -211,7 +220,7 @@ impl Core {
         let Some(member) = self.members.remove(id) else {
             return false;
         };
-        self.counters.add(&member.counters);
+        self.counters.members.add(&member.counters);
         for (deadline, token) in member.pace.deadlines(id) {
             self.timers.forget(deadline, token);
         }
@@ -227,9 +236,23 @@ impl Core {
         }
     }
 
-    /// Counts a refusal.
-    pub fn refuse(&mut self, member: MemberId, target: Target) {
-        self.count(member, |counters| counters.refuse(target));
+    /// Counts a refusal, and has others hear of it.
+    pub fn refuse(&mut self, id: MemberId, target: Target, cause: Cause) {
+        let now_ns = self.now_ns;
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        let refused = member.counters.refuse(target, cause);
+        let Some(refused) = refused.filter(|refused| refused.is_for_others()) else {
+            return;
+        };
+        if let Some(untold) = member.telling.tells(&refused.target, now_ns) {
+            self.notices.give(Notice {
+                member: id,
+                refused: Refused::clone(refused),
+                untold,
+            });
+        }
     }
 
     /// What was counted of all members, those that have gone as well.
@@ -237,7 +260,7 @@ impl Core {
     pub fn totals(&self) -> Counters {
         let mut totals = self.counters.clone();
         for (_, member) in self.members.iter() {
-            totals.add(&member.counters);
+            totals.members.add(&member.counters);
         }
         totals
     }
@@ -384,7 +407,7 @@ impl Core {
         if member.offloads == Offloads::ALL {
             send(frame);
         } else if without_offloads(frame, send).is_none() {
-            self.counters.malformed += 1;
+            self.counters.members.malformed += 1;
         }
         if member.link.is_cut() {
             wait_writable(&self.epoll, to, member);

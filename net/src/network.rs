@@ -52,7 +52,7 @@ impl Network {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags)?);
         core.watch(&wake, Token::only(Kind::Control), EventFlags::IN)?;
-        let (control, commands) = Control::new(Arc::clone(&wake));
+        let (control, commands) = Control::new(Arc::clone(&wake), Arc::clone(&core.notices));
         let network = Self {
             core,
             flows: Flows::default(),
@@ -255,6 +255,8 @@ impl Network {
                 if let Some(member) = member {
                     member.policy = policy;
                     member.counters.rules.clear();
+                    // Their rules are others now.
+                    member.counters.refused_targets.clear();
                 }
                 let _ = answer.send(found);
             }

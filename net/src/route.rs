@@ -1,7 +1,7 @@
 //! Where a packet to the gateway's MAC address leads.
 
 use crate::core::{Core, MemberId};
-use crate::counters::Target;
+use crate::counters::{Cause, Target};
 use crate::gate::Speech;
 use crate::policy::{Action, Judgement, Protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +23,7 @@ pub enum Route {
     /// Nowhere: an address of the subnet that nobody has, or one that no host has.
     Unreachable,
     /// The member's policy refuses it, or the network is an internal one.
-    Refused,
+    Refused(Cause),
 }
 
 impl Core {
@@ -35,13 +35,17 @@ impl Core {
         } else if self.config.is_on_link(address) || is_never_remote(address) {
             Route::Unreachable
         } else if self.config.internal {
-            Route::Refused
+            Route::Refused(Cause::Internal)
         } else {
             self.judge(from, kind, target)
         };
-        if !matches!(route, Route::Host(_) | Route::ByName(_) | Route::NameServer) {
-            self.refuse(from, Target::Flow(kind, target));
-        }
+        let cause = match route {
+            Route::Host(_) | Route::ByName(_) | Route::NameServer => return route,
+            Route::Gateway => Cause::Gateway,
+            Route::Unreachable => Cause::Unreachable,
+            Route::Refused(cause) => cause,
+        };
+        self.refuse(from, Target::Flow(kind, target), cause);
         route
     }
 
@@ -62,7 +66,7 @@ impl Core {
 
     fn judge(&mut self, from: MemberId, kind: Protocol, target: SocketAddr) -> Route {
         let Some(member) = self.members.get_mut(from) else {
-            return Route::Refused;
+            return Route::Unreachable;
         };
         let (pins, now_ns) = (&member.pins, self.now_ns);
         let is_of = |pattern: &_| pins.has(target.ip(), pattern, now_ns);
@@ -73,7 +77,7 @@ impl Core {
         member.counters.decided(verdict.reason);
         match verdict.action {
             Action::Allow => Route::Host(target),
-            Action::Deny => Route::Refused,
+            Action::Deny => Route::Refused(Cause::Policy(verdict.reason)),
         }
     }
 
@@ -94,7 +98,7 @@ impl Core {
         member.counters.decided(verdict.reason);
         if verdict.action == Action::Deny {
             let target = Target::Named(target, name.to_owned());
-            member.counters.refuse(target);
+            self.refuse(from, target, Cause::Policy(verdict.reason));
             return Vec::new();
         }
         if !member.policy.is_by_name(verdict.reason) {
@@ -131,6 +135,7 @@ fn is_never_remote(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Reason;
     use crate::testing::add;
 
     const GATEWAY: &str = "10.9.0.1:80";
@@ -171,7 +176,7 @@ mod tests {
             assert_eq!(led, Route::Unreachable, "{target}");
         }
         assert_eq!(route(&mut core, member, REMOTE), host(REMOTE));
-        assert_eq!(core.totals().refused, 13);
+        assert_eq!(core.totals().members.refused, 13);
     }
 
     #[test]
@@ -184,7 +189,8 @@ mod tests {
         assert_eq!(route(&mut core, open, GATEWAY), host("127.0.0.1:80"));
         assert_eq!(route(&mut core, open, REMOTE), host(REMOTE));
         assert_eq!(route(&mut core, closed, GATEWAY), Route::Gateway);
-        assert_eq!(route(&mut core, closed, REMOTE), Route::Refused);
+        let rule = Cause::Policy(Reason::Rule(0));
+        assert_eq!(route(&mut core, closed, REMOTE), Route::Refused(rule));
         assert_eq!(core.members.get(open).unwrap().counters.refused, 0);
         let counters = &core.members.get(closed).unwrap().counters;
         let refused: Vec<String> = counters
@@ -194,9 +200,28 @@ mod tests {
             .collect();
         assert_eq!(refused, ["tcp 10.9.0.1:80", "tcp 192.0.2.1:80"]);
         assert_eq!(counters.rules, [1]);
+        let told = |core: &Core| -> Vec<(MemberId, String, Cause)> {
+            let notices = core.notices.take().into_iter();
+            notices
+                .map(|one| {
+                    (
+                        one.member,
+                        one.refused.target.to_string(),
+                        one.refused.cause,
+                    )
+                })
+                .collect()
+        };
+        let gateway = (closed, "tcp 10.9.0.1:80".to_owned(), Cause::Gateway);
+        let remote = (closed, "tcp 192.0.2.1:80".to_owned(), rule);
+        assert_eq!(told(&core), [gateway, remote]);
+        // Neither what was told nor what fails everywhere.
+        route(&mut core, closed, REMOTE);
+        route(&mut core, closed, "10.9.0.7:80");
+        assert_eq!(told(&core), []);
         // What is counted of a member stays in the network's counts.
         core.remove_member(closed);
-        assert_eq!(core.totals().refused, 2);
+        assert_eq!(core.totals().members.refused, 4);
     }
 
     #[test]
@@ -204,7 +229,8 @@ mod tests {
         let mut core = core(true);
         let member = add(&mut core, 2, |member| member.host_gateway = true);
         assert_eq!(route(&mut core, member, GATEWAY), Route::Gateway);
-        assert_eq!(route(&mut core, member, REMOTE), Route::Refused);
+        let refused = Route::Refused(Cause::Internal);
+        assert_eq!(route(&mut core, member, REMOTE), refused);
         assert_eq!(route(&mut core, member, "10.9.0.7:80"), Route::Unreachable);
     }
 }

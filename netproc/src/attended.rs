@@ -1,10 +1,11 @@
 //! A member as the thread knows it that answers on control connections.
 
-use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
+use crate::counts::{Counts, Refusal};
+use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
 use crate::names;
 use crate::ports::OpenSocket;
 use hullbox_net::policy::Policy;
-use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Rates};
+use hullbox_net::{Control, LinkFd, Mac, MemberConfig, MemberId, NetError, Notice, Rates};
 use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,6 +16,8 @@ pub struct Attended {
     /// The member's other end is gone when this says so.
     watched: Option<OwnedFd>,
     id: MemberId,
+    /// Its rules, as they were typed.
+    egress: Option<String>,
 }
 
 /// What a member is added with.
@@ -69,6 +72,7 @@ impl Attended {
                 incoming,
                 watched,
                 id,
+                egress: start.network.egress,
             }),
             Err(message) => Err(Refused { control, message }),
         }
@@ -104,7 +108,7 @@ impl Attended {
         }
     }
 
-    fn obey(&self, request: Request, network: &Control) -> Answer {
+    fn obey(&mut self, request: Request, network: &Control) -> Answer {
         let done = |result: Result<(), NetError>| match result {
             Ok(()) => Answer::Done,
             Err(error) => Answer::Failed {
@@ -117,15 +121,29 @@ impl Attended {
             },
             Request::Counters => match network.counters(self.id).and_then(|member| {
                 let totals = network.totals()?;
-                Ok(Counts::of(&member, &totals))
+                Ok(Counts::of(&member, &totals, self.egress.as_deref()))
             }) {
                 Ok(counts) => Answer::Counters(counts),
                 Err(error) => done(Err(error)),
             },
             Request::Policy(egress) => match policy(egress.as_deref()) {
-                Ok(policy) => done(network.set_policy(self.id, policy)),
+                Ok(policy) => {
+                    self.egress = egress;
+                    done(network.set_policy(self.id, policy))
+                }
                 Err(message) => Answer::Failed { message },
             },
+            Request::Names(names) => done(network.set_names(self.id, names)),
+        }
+    }
+
+    /// Tells the member's monitor what it was refused, if that is this member's. A monitor that does not
+    /// read hears the rest when it asks.
+    pub fn tell(&self, notice: &Notice) {
+        if notice.member == self.id {
+            let refusal = Refusal::noticed(notice, self.egress.as_deref());
+            // It goes as a whole or not at all: it is short.
+            let _ = send(self.control.as_fd(), &Answer::Refused(refusal), &[]);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Starting the process, and what its starter says to it.
 
+use crate::counts::{Counts, Refusal};
 use crate::home::Home;
-use crate::message::{Answer, Carrier, Counts, Incoming, Link, Request, Start, send};
+use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
 use crate::{ENTRY, JOIN_OPTION, RELAY_OPTION};
 use hullbox_backend::network::{Member, Membership, OpenPort, UserNetwork};
 use hullbox_protocol::Interface;
@@ -17,9 +18,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long its end may take once its control connection has ended. In the helper machine, the host's
-/// process has to end first.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long its end may take once its control connection has ended. One that is stopped never ends.
+const END_LIMIT: Duration = Duration::from_secs(2);
+/// The same in the helper machine, where the host's process has to end first.
+const MACHINE_END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a process cannot be started, or is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -133,11 +135,16 @@ impl Launcher {
             .map_err(ProcessError::Start)?;
         let child = self.spawn(theirs.into()).map_err(ProcessError::Start)?;
         let shared = self.networks.as_ref().zip(seat.membership.as_ref());
+        let is_relay = self.arguments.iter().any(|word| word == RELAY_OPTION);
         Ok(Process {
             child,
             connection,
             incoming: Incoming::default(),
             shared: shared.map(|(dir, membership)| (dir.clone(), membership.id.clone())),
+            end_limit: match is_relay {
+                true => MACHINE_END_LIMIT,
+                false => END_LIMIT,
+            },
         })
     }
 
@@ -173,6 +180,23 @@ pub struct Process {
     incoming: Incoming,
     /// The network that the child joins, by directory and id: it is served by another process.
     shared: Option<(PathBuf, String)>,
+    /// How long its end may take.
+    end_limit: Duration,
+}
+
+/// What a process has said.
+#[derive(Debug)]
+pub enum Heard {
+    /// It serves: the published ports that are open. Its first word, unless it fails.
+    Ready(Vec<OpenPort>),
+    /// It does not do what it was asked to, and why, in one line.
+    Failed(String),
+    /// What it has counted.
+    Counted(Box<Counts>),
+    /// It has done what it was asked to.
+    Done,
+    /// The container was refused something, for the first time. Not asked for; of much, a part is told.
+    Refused(Refusal),
 }
 
 impl AsFd for Process {
@@ -189,16 +213,34 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has said, without waiting. To be asked until there is nothing: each says one thing.
+    ///
+    /// # Errors
+    /// It has ended, or makes no sense.
+    pub fn hear(&mut self) -> Result<Option<Heard>, ProcessError> {
+        let Some(answer) = self.answer()? else {
+            return Ok(None);
+        };
+        Ok(Some(match answer {
+            Answer::Ready { ports, .. } => Heard::Ready(ports),
+            Answer::Failed { message } => Heard::Failed(message),
+            Answer::Counters(counts) => Heard::Counted(Box::new(counts.heard())),
+            Answer::Done => Heard::Done,
+            Answer::Refused(refusal) => Heard::Refused(refusal.heard()),
+            Answer::Dial(_) => return Err(ProcessError::Ended),
+        }))
+    }
+
     /// Whether it serves, without waiting: the published ports that are open; none, if it has not
     /// answered yet. To be asked until it has answered.
     ///
     /// # Errors
     /// It does not serve ([`ProcessError::Refused`]), or has ended.
     pub fn ready(&mut self) -> Result<Option<Vec<OpenPort>>, ProcessError> {
-        match self.answer()? {
+        match self.hear()? {
             None => Ok(None),
-            Some(Answer::Ready { ports, .. }) => Ok(Some(ports)),
-            Some(Answer::Failed { message }) => Err(ProcessError::Refused(message)),
+            Some(Heard::Ready(ports)) => Ok(Some(ports)),
+            Some(Heard::Failed(message)) => Err(ProcessError::Refused(message)),
             Some(_) => Err(ProcessError::Ended),
         }
     }
@@ -217,18 +259,37 @@ impl Process {
         }
     }
 
-    /// What it has counted. To be asked of one that is ready.
+    /// Asks what it has counted; it says so later. To be asked of one that is ready.
+    ///
+    /// # Errors
+    /// It has ended, or does not read.
+    pub fn ask_for_counts(&self) -> Result<(), ProcessError> {
+        self.request(&Request::Counters)
+    }
+
+    /// Gives the container other names among the network's members. It says later that it has done so. To
+    /// be asked of one that is ready.
+    ///
+    /// # Errors
+    /// It has ended, or does not read.
+    pub fn rename(&self, names: Vec<String>) -> Result<(), ProcessError> {
+        self.request(&Request::Names(names))
+    }
+
+    /// What it has counted. To be asked of one that is ready and owes no answer; what it tells of refusals
+    /// meanwhile is among that.
     ///
     /// # Errors
     /// It has ended, or does not answer in time.
     pub fn counters(&mut self, limit: Duration) -> Result<Counts, ProcessError> {
         match self.ask(&Request::Counters, limit)? {
-            Answer::Counters(counts) => Ok(counts),
+            Heard::Counted(counts) => Ok(*counts),
             _ => Err(ProcessError::Ended),
         }
     }
 
-    /// Gives it another policy, as [`UserNetwork::egress`] has it. To be asked of one that is ready.
+    /// Gives it another policy, as [`UserNetwork::egress`] has it. To be asked of one that is ready and owes
+    /// no answer.
     ///
     /// # Errors
     /// The text is none, or the process has ended, or does not answer in time.
@@ -238,20 +299,25 @@ impl Process {
         limit: Duration,
     ) -> Result<(), ProcessError> {
         match self.ask(&Request::Policy(egress), limit)? {
-            Answer::Done => Ok(()),
-            Answer::Failed { message } => Err(ProcessError::Refused(message)),
+            Heard::Done => Ok(()),
+            Heard::Failed(message) => Err(ProcessError::Refused(message)),
             _ => Err(ProcessError::Ended),
         }
     }
 
-    fn ask(&mut self, request: &Request, limit: Duration) -> Result<Answer, ProcessError> {
-        send(self.connection.as_fd(), request, &[]).map_err(|_| ProcessError::Ended)?;
+    fn request(&self, request: &Request) -> Result<(), ProcessError> {
+        send(self.connection.as_fd(), request, &[]).map_err(|_| ProcessError::Ended)
+    }
+
+    fn ask(&mut self, request: &Request, limit: Duration) -> Result<Heard, ProcessError> {
+        self.request(request)?;
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(answer) = self.answer()? {
-                return Ok(answer);
+            match self.hear()? {
+                Some(Heard::Refused(_)) => {}
+                Some(heard) => return Ok(heard),
+                None => self.wait_for_answer(deadline)?,
             }
-            self.wait_for_answer(deadline)?;
         }
     }
 
@@ -284,14 +350,18 @@ impl Process {
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 
-    /// Has it end. Whoever drops it waits for that.
+    /// Has it end, or the membership. When it has, [`Self::hear`] says so, and nobody has to wait who drops
+    /// this; who drops it before waits for that.
     pub fn close(&self) {
-        // One that has ended hears it no more. The end of the other direction tells when a shared one has
-        // closed the ports.
-        let _ = self.connection.shutdown(match self.shared {
-            Some(_) => Shutdown::Write,
-            None => Shutdown::Both,
-        });
+        // One that has ended hears it no more. The end of the other direction tells when the ports are
+        // closed.
+        let _ = self.connection.shutdown(Shutdown::Write);
+    }
+
+    /// How long its end may take after [`Self::close`]. One that takes longer is to be killed.
+    #[must_use]
+    pub const fn end_limit(&self) -> Duration {
+        self.end_limit
     }
 
     /// Has it end, and waits for that. Returns how it ended.
@@ -312,7 +382,7 @@ impl Process {
         }
         self.close();
         let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
-            .is_ok_and(|handle| wait_for(handle.as_fd(), Instant::now() + END_LIMIT));
+            .is_ok_and(|handle| wait_for(handle.as_fd(), Instant::now() + self.end_limit));
         if !ended {
             // It has no child, and nothing to tidy up.
             let _ = self.child.kill();
@@ -326,7 +396,7 @@ impl Process {
         // One that has not joined yet does not any more.
         let _ = self.child.kill();
         let status = self.child.wait();
-        let deadline = Instant::now() + END_LIMIT;
+        let deadline = Instant::now() + self.end_limit;
         let _ = self.connection.shutdown(Shutdown::Write);
         // What was answered meanwhile is read and forgotten.
         while wait_for(self.connection.as_fd(), deadline)

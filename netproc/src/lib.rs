@@ -31,7 +31,7 @@
 //!    ╚═══════ the same connection, later ══════════╝ ╚═ other monitors
 //! ```
 //!
-//! - `message`: what is said on a control connection, and how it travels.
+//! - `message`: what is said on a control connection, and how it travels; `counts`: of what was counted.
 //! - `launch`: the side of whoever starts the process ([`Process`]).
 //! - `serve`: the process itself ([`main`]); `engine`, `attended`: what both kinds of networks have.
 //! - `join`, `home`, `share`, `shape`: networks that containers share.
@@ -42,6 +42,7 @@
 
 mod attended;
 mod channel;
+mod counts;
 mod door;
 mod engine;
 mod home;
@@ -56,10 +57,13 @@ mod serve;
 mod shape;
 mod share;
 
-pub use launch::{Launcher, Process, ProcessError, Seat, tidy};
-pub use message::{Counts, MAX_MESSAGE};
+pub use counts::{Counts, Refusal};
+pub use launch::{Heard, Launcher, Process, ProcessError, Seat, tidy};
+pub use message::MAX_MESSAGE;
 pub use ports::PortError;
 pub use serve::main;
+
+pub use hullbox_net::{Telling, set_tap_carrier};
 
 /// The hidden command that is this process.
 pub use hullbox_protocol::NETWORK_COMMAND as ENTRY;

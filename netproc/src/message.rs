@@ -1,9 +1,9 @@
 //! What is said on a control connection: JSON, with four bytes of length, big-endian, before each
 //! message. The first request brings the member's descriptor along.
 
+use crate::counts::{Counts, Refusal};
 use crate::shape::Shape;
 use hullbox_backend::network::{MAX_PUBLISHED, Membership, OpenPort, UserNetwork};
-use hullbox_net::{Counters, MemberCounters};
 use hullbox_protocol::Interface;
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -73,6 +73,8 @@ pub enum Request {
     Counters,
     /// Take another policy, for flows that begin from now on; none is everywhere.
     Policy(Option<String>),
+    /// The member has these names among the others from now on.
+    Names(Vec<String>),
     /// Serve a network that members will join. The first request and no other; with the socket at which
     /// they arrive and the network's lock.
     Share(Shape),
@@ -88,7 +90,7 @@ pub struct Join {
     pub ports: Vec<OpenPort>,
 }
 
-/// What it answers, in the order of the requests.
+/// What it answers, in the order of the requests; and [`Self::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -110,49 +112,9 @@ pub enum Answer {
     Counters(Counts),
     /// It is done.
     Done,
-}
-
-/// Counts of a member since it joined, and of its network's flows; see [`MemberCounters`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Frames that the container sent.
-    pub frames_received: u64,
-    /// Frames that the container was sent.
-    pub frames_sent: u64,
-    /// Frames that the link lost or had no room for.
-    pub frames_lost: u64,
-    /// Frames that could not be parsed.
-    pub malformed: u64,
-    /// Frames with another sender's address.
-    pub spoofed: u64,
-    /// Connections, datagrams and echo requests that the policy or the network refused.
-    pub refused: u64,
-    /// Names that were asked for and refused.
-    pub refused_names: u64,
-    /// Flows that were not begun because of a limit.
-    pub limited: u64,
-    /// TCP connections that have begun in the network.
-    pub tcp_begun: u64,
-    /// Flows that there are in the network: TCP, UDP and ICMP echo.
-    pub flows: u64,
-}
-
-impl Counts {
-    /// Of a member, with the flows of its network.
-    pub(crate) const fn of(member: &MemberCounters, network: &Counters) -> Self {
-        Self {
-            frames_received: member.frames_received,
-            frames_sent: member.frames_sent,
-            frames_lost: member.frames_lost,
-            malformed: member.malformed,
-            spoofed: member.spoofed,
-            refused: member.refused,
-            refused_names: member.refused_names,
-            limited: member.limited,
-            tcp_begun: network.tcp_begun,
-            flows: network.tcp_flows + network.udp_flows + network.echo_flows,
-        }
-    }
+    /// No answer: the member was refused something, for the first time. Of a member that is refused much a
+    /// part is told.
+    Refused(Refusal),
 }
 
 /// A message as it travels.

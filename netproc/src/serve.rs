@@ -167,14 +167,18 @@ fn attend(newcomer: Newcomer, answer: Option<Answer>, network: &Control) {
     }
     loop {
         let interests = member.interests();
-        let mut fds: Vec<PollFd<'_>> = interests.into_iter().flatten().collect();
+        let mut fds = vec![PollFd::from_borrowed_fd(network.news(), PollFlags::IN)];
+        fds.extend(interests.into_iter().flatten());
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
         }
         let events = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
-        let events = [events(0), events(1)];
+        let (has_news, events) = (!events(0).is_empty(), [events(1), events(2)]);
         drop(fds);
+        if has_news {
+            network.notices().iter().for_each(|one| member.tell(one));
+        }
         if !member.attend(events, network) {
             return;
         }

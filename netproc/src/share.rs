@@ -92,7 +92,8 @@ impl Sharing {
             Some((connection, _)) => PollFd::new(connection, PollFlags::IN),
             None => PollFd::new(&self.listener, PollFlags::IN),
         };
-        let mut fds = vec![arriving];
+        let news = PollFd::from_borrowed_fd(network.news(), PollFlags::IN);
+        let mut fds = vec![arriving, news];
         for member in &self.members {
             fds.extend(member.interests().into_iter().flatten());
         }
@@ -102,7 +103,8 @@ impl Sharing {
             Err(errno) => return Err(errno),
         }
         let mut events = fds.iter().map(PollFd::revents);
-        let arrived = events.next().is_some_and(|events| !events.is_empty());
+        let mut next = || events.next().is_some_and(|events| !events.is_empty());
+        let (arrived, has_news) = (next(), next());
         let of_members: Vec<[PollFlags; 2]> = self
             .members
             .iter()
@@ -116,6 +118,11 @@ impl Sharing {
             .collect();
         drop(events);
         drop(fds);
+        if has_news {
+            for notice in network.notices() {
+                self.members.iter().for_each(|one| one.tell(&notice));
+            }
+        }
         let mut gone = None;
         // Those who leave make room for who comes: it may be the same container.
         for (at, events) in of_members.into_iter().enumerate().rev() {

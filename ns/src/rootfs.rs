@@ -9,7 +9,7 @@ use super::inroot::{Kind, Root};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_backend::bundle::Bundle;
-use hullbox_protocol::WritableLayer;
+use hullbox_protocol::{NameFiles, WritableLayer};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -211,6 +211,14 @@ impl Rootfs {
             move_mount(&source, "", &target, "", flags).map_err(prepare("mount", &path))?;
         }
         Ok(())
+    }
+
+    /// Has the container's /etc/hosts and /etc/resolv.conf say what `names` says, where `before` was written.
+    pub(super) fn renew_names(&self, before: &mut NameFiles, names: &NameFiles) {
+        if let Ok(base) = open_path(CWD, &self.base) {
+            let before = [&mut before.hosts, &mut before.resolv_conf];
+            hullbox_session::names::renew_all(base, before, names);
+        }
     }
 
     /// Takes everything away from this mount namespace. The container's own namespace must be

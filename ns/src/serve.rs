@@ -9,8 +9,8 @@ use crate::sys;
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::Network;
 use hullbox_protocol::{
-    ExitStatus, Failure, FailureKind, Frame, Hello, PROTOCOL_VERSION, ProcessSpec, Reply, Request,
-    Started, TerminalSize,
+    ExitStatus, Failure, FailureKind, Frame, Hello, NameFiles, PROTOCOL_VERSION, ProcessSpec,
+    Reply, Request, Started, TerminalSize,
 };
 use hullbox_session::children::Spawned;
 use hullbox_session::direct::Descriptors;
@@ -172,6 +172,8 @@ struct Conversation<'a> {
     over: bool,
     /// The end of the workload, to be told once all others' ends are.
     ending: Option<ExitStatus>,
+    /// What was written into its files.
+    names: NameFiles,
 }
 
 impl<'a> Conversation<'a> {
@@ -194,6 +196,10 @@ impl<'a> Conversation<'a> {
             rooted_us,
             over: false,
             ending: None,
+            names: NameFiles {
+                hosts: bundle.setup.etc_hosts.clone(),
+                resolv_conf: bundle.setup.etc_resolv_conf.clone(),
+            },
         }
     }
 
@@ -335,9 +341,12 @@ impl<'a> Conversation<'a> {
         spawned.map_err(|error| error.failure())
     }
 
-    fn answer(&self, around: &mut Surroundings, request: &Request) -> Reply {
+    fn answer(&mut self, around: &mut Surroundings, request: &Request) -> Reply {
         if !self.executed || self.over {
             return Reply::Failed("the container is not running".to_owned());
+        }
+        if let Request::Connect { names, .. } | Request::Disconnect { names, .. } = request {
+            around.rootfs.renew_names(&mut self.names, names);
         }
         requests::answer(&mut around.cgroup, self.running.pid, request)
     }

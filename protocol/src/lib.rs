@@ -54,8 +54,8 @@ pub use network::{
     NETWORK_VSOCK_OPTION, interface_name,
 };
 pub use request::{
-    InterfaceUsage, MAX_PROCESSES, MAX_TOLD_INTERFACES, ProcessInfo, Reply, Request, Transfers,
-    Usage,
+    InterfaceUsage, MAX_PROCESSES, MAX_TOLD_INTERFACES, NameFiles, ProcessInfo, Reply, Request,
+    Transfers, Usage,
 };
 pub use spec::{
     AgentEnv, CONSOLE_SIZE, CgroupLimits, ENTROPY_BYTES, ExitStatus, Failure, FailureKind, Hello,
@@ -64,7 +64,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;

@@ -40,12 +40,25 @@ pub enum Request {
         index: u8,
         /// The interface.
         interface: Box<Interface>,
+        /// What the container is to know of its networks' names then.
+        names: Box<NameFiles>,
     },
     /// Remove an interface.
     Disconnect {
         /// Its place.
         index: u8,
+        /// What the container is to know of its networks' names then.
+        names: Box<NameFiles>,
     },
+}
+
+/// Whole contents of files about names, as in [`crate::Setup`]; empty leaves one as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameFiles {
+    /// /etc/hosts.
+    pub hosts: String,
+    /// /etc/resolv.conf.
+    pub resolv_conf: String,
 }
 
 /// The answer to a [`Request`].

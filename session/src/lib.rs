@@ -16,6 +16,7 @@ pub mod client;
 pub mod connection;
 pub mod direct;
 pub mod guard;
+pub mod names;
 mod pipe;
 pub mod processes;
 pub mod server;

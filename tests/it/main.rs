@@ -24,6 +24,7 @@ mod limits;
 mod machine;
 mod models;
 mod network;
+mod network_life;
 mod networks;
 mod networks_copies;
 mod networks_killed;

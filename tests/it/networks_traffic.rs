@@ -62,7 +62,7 @@ pub(crate) fn serve(box_: &Kept, flags: &[&str], line: &str) {
     listens(box_);
 }
 
-fn listens(box_: &Kept) {
+pub(crate) fn listens(box_: &Kept) {
     let wait = "until netstat -ltn | grep -q ':7777 '; do :; done";
     let _ = box_.exec(&["sh", "-c", wait]).exits(0);
 }
@@ -149,7 +149,7 @@ both_modes! {
         let _ = second.connect(&one, &["--alias", "guest"]).exits(0);
         let interfaces = "ls /sys/class/net | grep eth";
         assert_eq!(in_one(interfaces).exits(0).text(), "eth0\neth1");
-        // Each network has name servers of its own, of which the container knew one at its start.
+        assert_eq!(in_one(&resolve(&two.name)).text().lines().count(), 1);
         let there = two.exec(&["sh", "-c", &ask("guest")]).exits(0);
         assert_eq!(there.text(), "one");
         let address = two.inspect(&format!(

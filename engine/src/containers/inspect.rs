@@ -10,6 +10,7 @@ use crate::plan::network::MacAddress;
 use crate::plan::security::CgroupNamespace;
 use crate::plan::{self, ContainerSpec, caps, units};
 use crate::state::{Beginning, BegunFrom, Phase, Record};
+use hullbox_backend::network::Network;
 use hullbox_model::container::{
     Config, Device, Empty, GraphDriver, HostConfig, Hygiene, Inspect, LogConfig, Machine,
     RestartPolicy, Set, Start, State, Ulimit,
@@ -38,6 +39,10 @@ impl Engine {
             inspect.log_path = path.to_string_lossy().into_owned();
         }
         inspect.exec_ids = self.exec_ids(record);
+        if let Network::User(_) = &record.spec.network {
+            let refused = network::named(self.refused(record), record);
+            inspect.network_settings.refused = refused;
+        }
         if size {
             let written = self.written_bytes(record);
             inspect.size_rw = Some(written);

@@ -3,11 +3,14 @@
 use super::launch::fit;
 use super::{ContainerError, Engine};
 use crate::monitor::control::{self, Answer, Command};
+use crate::monitor::refused;
+use crate::networks::dns_names;
 use crate::paths::short_id;
 use crate::plan::life::Restart;
 use crate::plan::{ContainerSpec, environment};
-use crate::state::Record;
+use crate::state::{Phase, Record};
 use crate::timing::Timing;
+use hullbox_model::container::Refused;
 use hullbox_model::event::Verb;
 use hullbox_protocol::{
     CgroupLimits, Decoder, Frame, HEADER_LEN, ProcessInfo, ProcessSpec, Request, Sender, StreamSet,
@@ -266,8 +269,34 @@ impl Engine {
 
     /// Sends the monitor, if there is one, the container's new name.
     pub(super) fn send_name(&self, record: &Record, name: &str) {
-        // Where it does not arrive, events have the name before.
-        let _ = self.command(record, &Command::SetName(name.to_owned()));
+        let renamed = Record {
+            name: name.to_owned(),
+            ..record.clone()
+        };
+        let command = Command::SetName {
+            name: name.to_owned(),
+            dns: dns_names(&renamed),
+        };
+        // Where it does not arrive, events and other members have the name before.
+        let _ = self.command(record, &command);
+    }
+
+    /// What its networks have refused a container in its present run, or in the last one.
+    pub(super) fn refused(&self, record: &Record) -> Refused {
+        let kept = || refused::kept(&self.roots.container_dir(&record.id));
+        if !matches!(
+            record.phase,
+            Phase::Running | Phase::Paused | Phase::Restarting
+        ) {
+            return kept();
+        }
+        match self.try_query(record, &Command::Refused) {
+            Ok(Contact::Answered(Answer::Refused(text))) => {
+                serde_json::from_str(&text).unwrap_or_default()
+            }
+            // It has ended meanwhile, or does not answer.
+            _ => kept(),
+        }
     }
 
     /// Sends a command that is answered with [`Answer::Done`].
@@ -385,7 +414,7 @@ fn answer_limit(command: &Command) -> Option<Duration> {
 /// How long a monitor may take to acknowledge a command. Whoever only looks can do without its answer.
 const fn acknowledge_limit(command: &Command) -> Duration {
     match command {
-        Command::Execs => LOOK_LIMIT,
+        Command::Execs | Command::Refused => LOOK_LIMIT,
         _ => ACKNOWLEDGE_LIMIT,
     }
 }

@@ -1,6 +1,7 @@
 //! The networks that every installation has, by Docker's names. `bridge` is each container's own.
 
 use super::{DRIVER, SCOPE};
+use crate::events::OWN_NETWORK;
 use crate::plan::ipam;
 use hullbox_model::network::{Inspect, Ipam};
 use hullbox_model::time;
@@ -24,7 +25,7 @@ impl Builtin {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Bridge => "bridge",
+            Self::Bridge => OWN_NETWORK.0,
             Self::Host => "host",
             Self::None => "none",
         }
@@ -34,7 +35,7 @@ impl Builtin {
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
-            Self::Bridge => "0846785b9a952b3f4a91f940cf39988a8a31535fa088e0a240b1a2f6c9c4de2b",
+            Self::Bridge => OWN_NETWORK.1,
             Self::Host => "27046699a034a7796784b7c12d5c39854e15b45e01589af551a944e7ba6f29de",
             Self::None => "643c2c897cc37968cffa85bf3f459f14208375efdf5a2f7133162cb7d973471b",
         }

@@ -1,7 +1,7 @@
 //! Putting containers into networks, and taking them out. What runs is changed by its monitor, and
 //! recorded here.
 
-use super::start::membership;
+use super::start::{membership, names};
 use super::{Builtin, Found, NetworksError};
 use crate::containers::{ContainerError, Engine};
 use crate::events;
@@ -11,7 +11,7 @@ use crate::plan::network::{Attached, Attachment, Known, own_interface};
 use crate::state::{NetworkRecord, Record, StateError};
 use hullbox_backend::network::{Membership, Network};
 use hullbox_model::event::{Verb, attribute};
-use hullbox_protocol::Interface;
+use hullbox_protocol::{Interface, NameFiles};
 
 impl Engine {
     /// Puts a container into a network. `typed` is what was typed of its place there.
@@ -46,7 +46,9 @@ impl Engine {
         let endpoint = self.state.connect_running(&record.id, attached)?;
         let place = membership(record, attached, &endpoint);
         let interface = endpoint.interface;
-        if let Err(error) = self.ask_to_connect(record, Some(place), interface) {
+        let joined = self.state.get(&record.id);
+        let names = joined.as_ref().map(names).unwrap_or_default();
+        if let Err(error) = self.ask_to_connect(record, Some(place), interface, names) {
             // The first error is the one to report.
             let _ = self.state.disconnect_running(&record.id, &attached.id);
             return Err(error);
@@ -75,7 +77,9 @@ impl Engine {
             Err(StateError::Running(_)) => {}
             other => return Ok(other?),
         }
-        self.ask_to_connect(record, None, own)?;
+        let mut joined = record.clone();
+        change.clone()(&mut joined.spec);
+        self.ask_to_connect(record, None, own, names(&joined))?;
         Ok(self.state.change_spec(&record.id, change)?)
     }
 
@@ -85,6 +89,7 @@ impl Engine {
         record: &Record,
         membership: Option<Membership>,
         mut interface: Interface,
+        names: NameFiles,
     ) -> Result<(), ContainerError> {
         let others = record.spec.networks.len() + record.spec.setup.interfaces.len();
         let metric = u32::try_from(others).unwrap_or(u32::MAX);
@@ -92,6 +97,7 @@ impl Engine {
         let command = Command::Connect {
             membership: membership.map(Box::new),
             interface: Box::new(interface),
+            names: Box::new(names),
         };
         self.command(record, &command)
     }
@@ -132,8 +138,14 @@ impl Engine {
             Err(StateError::Running(_)) => {}
             other => return Ok(other?),
         }
-        let network = Some(id.clone());
-        self.command(&record, &Command::Disconnect { network })?;
+        let mut left = record.clone();
+        left.spec.networks.retain(|one| one.id != id);
+        left.endpoints.retain(|endpoint| endpoint.network != id);
+        let command = Command::Disconnect {
+            network: Some(id.clone()),
+            names: Box::new(names(&left)),
+        };
+        self.command(&record, &command)?;
         // From here on others may have its addresses.
         self.state.disconnect_running(&record.id, &id)?;
         self.note_membership(&record, &id, &name, Verb::Disconnect);
@@ -154,7 +166,13 @@ impl Engine {
             Err(StateError::Running(_)) => {}
             other => return Ok(other?),
         }
-        self.command(record, &Command::Disconnect { network: None })?;
+        let mut left = record.clone();
+        change(&mut left.spec);
+        let command = Command::Disconnect {
+            network: None,
+            names: Box::new(names(&left)),
+        };
+        self.command(record, &command)?;
         Ok(self.state.change_spec(&record.id, change)?)
     }
 

@@ -14,7 +14,7 @@ mod start;
 pub use builtin::Builtin;
 pub(crate) use connect::known;
 pub use error::NetworksError;
-pub(crate) use start::{attach, join};
+pub(crate) use start::{attach, dns_names, join};
 
 use crate::containers::{ContainerError, Engine};
 use crate::events::{self, NETWORK_DRIVER as DRIVER};

@@ -5,7 +5,7 @@ use crate::plan::join_shared;
 use crate::plan::network::{Attached, fit_sysctls, order_routes};
 use crate::state::{Endpoint, Record};
 use hullbox_backend::network::{Membership, Network};
-use hullbox_protocol::{Interface, Setup};
+use hullbox_protocol::{Interface, NameFiles, Setup};
 
 /// Gives the bundle of a container its places in the networks that it shares, beside one of its own.
 pub(crate) fn attach(bundle: &mut Bundle, record: &Record) {
@@ -27,6 +27,26 @@ pub(crate) fn join(setup: &mut Setup, record: &Record) {
     setup.interfaces = interfaces.clone();
     fit_sysctls(&mut interfaces, &setup.sysctls);
     join_shared(setup, &record.spec.typed, &interfaces);
+}
+
+/// What a container in the networks of this record knows of their names: what its next start has.
+pub(super) fn names(record: &Record) -> NameFiles {
+    let mut setup = record.spec.setup.clone();
+    if !record.spec.networks.is_empty() {
+        join(&mut setup, record);
+    }
+    NameFiles {
+        hosts: setup.etc_hosts,
+        resolv_conf: setup.etc_resolv_conf,
+    }
+}
+
+/// The names under which others find a container in its networks, by their ids.
+pub(crate) fn dns_names(record: &Record) -> Vec<(String, Vec<String>)> {
+    let memberships = memberships(record).into_iter();
+    memberships
+        .map(|membership| (membership.id, membership.names))
+        .collect()
 }
 
 /// In the order of the interfaces.

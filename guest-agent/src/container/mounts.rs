@@ -3,7 +3,7 @@
 use super::machine_id;
 use crate::failure::{failed, setup};
 use crate::paths;
-use hullbox_protocol::{Access, Failure, Setup};
+use hullbox_protocol::{Access, Failure, NameFiles, Setup};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -190,6 +190,15 @@ pub(super) fn rewrite_names(setup: &Setup) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Has the files say what `names` says in a container that runs, whose networks are others now.
+pub(super) fn renew_names(setup: &mut Setup, names: &NameFiles) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(dir) = rustix::fs::open(NAMES, flags, Mode::empty()) {
+        let before = [&mut setup.etc_hosts, &mut setup.etc_resolv_conf];
+        hullbox_session::names::renew_all(dir, before, names);
+    }
 }
 
 fn create(path: &str) -> Result<OwnedFd, Errno> {

@@ -1,6 +1,6 @@
 //! `events --filter`, with the meaning of moby's `daemon/events/filter.go`.
 
-use super::{Event, Kind, attribute};
+use super::{Event, Kind, Verb, attribute};
 use crate::filter::{FilterError, Filters};
 
 /// Keys of `events --filter`.
@@ -67,22 +67,29 @@ impl EventFilter {
     }
 
     /// By the beginning of the id or of the name, as Docker does: the name at that time, and with
-    /// `rename` the one before as well.
+    /// `rename` the one before as well. What a network refuses a container is about that, too.
     fn matches_container(&self, event: &Event) -> bool {
         if !self.0.contains("container") {
             return true;
         }
         let old = event.attribute(attribute::OLD_NAME).unwrap_or_default();
-        let names = [
-            Some(event.actor.id.as_str()),
-            event.attribute(attribute::NAME),
-            Some(old.strip_prefix('/').unwrap_or(old)),
-        ];
-        event.kind == Kind::Container
-            && names
-                .into_iter()
-                .flatten()
-                .any(|name| !name.is_empty() && self.0.prefix("container", name))
+        let names = match (&event.kind, &event.action.verb) {
+            (Kind::Container, _) => [
+                Some(event.actor.id.as_str()),
+                event.attribute(attribute::NAME),
+                Some(old.strip_prefix('/').unwrap_or(old)),
+            ],
+            (Kind::Network, Verb::Refuse) => [
+                event.attribute(attribute::CONTAINER),
+                event.attribute(attribute::CONTAINER_NAME),
+                None,
+            ],
+            _ => return false,
+        };
+        names
+            .into_iter()
+            .flatten()
+            .any(|name| !name.is_empty() && self.0.prefix("container", name))
     }
 
     /// A network's own events, by the beginning of its id or name.
@@ -119,7 +126,7 @@ fn without_tag(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Actor, Verb};
+    use super::super::{Action, Actor};
     use super::*;
 
     fn event(kind: Kind, action: Action, attributes: &[(&str, &str)]) -> Event {

@@ -110,15 +110,26 @@ impl Hub<'_> {
             Command::Connect {
                 membership,
                 interface,
-            } => self.connect_network(at, membership.map(|membership| *membership), *interface),
-            Command::Disconnect { network } => self.disconnect_network(at, network.as_deref()),
+                names,
+            } => {
+                let membership = membership.map(|membership| *membership);
+                self.connect_network(at, membership, *interface, names);
+            }
+            Command::Disconnect { network, names } => {
+                self.disconnect_network(at, network.as_deref(), names);
+            }
+            Command::Refused => {
+                self.clients.list[at].role = Role::Asked;
+                self.network.ask_for_counts(id);
+            }
             Command::SetRestart(restart) => {
                 self.observer.restart(restart);
                 self.clients.list[at].answer(&Answer::Done);
             }
-            Command::SetName(name) => {
-                self.observer.renamed(name);
-                self.clients.list[at].answer(&Answer::Done);
+            Command::SetName { name, dns } => {
+                self.observer.renamed(name, &dns);
+                self.clients.list[at].role = Role::Asked;
+                self.network.rename(id, &dns);
             }
             Command::Watch => self.clients.list[at].role = Role::Watcher,
         }

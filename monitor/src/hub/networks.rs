@@ -3,15 +3,16 @@
 //! ```text
 //! connect     device behind the interface ─► interface (workload's side) ─► member of the network ─► answer
 //! disconnect  no member any more ─► no interface ─► no device ─► answer
+//! link        a process died or serves again ─► device
 //! ```
 
 use super::sessions::{NetworkChange, PendingRequest};
 use super::{ANSWER_LIMIT, Hub};
 use crate::client::Role;
 use crate::control::Answer;
-use crate::network::{News, Place};
+use crate::network::{News, Place, Question};
 use hullbox_backend::network::Membership;
-use hullbox_protocol::{Frame, Interface, Reply, Request};
+use hullbox_protocol::{Frame, Interface, NameFiles, Reply, Request};
 use std::time::Instant;
 
 impl Hub<'_> {
@@ -20,11 +21,13 @@ impl Hub<'_> {
         at: usize,
         membership: Option<Membership>,
         mut interface: Interface,
+        names: Box<NameFiles>,
     ) {
         interface.route_metric = self.network.metric_for(interface.route_metric);
         let request = |index| Request::Connect {
             index,
             interface: Box::new(interface.clone()),
+            names: names.clone(),
         };
         let asked = match self.refuses(&request(0)) {
             Some(why) => Err(why.to_owned()),
@@ -50,6 +53,7 @@ impl Hub<'_> {
                     index,
                     membership,
                     interface,
+                    names,
                 };
                 self.change_network(Some(at), request, NetworkChange::Connect(place, member));
             }
@@ -57,24 +61,43 @@ impl Hub<'_> {
         }
     }
 
-    pub(super) fn disconnect_network(&mut self, at: usize, network: Option<&str>) {
+    pub(super) fn disconnect_network(
+        &mut self,
+        at: usize,
+        network: Option<&str>,
+        names: Box<NameFiles>,
+    ) {
         let index = self.network.find(network);
         let request = Request::Disconnect {
             index: index.unwrap_or(0),
+            names: names.clone(),
         };
         let refused = self.refuses(&request).map(str::to_owned);
+        let client = &mut self.clients.list[at];
         match (refused, index) {
             (None, Some(index)) => {
-                self.network.disconnect(index);
+                client.role = Role::Asked;
+                let left = self.network.disconnect(index, client.id, names);
                 self.note_networks();
-                self.change_network(Some(at), request, NetworkChange::Disconnect(index));
+                left.into_iter().for_each(|news| self.on_network(news));
             }
             (refused, _) => {
                 let why =
                     refused.unwrap_or_else(|| "the container is not in this network".to_owned());
-                self.clients.list[at].answer(&Answer::Failed(why));
+                client.answer(&Answer::Failed(why));
             }
         }
+    }
+
+    /// Has the workload's side remove an interface, for a client that may have left.
+    fn remove_interface(&mut self, client: Option<u64>, index: u8) {
+        let mut clients = self.clients.list.iter();
+        let at = clients.position(|one| Some(one.id) == client);
+        let request = Request::Disconnect {
+            index,
+            names: self.network.names(),
+        };
+        self.change_network(at, request, NetworkChange::Disconnect(index));
     }
 
     fn change_network(&mut self, at: Option<usize>, request: Request, change: NetworkChange) {
@@ -132,32 +155,44 @@ impl Hub<'_> {
 
     /// What became of processes that serve the container's networks.
     pub(super) fn on_network(&mut self, news: News) {
-        let (client, answer) = match news {
-            News::Warning(warning) => {
-                self.warn(&warning);
-                return;
-            }
-            News::Connected(client) => {
+        match news {
+            News::Warning(warning) => self.warn(&warning),
+            News::Connected(client, names) => {
+                self.network.know(names);
                 self.note_networks();
-                (client, Answer::Done)
+                self.answer_to(client, &Answer::Done);
             }
             News::Refused(client, index, why) => {
-                let request = Request::Disconnect { index };
-                self.change_network(None, request, NetworkChange::Disconnect(index));
-                (client, Answer::Failed(why))
+                self.remove_interface(None, index);
+                self.answer_to(client, &Answer::Failed(why));
             }
-        };
+            News::Left(client, index) => self.remove_interface(Some(client), index),
+            News::Link(index, up) => self.backend.set_link(index, up),
+            News::Denied(network, refusal) => self.observer.refused(network.as_deref(), &refusal),
+            News::Answered(all) => {
+                for (client, question) in all {
+                    let answer = match question {
+                        Question::Names => Answer::Done,
+                        Question::Refused => Answer::of_refused(&self.network.refused()),
+                    };
+                    self.answer_to(Some(client), &answer);
+                }
+            }
+        }
+    }
+
+    fn answer_to(&mut self, client: Option<u64>, answer: &Answer) {
         let mut clients = self.clients.list.iter_mut();
         // It may have left.
         if let Some(client) = clients.find(|one| Some(one.id) == client) {
-            client.answer(&answer);
+            client.answer(answer);
         }
     }
 
     /// Has the container's networks kept for its next run.
     fn note_networks(&mut self) {
-        if let Some((network, interfaces)) = self.network.kept() {
-            self.observer.networked(network, interfaces);
+        if let Some(networks) = self.network.kept() {
+            self.observer.networked(networks);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What the hub reports to whoever keeps the container's record.
 
 use crate::health::{HealthReport, HealthResult};
-use hullbox_backend::network::{OpenPort, UserNetwork};
+use crate::network::Networks;
+use hullbox_backend::network::OpenPort;
+use hullbox_model::container::Refused;
 use hullbox_model::exec::ExecInspect;
+use hullbox_netproc::Refusal;
 use hullbox_plan::life::Restart;
-use hullbox_protocol::{CgroupLimits, Interface, ProcessSpec, Started};
+use hullbox_protocol::{CgroupLimits, ProcessSpec, Started};
 use hullbox_state::BegunFrom;
 
 /// Receives what happens to the container.
@@ -29,10 +32,18 @@ pub(crate) trait Observer {
     }
     /// There are other limits.
     fn limited(&mut self, _limits: &CgroupLimits) {}
-    /// It is in other networks, by these interfaces.
-    fn networked(&mut self, _network: UserNetwork, _interfaces: Vec<Interface>) {}
-    /// The container has another name.
-    fn renamed(&mut self, _name: String) {}
+    /// It is in other networks.
+    fn networked(&mut self, _networks: Networks) {}
+    /// It was refused something, in the network of this id or its own.
+    fn refused(&mut self, _network: Option<&str>, _refusal: &Refusal) {}
+    /// A run is over: all that it was refused.
+    fn refused_in_all(&mut self, _refused: Refused) {}
+    /// What the last run was refused.
+    fn refused_last(&self) -> Refused {
+        Refused::default()
+    }
+    /// The container has another name, and these in its networks, by their ids.
+    fn renamed(&mut self, _name: String, _dns: &[(String, Vec<String>)]) {}
     /// A client was attached.
     fn attached(&mut self) {}
     /// A client left by its detach keys.

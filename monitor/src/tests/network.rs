@@ -1,11 +1,11 @@
 //! The process that serves a container's network, which is a real one: this test program, told so.
 
 use super::*;
-use crate::network::ContainerNetwork;
+use crate::network::{ContainerNetwork, News, Question};
 use hullbox_backend::network::Membership;
 use hullbox_backend::network::{Member, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_netproc::{Launcher, Seat};
-use hullbox_protocol::{Addresses, Interface};
+use hullbox_protocol::{Addresses, Interface, NameFiles, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -112,8 +112,12 @@ fn network(ports: Vec<PublishedPort>) -> (Guest, ContainerNetwork) {
     (guest, network)
 }
 
-/// As the hub does, until that holds.
-fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -> bool) {
+/// As the hub does, until that holds. Returns what became of the link.
+fn turn_until(
+    network: &mut ContainerNetwork,
+    done: impl Fn(&ContainerNetwork) -> bool,
+) -> Vec<bool> {
+    let mut links = Vec::new();
     let deadline = Instant::now() + LIMIT;
     while !done(network) {
         assert!(
@@ -123,8 +127,12 @@ fn turn_until(network: &mut ContainerNetwork, done: impl Fn(&ContainerNetwork) -
         let due = network.due().unwrap_or(deadline).min(deadline);
         let left = due.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
-        assert_eq!(network.turn(&wait(network, Some(&timeout))), []);
+        for news in network.turn(&wait(network, Some(&timeout))) {
+            assert!(matches!(news, News::Link(0, _)), "{news:?}");
+            links.push(news == News::Link(0, true));
+        }
     }
+    links
 }
 
 /// Waits for the container's one interface, as the hub does.
@@ -161,17 +169,19 @@ fn the_first_frame_starts_a_process_and_a_killed_one_is_followed_by_another() {
     let (guest, mut network) = network(Vec::new());
     assert_eq!(network.open().unwrap(), []);
     guest.ask();
-    turn_until(&mut network, |network| network.is_serving());
+    let links = turn_until(&mut network, |network| network.is_serving());
+    assert!(links.is_empty());
     // The frame that woke the monitor was left to it.
     assert_eq!(guest.hear(), interface().gateway_mac);
     guest.is_answered();
     let first = network.pid().unwrap();
     let begun = Instant::now();
     kill(first);
-    turn_until(&mut network, |network| network.pid().is_none());
-    assert!(!is_alive(first));
+    let links = turn_until(&mut network, |network| network.pid().is_none());
+    assert!(!is_alive(first) && links == [false]);
     guest.ask();
-    turn_until(&mut network, |network| network.is_serving());
+    let links = turn_until(&mut network, |network| network.is_serving());
+    assert_eq!(links, [true]);
     assert_eq!(guest.hear(), interface().gateway_mac);
     assert_ne!(network.pid(), Some(first));
     assert!(
@@ -310,10 +320,12 @@ fn a_shared_network_is_joined_at_the_start_and_again_when_its_process_was_killed
     let killed = process_of(&dir);
     kill(killed);
     for network in [&mut first, &mut second] {
-        turn_until(network, |network| !network.is_serving());
+        let links = turn_until(network, |network| !network.is_serving());
+        assert_eq!(links, [false]);
     }
     for network in [&mut first, &mut second] {
-        turn_until(network, ContainerNetwork::is_serving);
+        let links = turn_until(network, ContainerNetwork::is_serving);
+        assert_eq!(links, [true]);
     }
     assert_ne!(process_of(&dir), killed);
     guest.is_answered();
@@ -360,8 +372,16 @@ impl Backend for Changeable {
     }
 }
 
+/// Files that tell the container's address.
+fn names(address: &str) -> Box<NameFiles> {
+    Box::new(NameFiles {
+        hosts: format!("{address}\tbox\n"),
+        resolv_conf: String::new(),
+    })
+}
+
 /// As the agent: takes the request for a change, and grants it.
-fn grant(agent: &mut Peer) -> hullbox_protocol::Request {
+fn grant(agent: &mut Peer) -> Request {
     let Some(Frame::Request { number, request }) = agent.hear() else {
         panic!("no request");
     };
@@ -395,14 +415,22 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             let connect = || Command::Connect {
                 membership: Some(Box::new(membership())),
                 interface: Box::new(interface()),
+                names: names("172.18.0.2"),
             };
             let disconnect = Command::Disconnect {
                 network: Some(ID.to_owned()),
+                names: names("127.0.1.1"),
             };
             let mut client = Door::say(&path, &connect());
-            let hullbox_protocol::Request::Connect { index, interface } = grant(&mut agent) else {
+            let Request::Connect {
+                index,
+                interface,
+                names: known,
+            } = grant(&mut agent)
+            else {
                 panic!("another request");
             };
+            assert_eq!(known, names("172.18.0.2"));
             // The other interface's default route stays.
             assert_eq!((index, interface.route_metric), (1, Some(1)));
             assert!(matches!(answer(&mut client), Answer::Done));
@@ -417,10 +445,11 @@ fn a_running_container_is_put_into_a_network_and_taken_out_of_it() {
             assert_eq!(why, "the container is in this network already");
             let mut client = Door::say(&path, &disconnect);
             let request = grant(&mut agent);
-            assert!(matches!(
-                request,
-                hullbox_protocol::Request::Disconnect { index: 1 }
-            ));
+            let gone = Request::Disconnect {
+                index: 1,
+                names: names("127.0.1.1"),
+            };
+            assert_eq!(request, gone);
             assert!(matches!(answer(&mut client), Answer::Done));
             assert_eq!(gone_of.recv().unwrap(), 1);
             std::fs::remove_dir(&in_dir).unwrap();
@@ -462,15 +491,18 @@ fn a_network_that_cannot_be_joined_leaves_no_interface() {
             let connect = Command::Connect {
                 membership: Some(Box::new(membership())),
                 interface: Box::new(interface),
+                names: names("172.18.0.2"),
             };
             let mut client = Door::say(&path, &connect);
             grant(&mut agent);
             assert!(matches!(answer(&mut client), Answer::Failed(_)));
             let request = grant(&mut agent);
-            assert!(matches!(
-                request,
-                hullbox_protocol::Request::Disconnect { index: 1 }
-            ));
+            // It knows what it knew before.
+            let gone = Request::Disconnect {
+                index: 1,
+                names: Box::default(),
+            };
+            assert_eq!(request, gone);
             assert_eq!(gone_of.recv().unwrap(), 1);
             agent.say(&exited(0));
             while agent.hear().is_some() {}
@@ -481,4 +513,155 @@ fn a_network_that_cannot_be_joined_leaves_no_interface() {
         assert!(matches!(outcome.ending, Ending::Exited(_)));
     });
     let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Sends a TCP segment that begins a connection to an address (RFC 9293), from the member with that number.
+fn begin_connection(guest: &Guest, number: u8, to: [u8; 4], port: u16) {
+    let sum = |bytes: &[u8]| {
+        let words = bytes
+            .chunks(2)
+            .map(|pair| u32::from_be_bytes([0, 0, pair[0], pair[1]]));
+        let mut sum: u32 = words.sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        (!(sum as u16)).to_be_bytes()
+    };
+    let from = [10, 0, 2, number];
+    let mut segment = vec![0xc3, 0x50];
+    segment.extend(port.to_be_bytes());
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let check = sum(&[&from[..], &to, &[0, 6, 0, 20], &segment].concat());
+    segment[16..18].copy_from_slice(&check);
+    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    packet.extend([from, to].concat());
+    let check = sum(&packet);
+    packet[10..12].copy_from_slice(&check);
+    let mut frame = vec![0; 12];
+    frame.extend(interface().gateway_mac);
+    let mut mac = interface().mac;
+    if number != 2 {
+        mac[5] = 3 + number;
+    }
+    frame.extend(mac);
+    frame.extend([8, 0]);
+    frame.extend([packet, segment].concat());
+    rustix::net::send(&guest.0, &frame, SendFlags::NOSIGNAL).unwrap();
+}
+
+/// The news, until that is among them.
+fn news_until(network: &mut ContainerNetwork, is_it: impl Fn(&News) -> bool) -> Vec<News> {
+    let deadline = Instant::now() + LIMIT;
+    let mut all = Vec::new();
+    while !all.iter().any(&is_it) {
+        assert!(Instant::now() < deadline, "{all:?}");
+        let due = network.due().unwrap_or(deadline).min(deadline);
+        let left = due.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left + Duration::from_micros(50)).unwrap();
+        let events = wait(network, Some(&timeout));
+        all.extend(network.turn(&events));
+    }
+    all
+}
+
+#[test]
+fn what_a_network_refuses_is_news_and_counted_over_the_lives_of_its_processes() {
+    let (guest, member) = Guest::new();
+    let user = UserNetwork {
+        egress: Some("deny:192.0.2.0/24".to_owned()),
+        ..UserNetwork::default()
+    };
+    let seat = Seat::alone(user, interface());
+    let mut network = ContainerNetwork::served_by(launcher(), PathBuf::new(), seat, member);
+    for port in [80, 80, 81] {
+        begin_connection(&guest, 2, [192, 0, 2, 1], port);
+    }
+    let is_last =
+        |news: &News| matches!(news, News::Denied(None, one) if one.target.ends_with(":81"));
+    let news = news_until(&mut network, is_last);
+    let told: Vec<_> = news
+        .iter()
+        .map(|news| match news {
+            News::Denied(None, one) => (one.target.as_str(), one.rule.as_deref()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let rule = Some("deny:192.0.2.0/24");
+    assert_eq!(
+        told,
+        [("tcp 192.0.2.1:80", rule), ("tcp 192.0.2.1:81", rule)]
+    );
+    let counted = |network: &mut ContainerNetwork| {
+        network.ask_for_counts(7);
+        let answered = News::Answered(vec![(7, Question::Refused)]);
+        news_until(network, |news| *news == answered);
+        let refused = network.refused();
+        let targets = refused.targets.iter();
+        let targets: Vec<_> = targets.map(|one| (one.target.clone(), one.count)).collect();
+        (refused.connections, targets)
+    };
+    let [first, second] = [80, 81].map(|port| format!("tcp 192.0.2.1:{port}"));
+    let wanted = (3, vec![(first.clone(), 2), (second.clone(), 1)]);
+    assert_eq!(counted(&mut network), wanted);
+    kill(network.pid().unwrap());
+    news_until(&mut network, |news| *news == News::Link(0, false));
+    // Nobody is there to be asked.
+    assert_eq!(counted(&mut network), wanted);
+    begin_connection(&guest, 2, [192, 0, 2, 1], 80);
+    turn_until(&mut network, ContainerNetwork::is_serving);
+    // What the process before has told is not told again.
+    begin_connection(&guest, 2, [192, 0, 2, 1], 82);
+    let is_third =
+        |news: &News| matches!(news, News::Denied(None, one) if one.target.ends_with(":82"));
+    assert_eq!(news_until(&mut network, is_third).len(), 1);
+    let (count, targets) = counted(&mut network);
+    assert_eq!((count, &targets[..2]), (5, &[(first, 3), (second, 1)][..]));
+    let refused = network.refused_in_all();
+    assert_eq!((refused.connections, refused.targets.len()), (5, 3));
+}
+
+#[test]
+fn who_leaves_a_network_whose_process_stands_still_holds_nobody_up() {
+    let dir = networks("monitor-stopped");
+    let (_guest, mut network) = member_of(&dir, 2);
+    network.open().unwrap();
+    let process = Pid::from_raw(process_of(&dir).cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    assert_eq!(network.disconnect(0, 7, Box::default()), None);
+    assert!(network.find(Some(ID)).is_none() && begun.elapsed() < Duration::from_secs(1));
+    // Its number is taken until it has gone.
+    assert_eq!(network.place_for(None), Ok(1));
+    news_until(&mut network, |news| *news == News::Left(7, 0));
+    assert_eq!(network.place_for(None), Ok(0));
+    drop(network);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    kill_process(process, Signal::KILL).unwrap();
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
+fn another_name_reaches_the_process_whenever_it_comes() {
+    let dir = networks("monitor-renamed");
+    let (_guest, mut network) = member_of(&dir, 2);
+    let rename = |network: &mut ContainerNetwork, name: &str| {
+        network.rename(7, &[(ID.to_owned(), vec![name.to_owned()])]);
+        let answered = News::Answered(vec![(7, Question::Names)]);
+        assert_eq!(news_until(network, |news| *news == answered), [answered]);
+    };
+    network.open().unwrap();
+    rename(&mut network, "b");
+    // One that is in no such network.
+    network.rename(8, &[("other".to_owned(), vec!["c".to_owned()])]);
+    assert_eq!(
+        network.turn(&[]),
+        [News::Answered(vec![(8, Question::Names)])]
+    );
+    kill(process_of(&dir));
+    news_until(&mut network, |news| *news == News::Link(0, false));
+    rename(&mut network, "c");
+    turn_until(&mut network, ContainerNetwork::is_serving);
+    drop(network);
+    // Nothing is in it.
+    std::fs::remove_dir(dir).unwrap();
 }

@@ -3,7 +3,7 @@
 use super::answers::{addresses, shorten};
 use super::message::{Code, Query};
 use crate::core::{Core, MemberId};
-use crate::counters::Target;
+use crate::counters::{Cause, Target};
 use crate::policy::{SECONDS, embedded, is_reserved};
 
 /// The response that a member gets. Under rules with names its addresses are kept as those of the name,
@@ -31,7 +31,7 @@ pub fn admit(
         is_own(address) && (config.is_on_link(address) || !member.policy.names_range_of(address))
     };
     if answers.all.iter().any(is_foul) {
-        core.refuse(asker, Target::Name(query.name.clone()));
+        core.refuse(asker, Target::Name(query.name.clone()), Cause::Rebound);
         return query.respond(Code::Refused);
     }
     let public: Vec<_> = answers

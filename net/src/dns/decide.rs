@@ -3,8 +3,8 @@
 use super::message::{Code, Query, TYPES_SERVICE};
 use super::reverse;
 use crate::core::{Core, MemberId};
-use crate::counters::Target;
-use crate::policy::{Action, SECONDS, embedded, is_reserved};
+use crate::counters::{Cause, Target};
+use crate::policy::{Action, SECONDS, Verdict, embedded, is_reserved};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What becomes of a query.
@@ -43,7 +43,7 @@ pub fn decide(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
     if core.config.internal {
         return match has_others {
             true => Decision::Answer(query.respond(unknown)),
-            false => refuse(core, asker, query),
+            false => refuse(core, asker, query, Cause::Internal),
         };
     }
     let hosts = core.config.dns.as_ref().map(|config| &config.hosts);
@@ -57,13 +57,16 @@ pub fn decide(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
     if has_others && may_be_others {
         return Decision::Answer(query.respond(unknown));
     }
-    match may_ask(core, asker, name) {
-        Some(false) | None => refuse(core, asker, query),
+    let Some(verdict) = may_ask(core, asker, name) else {
+        return Decision::Answer(query.respond(Code::Refused));
+    };
+    match verdict.action {
+        Action::Deny => refuse(core, asker, query, Cause::Policy(verdict.reason)),
         // Whoever knows other addresses than those that were told cannot use them.
-        Some(true) if TYPES_SERVICE.contains(&query.kind) && is_by_name(core, asker) => {
+        Action::Allow if TYPES_SERVICE.contains(&query.kind) && is_by_name(core, asker) => {
             Decision::Answer(query.answer(&[]))
         }
-        Some(true) => Decision::PassOn,
+        Action::Allow => Decision::PassOn,
     }
 }
 
@@ -73,9 +76,9 @@ fn is_localhost(name: &str) -> bool {
 }
 
 /// Who may connect nowhere has no use for a name, and its questions would be a way out.
-fn may_ask(core: &Core, asker: MemberId, name: &str) -> Option<bool> {
+fn may_ask(core: &Core, asker: MemberId, name: &str) -> Option<Verdict> {
     let member = core.members.get(asker)?;
-    Some(member.policy.may_ask(name).action == Action::Allow)
+    Some(member.policy.may_ask(name))
 }
 
 /// Whether a member's policy goes by names, and by the addresses that it was told for them.
@@ -87,7 +90,9 @@ pub fn is_by_name(core: &Core, asker: MemberId) -> bool {
 /// A name of the host's own leads where the host says, as far as rules about names do.
 fn pin_host(core: &mut Core, asker: MemberId, name: &str, addresses: Vec<IpAddr>) {
     let now_ns = core.now_ns;
-    if !is_by_name(core, asker) || may_ask(core, asker, name) != Some(true) {
+    let verdict = may_ask(core, asker, name);
+    let is_allowed = verdict.is_some_and(|verdict| verdict.action == Action::Allow);
+    if !is_by_name(core, asker) || !is_allowed {
         return;
     }
     if let Some(member) = core.members.get_mut(asker) {
@@ -99,8 +104,8 @@ fn pin_host(core: &mut Core, asker: MemberId, name: &str, addresses: Vec<IpAddr>
     }
 }
 
-fn refuse(core: &mut Core, asker: MemberId, query: &Query<'_>) -> Decision {
-    core.refuse(asker, Target::Name(query.name.clone()));
+fn refuse(core: &mut Core, asker: MemberId, query: &Query<'_>, cause: Cause) -> Decision {
+    core.refuse(asker, Target::Name(query.name.clone()), cause);
     Decision::Answer(query.respond(Code::Refused))
 }
 
@@ -187,7 +192,7 @@ mod tests {
         ] {
             assert_eq!(ask(&mut core, asker, name, kind), expected, "{name} {kind}");
         }
-        assert_eq!(core.totals().refused_names, 0);
+        assert_eq!(core.totals().members.refused_names, 0);
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
             assert_eq!(ask(&mut core, asker, name, A), expected, "{name}");
             assert_eq!(ask(&mut core, other, name, A), of_other, "{name}");
         }
-        assert_eq!(core.totals().refused_names, 3);
+        assert_eq!(core.totals().members.refused_names, 3);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::error::{Unreachable, unreachable};
 use crate::core::{Core, MemberId, PAYLOAD_AT, Transport};
-use crate::counters::Target;
+use crate::counters::{Cause, Target};
 use crate::datagram;
 use crate::frame::ip::IpPacket;
 use crate::frame::{be16, protocol};
@@ -83,7 +83,7 @@ impl Echo {
         let target = SocketAddr::new(packet.destination, 0);
         match core.route(member, Protocol::Icmp, target) {
             Route::Host(_) => {}
-            Route::Refused | Route::ByName(_) => {
+            Route::Refused(_) | Route::ByName(_) => {
                 return unreachable(core, member, packet.whole, Unreachable::Prohibited);
             }
             Route::Gateway | Route::NameServer | Route::Unreachable => {
@@ -139,7 +139,11 @@ impl Echo {
                     _ => Unreachable::Host,
                 };
                 let target = SocketAddr::new(key.destination, 0);
-                core.refuse(key.member, Target::Flow(Protocol::Icmp, target));
+                core.refuse(
+                    key.member,
+                    Target::Flow(Protocol::Icmp, target),
+                    Cause::Host,
+                );
                 unreachable(core, key.member, packet.whole, why);
                 return None;
             }

@@ -5,7 +5,7 @@ mod errors;
 mod tap;
 
 pub use errors::{QueuedError, next_error};
-pub use tap::{keep_tap, open_tap, set_tap_offloads};
+pub use tap::{keep_tap, open_tap, set_tap_carrier, set_tap_offloads};
 
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};

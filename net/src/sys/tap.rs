@@ -11,6 +11,7 @@ const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const TUNSETVNETLE: libc::c_ulong = 0x4004_54dc;
+const TUNSETCARRIER: libc::c_ulong = 0x4004_54e2;
 const IFF_TAP: libc::c_short = 0x0002;
 const IFF_NO_PI: libc::c_short = 0x1000;
 const IFF_VNET_HDR: libc::c_short = 0x4000;
@@ -82,9 +83,18 @@ pub fn set_tap_offloads(tap: impl AsFd, on: bool) -> Result<(), Errno> {
     }
 }
 
-fn set_int(tap: &OwnedFd, request: libc::c_ulong, value: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: both requests that come here read an int, which lives for the whole call.
-    let result = unsafe { libc::ioctl(tap.as_raw_fd(), request, &raw const value) };
+/// Plugs a TAP device's cable in or out, as its namespace sees it: without, nothing is sent. Linux 5.0
+/// and later.
+///
+/// # Errors
+/// As `ioctl(2)`.
+pub fn set_tap_carrier(tap: impl AsFd, on: bool) -> Result<(), Errno> {
+    set_int(tap, TUNSETCARRIER, on.into())
+}
+
+fn set_int(tap: impl AsFd, request: libc::c_ulong, value: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: all requests that come here read an int, which lives for the whole call.
+    let result = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), request, &raw const value) };
     if result == 0 {
         Ok(())
     } else {

@@ -5,7 +5,7 @@ use super::flow::{Flow, Key, Source, State};
 use super::open::connect;
 use super::{Tcp, emit, token};
 use crate::core::Core;
-use crate::counters::Target;
+use crate::counters::{Cause, Target};
 use crate::frame::tcp::TcpSegment;
 use crate::gate::{Found, MAX_BYTES, Speech, Unnamed};
 use crate::table::Id;
@@ -151,7 +151,7 @@ impl Tcp {
     fn refuse_unnamed(&mut self, core: &mut Core, id: Id, why: Unnamed) {
         if let Some(flow) = self.flows.get(id) {
             let target = Target::Unnamed(flow.key.remote, why);
-            core.refuse(flow.key.member, target);
+            core.refuse(flow.key.member, target, Cause::Nameless);
         }
         self.abort(core, id);
     }

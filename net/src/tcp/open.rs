@@ -56,7 +56,7 @@ impl Tcp {
             Route::Unreachable => {
                 unreachable(core, key.member, packet.whole, Unreachable::Host);
             }
-            Route::Gateway | Route::Refused => emit::reset_stranger(core, &key, segment),
+            Route::Gateway | Route::Refused(_) => emit::reset_stranger(core, &key, segment),
         }
         None
     }

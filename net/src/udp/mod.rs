@@ -160,7 +160,7 @@ impl Udp {
             other => {
                 let why = match other {
                     Route::Gateway => Unreachable::Port,
-                    Route::Refused | Route::ByName(_) => Unreachable::Prohibited,
+                    Route::Refused(_) | Route::ByName(_) => Unreachable::Prohibited,
                     _ => Unreachable::Host,
                 };
                 unreachable(core, key.member, packet.whole, why);

@@ -206,7 +206,7 @@ fn a_segment_without_a_connection_is_reset() -> Result<()> {
     ensure!((answer.flags, answer.acknowledgement) == (RST | ACK, 12));
     raw.send_tcp((OURS, 9), segment(7, 0, RST, b""))?;
     raw.control.totals()?;
-    ensure!(raw.control.totals()?.frames_sent == 2);
+    ensure!(raw.control.totals()?.members.frames_sent == 2);
     Ok(())
 }
 
@@ -250,7 +250,7 @@ fn foreign_addresses_are_dropped_and_counted() -> Result<()> {
     );
     ensure!(from.ip().is_loopback());
     ensure!(
-        raw.control.totals()?.spoofed == 6,
+        raw.control.totals()?.members.spoofed == 6,
         "{:?}",
         raw.control.totals()?
     );
@@ -276,12 +276,12 @@ fn a_wrong_checksum_is_dropped_unless_it_is_offloaded() -> Result<()> {
     let mut wrong = syn.clone();
     wrong[17] ^= 1;
     raw.send_ip(ADDRESS, GATEWAY_V4, protocol::TCP, &wrong)?;
-    ensure!(raw.control.totals()?.malformed <= 1);
+    ensure!(raw.control.totals()?.members.malformed <= 1);
     let mut frame = ip_frame(MAC, ADDRESS, GATEWAY_V4, protocol::TCP, &wrong);
     frame[0] = 1;
     raw.send(&frame)?;
     ensure!(raw.receive_tcp(OURS)?.flags == RST);
-    ensure!(raw.control.totals()?.malformed == 1);
+    ensure!(raw.control.totals()?.members.malformed == 1);
     Ok(())
 }
 

@@ -87,14 +87,14 @@ fn each_member_has_a_policy_of_its_own() -> Result<()> {
     let counters = |guest: usize| bed.control.counters(bed.guests[guest].member);
     ensure!((counters(0)?.refused, counters(1)?.refused) == (0, 1));
     ensure!(counters(0)?.bytes_received > 0 && counters(0)?.frames_sent > 0);
-    ensure!(bed.control.totals()?.refused == 1);
+    ensure!(bed.control.totals()?.members.refused == 1);
     // They reach each other all the same.
     let (client, server) = meet(&bed, 1, 0, bed.guests[0].v4.into())?;
     exchange(&client, &server, 100_000)?;
     // What was counted of a member that has gone is not forgotten.
     let gone = bed.guests[1].member;
     bed.control.remove_member(gone)?;
-    ensure!(bed.control.totals()?.refused == 1);
+    ensure!(bed.control.totals()?.members.refused == 1);
     let errors = [
         bed.control.counters(gone).map(|_| ()),
         bed.control.set_names(gone, Vec::new()),

@@ -174,7 +174,7 @@ fn forbidden_names_are_refused_and_nobody_hears_of_them() -> Result<()> {
         response.code == 0 && response.tail == [192, 0, 2, 99],
         "{response:?}"
     );
-    ensure!(bed.control.totals()?.refused_names == 3);
+    ensure!(bed.control.totals()?.members.refused_names == 3);
     let names: Vec<String> = asked.try_iter().collect();
     ensure!(names == ["www"], "{names:?}");
     Ok(())
@@ -272,7 +272,7 @@ fn whoever_may_connect_nowhere_has_nobody_asked() -> Result<()> {
     let client = client(&bed)?;
     ensure!(ask(&client, "data-that-leaves.evil.net", A)?.code == REFUSED);
     ensure!(ask(&client, "printer", A)?.tail == [192, 0, 2, 7]);
-    ensure!(bed.control.totals()?.refused_names == 1);
+    ensure!(bed.control.totals()?.members.refused_names == 1);
     // Under any other policy that comes later they are asked for.
     bed.control
         .set_policy(bed.guest().member, "192.0.2.99:443".parse()?)?;

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, bail, ensure};
 use hullbox_backend::network::{Member, OpenPort, PortProtocol, PublishedPort, UserNetwork};
 use hullbox_net::open_tap;
-use hullbox_netproc::{Launcher, Process, Seat};
+use hullbox_netproc::{Heard, Launcher, Process, Refusal, Seat};
 use hullbox_protocol::{Addresses, Interface};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -247,6 +248,26 @@ pub fn port(host_ports: (u16, u16)) -> PublishedPort {
         host_ip: None,
         host_ports,
         container_port: SERVICE,
+    }
+}
+
+/// What the process says next, which is to be that it refused something.
+pub fn hear_refusal(process: &mut Process) -> Result<Refusal> {
+    match hear(process)? {
+        Heard::Refused(refusal) => Ok(refusal),
+        other => bail!("it said {other:?}"),
+    }
+}
+
+/// What the process says next.
+pub fn hear(process: &mut Process) -> Result<Heard> {
+    loop {
+        if let Some(heard) = process.hear()? {
+            return Ok(heard);
+        }
+        let mut fds = [PollFd::new(&*process, PollFlags::IN)];
+        let limit = Timespec::try_from(LIMIT)?;
+        ensure!(poll(&mut fds, Some(&limit))? == 1, "it says nothing");
     }
 }
 

@@ -72,6 +72,14 @@ const CASES: &[Case] = &[
         relay::no_frame_is_lost_or_cut_whoever_is_slow,
     ),
     (
+        "traffic::what_is_refused_is_told_once",
+        traffic::what_is_refused_is_told_once,
+    ),
+    (
+        "relay::refusals_are_told_through_the_relay",
+        relay::refusals_are_told_through_the_relay,
+    ),
+    (
         "relay::it_ends_with_the_host_and_tells_its_words",
         relay::it_ends_with_the_host_and_tells_its_words,
     ),

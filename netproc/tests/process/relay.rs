@@ -92,6 +92,14 @@ pub fn a_container_in_the_machine_has_the_hosts_network() -> Result<()> {
     Ok(())
 }
 
+pub fn refusals_are_told_through_the_relay() -> Result<()> {
+    let vsock = Vsock::new("refusing")?;
+    let host = vsock.supervise()?;
+    traffic::refusals_are_told(&vsock.launcher())?;
+    host.join().unwrap();
+    Ok(())
+}
+
 /// The host's side, played: says that it serves, and gives the stream of frames.
 fn play_host(vsock: &Vsock, answer: String) -> Result<JoinHandle<(UnixStream, UnixStream)>> {
     const PORT: u32 = 1_234_567;

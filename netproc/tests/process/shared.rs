@@ -113,7 +113,7 @@ pub fn members_reach_each_other_and_leave_nothing() -> Result<()> {
     ensure!(resolve(&socket, "a")? == Some(a.address().into()));
     // One whose frames are messages.
     let (ours, member) = bed::packets();
-    let (third, _) = bed::join(&launcher, &seat(4, &["vm"]), &member)?;
+    let (mut third, _) = bed::join(&launcher, &seat(4, &["vm"]), &member)?;
     ensure!(resolve(&socket, "vm")? == Some(Ipv4Addr::new(10, 0, 2, 4).into()));
     socket.send_to(b"hello vm", (Ipv4Addr::new(10, 0, 2, 4), 9))?;
     let frame = hear(&ours)?;
@@ -123,9 +123,14 @@ pub fn members_reach_each_other_and_leave_nothing() -> Result<()> {
         frame[12 + 6..12 + 12] == bed::interface_of(2).mac,
         "{frame:?}"
     );
+    // By another name.
+    third.rename(vec!["guest".to_owned()])?;
+    ensure!(matches!(bed::hear(&mut third)?, Heard::Done));
+    ensure!(resolve(&socket, "vm")?.is_none());
+    ensure!(resolve(&socket, "guest")? == Some(Ipv4Addr::new(10, 0, 2, 4).into()));
     // Those who leave are gone for the others, and the others stay.
     drop(third);
-    ensure!(resolve(&socket, "vm")?.is_none());
+    ensure!(resolve(&socket, "guest")?.is_none());
     drop(second);
     ensure!(resolve(&socket, "server")?.is_none());
     let counts = first.counters(LIMIT)?;

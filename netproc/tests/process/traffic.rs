@@ -137,6 +137,46 @@ pub fn another_policy_holds_from_then_on() -> Result<()> {
     Ok(())
 }
 
+pub fn what_is_refused_is_told_once() -> Result<()> {
+    refusals_are_told(&Launcher::default())
+}
+
+/// Its network's process tells what a container is refused without being asked.
+pub fn refusals_are_told(launcher: &Launcher) -> Result<()> {
+    let container = Container::new()?;
+    let network = UserNetwork {
+        egress: Some(format!("192.0.2.0/24:1,deny:{HOST},all")),
+        ..UserNetwork::default()
+    };
+    let (mut process, _) = container.start(launcher, &network)?;
+    let to = |port| (HOST, port).into();
+    for port in [1001, 1001, 1002] {
+        let refused = container.run(|| TcpStream::connect_timeout(&to(port), LIMIT));
+        ensure!(refused.is_err(), "connected against the policy");
+    }
+    for port in [1001, 1002] {
+        let refusal = bed::hear_refusal(&mut process)?;
+        ensure!(
+            refusal.target == format!("tcp {HOST}:{port}")
+                && refusal.rule == Some(format!("deny:{HOST}"))
+                && refusal.reason == "a rule denies it"
+                && (refusal.count, refusal.untold) == (1, 0),
+            "{refusal:?}"
+        );
+    }
+    let counts = process.counters(LIMIT)?;
+    let targets = counts.targets.iter();
+    let targets: Vec<_> = targets
+        .map(|one| (one.target.as_str(), one.count))
+        .collect();
+    let wanted = [1001, 1002].map(|port| format!("tcp {HOST}:{port}"));
+    // A client asks a second time when it was refused at once, as the case may be.
+    ensure!(targets.len() == 2 && counts.refused >= 3, "{counts:?}");
+    ensure!(targets[0].0 == wanted[0] && targets[0].1 >= 2, "{counts:?}");
+    ensure!(targets[1].0 == wanted[1], "{counts:?}");
+    Ok(())
+}
+
 /// A socket with a time limit can be interrupted without any signal handler, when its process was stopped
 /// and goes on (signal(7)).
 fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {

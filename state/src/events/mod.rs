@@ -68,6 +68,12 @@ pub fn memberships(record: &Record, verb: &Verb) -> Vec<Event> {
     networks.map(event).collect()
 }
 
+/// Name and id of the network that stands for each container's own.
+pub const OWN_NETWORK: (&str, &str) = (
+    "bridge",
+    "0846785b9a952b3f4a91f940cf39988a8a31535fa088e0a240b1a2f6c9c4de2b",
+);
+
 /// The one driver of networks, by Docker's name.
 pub const NETWORK_DRIVER: &str = "bridge";
 

@@ -32,6 +32,8 @@ use vmm_sys_util::eventfd::EventFd;
 #[derive(Debug)]
 pub(crate) struct Bus {
     devices: Vec<OnBus>,
+    /// Which of them is the network device.
+    network: Option<usize>,
     pub(crate) ports: Ports,
 }
 
@@ -48,6 +50,13 @@ impl Bus {
         let offset = usize::try_from(address.checked_sub(layout::MMIO_BASE)?).ok()?;
         let device = self.devices.get(offset / PAGE as usize)?;
         Some((device, offset % PAGE as usize))
+    }
+
+    /// Have the guest see a link at its network device, or none.
+    pub(crate) fn set_network_link(&self, up: bool) {
+        if let Some(device) = self.network.and_then(|at| self.devices.get(at)) {
+            lock(&device.transport).configure(net::LINK_AT, &net::link(up));
+        }
     }
 
     /// The guest reads device memory. Where there is no device, it reads ones.
@@ -105,6 +114,7 @@ impl Bus {
     pub(crate) fn without_devices() -> Self {
         Self {
             devices: Vec::new(),
+            network: None,
             ports: Ports::new(None),
         }
     }
@@ -283,6 +293,7 @@ impl Devices {
         let ports = Ports::new(serial(vm, &config.serial, registers_of)?);
         Ok(Self {
             bus: Arc::new(Bus {
+                network: config.net.is_some().then(|| builder.devices.len() - 1),
                 devices: builder.devices,
                 ports,
             }),

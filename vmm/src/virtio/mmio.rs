@@ -108,10 +108,32 @@ impl Transport {
         for register in [SHM_LEN, SHM_LEN + 4, SHM_BASE, SHM_BASE + 4] {
             self.store(register, u32::MAX);
         }
+        self.publish_config();
+    }
+
+    fn publish_config(&self) {
         for (index, bytes) in self.identity.config.chunks(4).enumerate() {
             let mut word = [0u8; 4];
             word[..bytes.len()].copy_from_slice(bytes);
             self.store(CONFIG + index * 4, u32::from_le_bytes(word));
+        }
+    }
+
+    /// Change the configuration from this offset on, and tell the driver if there is one.
+    pub(crate) fn configure(&mut self, offset: usize, bytes: &[u8]) {
+        let place = self.identity.config.get_mut(offset..);
+        let Some(place) = place.and_then(|rest| rest.get_mut(..bytes.len())) else {
+            return;
+        };
+        if place == bytes {
+            return;
+        }
+        place.copy_from_slice(bytes);
+        self.publish_config();
+        self.generation = self.generation.wrapping_add(1);
+        self.store(CONFIG_GENERATION, self.generation);
+        if self.status & status::DRIVER_OK != 0 {
+            self.interrupt.config_changed();
         }
     }
 
@@ -359,15 +381,19 @@ impl Transport {
         }
     }
 
-    /// Become a saved device, before any virtual CPU runs. It must be of the same kind with the
-    /// same features; its configuration may be another one, of which the driver then hears by
-    /// [`Self::alert`].
+    /// Become a saved device, before any virtual CPU runs. It must be of the same kind; features that it
+    /// did not have then are not offered, and its configuration may be another one, of which the driver
+    /// then hears by [`Self::alert`].
     pub(crate) fn restore(&mut self, state: &DeviceState) -> Result<(), Misfit> {
         let same = state.kind == self.identity.kind
-            && state.features == self.identity.features
+            && state.features & !self.identity.features == 0
             && state.config.len() == self.identity.config.len()
             && state.setups.len() == self.queues.len();
-        if !same || state.driver_features & !self.offered() != 0 {
+        if !same {
+            return Err(Misfit);
+        }
+        self.identity.features = state.features;
+        if state.driver_features & !self.offered() != 0 {
             return Err(Misfit);
         }
         self.status = state.status & !status::NEEDS_RESET;

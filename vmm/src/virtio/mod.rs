@@ -30,8 +30,9 @@ use crate::stats::Counters;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -186,10 +187,15 @@ pub(crate) struct Interrupt {
     registers: Arc<RegisterPages>,
     page: usize,
     counters: Arc<Counters>,
+    /// When the configuration changed under a driver that runs.
+    changed: Arc<Mutex<Option<Instant>>>,
 }
 
+/// How long a driver may take to hear that its configuration changed, whatever it asks for meanwhile.
+const NEWS_TIME: Duration = Duration::from_secs(1);
+
 impl Interrupt {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         line: Arc<dyn InterruptLine>,
         registers: Arc<RegisterPages>,
         page: usize,
@@ -200,6 +206,7 @@ impl Interrupt {
             registers,
             page,
             counters,
+            changed: Arc::default(),
         }
     }
 
@@ -226,7 +233,7 @@ impl Interrupt {
         queue.needs_notification(ram).unwrap_or(true)
     }
 
-    /// A driver that asks for something has seen what configuration there is.
+    /// A driver that asks for something has seen what configuration there is, unless it may have asked before.
     pub(crate) fn config_seen(&self) {
         let changed = registers::INTERRUPT_CONFIG.to_le();
         let pending = self
@@ -234,9 +241,30 @@ impl Interrupt {
             .register(self.page + registers::INTERRUPT_STATUS);
         if let Some(pending) = pending
             && pending.load(Ordering::Relaxed) & changed != 0
+            && self.changed().is_none_or(|at| at.elapsed() >= NEWS_TIME)
         {
             pending.fetch_and(!changed, Ordering::AcqRel);
         }
+    }
+
+    /// Tell a driver that runs that its configuration is another one.
+    pub(crate) fn config_changed(&self) {
+        *self.changed() = Some(Instant::now());
+        self.raise_config();
+    }
+
+    fn changed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn raise_config(&self) {
+        if let Some(pending) = self
+            .registers
+            .register(self.page + registers::INTERRUPT_STATUS)
+        {
+            pending.fetch_or(registers::INTERRUPT_CONFIG.to_le(), Ordering::AcqRel);
+        }
+        self.trigger();
     }
 
     /// Tell the driver that the device cannot go on until it is reset (virtio 1.2, section
@@ -245,13 +273,7 @@ impl Interrupt {
         if let Some(status) = self.registers.register(self.page + registers::STATUS) {
             status.fetch_or(registers::status::NEEDS_RESET.to_le(), Ordering::AcqRel);
         }
-        if let Some(pending) = self
-            .registers
-            .register(self.page + registers::INTERRUPT_STATUS)
-        {
-            pending.fetch_or(registers::INTERRUPT_CONFIG.to_le(), Ordering::AcqRel);
-        }
-        self.trigger();
+        self.raise_config();
     }
 }
 

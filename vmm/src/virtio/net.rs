@@ -48,9 +48,13 @@ const F_GUEST_TSO4: u64 = 1 << 7;
 const F_GUEST_TSO6: u64 = 1 << 8;
 const F_HOST_TSO4: u64 = 1 << 11;
 const F_HOST_TSO6: u64 = 1 << 12;
+/// The configuration says whether there is a link.
+const F_STATUS: u64 = 1 << 16;
 /// A frame to the guest may fill several buffers.
 const F_MRG_RXBUF: u64 = 1 << 15;
 
+/// Where the configuration says whether there is a link.
+pub(crate) const LINK_AT: usize = 6;
 /// Length of the virtio-net header, in bytes, and where it says how many buffers a frame fills.
 const HEADER: usize = 12;
 const NUM_BUFFERS: usize = 10;
@@ -66,6 +70,7 @@ pub(crate) fn identity(config: &NetConfig) -> Identity {
     // struct virtio_net_config, up to its last field that we use.
     let mut space = vec![0u8; 12];
     space[..6].copy_from_slice(&config.mac);
+    space[LINK_AT..LINK_AT + 2].copy_from_slice(&link(true));
     space[10..].copy_from_slice(&config.mtu.to_le_bytes());
     Identity {
         kind: KIND,
@@ -77,10 +82,17 @@ pub(crate) fn identity(config: &NetConfig) -> Identity {
             | F_GUEST_TSO6
             | F_HOST_TSO4
             | F_HOST_TSO6
-            | F_MRG_RXBUF,
+            | F_MRG_RXBUF
+            | F_STATUS,
         queue_sizes: QUEUE_SIZES,
         config: space,
     }
+}
+
+/// What the configuration says there: VIRTIO_NET_S_LINK_UP, or nothing. A template's card says the same as
+/// any other: it is the guest that has its interface down.
+pub(crate) const fn link(up: bool) -> [u8; 2] {
+    (up as u16).to_le_bytes()
 }
 
 /// How one direction is.

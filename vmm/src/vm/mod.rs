@@ -27,7 +27,7 @@ use foundation::{Contents, Parts};
 use kvm_ioctls::VmFd;
 use premapping::Premapping;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -233,6 +233,7 @@ impl RunningVm {
             counters: Arc::clone(&self.counters),
             lesson: self.lesson.clone(),
             network: Arc::clone(&self.network),
+            bus: Arc::downgrade(&self.bus),
         }
     }
 
@@ -311,6 +312,8 @@ pub struct VmHandle {
     counters: Arc<Counters>,
     lesson: Option<Arc<Lesson>>,
     network: Arc<Cables>,
+    /// It goes with the VM.
+    bus: Weak<Bus>,
 }
 
 impl VmHandle {
@@ -328,6 +331,13 @@ impl VmHandle {
     /// No more descriptors.
     pub fn disconnect_network(&self, mac: [u8; 6]) -> std::io::Result<()> {
         self.network.unplug(mac)
+    }
+
+    /// Have the guest see a link at its network device, or none. It does from the start.
+    pub fn set_network_link(&self, up: bool) {
+        if let Some(bus) = self.bus.upgrade() {
+            bus.set_network_link(up);
+        }
     }
 
     /// If this VM is the first that began at its snapshot: note for those after it which memory a

@@ -8,6 +8,7 @@ use crate::state::{Phase, Record};
 use hullbox_backend::network::{Network, OpenPort, PublishedPort, Rate};
 use hullbox_model::container::{
     Endpoint, Network as Joined, NetworkRate, NetworkSettings, Port as ListedPort, PortBinding,
+    Refused,
 };
 use hullbox_protocol::Interface;
 use serde_json::Value;
@@ -117,6 +118,20 @@ pub(crate) fn networks(record: &Record) -> BTreeMap<String, Joined> {
     let others = spec.networks.iter();
     let others = others.map(|attached| (attached.name.clone(), shared(record, attached)));
     own.into_iter().chain(others).collect()
+}
+
+/// What it was refused, if anything, with its networks' names in place of their ids.
+pub(super) fn named(mut refused: Refused, record: &Record) -> Option<Refused> {
+    for target in &mut refused.targets {
+        let networks = &record.spec.networks;
+        let its = networks.iter().find(|one| one.id == target.network);
+        match its {
+            Some(attached) => target.network.clone_from(&attached.name),
+            None if target.network.is_empty() => BRIDGE.clone_into(&mut target.network),
+            None => {}
+        }
+    }
+    (refused != Refused::default()).then_some(refused)
 }
 
 /// Its place in a network that it shares.

@@ -360,6 +360,43 @@ fn a_restored_driver_hears_of_another_configuration() {
 }
 
 #[test]
+fn a_driver_that_runs_hears_of_another_configuration() {
+    let (mut rig, result) = restored(vec![1, 2, 3, 4, 5], |_| {});
+    assert_eq!(result, Ok(()));
+    rig.transport.configure(2, &[3, 4]);
+    assert_eq!(rig.read(CONFIG_GENERATION), 0, "it is the same");
+    rig.transport.configure(2, &[7, 4]);
+    assert_eq!(rig.read(CONFIG), 0x0407_0201);
+    assert_eq!(rig.read(CONFIG_GENERATION), 1);
+    let pending = INTERRUPT_USED | INTERRUPT_CONFIG;
+    assert_eq!(rig.read(INTERRUPT_STATUS), pending);
+    // What it asks for just now it may have asked for before.
+    rig.transport.interrupt.config_seen();
+    assert_eq!(rig.read(INTERRUPT_STATUS), pending);
+    // Beyond the end there is nothing.
+    rig.transport.configure(4, &[1, 1]);
+    rig.transport.configure(9, &[1]);
+    assert_eq!(rig.read(CONFIG_GENERATION), 1);
+    // Without a driver nobody is told.
+    let mut idle = self::rig();
+    idle.transport.configure(0, &[9]);
+    assert_eq!(idle.read(CONFIG), 0x0403_0209);
+    assert_eq!(idle.read(INTERRUPT_STATUS), 0);
+}
+
+#[test]
+fn a_device_of_an_earlier_program_offers_what_it_did() {
+    let (mut rig, result) = restored(vec![1, 2, 3, 4, 5], |state| {
+        state.features = 0;
+        state.driver_features = 1 << 32 | 1 << 29;
+    });
+    assert_eq!(result, Ok(()));
+    rig.reset();
+    rig.write(DEVICE_FEATURES_SEL, 0);
+    assert_eq!(rig.read(DEVICE_FEATURES) & (1 << 3), 0);
+}
+
+#[test]
 fn what_cannot_have_been_saved_is_not_restored() {
     let refused = |change: fn(&mut DeviceState)| {
         let (mut rig, result) = restored(vec![1, 2, 3, 4, 5], change);
@@ -369,6 +406,7 @@ fn what_cannot_have_been_saved_is_not_restored() {
     };
     refused(|state| state.kind = 1);
     refused(|state| state.features = 0);
+    refused(|state| state.features |= 1 << 4);
     refused(|state| state.config.push(0));
     refused(|state| state.setups.clear());
     refused(|state| state.driver_features = u64::MAX);

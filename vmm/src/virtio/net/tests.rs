@@ -157,6 +157,9 @@ fn the_driver_sees_address_and_mtu() {
         mtu: 65520,
     });
     assert_eq!(identity.config[..6], [2, 1, 2, 3, 4, 5]);
+    // With a link.
+    assert_eq!(identity.config[6..8], [1, 0]);
+    assert_ne!(identity.features & F_STATUS, 0);
     assert_eq!(identity.config[10..], 65520u16.to_le_bytes());
     assert_eq!(identity.queue_sizes.len(), 2);
     // Neither a control queue nor several pairs (bits 17 to 23) were offered.
