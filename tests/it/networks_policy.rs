@@ -3,15 +3,18 @@
 
 use crate::life::Kept;
 use crate::networks_traffic::Net;
-use hullbox_tests::{both_modes, hullbox, on_the_machine};
-use std::io::ErrorKind;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use hullbox_tests::{Done, both_modes, hullbox, on_the_machine};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// A server at an address of this host's that leads here from everywhere, if there is one.
+/// A server at an address of this host's that leads here from everywhere, if there is one. It counts who comes,
+/// and closes.
 pub(crate) struct Outside {
-    listener: TcpListener,
-    address: IpAddr,
+    at: SocketAddr,
+    came: Arc<AtomicUsize>,
 }
 
 impl Outside {
@@ -21,37 +24,50 @@ impl Outside {
         socket.connect("192.0.2.1:9").ok()?;
         let address = socket.local_addr().ok()?.ip();
         let listener = TcpListener::bind((address, 0)).ok()?;
-        listener.set_nonblocking(true).ok()?;
-        Some(Self { listener, address })
+        let at = listener.local_addr().ok()?;
+        let came = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&came);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+                drop(stream);
+            }
+        });
+        Some(Self { at, came })
     }
 
     /// A rule that allows it.
     pub(crate) fn rule(&self) -> String {
-        format!("{}:{}", self.address, self.port())
+        self.at.to_string()
     }
 
-    fn port(&self) -> u16 {
-        self.listener.local_addr().unwrap().port()
-    }
-
-    /// A script that connects, and fails where that cannot be.
-    pub(crate) fn connect(&self) -> String {
-        format!("nc -w 20 {} {} < /dev/null", self.address, self.port())
-    }
-
-    /// Somebody comes, or has come.
-    pub(crate) fn sees_one(&self) {
+    /// It can be connected to from there.
+    #[track_caller]
+    pub(crate) fn is_reached(&self, from: &Kept) {
+        let before = self.came.load(Ordering::SeqCst);
+        let tried = self.connect(from);
         let deadline = Instant::now() + Duration::from_secs(30);
-        while let Err(error) = self.listener.accept() {
-            assert!(Instant::now() < deadline, "{error}");
+        while self.came.load(Ordering::SeqCst) == before {
+            assert!(Instant::now() < deadline, "nobody came: {tried:?}");
         }
     }
 
-    /// Nobody has.
+    /// It cannot: that is refused at once, and nobody comes.
     #[track_caller]
-    pub(crate) fn sees_nobody(&self) {
-        let error = self.listener.accept().expect_err("somebody came");
-        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+    pub(crate) fn is_refused(&self, from: &Kept, when: &str) {
+        let before = self.came.load(Ordering::SeqCst);
+        let tried = self.connect(from);
+        assert!(
+            tried.code != 0 && tried.stderr.contains("refused"),
+            "{when}: {tried:?}"
+        );
+        assert_eq!(self.came.load(Ordering::SeqCst), before, "{when}");
+    }
+
+    fn connect(&self, from: &Kept) -> Done {
+        let (address, port) = (self.at.ip(), self.at.port());
+        let script = format!("nc -w 20 {address} {port} < /dev/null");
+        from.exec(&["sh", "-c", &script])
     }
 }
 
@@ -66,16 +82,9 @@ both_modes! {
         // The same without rules, so that it is known that somebody would have come.
         let free = Kept::new("rules-none", mode);
         free.run(&["--network", &nets[0].0, "busybox", "sleep", "1000"]);
-        let reached = free.exec(&["sh", "-c", &outside.connect()]);
-        // What is connected to closes at once, which is no error of nc's.
-        outside.sees_one();
-        drop(reached);
+        outside.is_reached(&free);
         box_.run(&["--network", &nets[0].0, "--egress", "192.0.2.7:80", "busybox", "sleep", "1000"]);
-        let holds = |when: &str| {
-            let tried = box_.exec(&["sh", "-c", &outside.connect()]);
-            assert!(tried.code != 0 && tried.stderr.contains("refused"), "{when}: {tried:?}");
-            outside.sees_nobody();
-        };
+        let holds = |when: &str| outside.is_refused(&box_, when);
         holds("at the start");
         let _ = hullbox(["restart", "-t", "0", &box_.name]).exits(0);
         holds("after a restart");

@@ -2,7 +2,7 @@
 
 use super::{Net, lines, ls, named, subnet};
 use crate::life::Kept;
-use hullbox_tests::{both_modes, hullbox};
+use hullbox_tests::{Mode, both_modes, hullbox};
 
 both_modes! {
     fn members_are_told_apart(mode) {
