@@ -222,7 +222,7 @@ fn forbidden_names_are_refused_over_tcp_too() -> Result<()> {
         error.kind() == std::io::ErrorKind::ConnectionRefused,
         "{error}"
     );
-    let counters = bed.control.totals()?;
+    let counters = bed.control.totals()?.members;
     ensure!(
         (counters.refused_names, counters.refused) == (2, 1),
         "{counters:?}"
