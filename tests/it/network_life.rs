@@ -3,7 +3,7 @@
 
 use crate::life::Kept;
 use crate::networks_traffic::{Net, ask, listens, resolve, serve};
-use hullbox_tests::{Mode, both_modes, hullbox};
+use hullbox_tests::{both_modes, hullbox};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

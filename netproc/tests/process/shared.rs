@@ -3,7 +3,7 @@
 use crate::bed::{self, Container, GATEWAY, LIMIT, SERVICE};
 use anyhow::{Context, Result, bail, ensure};
 use hullbox_backend::network::{Member, Membership, UserNetwork};
-use hullbox_netproc::{ENTRY, Launcher, Process, ProcessError, Seat, tidy};
+use hullbox_netproc::{ENTRY, Heard, Launcher, Process, ProcessError, Seat, tidy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
