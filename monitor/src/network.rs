@@ -356,8 +356,8 @@ impl ContainerNetwork {
     }
 
     /// It knows other ones now.
-    pub(super) fn know(&mut self, names: Box<NameFiles>) {
-        self.names = *names;
+    pub(super) fn know(&mut self, names: NameFiles) {
+        self.names = names;
     }
 
     /// The number of an interface for one more network.
@@ -418,7 +418,7 @@ impl ContainerNetwork {
         seat.network.ports.clear();
         let mut served = Served::new(index, self.launcher(membership.as_ref()), seat, member);
         if membership.is_none() {
-            self.know(names);
+            self.know(*names);
             // One of its own is served when it is used, and kept as the first.
             self.places.insert(0, served);
             return false;
@@ -437,7 +437,7 @@ impl ContainerNetwork {
         client: u64,
         names: Box<NameFiles>,
     ) -> Option<News> {
-        self.know(names);
+        self.know(*names);
         let at = self
             .places
             .iter()

@@ -145,6 +145,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_network_refuses_a_container_is_found_by_the_container() {
+        let about = [
+            ("name", "bridge"),
+            ("container", "feed01"),
+            ("containerName", "web"),
+        ];
+        let refused = event(Kind::Network, Verb::Refuse.into(), &about);
+        for filter in ["container=web", "container=feed", "network=bridge"] {
+            assert!(fits(&[filter, "event=refuse"], &refused), "{filter}");
+        }
+        assert!(!fits(&["container=bridge"], &refused));
+        assert!(!fits(&["container=0123"], &refused));
+        // Its coming and going is the network's alone, as in Docker.
+        let connected = event(Kind::Network, Verb::Connect.into(), &about);
+        assert!(!fits(&["container=feed"], &connected));
+    }
+
+    #[test]
     fn actions_with_a_detail_are_found_by_their_verb() {
         let health = Action::with(Verb::HealthStatus, "healthy");
         let health = event(Kind::Container, health, &[]);

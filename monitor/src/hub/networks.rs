@@ -158,7 +158,7 @@ impl Hub<'_> {
         match news {
             News::Warning(warning) => self.warn(&warning),
             News::Connected(client, names) => {
-                self.network.know(names);
+                self.network.know(*names);
                 self.note_networks();
                 self.answer_to(client, &Answer::Done);
             }
