@@ -1,12 +1,19 @@
 //! The client: what `engine` calls.
 
-use crate::blob::BlobStream;
+use crate::ask::Shared;
+use crate::auth::Auth;
+use crate::blob::{self, BlobStream};
 use crate::digest::Digest;
-use crate::error::{BlobError, LoginError, PushError, ResolveError, Tried};
+use crate::error::{BlobError, LoginError, PushError, ResolveError};
+use crate::login;
 use crate::manifest::{Descriptor, Fetched};
 use crate::names::ImageName;
 use crate::platform::Platform;
+use crate::policy::{self, Identity, Key, PolicyError, Requirement};
+use crate::push;
+use crate::resolve;
 use crate::settings::Settings;
+use crate::transport::{Timing, Transport};
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
@@ -37,6 +44,8 @@ pub struct Options {
     pub observer: Option<Observer>,
     /// Images must be signed with this public key (PEM), whatever `policy.json` says.
     pub verify_key: Option<PathBuf>,
+    /// How long things may take.
+    pub timing: Timing,
 }
 
 /// What a name leads to.
@@ -135,23 +144,40 @@ pub struct LoggedIn {
 /// registries that do not answer.
 #[derive(Clone)]
 pub struct Client {
-    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    observer: Option<Observer>,
+    /// What `verify_key` demands of every image.
+    demanded: Option<Requirement>,
 }
 
 impl Client {
     /// A client that does what `settings` say.
     ///
     /// # Errors
-    /// [`ResolveError::Policy`] for a key that cannot be read.
-    pub fn new(settings: Arc<Settings>, options: Options) -> Result<Self, ResolveError> {
-        let _ = options;
-        Ok(Self { settings })
+    /// [`PolicyError`] for a key that cannot be used.
+    pub fn new(settings: Arc<Settings>, options: Options) -> Result<Self, PolicyError> {
+        let demanded = match &options.verify_key {
+            None => None,
+            Some(path) => Some(Requirement::Signed {
+                keys: vec![Key::read(path)?],
+                // cosign's signatures name the repository without a tag.
+                identity: Identity::MatchRepository,
+            }),
+        };
+        let transport = Transport::new(&settings, options.timing);
+        let observer = options.observer;
+        let shared = Shared::new(settings, transport, Auth::default(), observer.clone());
+        Ok(Self {
+            shared: Arc::new(shared),
+            observer,
+            demanded,
+        })
     }
 
     /// What it goes by.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.shared.settings
     }
 
     /// From a name to the manifest for `platform`: one request for an image of one platform, two
@@ -168,8 +194,42 @@ impl Client {
         platform: &Platform,
         known: Option<&Digest>,
     ) -> Result<Resolution, ResolveError> {
-        let _ = (platform, known);
-        Err(unavailable(name))
+        let requirements = self.shared.settings.policy.requirements(name);
+        let requirements: Vec<Requirement> =
+            requirements.iter().chain(&self.demanded).cloned().collect();
+        // A registry whose images are rejected anyway is not asked.
+        let is_open =
+            |one: &Requirement| !matches!(one, Requirement::Reject | Requirement::Unknown(_));
+        if !requirements.iter().all(is_open) {
+            self.check(name, &[], &requirements).await?;
+        }
+        // A signature may be the manifest's and not its index's: then both must be there.
+        let is_signed = |one: &Requirement| matches!(one, Requirement::Signed { .. });
+        let known = known.filter(|_| !requirements.iter().any(is_signed));
+        let resolution = resolve::resolve(&self.shared, name, platform, known).await?;
+        let digests = match &resolution {
+            Resolution::Unchanged(digest) => vec![*digest],
+            Resolution::Image(image) => {
+                let indexes = image.indexes.iter().map(|index| index.digest);
+                indexes.chain([image.manifest.digest]).collect()
+            }
+        };
+        self.check(name, &digests, &requirements).await?;
+        Ok(resolution)
+    }
+
+    async fn check(
+        &self,
+        name: &ImageName,
+        digests: &[Digest],
+        requirements: &[Requirement],
+    ) -> Result<(), ResolveError> {
+        policy::check(&self.shared, name, digests, requirements)
+            .await
+            .map_err(|source| ResolveError::Policy {
+                name: name.to_string(),
+                source,
+            })
     }
 
     /// What a name leads to, without choosing a platform. No policy is asked.
@@ -177,7 +237,7 @@ impl Client {
     /// # Errors
     /// [`ResolveError`].
     pub async fn manifest(&self, name: &ImageName) -> Result<Fetched, ResolveError> {
-        Err(unavailable(name))
+        resolve::fetch(&self.shared, name).await
     }
 
     /// All tags of a repository.
@@ -185,7 +245,7 @@ impl Client {
     /// # Errors
     /// [`ResolveError`].
     pub async fn tags(&self, name: &ImageName) -> Result<Vec<String>, ResolveError> {
-        Err(unavailable(name))
+        resolve::tags(&self.shared, name).await
     }
 
     /// A blob's bytes from `from_bytes` on. The stream goes on by itself after a drop and changes to the
@@ -200,11 +260,7 @@ impl Client {
         blob: &Descriptor,
         from_bytes: u64,
     ) -> Result<BlobStream, BlobError> {
-        let _ = (name, from_bytes);
-        Err(BlobError::Unavailable {
-            digest: blob.digest,
-            source: Tried(Vec::new()),
-        })
+        BlobStream::open(self.shared.clone(), name, blob, from_bytes).await
     }
 
     /// A small blob in one piece, verified: an image's configuration.
@@ -217,11 +273,7 @@ impl Client {
         blob: &Descriptor,
         limit_bytes: u64,
     ) -> Result<Vec<u8>, BlobError> {
-        let _ = (name, limit_bytes);
-        Err(BlobError::Unavailable {
-            digest: blob.digest,
-            source: Tried(Vec::new()),
-        })
+        blob::whole(&self.shared, name, blob, limit_bytes).await
     }
 
     /// Sees to it that `target`'s repository has a blob. Its bytes are compared with the
@@ -236,11 +288,7 @@ impl Client {
         source: Arc<dyn BlobSource>,
         options: &PushOptions,
     ) -> Result<Pushed, PushError> {
-        let _ = (source, options);
-        Err(PushError::Damaged {
-            digest: blob.digest,
-            found: target.to_string(),
-        })
+        push::blob(&self.shared, target, blob, source, options).await
     }
 
     /// Pushes a manifest or index under `target`'s tag, or else under its own digest, byte for byte.
@@ -252,10 +300,7 @@ impl Client {
         target: &ImageName,
         manifest: &Fetched,
     ) -> Result<(), PushError> {
-        Err(PushError::Damaged {
-            digest: manifest.digest,
-            found: target.to_string(),
-        })
+        push::manifest(&self.shared, target, manifest).await
     }
 
     /// Asks the registry whether it takes the credentials, then keeps them. `server` is a registry's
@@ -269,22 +314,23 @@ impl Client {
         user: &str,
         password: &str,
     ) -> Result<LoggedIn, LoginError> {
-        let _ = (user, password);
-        Err(LoginError::Server(server.to_owned()))
+        let timing = self.shared.transport.timing.clone();
+        let observer = self.observer.clone();
+        let settings = &self.shared.settings;
+        login::login(settings, timing, observer, server, user, password).await
     }
 
-    /// Forgets the credentials of a registry. `false` if there were none.
+    /// Forgets the credentials of a registry. `false` if there were none. It may start a helper's program.
     ///
     /// # Errors
     /// [`LoginError`].
     pub fn logout(&self, server: &str) -> Result<bool, LoginError> {
-        Err(LoginError::Server(server.to_owned()))
+        login::logout(&self.shared.settings, server)
     }
 }
 
-fn unavailable(name: &ImageName) -> ResolveError {
-    ResolveError::Unavailable {
-        name: name.to_string(),
-        source: Tried(Vec::new()),
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
     }
 }

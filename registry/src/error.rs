@@ -1,7 +1,7 @@
 //! What can go wrong between here and a registry. No text of these holds a credential or the query
 //! of a URL: storage behind registries signs its links there.
 
-use crate::digest::{Digest, DigestError};
+use crate::digest::Digest;
 use crate::manifest::ManifestError;
 use crate::policy::PolicyError;
 use std::fmt;
@@ -385,7 +385,7 @@ pub enum LoginError {
     },
 }
 
-/// A text in a registry's answer that should be a digest.
+/// A cause that is kept as text.
 #[derive(Debug, thiserror::Error)]
-#[error("the registry names a digest that is none")]
-pub struct BadDigest(#[source] pub DigestError);
+#[error("{0}")]
+pub(crate) struct Cause(pub String);

@@ -2,15 +2,23 @@
 //! knows names, requests and bytes, and nothing of where images are kept.
 #![forbid(unsafe_code)]
 
+mod ask;
+mod auth;
 mod blob;
 mod client;
 mod digest;
 mod error;
+mod login;
 mod manifest;
 mod names;
 mod platform;
 mod policy;
+mod push;
+mod resolve;
 mod settings;
+#[cfg(test)]
+mod testing;
+mod transport;
 
 pub use blob::BlobStream;
 pub use client::{
@@ -18,9 +26,7 @@ pub use client::{
     Resolved,
 };
 pub use digest::{Digest, DigestError};
-pub use error::{
-    Attempt, BadDigest, BlobError, LoginError, PushError, RequestError, ResolveError, Tried,
-};
+pub use error::{Attempt, BlobError, LoginError, PushError, RequestError, ResolveError, Tried};
 pub use manifest::{
     Descriptor, Fetched, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
 };
@@ -28,3 +34,4 @@ pub use names::{DOCKER_HUB, ImageName, NameError};
 pub use platform::{Platform, PlatformError};
 pub use policy::PolicyError;
 pub use settings::{Places, Settings, SettingsError};
+pub use transport::Timing;

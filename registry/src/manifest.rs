@@ -247,3 +247,149 @@ pub(crate) fn offers(entries: &[Descriptor]) -> String {
         .collect();
     names.join(", ")
 }
+
+/// The media type of a document: its own word, or else `declared`, or else what its content is.
+pub(crate) fn media_type(bytes: &[u8], declared: &str) -> String {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Types {
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let types: Types = serde_json::from_slice(bytes).unwrap_or_default();
+    if let Some(own) = types.media_type {
+        return own;
+    }
+    if MANIFEST_TYPES.contains(&declared) || INDEX_TYPES.contains(&declared) {
+        return declared.to_owned();
+    }
+    // Docker's documents always say what they are.
+    match types.manifests {
+        Some(_) => INDEX_TYPES[0],
+        None => MANIFEST_TYPES[0],
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(media_type: &str, digit: char) -> String {
+        let digest = digit.to_string().repeat(64);
+        format!(r#"{{"mediaType":"{media_type}","digest":"sha256:{digest}","size":5"#)
+    }
+
+    fn image(media_type: &str) -> String {
+        let config = descriptor("application/vnd.oci.image.config.v1+json", '1');
+        let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip", '2');
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{config}}},"layers":[{layer}}}]}}"#
+        )
+    }
+
+    fn index(entries: &[&str]) -> Vec<Descriptor> {
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            entries.join(",")
+        );
+        match Manifest::parse(text.as_bytes(), None).unwrap() {
+            Manifest::Index(entries) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_formats_are_read() {
+        for kind in MANIFEST_TYPES {
+            let text = image(kind);
+            let Manifest::Image { config, layers } =
+                Manifest::parse(text.as_bytes(), Some(kind)).unwrap()
+            else {
+                panic!("{text}");
+            };
+            assert_eq!((config.size_bytes, layers.len()), (5, 1));
+            assert!(Manifest::parse(text.as_bytes(), Some("text/plain")).is_ok());
+            assert_eq!(media_type(text.as_bytes(), "text/plain"), kind);
+        }
+        assert_eq!(media_type(b"{\"manifests\":[]}", ""), INDEX_TYPES[0]);
+        assert_eq!(media_type(b"{}", MANIFEST_TYPES[1]), MANIFEST_TYPES[1]);
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        let both = image(MANIFEST_TYPES[0]).replace("\"config\"", "\"manifests\":[],\"config\"");
+        let helm = image(MANIFEST_TYPES[0]).replace("oci.image.config", "cncf.helm.config");
+        for (text, declared, word) in [
+            ("{", None, "JSON"),
+            ("[]", None, "JSON"),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, "schema 1"),
+            (r#"{"schemaVersion":3}"#, None, "version 3"),
+            (r#"{"schemaVersion":2}"#, None, "not a container image"),
+            (&both, None, "both"),
+            (&helm, None, "cncf.helm"),
+            (
+                &image(MANIFEST_TYPES[0]),
+                Some(INDEX_TYPES[0]),
+                "media type",
+            ),
+            (&image(INDEX_TYPES[0]), None, "content"),
+            (&image(MANIFEST_TYPES[0]).replace(":5", ":-5"), None, "JSON"),
+            (
+                &image(MANIFEST_TYPES[0]).replace(":5", ":99999999999999999999"),
+                None,
+                "JSON",
+            ),
+        ] {
+            let error = Manifest::parse(text.as_bytes(), declared).unwrap_err();
+            assert!(error.to_string().contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_platforms_manifest_is_chosen_and_attestations_are_passed_over() {
+        let kind = MANIFEST_TYPES[0];
+        let own = |digit, platform: &str| {
+            format!(r#"{},"platform":{platform}}}"#, descriptor(kind, digit))
+        };
+        let attestation = format!(
+            r#"{},"annotations":{{"vnd.docker.reference.type":"attestation-manifest"}}}}"#,
+            descriptor(kind, '9')
+        );
+        let entries = index(&[
+            &own('8', r#"{"os":"unknown","architecture":"unknown"}"#),
+            &attestation,
+            &own('1', r#"{"os":"linux","architecture":"arm","variant":"v5"}"#),
+            &own('2', r#"{"os":"linux","architecture":"arm","variant":"v6"}"#),
+            &own('3', r#"{"os":"linux","architecture":"amd64"}"#),
+            &format!("{},\"annotations\":null}}", descriptor(INDEX_TYPES[0], '4')),
+        ]);
+        let chosen = |platform: &str| -> String {
+            let all = choices(&entries, &platform.parse().unwrap());
+            all.iter().map(|d| d.digest.hex()[..1].to_owned()).collect()
+        };
+        assert_eq!(chosen("linux/amd64"), "34");
+        assert_eq!(chosen("linux/arm/v7"), "214");
+        assert_eq!(chosen("linux/s390x"), "4");
+        assert_eq!(offers(&entries), "linux/arm/v5, linux/arm/v6, linux/amd64");
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_no_danger() {
+        let whole = image(MANIFEST_TYPES[0]);
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone().into_bytes();
+            for _ in 0..random.usize(1..10) {
+                let at = random.usize(0..bytes.len());
+                match random.u8(0..3) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at.max(2)),
+                }
+            }
+            let _ = Manifest::parse(&bytes, None);
+            media_type(&bytes, "");
+        }
+    }
+}
