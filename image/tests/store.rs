@@ -272,6 +272,7 @@ fn layouts_get_the_names_they_say() {
     let mut names = |annotations, base: Option<&str>| {
         let options = LoadOptions {
             base_name: base.map(|name| Reference::parse(name).unwrap()),
+            ..LoadOptions::default()
         };
         let archive = annotated(annotations).tar();
         let mut stream = &archive[..];
