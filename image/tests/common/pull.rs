@@ -113,10 +113,12 @@ impl Remote {
 
 /// The task of a layer that is to be fetched.
 pub fn task(pull: &Pull, index: usize) -> LayerTask {
-    match pull.layer(index).unwrap() {
-        LayerStep::Fetch(task) => task,
-        LayerStep::Had => panic!("nothing is to be fetched"),
-    }
+    let step = pull.layer(index).unwrap();
+    let task = match step {
+        LayerStep::Fetch(task) => Some(task),
+        LayerStep::Had => None,
+    };
+    task.unwrap()
 }
 
 /// A source that fails after some bytes.
