@@ -212,7 +212,7 @@ impl Partials {
     pub(super) fn prune(&self, until: Option<i64>) -> Result<(u64, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);
         for hex in self.blobs()? {
-            if !until.is_none_or(|until| self.written_at(&hex) < until) {
+            if until.is_some_and(|until| self.written_at(&hex) >= until) {
                 continue;
             }
             let Some(lock) = self.try_lock_hex(&hex)? else {
