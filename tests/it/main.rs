@@ -34,6 +34,7 @@ mod power;
 mod privileges;
 mod reference;
 mod reference_lives;
+mod registry;
 mod servers;
 mod signals;
 mod silent;

@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 37] = [
+const NOT_YET: [&str; 36] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -43,7 +43,6 @@ const NOT_YET: [&str; 37] = [
     "oom-kill-disable",
     "oom-score-adj",
     "pid",
-    "platform",
     "runtime",
     "userns",
     "uts",
