@@ -69,7 +69,8 @@ both_modes! {
         let digest = digest_of(&user, &name);
         let pinned = format!("{}@{digest}", registry.name("team/box"));
         assert!(lists(&user).contains(&format!("{name} {digest}")), "{}", lists(&user));
-        assert_eq!(repo_digests(&user, &name), [&pinned[..]]);
+        // The bed may have the same image under another name.
+        assert!(repo_digests(&user, &name).contains(&pinned), "{pinned}");
         let _ = registry.requests();
         let _ = run(&[&pinned, "true"], b"").exits(0);
         assert_eq!(registry.requests(), Vec::<String>::new());
@@ -104,14 +105,14 @@ fn what_is_pulled_committed_and_pushed_comes_back_the_same() {
         "run",
         "--isolation=container",
         "--name",
-        "c",
+        "made",
         &base,
         "sh",
         "-c",
         "echo x >/made",
     ];
     let _ = user.hullbox(words).exits(0);
-    let _ = user.hullbox(["commit", "c", &made]).exits(0);
+    let _ = user.hullbox(["commit", "made", &made]).exits(0);
     let pushed = user.hullbox(["push", &made]).exits(0);
     let digest = digest_of(&user, &made);
     assert!(
@@ -353,7 +354,7 @@ fn without_a_registry_the_error_says_what_was_tried() {
         "--rm",
         "--isolation=container",
         "--name",
-        "c",
+        "made",
         &name,
         "true",
     ];
@@ -369,7 +370,7 @@ fn without_a_registry_the_error_says_what_was_tried() {
     let registry = Registry::plain();
     user.hullbox(["pull", &registry.name("no/such:1")])
         .fails_saying("not found");
-    user.hullbox(["pull", "UPPER/case"])
+    user.hullbox(["pull", "a/UPPER"])
         .fails_saying("invalid reference");
     user.hullbox(["push", &registry.name("no/such:1")])
         .fails_saying("no such image");

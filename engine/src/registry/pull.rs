@@ -50,18 +50,19 @@ pub(super) async fn pull(
         digest: digest.to_string(),
         id: None,
     };
-    watch(Progress::Begin {
-        way: Way::Pull,
-        repository: name.repository().to_owned(),
-        tag: tag_of(name),
-    });
     // What is named by its digest cannot have changed.
     if let (Some(known), Some(pinned), true) = (&known, name.digest(), trusts_store)
         && known == pinned
     {
         return Ok(unchanged(known));
     }
-    let resolved = match client.resolve(name, platform, known.as_ref()).await? {
+    let resolution = client.resolve(name, platform, known.as_ref()).await?;
+    watch(Progress::Begin {
+        way: Way::Pull,
+        repository: name.repository().to_owned(),
+        tag: tag_of(name),
+    });
+    let resolved = match resolution {
         Resolution::Unchanged(digest) => return Ok(unchanged(&digest)),
         Resolution::Image(resolved) => resolved,
     };
