@@ -1,0 +1,13 @@
+//! The client against registries: one of the tests' own that does what registries should not, and
+//! Debian's `docker-registry`.
+
+mod auth;
+mod blobs;
+mod debian;
+mod fake;
+mod fixture;
+mod mirrors;
+mod policy;
+mod push;
+mod resolve;
+mod transport;
