@@ -2,8 +2,8 @@
 //! after a failure that may pass, and after as long as the registry says.
 
 use crate::auth::{Auth, Means, Scope};
-use crate::client::{Notice, Observer};
 use crate::error::{RequestError, chain};
+use crate::notice::{Notice, Observer};
 use crate::settings::Settings;
 use crate::settings::registries::Endpoint;
 use crate::transport::retry::{Backoff, is_transient, retry_after_ms};

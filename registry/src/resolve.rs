@@ -2,7 +2,6 @@
 
 use crate::ask::{Head, Shared};
 use crate::auth::Scope;
-use crate::client::{Resolution, Resolved};
 use crate::digest::Digest;
 use crate::error::{Attempt, RequestError, ResolveError, Tried};
 use crate::manifest::{Descriptor, Fetched, MAX_MANIFEST_BYTES, Manifest, choices, offers};
@@ -23,6 +22,40 @@ const PAGE_TAGS: usize = 1000;
 const MAX_PAGE_BYTES: u64 = 4 << 20;
 /// Where a registry says what the digest of its answer is.
 const DIGEST_HEADER: &str = "docker-content-digest";
+
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The registry still has what is known.
+    Unchanged(Digest),
+    /// The image.
+    Image(Box<Resolved>),
+}
+
+/// An image of one platform, before its blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name that was asked for, whatever mirror answered.
+    pub name: ImageName,
+    /// The indexes that led to the manifest, the first as the name has it; none for an image of
+    /// one platform.
+    pub indexes: Vec<Fetched>,
+    /// The image's manifest.
+    pub manifest: Fetched,
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+impl Resolved {
+    /// The digest that the name leads to: the index's or else the manifest's. It is what Docker
+    /// shows as the repository's digest, and what `known` of [`Client::resolve`] compares.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.indexes.first().unwrap_or(&self.manifest).digest
+    }
+}
 
 /// What may come for a manifest.
 fn accept() -> HeaderValue {

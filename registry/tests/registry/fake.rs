@@ -122,13 +122,6 @@ impl Fake {
         Self::launch("127.0.0.1:0", None, handler, |_| None).await
     }
 
-    pub async fn at(
-        address: &str,
-        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        Self::launch(address, None, handler, |_| None).await
-    }
-
     pub async fn with_tls(
         tls: TlsAcceptor,
         handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
@@ -160,6 +153,8 @@ impl Fake {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (shared, tls) = (own.clone(), tls.clone());
+                // Head and body are written one after the other.
+                stream.set_nodelay(true).unwrap();
                 tokio::spawn(async move {
                     // A client that goes away is no error here.
                     let _ = match tls {

@@ -58,8 +58,11 @@ fn payload(digest: Digest, name: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The image of signatures: each payload with its signature.
-fn signatures(all: &[(Vec<u8>, String)]) -> Image {
+/// A payload with its signature.
+type Signed = (Vec<u8>, String);
+
+/// The image of signatures.
+fn signatures(all: &[Signed]) -> Image {
     let mut image = Image::new(all.iter().map(|(payload, _)| payload.clone()).collect());
     let layers: Vec<_> = all
         .iter()
@@ -118,7 +121,7 @@ async fn a_key_accepts_what_it_has_signed_and_nothing_else() {
     let for_other = payload(other_digest, at);
     let for_name = payload(digest, "reg.test/y");
     let junk = b"{}".to_vec();
-    let cases: [(&str, Option<Vec<(Vec<u8>, String)>>, &str); 8] = [
+    let cases: [(&str, Option<Vec<Signed>>, &str); 8] = [
         ("signed", Some(vec![(good.clone(), signer.sign(&good))]), ""),
         (
             "signed twice",

@@ -198,8 +198,8 @@ async fn a_redirect_does_not_leave_tls() {
 
 #[tokio::test]
 async fn a_dead_ipv6_address_does_not_hold_up_a_live_ipv4_one() {
-    let image = Image::small();
-    let fake = Fake::start(move |asked| image.reply(asked)).await;
+    let (tls, authority) = certificate("reg.test");
+    let fake = with_tls(tls).await;
     // Its queue is full: nobody accepts, and what comes is dropped, as at a dead host.
     let address: SocketAddr = format!("[::1]:{}", fake.port()).parse().unwrap();
     let socket = tokio::net::TcpSocket::new_v6().unwrap();
@@ -213,7 +213,10 @@ async fn a_dead_ipv6_address_does_not_hold_up_a_live_ipv4_one() {
     assert!(waiting.iter().any(Result::is_err), "nothing is dropped");
     let host = Host::new();
     host.write("etc/hosts", "::1 reg.test\n127.0.0.1 reg.test\n");
-    host.registries("[[registry]]\nprefix = '*.test'\ninsecure = true\n");
+    host.write(
+        &format!("etc/docker/certs.d/reg.test:{}/ca.crt", fake.port()),
+        authority,
+    );
     let target = format!("reg.test:{}/x:1", fake.port());
     let started = Instant::now();
     resolve(&host.client(), &target).await.unwrap();
