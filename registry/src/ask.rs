@@ -2,20 +2,35 @@
 //! after a failure that may pass, and after as long as the registry says.
 
 use crate::auth::{Auth, Means, Scope};
-use crate::client::{Notice, Observer};
 use crate::error::{RequestError, chain};
+use crate::notice::{Notice, Observer};
 use crate::settings::Settings;
 use crate::settings::registries::Endpoint;
 use crate::transport::retry::{Backoff, is_transient, retry_after_ms};
 use crate::transport::{Answer, Call, Transport};
 use reqwest::Url;
-use reqwest::header::HeaderValue;
+use reqwest::header::{AsHeaderName, HeaderMap, HeaderValue};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Logins for one request: a token may have expired, and its successor be of the wrong kind.
 const MAX_LOGINS: usize = 2;
+
+/// The head of an answer whose body was read.
+pub(crate) struct Head {
+    /// Who sent it, after redirects.
+    pub host: String,
+    pub url: Url,
+    headers: HeaderMap,
+}
+
+impl Head {
+    /// A header as text.
+    pub(crate) fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
 
 /// A URL that a registry has named.
 #[derive(Debug, Clone)]
@@ -79,6 +94,38 @@ impl Shared {
                 return Err(why);
             };
             self.wait(&why, wait_ms).await;
+        }
+    }
+
+    /// A whole document from a registry: its bytes, and the head of the answer. A connection that
+    /// breaks in the middle of it is made again.
+    pub(crate) async fn document(
+        &self,
+        endpoint: &Endpoint,
+        scope: &Scope,
+        call: &Call,
+        what: &'static str,
+        limit_bytes: u64,
+    ) -> Result<(Head, Vec<u8>), RequestError> {
+        let timing = &self.transport.timing;
+        let mut backoff = Backoff::new(timing);
+        loop {
+            let answer = self.ask(endpoint, scope, call).await?;
+            let answer = expect(self, answer, &[200]).await?;
+            let head = Head {
+                host: answer.host.clone(),
+                url: answer.url().clone(),
+                headers: answer.headers().clone(),
+            };
+            let read = answer.document(what, limit_bytes, timing.document_ms);
+            match read.await {
+                Ok(bytes) => return Ok((head, bytes)),
+                Err(why @ RequestError::Broken { .. }) => match backoff.fail(None) {
+                    Some(wait_ms) => self.wait(&why, wait_ms).await,
+                    None => return Err(why),
+                },
+                Err(why) => return Err(why),
+            }
         }
     }
 

@@ -4,38 +4,20 @@ use crate::ask::Shared;
 use crate::auth::Auth;
 use crate::blob::{self, BlobStream};
 use crate::digest::Digest;
-use crate::error::{BlobError, LoginError, PushError, ResolveError};
-use crate::login;
+use crate::error::{BlobError, LoginError, PolicyError, PushError, ResolveError};
+use crate::login::{self, LoggedIn};
 use crate::manifest::{Descriptor, Fetched};
 use crate::names::ImageName;
+use crate::notice::Observer;
 use crate::platform::Platform;
-use crate::policy::{self, Identity, Key, PolicyError, Requirement};
-use crate::push;
-use crate::resolve;
+use crate::policy::{self, Identity, Key, Requirement};
+use crate::push::{self, BlobSource, PushOptions, Pushed};
+use crate::resolve::{self, Resolution};
 use crate::settings::Settings;
 use crate::transport::{Timing, Transport};
 use std::fmt;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// What a client tells while it works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Notice {
-    /// Something to be shown once, such as a credential helper that is missing.
-    Warning(String),
-    /// A request failed and is sent again.
-    Retry {
-        /// Who did not answer as hoped, and why.
-        why: String,
-        /// When it is sent again, in milliseconds from now.
-        wait_ms: u64,
-    },
-}
-
-/// Who is told [`Notice`]s. It must not block.
-pub type Observer = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// What a client does that no file says.
 #[derive(Clone, Default)]
@@ -46,98 +28,6 @@ pub struct Options {
     pub verify_key: Option<PathBuf>,
     /// How long things may take.
     pub timing: Timing,
-}
-
-/// What a name leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolution {
-    /// The registry still has what is known.
-    Unchanged(Digest),
-    /// The image.
-    Image(Box<Resolved>),
-}
-
-/// An image of one platform, before its blobs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    /// The name that was asked for, whatever mirror answered.
-    pub name: ImageName,
-    /// The indexes that led to the manifest, the first as the name has it; none for an image of
-    /// one platform.
-    pub indexes: Vec<Fetched>,
-    /// The image's manifest.
-    pub manifest: Fetched,
-    /// Its configuration.
-    pub config: Descriptor,
-    /// Its layers, the lowest first.
-    pub layers: Vec<Descriptor>,
-}
-
-impl Resolved {
-    /// The digest that the name leads to: the index's or else the manifest's. It is what Docker
-    /// shows as the repository's digest, and what `known` of [`Client::resolve`] compares.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        self.indexes.first().unwrap_or(&self.manifest).digest
-    }
-}
-
-/// How a blob came to be in the repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
-    /// It was there.
-    Exists,
-    /// The registry had it in another repository.
-    Mounted,
-    /// Its bytes were sent.
-    Uploaded,
-}
-
-/// A blob to push. It is read on a blocking thread, from another offset after a stall.
-pub trait BlobSource: Send + Sync + 'static {
-    /// Its bytes from `offset_bytes` on.
-    ///
-    /// # Errors
-    /// What keeps it from being read.
-    fn open(&self, offset_bytes: u64) -> std::io::Result<Box<dyn Read + Send>>;
-}
-
-impl<F> BlobSource for F
-where
-    F: Fn(u64) -> std::io::Result<Box<dyn Read + Send>> + Send + Sync + 'static,
-{
-    fn open(&self, offset_bytes: u64) -> std::io::Result<Box<dyn Read + Send>> {
-        self(offset_bytes)
-    }
-}
-
-/// How a blob is pushed.
-#[derive(Clone, Default)]
-pub struct PushOptions {
-    /// Repositories of the same registry that may have the blob.
-    pub mount_from: Vec<ImageName>,
-    /// Send pieces of this many bytes, a request each, instead of one stream.
-    pub chunk_bytes: Option<u64>,
-    /// Is told how many bytes have been handed to the connection; it may go back.
-    pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
-}
-
-impl fmt::Debug for PushOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PushOptions")
-            .field("mount_from", &self.mount_from)
-            .field("chunk_bytes", &self.chunk_bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a login has done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedIn {
-    /// Where the credentials are: a file, or a helper's name.
-    pub kept_in: String,
-    /// Whether they lie there unencrypted.
-    pub is_plain: bool,
 }
 
 /// A client of any number of registries. Clones share connections, tokens and what is known of

@@ -3,8 +3,8 @@
 
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
-use crate::policy::PolicyError;
 use std::fmt;
+use std::path::PathBuf;
 
 /// Why a request got no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,7 @@ pub enum RequestError {
     },
     /// Certificates or credentials of this host that cannot be used.
     #[error(transparent)]
-    Settings(#[from] crate::settings::SettingsError),
+    Settings(#[from] crate::settings::error::SettingsError),
 }
 
 /// `: text`, or nothing.
@@ -249,6 +249,49 @@ pub enum ResolveError {
     },
 }
 
+/// Why an image is not trusted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The policy says so.
+    #[error("policy.json rejects it")]
+    Rejected,
+    /// A requirement that cannot be checked.
+    #[error("policy.json demands {0:?}, which is not supported")]
+    Unsupported(String),
+    /// A key that is none.
+    #[error("{} is not a public key in PEM that can be used: {why}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A key that cannot be read.
+    #[error("cannot read the key {}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nobody has signed it.
+    #[error("it has no signature")]
+    Unsigned,
+    /// Signatures are there, but none that counts.
+    #[error("none of its {count} signatures is valid: {why}")]
+    NoValidSignature {
+        /// How many there are.
+        count: usize,
+        /// What is wrong with the last one.
+        why: String,
+    },
+    /// Signatures cannot be had.
+    #[error("cannot get its signatures")]
+    Signatures(#[source] Box<ResolveError>),
+}
+
 /// Why a blob did not come, whole and right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -381,7 +424,7 @@ pub enum LoginError {
         server: String,
         /// Why.
         #[source]
-        source: crate::settings::SettingsError,
+        source: crate::settings::error::SettingsError,
     },
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod login;
 mod manifest;
 mod names;
+mod notice;
 mod platform;
 mod policy;
 mod push;
@@ -21,17 +22,19 @@ mod testing;
 mod transport;
 
 pub use blob::BlobStream;
-pub use client::{
-    BlobSource, Client, LoggedIn, Notice, Observer, Options, PushOptions, Pushed, Resolution,
-    Resolved,
-};
+pub use client::{Client, Options};
 pub use digest::{Digest, DigestError};
-pub use error::{Attempt, BlobError, LoginError, PushError, RequestError, ResolveError, Tried};
+pub use error::{
+    Attempt, BlobError, LoginError, PolicyError, PushError, RequestError, ResolveError, Tried,
+};
+pub use login::LoggedIn;
 pub use manifest::{
     Descriptor, Fetched, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
 };
 pub use names::{DOCKER_HUB, ImageName, NameError};
+pub use notice::{Notice, Observer};
 pub use platform::{Platform, PlatformError};
-pub use policy::PolicyError;
+pub use push::{BlobSource, PushOptions, Pushed};
+pub use resolve::{Resolution, Resolved};
 pub use settings::{Places, Settings, SettingsError};
 pub use transport::Timing;

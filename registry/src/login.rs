@@ -2,15 +2,24 @@
 
 use crate::ask::{Shared, expect};
 use crate::auth::{Auth, Scope};
-use crate::client::{LoggedIn, Observer};
 use crate::error::{LoginError, RequestError};
 use crate::names::{DOCKER_HUB, registry_is_valid, shown};
+use crate::notice::Observer;
 use crate::settings::credentials::Credentials;
 use crate::settings::keep::{Kept, forget, keep};
 use crate::settings::registries::Endpoint;
 use crate::settings::{Secret, Settings};
 use crate::transport::{Call, Timing, Transport};
 use std::sync::Arc;
+
+/// What a login has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// Where the credentials are: a file, or a helper's name.
+    pub kept_in: String,
+    /// Whether they lie there unencrypted.
+    pub is_plain: bool,
+}
 
 /// The registry that is meant: Docker takes a URL too, and nothing for Docker Hub.
 pub(crate) fn server(typed: &str) -> Result<String, LoginError> {

@@ -382,9 +382,9 @@ mod tests {
             let mut bytes = whole.clone().into_bytes();
             for _ in 0..random.usize(1..10) {
                 let at = random.usize(0..bytes.len());
-                match random.u8(0..3) {
-                    0 => bytes[at] = random.u8(..),
-                    1 => drop(bytes.remove(at)),
+                match random.u8(0..9) {
+                    0..4 => bytes[at] = random.u8(..),
+                    4..8 => bytes.insert(at, *random.choice(b"{}[]\",:0").unwrap()),
                     _ => bytes.truncate(at.max(2)),
                 }
             }

@@ -1,15 +1,14 @@
 //! From a name to a manifest: mirrors, the index, the platform, and the digest of everything.
 
-use crate::ask::{Shared, expect};
+use crate::ask::{Head, Shared};
 use crate::auth::Scope;
-use crate::client::{Resolution, Resolved};
 use crate::digest::Digest;
 use crate::error::{Attempt, RequestError, ResolveError, Tried};
 use crate::manifest::{Descriptor, Fetched, MAX_MANIFEST_BYTES, Manifest, choices, offers};
 use crate::names::{ImageName, tag_is_valid};
 use crate::platform::Platform;
 use crate::settings::registries::Endpoint;
-use crate::transport::{Answer, Call};
+use crate::transport::Call;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LINK};
 use serde::Deserialize;
@@ -23,6 +22,40 @@ const PAGE_TAGS: usize = 1000;
 const MAX_PAGE_BYTES: u64 = 4 << 20;
 /// Where a registry says what the digest of its answer is.
 const DIGEST_HEADER: &str = "docker-content-digest";
+
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The registry still has what is known.
+    Unchanged(Digest),
+    /// The image.
+    Image(Box<Resolved>),
+}
+
+/// An image of one platform, before its blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name that was asked for, whatever mirror answered.
+    pub name: ImageName,
+    /// The indexes that led to the manifest, the first as the name has it; none for an image of
+    /// one platform.
+    pub indexes: Vec<Fetched>,
+    /// The image's manifest.
+    pub manifest: Fetched,
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+impl Resolved {
+    /// The digest that the name leads to: the index's or else the manifest's. It is what Docker
+    /// shows as the repository's digest, and what `known` of [`Client::resolve`] compares.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.indexes.first().unwrap_or(&self.manifest).digest
+    }
+}
 
 /// What may come for a manifest.
 fn accept() -> HeaderValue {
@@ -173,18 +206,16 @@ async fn fetch_from(
 ) -> Result<Fetched, RequestError> {
     let call = manifest_call(Method::GET, place, &name.wanted());
     let scope = Scope::pull(&place.repository);
-    let answer = shared.ask(place, &scope, &call).await?;
-    let answer = expect(shared, answer, &[200]).await?;
-    let host = answer.host.clone();
-    let declared = media_type(&answer);
-    let stated: Option<Digest> = match answer.header(DIGEST_HEADER) {
+    let limit = MAX_MANIFEST_BYTES as u64;
+    let (head, raw) = shared
+        .document(place, &scope, &call, "a manifest", limit)
+        .await?;
+    let host = head.host.clone();
+    let declared = media_type(&head);
+    let stated: Option<Digest> = match head.header(DIGEST_HEADER) {
         Some(text) if name.digest().is_none() => text.parse().ok(),
         _ => None,
     };
-    let limit_ms = shared.transport.timing.document_ms;
-    let raw = answer
-        .document("a manifest", MAX_MANIFEST_BYTES as u64, limit_ms)
-        .await?;
     let found = Digest::of(&raw);
     match name.digest().copied().or(stated) {
         Some(wanted) if wanted != found => Err(RequestError::Protocol {
@@ -200,8 +231,8 @@ async fn fetch_from(
 }
 
 /// The answer's type without parameters.
-fn media_type(answer: &Answer) -> String {
-    let text = answer.header(CONTENT_TYPE).unwrap_or_default();
+fn media_type(head: &Head) -> String {
+    let text = head.header(CONTENT_TYPE).unwrap_or_default();
     let end = text.find(';').unwrap_or(text.len());
     text[..end].trim().to_ascii_lowercase()
 }
@@ -240,13 +271,10 @@ async fn tags_of(shared: &Shared, place: &Endpoint) -> Result<Vec<String>, Reque
     let mut tags = Vec::new();
     for _ in 0..MAX_PAGES {
         let Some(next) = path else { return Ok(tags) };
-        let answer = shared.ask(place, &scope, &Call::get(next)).await?;
-        let answer = expect(shared, answer, &[200]).await?;
-        path = next_page(&answer, place);
-        let limit_ms = shared.transport.timing.document_ms;
-        let bytes = answer
-            .document("a list of tags", MAX_PAGE_BYTES, limit_ms)
-            .await?;
+        let call = Call::get(next);
+        let read = shared.document(place, &scope, &call, "a list of tags", MAX_PAGE_BYTES);
+        let (head, bytes) = read.await?;
+        path = next_page(&head, place);
         let page: Page =
             serde_json::from_slice(&bytes).map_err(|_| bad("a list of tags that is not one"))?;
         let valid = page.tags.unwrap_or_default().into_iter();
@@ -259,13 +287,13 @@ async fn tags_of(shared: &Shared, place: &Endpoint) -> Result<Vec<String>, Reque
 }
 
 /// Where the next page is (RFC 8288): a path of this repository's, whatever host it names.
-fn next_page(answer: &Answer, place: &Endpoint) -> Option<String> {
-    let link = answer.header(LINK)?;
+fn next_page(head: &Head, place: &Endpoint) -> Option<String> {
+    let link = head.header(LINK)?;
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     if !parameters.contains("next") {
         return None;
     }
-    let url = answer.url().join(target).ok()?;
+    let url = head.url.join(target).ok()?;
     let list = format!("{}/tags/list", place.repository);
     if !url.path().ends_with(&list) {
         return None;

@@ -7,7 +7,7 @@ use crate::error::RequestError;
 use crate::settings::Secret;
 use crate::settings::credentials::Credentials;
 use crate::settings::registries::Endpoint;
-use crate::transport::{Answer, Call, host_of};
+use crate::transport::{Answer, Call, Kinship, host_of, is_loopback, kinship};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
@@ -118,19 +118,17 @@ impl Auth {
 }
 
 /// A registry may name any host for its tokens, and it gets the credentials of this registry, as
-/// with Docker. It may not have them sent without TLS, unless it has none itself.
+/// with Docker. Without TLS it is asked only if the registry may be too, and learns credentials only on the
+/// registry's own host.
 fn check_realm(
     endpoint: &Endpoint,
     bearer: &Bearer,
     has_credentials: bool,
 ) -> Result<(), RequestError> {
     let realm = &bearer.realm;
-    if realm.scheme() == "https" || host_of(realm) == endpoint.host() {
-        return Ok(());
-    }
-    let is_local = |host: &str| host == "localhost" || host.starts_with("127.");
-    let both_local = realm.host_str().is_some_and(is_local) && is_local(endpoint.host());
-    if both_local || (endpoint.is_insecure && !has_credentials) {
+    let is_lenient = endpoint.is_insecure || is_loopback(endpoint.host());
+    let is_beside = kinship(realm, endpoint.host()) != Kinship::None;
+    if realm.scheme() == "https" || (is_lenient && (is_beside || !has_credentials)) {
         return Ok(());
     }
     Err(RequestError::Challenge {

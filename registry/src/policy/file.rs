@@ -1,8 +1,12 @@
 //! `policy.json`: which requirements hold for an image.
 
-use super::{Identity, Key, PolicyError, Requirement};
+use super::identity::Identity;
+use super::key::Key;
+use super::requirement::Requirement;
+use crate::error::PolicyError;
 use crate::names::ImageName;
-use crate::settings::{Places, SettingsError};
+use crate::settings::error::SettingsError;
+use crate::settings::places::Places;
 use base64::Engine as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Public keys as cosign writes them: PEM with a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) of ECDSA on P-256
 //! or P-384, RSA, or Ed25519. Signatures are over SHA-256, as cosign's are.
 
-use super::PolicyError;
+use crate::error::PolicyError;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
     UnparsedPublicKey, VerificationAlgorithm,

@@ -1,11 +1,12 @@
 //! cosign's signatures: an image of its own beside the signed one, under the tag `sha256-….sig`. Each of its
 //! layers is a payload (simple signing's JSON) whose signature is in an annotation.
 
-use super::{Key, PolicyError, Requirement};
+use super::key::Key;
+use super::requirement::Requirement;
 use crate::ask::Shared;
 use crate::blob;
 use crate::digest::Digest;
-use crate::error::{ResolveError, chain};
+use crate::error::{PolicyError, ResolveError, chain};
 use crate::manifest::{Descriptor, Manifest};
 use crate::names::{ImageName, shown};
 use crate::resolve::fetch;

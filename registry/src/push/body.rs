@@ -1,6 +1,6 @@
 //! A blob's bytes on their way into a request: read on a blocking thread, hashed once, counted.
 
-use crate::client::{BlobSource, PushOptions};
+use super::options::{BlobSource, PushOptions};
 use crate::digest::Digest;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

@@ -2,12 +2,14 @@
 //! for byte (distribution-spec 1.1, "Push").
 
 mod body;
+mod options;
 mod place;
 mod upload;
 
+pub use options::{BlobSource, PushOptions, Pushed};
+
 use crate::ask::{Shared, expect};
 use crate::auth::Scope;
-use crate::client::{BlobSource, PushOptions, Pushed};
 use crate::digest::Digest;
 use crate::error::{PushError, RequestError};
 use crate::manifest::{Descriptor, Fetched};

@@ -1,8 +1,9 @@
 //! Certificates for one registry, in the directories that Docker and Podman have for them
 //! (containers-certs.d(5)): `*.crt` are authorities, `*.cert` and `*.key` are our own.
 
+use super::error::SettingsError;
 use super::file::{content, list, read};
-use super::{Places, SettingsError};
+use super::places::Places;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};

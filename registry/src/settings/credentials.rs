@@ -1,9 +1,11 @@
 //! Who we are to a registry: `config.json` as Docker writes it, `auth.json` as Podman does
 //! (containers-auth.json(5)), and the helpers that they name.
 
+use super::error::SettingsError;
 use super::file::{content, read};
 use super::helper::{self, HelperError};
-use super::{Places, Secret, SettingsError};
+use super::places::Places;
+use super::secret::Secret;
 use crate::names::DOCKER_HUB;
 use base64::Engine as _;
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! Files of settings: read whole, up to a limit.
 
-use super::SettingsError;
+use super::error::SettingsError;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;

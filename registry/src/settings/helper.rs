@@ -2,7 +2,8 @@
 //! server's name on its input. Nothing secret is in an argument.
 
 use super::credentials::Credentials;
-use super::{Places, Secret};
+use super::places::Places;
+use super::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -1,9 +1,10 @@
 //! What `login` writes and `logout` takes back: an entry of `config.json`, or a helper's.
 
 use super::credentials::{Credentials, login_file, parse, server_name};
+use super::error::SettingsError;
 use super::file::{content, read};
 use super::helper::{self, HelperError};
-use super::{Places, SettingsError};
+use super::places::Places;
 use base64::Engine as _;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};

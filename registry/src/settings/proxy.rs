@@ -1,7 +1,8 @@
 //! Proxies from the environment, with the rules of Go's clients, whom Docker's and Podman's users
 //! know: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, their lower-case forms, and `ALL_PROXY` for either.
 
-use super::{Places, SettingsError};
+use super::error::SettingsError;
+use super::places::Places;
 use reqwest::Url;
 use std::net::IpAddr;
 

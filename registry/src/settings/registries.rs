@@ -1,9 +1,10 @@
 //! `registries.conf`, version 2 (containers-registries.conf(5)): where a registry's images really
 //! are, its mirrors, which are blocked or insecure.
 
+use super::error::SettingsError;
 use super::file::{content, list, read_text};
+use super::places::Places;
 use super::short::ShortNames;
-use super::{Places, SettingsError};
 use crate::names::{DOCKER_HUB, ImageName, registry_is_valid};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -401,6 +402,34 @@ mod tests {
         assert_eq!(sources(&own, "q.io/x:1"), ["q.io/x"]);
         let pinned = format!("q.io/x@{}", crate::Digest::of(b""));
         assert_eq!(sources(&own, &pinned), ["m.io/x", "q.io/x"]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_danger() {
+        let whole = "unqualified-search-registries = ['q.io']\n[[registry]]\nprefix = '*.a.io:1/x'\n\
+                     location = 'b.io/y'\n[[registry.mirror]]\nlocation = 'c.io'\n[aliases]\nd = 'e/f'\n";
+        let names = ["z.a.io:1/x/y:1", "a.io/x", "d", "q.io/a/b/c", "b.io/y"];
+        let names = names.map(|name| name.parse::<ImageName>().unwrap());
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..20_000 {
+            let mut bytes = whole.as_bytes().to_vec();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(0..bytes.len());
+                match random.u8(0..3) {
+                    0 => bytes[at] = *random.choice(b"*./:'[]=\n-@").unwrap(),
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, random.u8(..)),
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let mut own = Registries::default();
+            if own.add(Path::new("r.conf"), &text).is_ok() {
+                for name in &names {
+                    let _ = own.sources(name);
+                }
+                let _ = own.short_names.candidates("d:1");
+            }
+        }
     }
 
     #[test]

@@ -137,13 +137,14 @@ impl Transport {
         limit_ms: Option<u64>,
     ) -> Result<Answer, RequestError> {
         let name = host_of(request.url());
-        let scheme = request.url().scheme();
-        let own = endpoint.filter(|endpoint| {
-            let url = Url::parse(&format!("{scheme}://{}", endpoint.host()));
-            url.is_ok_and(|url| host_of(&url) == name)
-        });
-        let alias = own.map_or(name.as_str(), |endpoint| endpoint.registry.as_str());
-        let host = self.host(&name, alias, own.is_some_and(|own| own.is_insecure))?;
+        let kinship = endpoint.map_or(Kinship::None, |own| kinship(request.url(), own.host()));
+        let alias = match endpoint {
+            Some(own) if kinship == Kinship::Same => own.registry.as_str(),
+            _ => name.as_str(),
+        };
+        // What may be said without TLS to a registry may be said so to its token service beside it.
+        let is_insecure = endpoint.is_some_and(|own| own.is_insecure) && kinship != Kinship::None;
+        let host = self.host(&name, alias, is_insecure)?;
         let answer = host.client.execute(request);
         let answer = match limit_ms {
             None => answer.await,
@@ -185,6 +186,25 @@ impl Transport {
     }
 }
 
+/// What the host of a URL is to a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinship {
+    /// The registry itself.
+    Same,
+    /// Another port of its host.
+    Neighbour,
+    None,
+}
+
+/// What the host of `url` is to the registry `host`.
+pub(crate) fn kinship(url: &Url, host: &str) -> Kinship {
+    match Url::parse(&format!("{}://{host}", url.scheme())) {
+        Ok(own) if host_of(&own) == host_of(url) => Kinship::Same,
+        Ok(own) if own.host_str() == url.host_str() => Kinship::Neighbour,
+        _ => Kinship::None,
+    }
+}
+
 /// Host and port as in a registry's name: the port that goes without saying is left out.
 pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -196,7 +216,7 @@ pub(crate) fn host_of(url: &Url) -> String {
 
 /// Nobody listens in on the way to this host itself: as Docker has it, it needs no certificate,
 /// unless there is an authority for it.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = match host.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         _ => host,
@@ -253,6 +273,16 @@ fn hint(cause: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_goes_without_saying_is_the_same() {
+        let of = |url: &str, host| kinship(&url.parse().unwrap(), host);
+        assert_eq!(of("https://q.io/x", "q.io:443"), Kinship::Same);
+        assert_eq!(of("https://q.io/x", "Q.io"), Kinship::Same);
+        assert_eq!(of("http://q.io/x", "q.io:443"), Kinship::Neighbour);
+        assert_eq!(of("https://q.io:5/x", "q.io"), Kinship::Neighbour);
+        assert_eq!(of("https://a.q.io/x", "q.io"), Kinship::None);
+    }
 
     #[test]
     fn this_host_itself_is_known() {
