@@ -307,7 +307,7 @@ fn a_loaded_layout_goes_out_as_it_came_in() {
     let mut layout = Layout::new();
     let [base, _] = layers();
     let manifest = layout.image(&[&base], |_| {});
-    layout.index(&[manifest.clone()]);
+    layout.index(std::slice::from_ref(&manifest));
     let id = load(&mut store, &layout.tar())[0].id;
     let plan = store
         .push_plan(&id.to_string(), PushOptions::default())

@@ -28,7 +28,7 @@ pub enum LoadError {
     #[error("{} is refused", .0.escape_debug())]
     Refused(String, #[source] StreamError),
     /// Too many of something.
-    #[error("the archive has more than {limit} {what}")]
+    #[error("there are more than {limit} {what}")]
     TooMany {
         /// Of what.
         what: &'static str,

@@ -8,10 +8,10 @@ use crate::layer::{Draft, PendingLink};
 use crate::load::{Form, StagedLayer};
 use crate::store::{BlobLock, Staging, StoreError};
 use serde::{Deserialize, Serialize};
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kind of record. One of another kind is not read.
 const VERSION: u32 = 1;
@@ -141,6 +141,11 @@ fn read(dir: &Path) -> Option<Record> {
 }
 
 fn link_all(dir: &Path, record: Record, staging: &mut Staging) -> Result<StagedLayer, StoreError> {
+    // Finishing a layer appends to its spool, which another pull's must not have.
+    let spool = match &record.form {
+        RecordForm::Draft { spool_len, .. } => Some(copy(&dir.join("spool"), *spool_len, staging)?),
+        RecordForm::Finished { .. } => None,
+    };
     let mut link = |name: &str| staging.link(&dir.join(name));
     let form = match record.form {
         RecordForm::Finished {
@@ -166,7 +171,7 @@ fn link_all(dir: &Path, record: Record, staging: &mut Staging) -> Result<StagedL
         } => Form::Draft(Draft {
             data: link("image")?,
             blocks,
-            spool: link("spool")?,
+            spool: spool.unwrap_or_default(),
             spool_len,
             tree: link("tree")?,
             links: links
@@ -188,6 +193,19 @@ fn link_all(dir: &Path, record: Record, staging: &mut Staging) -> Result<StagedL
         entries: record.entries,
         ended: record.ended,
     })
+}
+
+/// The first bytes of a file, in one of our own.
+fn copy(from: &Path, bytes: u64, staging: &mut Staging) -> Result<PathBuf, StoreError> {
+    let (mut file, path) = staging.create_file()?;
+    let source = File::open(from).map_err(StoreError::io("open", from))?;
+    let copied = io::copy(&mut source.take(bytes), &mut file);
+    match copied.map_err(StoreError::io("write", &path))? {
+        len if len == bytes => Ok(path),
+        _ => Err(StoreError::io("read", from)(
+            io::ErrorKind::UnexpectedEof.into(),
+        )),
+    }
 }
 
 fn boot_id() -> Option<String> {

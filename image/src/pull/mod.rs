@@ -51,7 +51,7 @@ pub struct PullRequest {
     pub index: Option<Digest>,
     /// The repository it comes from; tag and digest do not matter.
     pub origin: Option<Reference>,
-    /// Names that it is given. Those without a tag give it none.
+    /// Names that it is given. Those with a digest give it none.
     pub names: Vec<Reference>,
 }
 
@@ -352,6 +352,11 @@ impl Pull {
     }
 }
 
+/// What is named by its digest gets no tag, as in Docker.
+fn is_tag(name: &Reference) -> bool {
+    name.tag().is_some() && name.digest().is_none()
+}
+
 /// Nothing that is kept behind these locks can be half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -525,7 +530,7 @@ impl Shared {
             manifest: Some(self.request.manifest),
             created: self.created,
             layers,
-            names: names.filter(|name| name.tag().is_some()).collect(),
+            names: names.filter(is_tag).collect(),
             travel,
         };
         Ok((session.into_staging()?, image))
