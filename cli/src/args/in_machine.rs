@@ -119,6 +119,10 @@ mod tests {
                 "save --format oci-archive a out.tar",
             ),
             ("save -o out.tar -- -o", "save -- -o"),
+            (
+                "save -o oci-archive:out.tar a",
+                "save --format oci-archive a",
+            ),
             ("image save -o out.tar debian", "image save debian"),
             ("export -o save save", "export save"),
             ("export --output=out.tar box", "export box"),

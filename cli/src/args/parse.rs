@@ -1,6 +1,6 @@
 //! Parsing the command line, and one clear line for what does not parse.
 
-use super::command::{Cli, FrequentCli};
+use super::command::{Cli, Command, FrequentCli, ImageCommand};
 use super::{bool_flag, in_machine};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, output_failed};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -71,6 +71,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
             .and_then(|matches| Cli::from_arg_matches(&matches))
             .map_err(|error| failure(&error, args))?,
     };
+    if let Command::Save(args) | Command::Image(ImageCommand::Save(args)) = &mut cli.command {
+        args.settle();
+    }
     in_machine::apply(&cli.forwarded, &mut cli.command);
     Ok(cli)
 }

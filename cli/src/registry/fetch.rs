@@ -88,8 +88,7 @@ impl Wish {
                 let _ = std::io::stderr().write_all(line.as_bytes());
             }
         }
-        let platform = self.platform.clone().unwrap_or_else(Platform::guest);
-        let pulled = transfers.pull(&store.target, &self.image, &platform);
+        let pulled = transfers.pull(&store.target, &self.image, self.platform.as_ref());
         view.end();
         drop(transfers);
         let pulled = store.end(pulled)?;

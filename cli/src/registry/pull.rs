@@ -6,7 +6,7 @@ use super::transfers;
 use crate::args::registry::PullArgs;
 use crate::images::load;
 use crate::output::failure::Failure;
-use hullbox_engine::registry::{Platform, Pulled};
+use hullbox_engine::registry::Pulled;
 use hullbox_image::Reference;
 
 pub(crate) fn pull(args: &PullArgs) -> Result<(), Failure> {
@@ -22,11 +22,11 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), Failure> {
     let view = View::new(args.progress, args.quiet, Out::Result);
     let transfers = transfers(&view, args.verify_key.clone())?;
     let store = StoreEnd::open()?;
-    let platform = args.platform.clone().unwrap_or_else(Platform::guest);
+    let platform = args.platform.as_ref();
     let done = if args.all_tags {
-        transfers.pull_all(&store.target, &args.image, &platform)
+        transfers.pull_all(&store.target, &args.image, platform)
     } else {
-        let pulled = transfers.pull(&store.target, &args.image, &platform);
+        let pulled = transfers.pull(&store.target, &args.image, platform);
         pulled.map(|pulled| vec![pulled])
     };
     view.end();

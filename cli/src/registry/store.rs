@@ -74,16 +74,21 @@ impl StoreEnd {
             ..
         } = self;
         drop((target, origin));
+        let is_broken = matches!(done, Err(TransferError::End(registry::EndError::Broken)));
         let is_well = match process {
-            Some(mut process) => process.wait().is_ok_and(|status| status.success()),
+            Some(mut process) => {
+                if done.is_err() && !is_broken {
+                    // It may wait for another command's download. What it holds is sound at any time.
+                    let _ = process.kill();
+                }
+                process.wait().is_ok_and(|status| status.success())
+            }
             None => true,
         };
-        match done {
-            Err(TransferError::End(registry::EndError::Broken)) if !is_well => {
-                Err(Failure::silent(FAILED))
-            }
-            done => done.map_err(super::failed),
+        if is_broken && !is_well {
+            return Err(Failure::silent(FAILED));
         }
+        done.map_err(super::failed)
     }
 }
 

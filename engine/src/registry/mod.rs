@@ -140,7 +140,8 @@ impl Transfers {
         Ok(names.iter().map(ToString::to_string).collect())
     }
 
-    /// Pulls an image into a store.
+    /// Pulls an image into a store: of an index the image for `platform`, or else the one that guests here
+    /// can run.
     ///
     /// # Errors
     /// [`TransferError`]; the store is as it was.
@@ -148,7 +149,7 @@ impl Transfers {
         &self,
         target: &Arc<dyn Target>,
         text: &str,
-        platform: &Platform,
+        platform: Option<&Platform>,
     ) -> Result<Pulled, TransferError> {
         let candidates = self.candidates(text)?;
         let alone = candidates.len() == 1;
@@ -177,7 +178,7 @@ impl Transfers {
         &self,
         target: &Arc<dyn Target>,
         text: &str,
-        platform: &Platform,
+        platform: Option<&Platform>,
     ) -> Result<Vec<Pulled>, TransferError> {
         let name = self.repository(text)?;
         let tags = self.run(async { Ok(self.client.tags(&name).await?) })?;

@@ -4,8 +4,11 @@ use super::ends::{Blob, Document, EndError, Incoming, LayerSink, Taking, Target,
 use super::error::TransferError;
 use super::feed::{Piece, Pieces};
 use super::progress::{Progress, Step, Way, short};
-use super::{Watch, blocking, descriptor, digest_of};
-use hullbox_registry::{BlobStream, Client, ImageName, Platform, Resolution, Resolved};
+use super::{Watch, blocking, descriptor, digest_of, platform_of};
+use hullbox_image::oci::ImageConfiguration;
+use hullbox_registry::{
+    BlobStream, Client, ImageName, Platform, Resolution, ResolveError, Resolved,
+};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -36,9 +39,11 @@ pub(super) async fn pull(
     client: &Client,
     target: &Arc<dyn Target>,
     name: &ImageName,
-    platform: &Platform,
+    platform: Option<&Platform>,
     (watch, trusts_store): (&Watch, bool),
 ) -> Result<Pulled, TransferError> {
+    let asked = platform;
+    let platform = &asked.cloned().unwrap_or_else(Platform::guest);
     let known = {
         let (target, name) = (Arc::clone(target), name.to_string());
         let platform = platform.to_string();
@@ -67,6 +72,10 @@ pub(super) async fn pull(
         Resolution::Image(resolved) => resolved,
     };
     let incoming = incoming(client, target, name, &resolved).await?;
+    // An image of one platform is taken for what it is, unless another one was asked for.
+    if let Some(asked) = asked {
+        check_platform(name, asked, &incoming.config)?;
+    }
     let taking = {
         let target = Arc::clone(target);
         blocking(move || target.begin(&incoming)).await??
@@ -78,6 +87,22 @@ pub(super) async fn pull(
         digest: resolved.digest().to_string(),
         id: Some(stored.id),
     })
+}
+
+fn check_platform(name: &ImageName, asked: &Platform, config: &[u8]) -> Result<(), TransferError> {
+    // What is no configuration is the store's to refuse.
+    let Ok(config) = ImageConfiguration::from_reader(config) else {
+        return Ok(());
+    };
+    let is = platform_of(&config);
+    if asked.distance(&is).is_some() {
+        return Ok(());
+    }
+    Err(TransferError::Resolve(ResolveError::NoPlatform {
+        name: name.to_string(),
+        platform: asked.to_string(),
+        offers: format!("it is for {is}"),
+    }))
 }
 
 pub(super) fn tag_of(name: &ImageName) -> String {
