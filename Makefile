@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec bench-net lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec bench-net bench-pull lint clean
 
 ARTIFACTS := build/artifacts
 # One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
@@ -76,6 +76,11 @@ bench-net:
 	@$(MAKE) --no-print-directory build
 	cargo build --release --locked -p hullbox-net --example user_network
 	scripts/bench-net
+
+bench-pull:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
+	scripts/bench-pull
 
 lint:
 	@scripts/install-deps build

@@ -4,12 +4,13 @@ use crate::args::command::{
     Cli, Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand,
 };
 use crate::args::parse::parse;
+use crate::args::registry::ManifestCommand;
 use crate::args::system::Kind;
 use crate::containers::{cp, exec, files, lifecycle, logs, ports, run, snapshots, stats, top};
 use crate::machine::forward::{self, Decision};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
 use crate::system::{bench, completions, egress, events, housekeeping, info, inspect, templates};
-use crate::{containers, images, machine, networks};
+use crate::{containers, images, machine, networks, registry};
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
 use hullbox_engine::timing::Zero;
 use hullbox_engine::{backends, monitor, netproc};
@@ -24,6 +25,7 @@ pub(crate) fn main() -> ExitCode {
         Some(hullbox_engine::templates::ENTRY) => return template_main(&args[2..]),
         Some(netproc::ENTRY) => return netproc::main(&args[2..]),
         Some(cp::STAT) => return hidden_stat(&args),
+        Some(registry::store::ENTRY) => return hidden_images(&args),
         Some(HIDDEN_COMMAND) => return hidden(&args[2..]),
         _ => {}
     }
@@ -51,6 +53,18 @@ fn hidden_stat(args: &[OsString]) -> ExitCode {
     let done = forward::decide_hidden(&args[1..]).and_then(|decision| match decision {
         Decision::Forwarded(code) => Ok(code),
         Decision::Direct(_lock) => cp::stat_command(&args[2..]),
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => report(&failure),
+    }
+}
+
+/// The store's side of a transfer: see [`registry::store`].
+fn hidden_images(args: &[OsString]) -> ExitCode {
+    let done = forward::decide_hidden_with_input(&args[1..]).and_then(|decision| match decision {
+        Decision::Forwarded(code) => Ok(code),
+        Decision::Direct(_lock) => registry::store::serve(),
     });
     match done {
         Ok(code) => ExitCode::from(code),
@@ -97,6 +111,11 @@ fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
         }
         Command::Container(ContainerCommand::Prune(args)) => containers::prune::prune(&args),
         Command::Inspect(args) => inspect::inspect(&args, args.kind.unwrap_or(Kind::Any)),
+        Command::Pull(args) => registry::pull::pull(&args),
+        Command::Push(args) => registry::push::push(&args),
+        Command::Login(args) => registry::login::login(args),
+        Command::Logout(args) => registry::login::logout(&args),
+        Command::Manifest(ManifestCommand::Inspect(args)) => registry::copy::inspect(&args),
         Command::Load(args) => images::load::load(&args),
         Command::Import(args) => images::load::import(&args),
         Command::Images(args) => images::list::list(&args),
@@ -155,6 +174,9 @@ fn life(command: LifeCommand, debug: bool, zero: Zero) -> Result<u8, Failure> {
 
 fn image(command: ImageCommand) -> Result<(), Failure> {
     match command {
+        ImageCommand::Pull(args) => registry::pull::pull(&args),
+        ImageCommand::Push(args) => registry::push::push(&args),
+        ImageCommand::Copy(args) => registry::copy::copy(&args),
         ImageCommand::Ls(args) => images::list::list(&args),
         ImageCommand::Rm(args) => images::list::remove(&args),
         ImageCommand::Load(args) => images::load::load(&args),

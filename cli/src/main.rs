@@ -3,7 +3,7 @@
 //! ```text
 //! main ─► entry ─┬─► args        what can be typed; parses it, and knows nothing of what it does
 //!                ├─► machine     which commands the helper machine runs, and how
-//!                └─► containers, images, networks, system       what each command does
+//!                └─► containers, images, networks, registry, system      what each command does
 //!                         └─► engine, output          opening the engine; printing and failing
 //! ```
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod images;
 mod machine;
 mod networks;
 mod output;
+mod registry;
 mod system;
 
 fn main() -> std::process::ExitCode {

@@ -1,12 +1,23 @@
-//! What the configuration file says about images.
+//! The image store, within the limits that the configuration file sets.
 
-use hullbox_image::Limits;
+use crate::containers::ContainerError;
+use crate::paths::Roots;
+use hullbox_image::{Limits, Store};
 use serde::Deserialize;
+
+/// Opens the store.
+///
+/// # Errors
+/// [`ContainerError::Store`], [`ContainerError::Config`].
+pub(crate) fn open(roots: &Roots) -> Result<Store, ContainerError> {
+    let section: Section = crate::config::file()?.table("images")?;
+    Ok(Store::open(&roots.data)?.with_limits(section.limits()))
+}
 
 /// How much an image may cost; what is not said stays as it is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Section {
+struct Section {
     layer_memory_mib: Option<u32>,
     layer_gib: Option<u32>,
     archive_gib: Option<u32>,
@@ -15,7 +26,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    pub(crate) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         let plain = Limits::default();
         let gib = |said: Option<u32>, bytes: u64| said.map_or(bytes, |n| u64::from(n) << 30);
         Limits {

@@ -8,6 +8,7 @@ pub mod cp;
 pub mod doctor;
 mod images;
 pub mod networks;
+pub mod registry;
 
 pub use hullbox_artifacts as artifacts;
 pub use hullbox_backend::bundle;

@@ -9,7 +9,7 @@ use crate::digest::{DiffId, Digest, ImageId};
 use crate::health::HealthCheck;
 use crate::load::{Finisher, LayerPart, LoadError, Progress, Session, image_config};
 use crate::reference::Reference;
-use crate::store::{NewImage, NewLayer, ResolveError, Staging, Store, StoreError};
+use crate::store::{NewImage, NewLayer, ResolveError, Staging, Store, StoreError, Travel};
 use crate::time::rfc3339;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -192,6 +192,7 @@ impl Store {
             created: Some(options.created),
             layers,
             names: options.name.iter().cloned().collect(),
+            travel: Travel::default(),
         };
         let staging = session.into_staging()?;
         Ok(Derived { staging, image })
@@ -229,6 +230,7 @@ fn stack(
         name: LAYER.to_owned(),
         index,
         raw: None,
+        media_type: None,
     };
     Ok(Finisher::default().stack(session, base, &[part], &[diff_id])?)
 }

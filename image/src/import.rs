@@ -4,7 +4,7 @@ use crate::changes::{self, ChangeError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::load::{Finisher, LayerPart, LoadError, Progress, Session, Source, image_config, open};
 use crate::reference::Reference;
-use crate::store::{NewImage, Staging, Store, StoreError};
+use crate::store::{NewImage, Staging, Store, StoreError, Travel};
 use crate::time::rfc3339;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -114,6 +114,7 @@ impl Template<'_> {
             name: self.name,
             index,
             raw: None,
+            media_type: None,
         };
         let layers = Finisher::default().stack(&mut session, &[], &[part], &[diff_id])?;
         let image = NewImage {
@@ -123,6 +124,7 @@ impl Template<'_> {
             created: Some(self.options.created),
             layers,
             names: self.options.name.iter().cloned().collect(),
+            travel: Travel::default(),
         };
         Ok((session.into_staging()?, image))
     }

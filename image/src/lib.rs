@@ -25,6 +25,8 @@ mod import;
 mod layer;
 mod limits;
 mod load;
+mod pull;
+mod push;
 mod recipe;
 mod reference;
 mod save;
@@ -32,6 +34,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod time;
+mod transport;
 
 pub use changes::ChangeError;
 pub use compress::StreamError;
@@ -42,16 +45,22 @@ pub use health::{HealthCheck, HealthCheckError, HealthTest};
 pub use import::{ImportError, ImportOptions};
 pub use layer::{LayerError, Problem};
 pub use limits::Limits;
-pub use load::{LoadError, LoadOptions, Loaded, Progress, Source};
+pub use load::{ArchiveKind, LoadError, LoadOptions, Loaded, Progress, Source};
+pub use pull::{LayerState, LayerStep, LayerTask, Pull, PullError, PullRequest, WantedLayer};
+pub use push::{
+    CompressionError, LayerBlob, LayerCompression, PushError, PushLayer, PushOptions, PushPlan,
+    RawManifest,
+};
 pub use recipe::RecipeError;
 pub use reference::{Reference, ReferenceError};
 pub use save::{ArchiveFormat, RegenerateError, SaveError};
 pub use store::{
     CheckOptions, CheckReport, ConfigError, Finding, HistoryEntry, Image, ImageSummary, ImageUse,
-    LabelFilter, LayerFile, Lease, PruneOptions, Pruned, RemoveError, Removed, ResolveError,
-    Severity, Store, StoreError, Usage,
+    LabelFilter, LayerFile, LayerInfo, Lease, PartialUse, PruneOptions, Pruned, RemoveError,
+    Removed, ResolveError, Severity, Store, StoreError, Usage,
 };
 pub use time::{parse_rfc3339, rfc3339};
+pub use transport::{Transport, TransportError};
 
 /// Re-exported: what [`Image::config`] is made of.
 pub use oci_spec::image as oci;

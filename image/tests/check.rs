@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::archive::{config, docker, small_layer};
+use common::archive::{Layout, config, docker, small_layer};
 use common::testing::TarBuilder;
 use hullbox_image::{
     ArchiveFormat, CheckOptions, CheckReport, ImageId, ImageUse, LabelFilter, LoadOptions,
-    PruneOptions, Severity, Source, Store,
+    PruneOptions, PushOptions, Severity, Source, Store,
 };
+use serde_json::json;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -223,6 +224,45 @@ fn a_damaged_recipe_costs_only_the_saving() {
     bed.damage(Severity::Warning, "record of its tar", true);
 }
 
+/// Takes away what the third version of the index has.
+fn without_third_version(db: &rusqlite::Connection) {
+    for table in ["origins", "blobs", "repo_digests"] {
+        db.execute(&format!("DROP TABLE {table}"), []).unwrap();
+    }
+}
+
+#[test]
+fn a_store_from_before_there_were_pulls_loses_nothing() {
+    let mut bed = bed();
+    let root = bed.dir.path().to_owned();
+    let mut layout = Layout::new();
+    let layer = TarBuilder::default().file("x", b"x").finish();
+    let mut manifest = layout.image(&[&layer], |_| {});
+    manifest["annotations"] = json!({"io.containerd.image.name": "quay.io/b:1"});
+    layout.index(&[manifest.clone()]);
+    load(&mut bed.store, &layout.tar());
+    let see = |store: &Store| {
+        let inspects = ["a:1", "quay.io/b:1"].map(|name| store.inspect(name).unwrap());
+        (store.list().unwrap(), inspects)
+    };
+    let before = see(&bed.store);
+    let db = rusqlite::Connection::open(root.join("images.db")).unwrap();
+    without_third_version(&db);
+    db.pragma_update(None, "user_version", 2).unwrap();
+    drop(db);
+    std::fs::remove_dir(root.join("partial")).unwrap();
+    bed.store = Store::open(&root).unwrap();
+    assert_eq!(see(&bed.store), before);
+    let digest = manifest["digest"].as_str().unwrap();
+    assert!(bed.store.resolve(&format!("quay.io/b@{digest}")).is_ok());
+    assert_eq!(before.1[1].repo_digests, [format!("quay.io/b@{digest}")]);
+    let options = PushOptions::default();
+    let plan = bed.store.push_plan("quay.io/b:1", options).unwrap();
+    assert_eq!(plan.manifest.unwrap().digest.to_string(), digest);
+    assert_eq!(bed.check(false, false).findings, []);
+    assert_eq!(bed.store.partial_use().unwrap().count, 0);
+}
+
 #[test]
 fn a_store_of_the_version_before_is_taken_over() {
     let mut bed = bed();
@@ -232,9 +272,11 @@ fn a_store_of_the_version_before_is_taken_over() {
         let sql = format!("ALTER TABLE layers DROP COLUMN {column}");
         db.execute(&sql, []).unwrap();
     }
+    without_third_version(&db);
     db.pragma_update(None, "user_version", 1).unwrap();
     drop(db);
     std::fs::remove_dir_all(root.join("recipes")).unwrap();
+    std::fs::remove_dir(root.join("partial")).unwrap();
     bed.store = Store::open(&root).unwrap();
     assert_eq!(bed.store.resolve("a:1").unwrap().layers.len(), 2);
     let report = bed.check(false, false);

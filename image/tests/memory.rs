@@ -4,7 +4,7 @@
 mod common;
 
 use common::testing::TarBuilder;
-use hullbox_image::{ImportOptions, Source, Store};
+use hullbox_image::{ImportOptions, LayerStep, PullRequest, Source, Store};
 use std::io::{self, Read};
 use std::process::Command;
 
@@ -76,12 +76,23 @@ fn child_that_imports() {
     if let Err(error) = result {
         println!("error {:?}", error);
     }
+    println!("{}", peak());
+}
+
+/// The line of /proc/self/status.
+fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
+    let mut lines = status.lines();
+    lines
         .find(|line| line.starts_with("VmHWM"))
-        .unwrap();
-    println!("{peak}");
+        .unwrap()
+        .to_owned()
+}
+
+fn parse_peak(text: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
 }
 
 /// Peak memory of importing a flood, in KiB, and what was printed.
@@ -92,11 +103,7 @@ fn import(entries: u64, bytes_each: usize) -> (u64, String) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let peak = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok())
-        .unwrap_or_else(|| panic!("{text}"));
+    let peak = parse_peak(&text).unwrap_or_else(|| panic!("{text}"));
     (peak, text)
 }
 
@@ -116,6 +123,81 @@ fn many_entries_take_under_a_hundred_bytes_each() {
         peak << 10 < entries * 100 + (15 << 20),
         "{peak} KiB for {entries} entries"
     );
+}
+
+/// Not a test: pulls an image of twenty layers, all fed at once, and prints its peak memory, in KiB.
+#[test]
+#[ignore = "a child process of other tests"]
+fn child_that_pulls() {
+    let Some(blobs) = std::env::var_os("BLOBS") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let read = |name: &str| std::fs::read(std::path::Path::new(&blobs).join(name)).unwrap();
+    let request = PullRequest {
+        manifest: read("manifest"),
+        media_type: None,
+        config: read("config"),
+        index: None,
+        origin: None,
+        names: Vec::new(),
+    };
+    let pull = store.begin_pull(request).unwrap();
+    std::thread::scope(|scope| {
+        for (index, info) in pull.layers().iter().enumerate() {
+            let (pull, blobs) = (&pull, &blobs);
+            scope.spawn(move || {
+                let LayerStep::Fetch(task) = pull.layer(index).unwrap() else {
+                    return;
+                };
+                let path = std::path::Path::new(blobs).join(info.digest.hex());
+                task.feed(std::fs::File::open(path).unwrap()).unwrap();
+            });
+        }
+    });
+    assert_eq!(pull.layers().len(), 20);
+    pull.finish(&mut store).unwrap();
+    println!("{}", peak());
+}
+
+#[test]
+fn twenty_layers_at_once_take_little_memory() {
+    let layers: Vec<_> = (0..20u32)
+        .map(|n| {
+            let mut tar = TarBuilder::default();
+            for file in 0..4u32 {
+                let start = (n * 4 + file) << 19;
+                let data: Vec<u8> = (start..start + (1 << 18))
+                    .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+                    .collect();
+                tar.file(&format!("file-{n}-{file}"), &data);
+            }
+            tar.finish()
+        })
+        .collect();
+    let layers: Vec<_> = layers.iter().map(Vec::as_slice).collect();
+    let packed: Vec<_> = layers
+        .iter()
+        .map(|layer| common::archive::zstd(layer))
+        .collect();
+    let media_type = common::archive::LAYER.replace("gzip", "zstd");
+    let remote = common::pull::Remote::packed(&layers, &packed, &media_type, "x", |_| {});
+    let dir = tempfile::tempdir().unwrap();
+    for (digest, blob) in &remote.blobs {
+        std::fs::write(dir.path().join(digest.hex()), blob).unwrap();
+    }
+    std::fs::write(dir.path().join("manifest"), &remote.request.manifest).unwrap();
+    std::fs::write(dir.path().join("config"), &remote.request.config).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_pulls", "--ignored", "--nocapture"])
+        .env("BLOBS", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let peak = parse_peak(&text).unwrap_or_else(|| panic!("{text}"));
+    println!("{peak} KiB for twenty layers");
+    assert!(peak < 70 << 10, "{peak} KiB");
 }
 
 /// The same at full scale; minutes without optimisation.

@@ -103,6 +103,7 @@ fn umoci_unpacks_the_same_tree() {
     let mut store = Store::open(dir.path().join("store")).unwrap();
     let options = LoadOptions {
         base_name: Some(hullbox_image::Reference::parse("test").unwrap()),
+        ..LoadOptions::default()
     };
     let loaded = store
         .load(Source::Path(&before), &options, &mut |_| {})

@@ -272,6 +272,7 @@ fn layouts_get_the_names_they_say() {
     let mut names = |annotations, base: Option<&str>| {
         let options = LoadOptions {
             base_name: base.map(|name| Reference::parse(name).unwrap()),
+            ..LoadOptions::default()
         };
         let archive = annotated(annotations).tar();
         let mut stream = &archive[..];
@@ -365,4 +366,59 @@ fn loads_and_removals_at_once_leave_a_valid_store() {
     assert!(store.list().unwrap().is_empty());
     assert_eq!(count(dir.path(), "staging"), 0);
     assert_eq!(count(dir.path(), "layers"), 0);
+}
+
+/// A source that stops in its middle until it is told to go on.
+struct Waits<'a> {
+    bytes: &'a [u8],
+    stop_at: usize,
+    go: &'a std::sync::Barrier,
+}
+
+impl std::io::Read for Waits<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.stop_at == 0 {
+            self.go.wait();
+            self.stop_at = usize::MAX;
+        }
+        let len = buffer.len().min(self.stop_at).min(self.bytes.len());
+        buffer[..len].copy_from_slice(&self.bytes[..len]);
+        self.bytes = &self.bytes[len..];
+        self.stop_at -= len;
+        Ok(len)
+    }
+}
+
+#[test]
+fn a_load_does_not_wait_for_another_that_is_slow() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let (shared, own) = (layer("shared"), layer("own"));
+    let slow = named(&[&shared, &own], &["slow"]);
+    let go = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let mut stream = Waits {
+                bytes: &slow,
+                stop_at: slow.len() / 2,
+                go: &go,
+            };
+            let mut store = Store::open(dir.path()).unwrap();
+            let source = Source::Stream(&mut stream);
+            store.load(source, &LoadOptions::default(), &mut |_| {})
+        });
+        // These end while the other stands still: a command of each kind, over its layers too.
+        let mut store = Store::open(dir.path()).unwrap();
+        for name in ["one", "two", "three"] {
+            load(&mut store, &named(&[&shared], &[name]));
+            store.remove(name, false, &mut unused).unwrap();
+        }
+        load(&mut store, &named(&[&shared], &["kept"]));
+        assert!(store.resolve("slow").is_err());
+        go.wait();
+        loading.join().unwrap().unwrap();
+        assert_eq!(store.resolve("slow").unwrap().layers.len(), 2);
+    });
+    assert_eq!(count(dir.path(), "staging"), 0);
+    assert_eq!(count(dir.path(), "layers"), 2);
 }

@@ -4,7 +4,7 @@ use crate::config::POLICY_VARIABLE;
 use crate::error::{ForwardError, MachineError};
 use crate::machine::Machine;
 use crate::start::StartOptions;
-use hullbox_protocol::{Frame, PipedStreams, ProcessSpec, Rlimit, UserSpec};
+use hullbox_protocol::{ExitStatus, Frame, PipedStreams, ProcessSpec, Rlimit, UserSpec};
 use hullbox_session::client::{AttachOptions, Outcome, attach, terminal_size};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::termios::isatty;
@@ -48,7 +48,7 @@ const LIMITS: [(Resource, u32); 4] = [
 
 impl Machine {
     /// Runs a program in the machine, which is started if need be, with our standard streams,
-    /// working directory, user, limits and signals. Returns its exit code.
+    /// working directory, user, limits and signals. Returns how it ended.
     ///
     /// # Errors
     /// [`MachineError`]; for one that is [`MachineError::Forward`], the exit code is
@@ -58,7 +58,7 @@ impl Machine {
         session: &Session,
         options: &StartOptions,
         progress: &dyn Fn(&str),
-    ) -> Result<u8, MachineError> {
+    ) -> Result<ExitStatus, MachineError> {
         let (spec, tty) = process_spec(session)?;
         let stream = self.open_session(options, progress)?;
         Ok(run(stream.into(), spec, session.stdin, tty)?)
@@ -77,7 +77,7 @@ impl Machine {
         (stdin, terminal): (bool, bool),
         options: &StartOptions,
         progress: &dyn Fn(&str),
-    ) -> Result<u8, MachineError> {
+    ) -> Result<ExitStatus, MachineError> {
         let own = std::env::current_exe().map_err(ForwardError::OwnProgram)?;
         let mut argv = vec![own.into_os_string()];
         argv.extend(args.iter().cloned());
@@ -200,7 +200,12 @@ fn current_umask() -> u32 {
         .unwrap_or(0o022)
 }
 
-fn run(connection: OwnedFd, spec: ProcessSpec, stdin: bool, tty: bool) -> Result<u8, ForwardError> {
+fn run(
+    connection: OwnedFd,
+    spec: ProcessSpec,
+    stdin: bool,
+    tty: bool,
+) -> Result<ExitStatus, ForwardError> {
     let options = AttachOptions {
         stdin,
         tty,
@@ -212,13 +217,15 @@ fn run(connection: OwnedFd, spec: ProcessSpec, stdin: bool, tty: bool) -> Result
         spec: Box::new(spec),
     };
     match attach(connection, &[exec], options, &mut |_| {})? {
-        Outcome::Exited(status) => Ok(status.exit_code()),
+        Outcome::Exited(status) => Ok(status),
         Outcome::Failed(failure) => Err(ForwardError::Failed(failure)),
         Outcome::Disconnected => Err(ForwardError::Disconnected),
         // Nobody was given keys to leave with, nor leaves for want of a reader.
-        Outcome::Detached | Outcome::Unread => Ok(0),
+        Outcome::Detached | Outcome::Unread => Ok(ExitStatus::Code(0)),
+        // This process's signal, and no end of the program's own.
         Outcome::Interrupted(signal) => {
-            Ok(u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128)))
+            let code = u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128));
+            Ok(ExitStatus::Code(code))
         }
     }
 }

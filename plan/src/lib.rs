@@ -25,7 +25,7 @@ pub use error::PlanError;
 pub use files::{join_shared, share_host};
 pub use hullbox_backend::bundle::GuestSize;
 pub use hullbox_security::{caps, devices, options as security};
-pub use request::{ImageDefaults, PullPolicy, RunRequest};
+pub use request::{ImageDefaults, RunRequest};
 pub use spec::{Configured, ContainerSpec, Typed};
 
 use error::value;

@@ -10,18 +10,6 @@ use hullbox_protocol::TerminalSize;
 use hullbox_security::options::{Security, Sysctl};
 use std::net::IpAddr;
 
-/// Whether an image may be, or must be, fetched first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PullPolicy {
-    /// When the store does not have it.
-    #[default]
-    Missing,
-    /// Never.
-    Never,
-    /// Always.
-    Always,
-}
-
 /// What somebody asks for, as typed: nothing is looked up or merged yet.
 #[derive(Debug, Clone, Default)]
 pub struct RunRequest {

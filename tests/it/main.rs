@@ -38,6 +38,7 @@ mod power;
 mod privileges;
 mod reference;
 mod reference_lives;
+mod registry;
 mod servers;
 mod signals;
 mod silent;

@@ -11,6 +11,7 @@
 )]
 
 pub mod bench;
+pub mod registry;
 mod terminal;
 
 pub use terminal::Terminal;

@@ -11,6 +11,7 @@ use super::image::{
     HistoryArgs, ImagePruneArgs, ImportArgs, ListArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs,
 };
 use super::network::NetworkCommand;
+use super::registry::{CopyArgs, LoginArgs, LogoutArgs, ManifestCommand, PullArgs, PushArgs};
 use super::run::RunArgs;
 use super::system::{
     CheckArgs, CompletionArgs, DfArgs, EgressCommand, EventsArgs, FormatArgs, InspectArgs,
@@ -28,7 +29,7 @@ use std::ffi::OsString;
     disable_help_subcommand = true,
     arg_required_else_help = true,
     subcommand_value_name = "COMMAND",
-    after_help = "Example:\n  hullbox load -i image.tar\n  hullbox run --rm -it debian:12 bash"
+    after_help = "Example:\n  hullbox run --rm -it debian:12 bash\n  hullbox load -i image.tar"
 )]
 pub(crate) struct Cli {
     /// Show diagnostics on standard error
@@ -85,6 +86,17 @@ impl From<FrequentCli> for Cli {
 pub(crate) enum Command {
     #[command(flatten)]
     Life(LifeCommand),
+    /// Get an image from a registry, a layout or an archive
+    Pull(PullArgs),
+    /// Send an image to a registry
+    Push(PushArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
+    /// Manifests of images, where they are
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Load images from a tar archive or a directory
     Load(LoadArgs),
     /// Create an image from the tar archive of a root filesystem
@@ -200,6 +212,12 @@ pub(crate) enum ImageCommand {
     /// Remove images
     #[command(alias = "remove")]
     Rm(RmiArgs),
+    /// Get an image from a registry, a layout or an archive
+    Pull(PullArgs),
+    /// Send an image to a registry
+    Push(PushArgs),
+    /// Copy an image between registries and layouts
+    Copy(CopyArgs),
     /// Load images from a tar archive or a directory
     Load(LoadArgs),
     /// Create an image from the tar archive of a root filesystem

@@ -11,6 +11,8 @@ const OUTPUT: &str = "forwarded-output";
 const CONTAINER_ID: &str = "forwarded-container-id";
 const PROGRESS: &str = "forwarded-progress";
 const SERVER_PORT: &str = "forwarded-server-port";
+const FETCH: &str = "forwarded-fetch";
+const IMAGE: &str = "forwarded-image";
 
 /// The flags of a forwarding process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -32,6 +34,12 @@ pub(crate) struct Forwarded {
     /// A server for containers to talk to listens there, on the loopback of the forwarding process's host
     #[arg(long = SERVER_PORT, hide = true, value_name = "PORT")]
     pub(crate) server_port: Option<u16>,
+    /// The forwarding process fetches an image that is missing, when this one ends by a signal
+    #[arg(long = FETCH, hide = true)]
+    pub(crate) fetch: bool,
+    /// The name of the image, which is there, in place of the one that was typed
+    #[arg(long = IMAGE, hide = true, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
 }
 
 impl Forwarded {
@@ -45,6 +53,10 @@ impl Forwarded {
             id.map(|id| format!("--{CONTAINER_ID}={id}")),
             self.server_port
                 .map(|port| format!("--{SERVER_PORT}={port}")),
+            switch(FETCH, self.fetch),
+            self.image
+                .as_ref()
+                .map(|image| format!("--{IMAGE}={image}")),
         ];
         let flags = flags.into_iter().flatten().map(OsString::from);
         flags.chain(args.iter().cloned()).collect()

@@ -2,6 +2,7 @@
 
 use super::bool_flag::BOOL;
 use clap::{Args, ValueEnum};
+use hullbox_image::Transport;
 use std::path::PathBuf;
 
 /// `--format` of `save`, in Podman's words.
@@ -19,7 +20,7 @@ pub(crate) enum SaveFormat {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  hullbox save -o debian.tar debian:12")]
 pub(crate) struct SaveArgs {
-    /// Write to this file instead of standard output
+    /// Write to this file instead of standard output; or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// Format of the archive
@@ -28,6 +29,24 @@ pub(crate) struct SaveArgs {
     /// Names or ids; a name without a tag means all of its tags
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
+}
+
+impl SaveArgs {
+    /// Takes an archive's place apart: `-o oci-archive:FILE` is a format and a file.
+    pub(super) fn settle(&mut self) {
+        let (format, path) = match self.place() {
+            Some(Transport::OciArchive(path, None)) => (SaveFormat::OciArchive, path),
+            Some(Transport::DockerArchive(path, None)) => (SaveFormat::DockerArchive, path),
+            _ => return,
+        };
+        self.format = format;
+        self.output = Some(path);
+    }
+
+    /// The place that the output is, if it begins with the name of a transport.
+    pub(crate) fn place(&self) -> Option<Transport> {
+        Transport::parse(self.output.as_ref()?.to_str()?)?.ok()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +84,7 @@ pub(crate) struct ImagePruneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  docker save debian:12 | hullbox load")]
 pub(crate) struct LoadArgs {
-    /// Read this file or directory instead of standard input
+    /// Read this file or directory instead of standard input; or oci:DIR[:TAG], docker-archive:FILE[:NAME], …
     #[arg(short, long, value_name = "PATH")]
     pub(crate) input: Option<PathBuf>,
     /// Show no progress

@@ -4,7 +4,7 @@
 use super::bench::BenchArgs;
 use super::command::{Command, ContainerCommand, ImageCommand, LifeCommand};
 use super::forwarded::Forwarded;
-use super::run::RunArgs;
+use super::run::{PullArg, RunArgs};
 use std::path::{Path, PathBuf};
 
 /// Takes out of a command what the process that has forwarded it does.
@@ -23,11 +23,22 @@ pub(super) fn apply(forwarded: &Forwarded, command: &mut Command) {
             bench.server_port = forwarded.server_port;
         }
         command => {
-            if let (Some(id), Some(run)) = (&forwarded.container_id, created(command)) {
-                run.container_id = Some(id.clone());
-                run.cidfile = None;
+            if let Some(run) = created(command) {
+                in_run(forwarded, run);
             }
         }
+    }
+}
+
+fn in_run(forwarded: &Forwarded, run: &mut RunArgs) {
+    if let Some(id) = &forwarded.container_id {
+        run.container_id = Some(id.clone());
+        run.cidfile = None;
+    }
+    run.is_fetched_by_caller = forwarded.fetch;
+    if let (Some(image), Some(word)) = (&forwarded.image, run.words.first_mut()) {
+        *word = image.into();
+        run.pull = PullArg::Never;
     }
 }
 
@@ -108,6 +119,10 @@ mod tests {
                 "save --format oci-archive a out.tar",
             ),
             ("save -o out.tar -- -o", "save -- -o"),
+            (
+                "save -o oci-archive:out.tar a",
+                "save --format oci-archive a",
+            ),
             ("image save -o out.tar debian", "image save debian"),
             ("export -o save save", "export save"),
             ("export --output=out.tar box", "export box"),
@@ -140,6 +155,25 @@ mod tests {
             assert_eq!(args.cidfile, None, "{line}");
             assert_eq!(args.words.len(), words, "{line}");
         }
+    }
+
+    #[test]
+    fn the_machine_fetches_no_image() {
+        let forwarded = Forwarded {
+            fetch: true,
+            ..Forwarded::default()
+        };
+        let mut tried = parsed(&forwarded.command_line(&words("run busybox --pull always")));
+        let run = created(&mut tried.command).unwrap();
+        assert!(run.is_fetched_by_caller && run.words.len() == 3);
+        let forwarded = Forwarded {
+            image: Some("example.com/busybox:1".to_owned()),
+            ..Forwarded::default()
+        };
+        let mut with = parsed(&forwarded.command_line(&words("run --pull=always busybox true")));
+        let run = created(&mut with.command).unwrap();
+        assert_eq!(run.words, ["example.com/busybox:1", "true"]);
+        assert_eq!(run.pull, PullArg::Never);
     }
 
     #[test]

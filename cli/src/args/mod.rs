@@ -15,6 +15,7 @@ pub(crate) mod image;
 mod in_machine;
 pub(crate) mod network;
 pub(crate) mod parse;
+pub(crate) mod registry;
 pub(crate) mod run;
 pub(crate) mod system;
 pub(crate) mod values;

@@ -1,6 +1,6 @@
 //! Parsing the command line, and one clear line for what does not parse.
 
-use super::command::{Cli, FrequentCli};
+use super::command::{Cli, Command, FrequentCli, ImageCommand};
 use super::{bool_flag, in_machine};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, output_failed};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 37] = [
+const NOT_YET: [&str; 36] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -43,7 +43,6 @@ const NOT_YET: [&str; 37] = [
     "oom-kill-disable",
     "oom-score-adj",
     "pid",
-    "platform",
     "runtime",
     "userns",
     "uts",
@@ -72,6 +71,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Failure> {
             .and_then(|matches| Cli::from_arg_matches(&matches))
             .map_err(|error| failure(&error, args))?,
     };
+    if let Command::Save(args) | Command::Image(ImageCommand::Save(args)) = &mut cli.command {
+        args.settle();
+    }
     in_machine::apply(&cli.forwarded, &mut cli.command);
     Ok(cli)
 }

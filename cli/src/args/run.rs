@@ -15,6 +15,7 @@ use hullbox_engine::plan::security::Sysctl;
 use hullbox_engine::plan::units::{
     Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask,
 };
+use hullbox_engine::registry::Platform;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub(crate) enum IsolationArg {
     Container,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullArg {
     #[value(alias = "")]
     Missing,
@@ -237,6 +238,9 @@ pub(crate) struct RunArgs {
     /// The id that the container gets: see [`super::forwarded`]
     #[arg(skip)]
     pub(crate) container_id: Option<String>,
+    /// The process that has forwarded this fetches an image that is missing: see [`super::forwarded`]
+    #[arg(skip)]
+    pub(crate) is_fetched_by_caller: bool,
     /// Get the image first: missing, never, always
     #[arg(
         long,
@@ -247,12 +251,15 @@ pub(crate) struct RunArgs {
         value_name = "WHEN"
     )]
     pub(crate) pull: PullArg,
+    /// Platform of the image, as OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Given<Platform>>,
     /// Pass signals on
     #[arg(long, value_name = BOOL, default_value = "true")]
     pub(crate) sig_proxy: bool,
     #[command(flatten)]
     pub(crate) timing: TimingArgs,
-    /// Show no progress
+    /// Show no progress of pulling
     #[arg(short, long, hide = true)]
     pub(crate) quiet: bool,
     /// Print help

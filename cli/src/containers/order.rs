@@ -1,9 +1,7 @@
 //! What the flags of `run` and `create` ask of the engine.
 
 use super::health;
-use crate::args::run::{
-    CgroupNamespaceArg, IsolationArg, NetworkArgs, PullArg, RunArgs, SystemdArg,
-};
+use crate::args::run::{CgroupNamespaceArg, IsolationArg, NetworkArgs, RunArgs, SystemdArg};
 use crate::args::values::{LogDriver, LogOpt, SecurityOpt};
 use crate::output::failure::Failure;
 use hullbox_engine::bundle::Isolation;
@@ -12,7 +10,7 @@ use hullbox_engine::plan::life::{Life, LogOptions, Restart};
 use hullbox_engine::plan::network::NetworkRequest;
 use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Systemd};
 use hullbox_engine::plan::units::{Label, ValueError};
-use hullbox_engine::plan::{PullPolicy, RunRequest, environment as variables};
+use hullbox_engine::plan::{RunRequest, environment as variables};
 use hullbox_engine::seccomp::Seccomp;
 use std::ffi::OsString;
 use std::io::Read;
@@ -98,11 +96,7 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         id: args.container_id,
         name: given(args.name).map(|name| without_slash(&name).to_owned()),
         snapshot: args.from_snapshot,
-        pull: match args.pull {
-            PullArg::Missing => PullPolicy::Missing,
-            PullArg::Never => PullPolicy::Never,
-            PullArg::Always => PullPolicy::Always,
-        },
+        platform: args.platform.and_then(|platform| platform.0),
         request,
     })
 }

@@ -7,10 +7,11 @@ use super::join::{
 };
 use super::order::order;
 use super::timing as account;
-use crate::args::run::RunArgs;
+use crate::args::run::{PullArg, RunArgs};
 use crate::engine;
 use crate::output::failure::{FAILED, Failure, RUN_FAILED};
 use crate::output::stdout;
+use crate::registry::fetch::{self, At, Wish};
 use hullbox_engine::containers::{ContainerError, Launch};
 use hullbox_engine::is_in_machine;
 use hullbox_engine::monitor::control::Answer;
@@ -33,14 +34,23 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
     }
     let cidfile = args.cidfile().map(CidFile::create).transpose()?;
     let keys = args.detach_keys.take().unwrap_or_default();
+    let mut fetch = Fetch::of(&mut args)?;
     let mut order = order(args, detach)?;
     let warnings = order.request.network.warnings(is_in_machine());
     order.request.terminal_size = tty.then(own_terminal_size).flatten();
     let roots = Roots::from_env()?;
     let launch = Launch::prepare(&roots, &order, debug, &timing)?;
     timing.mark(Phase::Spawn);
-    let mut engine = engine::open_at(roots)?;
-    let created = engine.create(launch, order).map_err(explain)?;
+    let mut engine = engine::open_at(roots.clone())?;
+    let created = match engine.create(launch, order.clone()) {
+        Err(error) if fetch.helps(&error) => {
+            order.image = fetch.fetch()?;
+            let launch = Launch::prepare(&roots, &order, debug, &timing)?;
+            engine.create(launch, order)
+        }
+        other => other,
+    };
+    let created = created.map_err(explain)?;
     warn(&warnings);
     timing.mark(Phase::Store);
     let record = created.record.clone();
@@ -102,17 +112,67 @@ pub(crate) fn run(mut args: RunArgs, debug: bool, zero: Zero) -> Result<u8, Fail
 }
 
 /// `create`.
-pub(crate) fn create(args: RunArgs) -> Result<(), Failure> {
+pub(crate) fn create(mut args: RunArgs) -> Result<(), Failure> {
     account::refuse(args.timing, "give it to run or start")?;
     let cidfile = args.cidfile().map(CidFile::create).transpose()?;
-    let order = order(args, false).map_err(|failure| failure.or_code(RUN_FAILED))?;
+    let mut fetch = Fetch::of(&mut args)?;
+    let mut order = order(args, false).map_err(|failure| failure.or_code(RUN_FAILED))?;
     let warnings = order.request.network.warnings(is_in_machine());
-    let record = engine::open()?.create_only(order).map_err(explain)?;
+    let mut engine = engine::open()?;
+    let record = match engine.create_only(order.clone()) {
+        Err(error) if fetch.helps(&error) => {
+            order.image = fetch.fetch()?;
+            engine.create_only(order)
+        }
+        other => other,
+    };
+    let record = record.map_err(explain)?;
     warn(&warnings);
     if let Some(mut file) = cidfile {
         file.write(&record.id)?;
     }
     stdout::print(&format!("{}\n", record.id))
+}
+
+/// What is done about an image that is not there.
+struct Fetch {
+    wish: Option<Wish>,
+    /// The process that has forwarded this command does it.
+    by_caller: bool,
+}
+
+impl Fetch {
+    /// Fetches the image at once where that is asked for.
+    fn of(args: &mut RunArgs) -> Result<Self, Failure> {
+        let wish = Wish::of(args);
+        if let (PullArg::Always, Some(wish), Some(image)) =
+            (args.pull, &wish, args.words.first_mut())
+        {
+            *image = wish.fetch(At::Here)?.into();
+        }
+        Ok(Self {
+            wish: wish.filter(|wish| wish.policy == PullArg::Missing),
+            by_caller: args.is_fetched_by_caller,
+        })
+    }
+
+    /// Whether fetching may be the remedy.
+    const fn helps(&self, error: &ContainerError) -> bool {
+        self.wish.is_some()
+            && matches!(
+                error,
+                ContainerError::NoImage(_) | ContainerError::OtherPlatform { .. }
+            )
+    }
+
+    /// Fetches the image, once, and gives its name.
+    fn fetch(&mut self) -> Result<String, Failure> {
+        match self.wish.take() {
+            Some(_) if self.by_caller => Err(fetch::leave_to_caller()),
+            Some(wish) => wish.fetch(At::Here),
+            None => Err(Failure::new("there is no image to fetch")),
+        }
+    }
 }
 
 /// Says what was not done of what was asked for.
@@ -125,11 +185,9 @@ fn warn(warnings: &[&str]) {
 
 fn explain(error: ContainerError) -> Failure {
     let hint = match &error {
-        ContainerError::NoImage(_) => Some(
-            "there is no registry support yet: load the image with 'hullbox load -i FILE', \
-             and see 'hullbox images'"
-                .to_owned(),
-        ),
+        ContainerError::NoImage(_) => {
+            Some("get it with 'hullbox pull' or 'hullbox load -i FILE'".to_owned())
+        }
         ContainerError::State(hullbox_engine::state::StateError::NameInUse { name, .. }) => Some(
             format!("remove it with 'hullbox rm {name}', or choose another name"),
         ),

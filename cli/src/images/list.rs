@@ -49,18 +49,39 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     format::rows(&rows, &columns, &format)
 }
 
-/// A line for each name, or one for an image that has none.
+/// A line for each name; of an image without one, for each repository that knows it by a digest, or one.
 pub(crate) fn rows_of(image: &Summary, whole: bool) -> Vec<Value> {
-    let none = "<none>".to_owned();
-    if image.repo_tags.is_empty() {
-        return vec![row(image, (&none, &none), whole)];
-    }
-    let names = image.repo_tags.iter();
-    let parts = names.map(|name| name.rsplit_once(':').unwrap_or((name, &none)));
-    parts.map(|parts| row(image, parts, whole)).collect()
+    const NONE: &str = "<none>";
+    let known = image.repo_digests.iter();
+    let known: Vec<_> = known.filter_map(|name| name.split_once('@')).collect();
+    let names: Vec<(&str, &str, &str)> = if !image.repo_tags.is_empty() {
+        let names = image.repo_tags.iter();
+        let parts = names.map(|name| name.rsplit_once(':').unwrap_or((name, NONE)));
+        let digest = |repository| known.iter().find(|(name, _)| *name == repository);
+        parts
+            .map(|(repository, tag)| {
+                (
+                    repository,
+                    tag,
+                    digest(repository).map_or(NONE, |one| one.1),
+                )
+            })
+            .collect()
+    } else if known.is_empty() {
+        vec![(NONE, NONE, NONE)]
+    } else {
+        let names = known.iter();
+        names
+            .map(|&(repository, digest)| (repository, NONE, digest))
+            .collect()
+    };
+    names
+        .into_iter()
+        .map(|name| row(image, name, whole))
+        .collect()
 }
 
-fn row(image: &Summary, (repository, tag): (&str, &str), whole: bool) -> Value {
+fn row(image: &Summary, (repository, tag, digest): (&str, &str, &str), whole: bool) -> Value {
     let created = (image.created != NEVER_S).then_some(image.created);
     json!({
         "Repository": repository,
@@ -69,7 +90,7 @@ fn row(image: &Summary, (repository, tag): (&str, &str), whole: bool) -> Value {
         "CreatedSince": ago(created),
         "CreatedAt": created.map_or_else(|| "N/A".to_owned(), time::local),
         "Size": size(image.size),
-        "Digest": "<none>",
+        "Digest": digest,
         "Containers": "N/A",
         "SharedSize": "N/A",
         "UniqueSize": "N/A",

@@ -7,14 +7,43 @@ use crate::engine;
 use crate::output::failure::Failure;
 use crate::output::stdout;
 use crate::output::text::now_s;
-use hullbox_image::{ImportOptions, LoadOptions, Reference, Source};
+use hullbox_engine::containers::Engine;
+use hullbox_image::{
+    ImportOptions, LoadOptions, Loaded, Reference, Source, Transport, TransportError,
+};
 use hullbox_model::event::Verb;
 use rustix::termios::isatty;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+/// A place that is no registry, such as `oci:DIR`; `None` for a name.
+pub(crate) fn transport(text: &str) -> Option<Result<Transport, TransportError>> {
+    Transport::parse(text)
+}
+
+/// The place that a text names, if it begins with the name of a transport.
+fn place(path: &Path) -> Result<Option<Transport>, Failure> {
+    let place = path.to_str().and_then(Transport::parse).transpose()?;
+    // A file of that name is one all the same.
+    Ok(place.filter(|_| !path.exists()))
+}
+
+/// Loads from a place that is no registry: `pull oci:DIR`.
+pub(crate) fn from(place: &Transport, quiet: bool) -> Result<(), Failure> {
+    let engine = engine::open()?;
+    let mut store = engine.images()?;
+    let mut meter = Meter::new("Loading", quiet);
+    let loaded = store.load_from(place, &mut |p| meter.show(p));
+    meter.clear();
+    let loaded = loaded.map_err(|error| Failure::of(format!("cannot load {place}"), &error))?;
+    tell(&engine, loaded)
+}
+
 pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
+    if let Some(place) = args.input.as_deref().map(place).transpose()?.flatten() {
+        return from(&place, args.quiet);
+    }
     if args.input.is_none() && isatty(io::stdin().as_fd()) {
         return Err(
             Failure::new("nothing to load: standard input is a terminal")
@@ -34,6 +63,11 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
     let from = args.input.as_deref().unwrap_or(Path::new("standard input"));
     let loaded =
         loaded.map_err(|error| Failure::of(format!("cannot load {}", from.display()), &error))?;
+    tell(&engine, loaded)
+}
+
+/// Prints what was loaded, and notes it.
+fn tell(engine: &Engine, loaded: Vec<Loaded>) -> Result<(), Failure> {
     let mut text = String::new();
     for image in loaded {
         if image.names.is_empty() {

@@ -11,6 +11,13 @@ use std::error::Error;
 use std::io;
 
 pub(crate) fn save(args: &SaveArgs) -> Result<(), Failure> {
+    if let Some(place) = args.place() {
+        let engine = engine::open()?;
+        let store = engine.images()?;
+        store.save_to(&args.images, &place)?;
+        note_saved(&engine, &store, &args.images);
+        return Ok(());
+    }
     let format = match args.format {
         SaveFormat::DockerArchive => ArchiveFormat::Docker,
         SaveFormat::OciArchive => ArchiveFormat::Oci,

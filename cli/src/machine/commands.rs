@@ -53,7 +53,8 @@ pub(crate) fn run(command: MachineCommand) -> Result<u8, Failure> {
                     Terminal::No
                 },
             };
-            machine.exec(&session, &options, &progress).map_err(failed)
+            let ended = machine.exec(&session, &options, &progress);
+            Ok(ended.map_err(failed)?.exit_code())
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Which commands the helper machine runs instead of this process.
 
 use super::host_files::{self, HostFile};
+use super::images;
 use super::start::{failed, options, progress};
 use super::streams::{self, Streams};
 use crate::args::command::Command;
 use crate::args::forwarded::Forwarded;
 use crate::output::failure::Failure;
+use crate::registry::fetch::Wish;
 use hullbox_engine::machine::{self, DataLock, Machine, MachineConfig, Route, hold_directly};
 use hullbox_engine::paths::Roots;
 use std::ffi::OsString;
@@ -18,14 +20,38 @@ pub(crate) enum Decision {
     Direct(Option<DataLock>),
 }
 
+/// Where the data directory is used.
+pub(crate) enum Place {
+    /// In this process. While the lock is held, no machine takes the data directory.
+    Here(Option<DataLock>),
+    /// In the helper machine.
+    Machine,
+}
+
+/// Where the data directory is used, for a command that does part of its work in this process anyway.
+///
+/// # Errors
+/// The machine uses it, against the policy.
+pub(crate) fn place() -> Result<Place, Failure> {
+    let roots = Roots::from_env()?;
+    match machine::route(&MachineConfig::load()?, &roots) {
+        Route::Machine(_) => Ok(Place::Machine),
+        Route::Direct => hold(&roots).map(|lock| Place::Here(Some(lock))),
+    }
+}
+
 /// Runs the command in the helper machine if the policy says so. `args` is the command line as it was
 /// typed, without the program's name.
 ///
 /// # Errors
-/// The machine cannot run it, or a file of the host that belongs to the command cannot be written.
+/// The machine cannot run it, or a file of the host that belongs to the command cannot be written, or an
+/// image that it needs cannot be fetched.
 pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, Failure> {
     match streams::of(command) {
-        Some(streams) => route(streams, host_files::of(command), args),
+        Some(streams) => {
+            let wish = images::wish_of(command);
+            route(streams, host_files::of(command), wish.as_ref(), args)
+        }
         None => Ok(Decision::Direct(None)),
     }
 }
@@ -35,20 +61,33 @@ pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, F
 /// # Errors
 /// As of [`decide`].
 pub(crate) fn decide_hidden(args: &[OsString]) -> Result<Decision, Failure> {
-    route(Streams::default(), Ok(None), args)
+    route(Streams::default(), Ok(None), None, args)
+}
+
+/// The same for a hidden command that reads standard input.
+///
+/// # Errors
+/// As of [`decide`].
+pub(crate) fn decide_hidden_with_input(args: &[OsString]) -> Result<Decision, Failure> {
+    let streams = Streams {
+        stdin: true,
+        terminal: false,
+    };
+    route(streams, Ok(None), None, args)
 }
 
 fn route(
     streams: Streams,
     host_file: Result<Option<HostFile<'_>>, Failure>,
+    wish: Option<&Wish>,
     args: &[OsString],
 ) -> Result<Decision, Failure> {
     let config = MachineConfig::load()?;
     let roots = Roots::from_env()?;
     let machine = Machine::new(&roots);
     if let Route::Machine(reason) = machine::route(&config, &roots) {
-        let run = |forwarded: &Forwarded| {
-            let options = options(&roots, config)?;
+        let forward = |forwarded: &Forwarded| {
+            let options = options(&roots, config.clone())?;
             let progress = |text: &str| match &reason {
                 Some(reason) => progress(&format!("{text}, because {reason}")),
                 None => progress(text),
@@ -63,19 +102,24 @@ fn route(
                 )
                 .map_err(failed)
         };
+        let run = |forwarded: &Forwarded| images::run(wish, streams.stdin, forwarded, forward);
         let code = match host_file? {
             Some(file) => file.run(run)?,
             None => run(&Forwarded::default())?,
         };
         return Ok(Decision::Forwarded(code));
     }
+    hold(&roots).map(|lock| Decision::Direct(Some(lock)))
+}
+
+/// Takes the data directory for this process.
+fn hold(roots: &Roots) -> Result<DataLock, Failure> {
     roots.create()?;
-    match hold_directly(&roots.data)? {
-        Some(lock) => Ok(Decision::Direct(Some(lock))),
-        None => Err(Failure::new(format!(
+    hold_directly(&roots.data)?.ok_or_else(|| {
+        Failure::new(format!(
             "the helper machine is using the data directory {}",
             roots.data.display()
         ))
-        .with_hint("let it run the command (HULLBOX_MACHINE=auto), or 'hullbox machine stop'")),
-    }
+        .with_hint("let it run the command (HULLBOX_MACHINE=auto), or 'hullbox machine stop'")
+    })
 }

@@ -43,7 +43,7 @@ pub(super) fn of(command: &Command) -> Result<Option<HostFile<'_>>, Failure> {
             Ok(Some(HostFile::Archive(args.output.as_deref())))
         }
         Command::Save(args) | Command::Image(ImageCommand::Save(args)) => {
-            if args.format == SaveFormat::OciDir {
+            if args.format == SaveFormat::OciDir || args.place().is_some() {
                 return Err(Failure::new(
                     "the helper machine cannot write directories of this host",
                 )

@@ -4,5 +4,6 @@ pub(crate) mod commands;
 pub(crate) mod forward;
 mod host_files;
 mod id_file;
+mod images;
 mod start;
 mod streams;

@@ -3,6 +3,7 @@
 use crate::args::command::{Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
 use crate::args::container::CpArgs;
 use crate::args::network::NetworkCommand;
+use crate::images::load;
 use rustix::termios::isatty;
 use std::io;
 use std::os::fd::AsFd;
@@ -37,7 +38,16 @@ pub(super) fn of(command: &Command) -> Option<Streams> {
         Command::Network(NetworkCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Container(ContainerCommand::Prune(args))
         | Command::System(SystemCommand::Prune(args)) => Some(reads(!args.force)),
-        Command::Machine(_)
+        // From a registry this process pulls, and asks the store where it is.
+        Command::Pull(args) | Command::Image(ImageCommand::Pull(args)) => {
+            load::transport(&args.image).map(|_| Streams::default())
+        }
+        Command::Push(_)
+        | Command::Login(_)
+        | Command::Logout(_)
+        | Command::Manifest(_)
+        | Command::Image(ImageCommand::Push(_) | ImageCommand::Copy(_))
+        | Command::Machine(_)
         | Command::Egress(_)
         | Command::Doctor(_)
         | Command::Version(_)

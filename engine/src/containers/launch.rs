@@ -174,7 +174,7 @@ impl Engine {
         };
         let image = match &about {
             Some(about) => store.resolve(&about.image_id)?,
-            None => find_image(&store, &order.image, order.pull)?,
+            None => find_image(&store, &order.image, order.platform.as_ref())?,
         };
         let layers = image
             .layers

@@ -38,7 +38,8 @@ use crate::paths::{PathError, Roots};
 use crate::plan::names;
 use crate::plan::ports::PortRange;
 use crate::plan::units::ValueError;
-use crate::plan::{ImageDefaults, PlanError, PullPolicy, RunRequest};
+use crate::plan::{ImageDefaults, PlanError, RunRequest};
+use crate::registry::{self, Platform};
 use crate::snapshots;
 use crate::state::{Record, State, StateError};
 use hullbox_image::{Image, ImageId, ImageUse, Reference, ReferenceError, ResolveError, Store};
@@ -76,9 +77,16 @@ pub enum ContainerError {
     /// Docker's words, because people look for them.
     #[error("Unable to find image '{0}' locally")]
     NoImage(String),
-    /// `--pull=always`.
-    #[error("cannot pull {0}: there is no registry support yet")]
-    NoRegistry(String),
+    /// It is there, for another platform.
+    #[error("image {name} is for {is} and not for {wanted}")]
+    OtherPlatform {
+        /// The image as typed.
+        name: String,
+        /// What it is for.
+        is: String,
+        /// `--platform`.
+        wanted: String,
+    },
     /// The image store.
     #[error(transparent)]
     Image(#[from] ResolveError),
@@ -190,8 +198,8 @@ pub struct RunOrder {
     pub name: Option<String>,
     /// The snapshot to go on from, in place of an image.
     pub snapshot: Option<String>,
-    /// `--pull`.
-    pub pull: PullPolicy,
+    /// `--platform`: the image has to be for it.
+    pub platform: Option<Platform>,
     /// Everything else.
     pub request: RunRequest,
 }
@@ -226,9 +234,7 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::Store`], [`ContainerError::Config`].
     pub fn images(&self) -> Result<Store, ContainerError> {
-        let images: crate::images::Section = crate::config::file()?.table("images")?;
-        let limits = images.limits();
-        Ok(Store::open(&self.roots.data)?.with_limits(limits))
+        crate::images::open(&self.roots)
     }
 
     /// The containers' records.
@@ -342,11 +348,23 @@ fn check_name(name: &str) -> Result<(), ContainerError> {
     })
 }
 
-fn find_image(store: &Store, text: &str, pull: PullPolicy) -> Result<Image, ContainerError> {
-    if pull == PullPolicy::Always {
-        return Err(ContainerError::NoRegistry(text.to_owned()));
+fn find_image(
+    store: &Store,
+    text: &str,
+    platform: Option<&Platform>,
+) -> Result<Image, ContainerError> {
+    let found = store.resolve(text);
+    if let (Ok(image), Some(wanted)) = (&found, platform) {
+        let is = registry::platform_of(&image.config);
+        if wanted.distance(&is).is_none() {
+            return Err(ContainerError::OtherPlatform {
+                name: text.to_owned(),
+                is: is.to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
     }
-    match store.resolve(text) {
+    match found {
         Err(ResolveError::NotFound(_)) => Err(match Reference::parse(text) {
             Ok(reference) => ContainerError::NoImage(full_name(&reference)),
             Err(source) => ContainerError::Reference {

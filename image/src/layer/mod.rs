@@ -32,7 +32,7 @@ mod path;
 mod resolve;
 pub(crate) mod tree;
 
-pub(crate) use convert::{Converted, Draft, Workspace, convert};
+pub(crate) use convert::{Converted, Draft, PendingLink, Workspace, convert};
 pub(crate) use resolve::{CopyBudget, finish};
 
 use crate::erofs::ErofsError;

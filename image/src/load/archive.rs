@@ -2,11 +2,10 @@
 
 use super::error::LoadError;
 use super::parts::{Blobs, PlannedImage};
-use super::plan;
+use super::plan::{self, Choice};
 use super::session::{Session, is_fatal};
 use crate::compress::{Compression, Stream};
 use crate::limits::Limits;
-use crate::reference::Reference;
 use hullbox_tar::{BLOCK, Entry, Kind, TarError, TarReader, looks_like_tar};
 use std::collections::HashMap;
 use std::io::{self, BufRead, Cursor, Read};
@@ -31,7 +30,7 @@ enum Part {
 pub(super) fn read(
     session: &mut Session<'_>,
     source: impl Read,
-    base_name: Option<&Reference>,
+    choice: Choice<'_>,
 ) -> Result<Vec<PlannedImage>, LoadError> {
     let limits = session.limits();
     let stream = Stream::new(source, false, limits.max_total_layer_bytes, limits)
@@ -42,7 +41,7 @@ pub(super) fn read(
         archive.take(session, &mut tar, &entry)?;
     }
     tar.drain().map_err(LoadError::from_archive)?;
-    plan::plan(&mut archive, base_name)
+    plan::plan(&mut archive, choice)
 }
 
 /// A first block that is no header means that this is something else altogether.

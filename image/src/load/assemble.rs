@@ -1,12 +1,15 @@
 //! From verified parts to images that may enter the store.
 
+use super::convert::Form;
 use super::error::LoadError;
 use super::parts::{LayerPart, PlannedImage, check_digest, check_size, image_config};
-use super::session::{Form, Session};
+use super::session::Session;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
 use crate::erofs::{Reader, Written};
 use crate::layer::{LayerError, finish};
-use crate::store::{Facts, NewImage, NewLayer, Proof, StagedFiles, Staging, StoreError};
+use crate::store::{
+    Facts, LayerInfo, NewBlob, NewImage, NewLayer, Proof, StagedFiles, Staging, StoreError, Travel,
+};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -30,6 +33,7 @@ pub(super) fn assemble(
     for (image, config, diff_ids) in verified {
         let layers = finisher.stack(&mut session, &[], &image.layers, &diff_ids)?;
         let created = config.created().as_deref();
+        let travel = travel(&session, &image.layers, &diff_ids);
         images.push(NewImage {
             id: ImageId::from(Digest::of(&image.config)),
             created: created.and_then(crate::time::parse_rfc3339),
@@ -37,9 +41,33 @@ pub(super) fn assemble(
             manifest: image.manifest,
             layers,
             names: image.names,
+            travel,
         });
     }
     Ok((session.into_staging()?, images))
+}
+
+/// The blobs that a manifest names by their digests.
+fn travel(session: &Session<'_>, parts: &[LayerPart], diff_ids: &[DiffId]) -> Travel {
+    let blobs = parts.iter().zip(diff_ids).filter_map(|(part, diff_id)| {
+        part.raw.as_ref()?.1?;
+        let digests = &session.layers[part.index].digests;
+        Some(NewBlob {
+            info: LayerInfo {
+                digest: digests.raw,
+                size_bytes: digests.raw_bytes,
+                media_type: part.media_type.clone(),
+                diff_id: *diff_id,
+            },
+            verified: true,
+            made: None,
+            origin: None,
+        })
+    });
+    Travel {
+        blobs: blobs.collect(),
+        ..Travel::default()
+    }
 }
 
 fn verify(session: &Session<'_>, part: &LayerPart, diff_id: &DiffId) -> Result<(), LoadError> {
@@ -86,8 +114,11 @@ impl Finisher {
         });
         for (part, diff_id) in parts.iter().zip(diff_ids) {
             let here = ChainId::extend(chain.as_ref(), diff_id);
-            let dependent = matches!(session.layers[part.index].form, Form::Draft(_));
-            let key = if dependent { here.hex() } else { diff_id.hex() };
+            let key = match &session.layers[part.index].form {
+                Form::Stored(layer) => layer.key.clone(),
+                Form::Draft(_) => here.hex(),
+                Form::Finished { .. } => diff_id.hex(),
+            };
             let (layer, path) = match self.done.get(&key) {
                 Some(done) => done.clone(),
                 None => {
@@ -111,6 +142,9 @@ impl Finisher {
         key: &str,
         below: &[PathBuf],
     ) -> Result<(NewLayer, PathBuf), LoadError> {
+        if let Form::Stored(layer) = &session.layers[part.index].form {
+            return Ok((layer.clone(), session.store.layer_path(key)));
+        }
         let dependent = matches!(session.layers[part.index].form, Form::Draft(_));
         if let Some(known) = session.store.known_layer(key)?
             && known.dependent == dependent
@@ -129,7 +163,7 @@ impl Finisher {
         }
         let (path, written) = match &session.layers[part.index].form {
             Form::Finished { path, written } => (path.clone(), *written),
-            Form::Draft(_) => {
+            Form::Draft(_) | Form::Stored(_) => {
                 let (file, path) = session.staging.create_file()?;
                 let written = complete(session, part, file, below, &path)?;
                 (path, written)

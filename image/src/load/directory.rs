@@ -2,10 +2,9 @@
 
 use super::error::LoadError;
 use super::parts::{Blobs, PlannedImage};
-use super::plan;
+use super::plan::{self, Choice};
 use super::session::{Progress, Session, Watched};
 use crate::limits::Limits;
-use crate::reference::Reference;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +14,7 @@ use std::io::{self, Read};
 pub(super) fn read(
     session: &mut Session<'_>,
     dir: &File,
-    base_name: Option<&Reference>,
+    choice: Choice<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<PlannedImage>, LoadError> {
     let watched = session.watch(io::empty(), None, progress);
@@ -27,7 +26,7 @@ pub(super) fn read(
         small_bytes: 0,
         watched: Some(watched),
     };
-    plan::plan(&mut directory, base_name)
+    plan::plan(&mut directory, choice)
 }
 
 struct Directory<'s, 'a, 'p> {

@@ -9,7 +9,11 @@ use crate::reference::Reference;
 /// Images of one archive.
 const MAX_IMAGES: usize = 1024;
 
-pub(super) fn plan(manifest: &[u8], blobs: &mut dyn Blobs) -> Result<Vec<PlannedImage>, LoadError> {
+pub(super) fn plan(
+    manifest: &[u8],
+    blobs: &mut dyn Blobs,
+    only: Option<&str>,
+) -> Result<Vec<PlannedImage>, LoadError> {
     let images: Vec<DockerImage> = serde_json::from_slice(manifest)
         .map_err(|error| LoadError::Json("manifest.json".to_owned(), error))?;
     if images.len() > MAX_IMAGES {
@@ -18,7 +22,22 @@ pub(super) fn plan(manifest: &[u8], blobs: &mut dyn Blobs) -> Result<Vec<Planned
             limit: MAX_IMAGES as u64,
         });
     }
-    images.into_iter().map(|image| one(image, blobs)).collect()
+    let Some(only) = only else {
+        return images.into_iter().map(|image| one(image, blobs)).collect();
+    };
+    let wanted = images.into_iter().find_map(|mut image| {
+        let is_it =
+            |name: &String| Reference::parse(name).is_ok_and(|name| name.to_string() == only);
+        let tags = image.repo_tags.take()?;
+        image.repo_tags = Some(tags.into_iter().filter(is_it).take(1).collect());
+        image
+            .repo_tags
+            .as_ref()
+            .is_some_and(|tags| !tags.is_empty())
+            .then_some(image)
+    });
+    let wanted = wanted.ok_or_else(|| LoadError::NotInside(only.to_owned()))?;
+    Ok(vec![one(wanted, blobs)?])
 }
 
 fn one(image: DockerImage, blobs: &mut dyn Blobs) -> Result<PlannedImage, LoadError> {
@@ -48,6 +67,7 @@ fn one(image: DockerImage, blobs: &mut dyn Blobs) -> Result<PlannedImage, LoadEr
             raw: blob_digest(&path).map(|digest| (digest, None)),
             name: path,
             index,
+            media_type: None,
         });
     }
     Ok(PlannedImage {

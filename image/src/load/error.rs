@@ -28,11 +28,19 @@ pub enum LoadError {
     #[error("{} is refused", .0.escape_debug())]
     Refused(String, #[source] StreamError),
     /// Too many of something.
-    #[error("the archive has more than {limit} {what}")]
+    #[error("there are more than {limit} {what}")]
     TooMany {
         /// Of what.
         what: &'static str,
         /// How many it may have.
+        limit: u64,
+    },
+    /// Something is larger than it may be.
+    #[error("{name:?} has more than {limit} bytes")]
+    Oversized {
+        /// What.
+        name: String,
+        /// Bytes that it may have.
         limit: u64,
     },
     /// A part that is spoken of is not there.
@@ -82,6 +90,9 @@ pub enum LoadError {
         /// What it is.
         found: Digest,
     },
+    /// The one image that is wanted is not there.
+    #[error("the source has no image named {0:?}")]
+    NotInside(String),
     /// An image of none of the platforms that can be run.
     #[error("the image has no variant for linux/amd64")]
     Platform,
@@ -98,7 +109,7 @@ pub enum LoadError {
 
 impl LoadError {
     /// A reading error, which may be a limit in disguise.
-    pub(super) fn from_read(name: &str, error: io::Error) -> Self {
+    pub(crate) fn from_read(name: &str, error: io::Error) -> Self {
         match stream_error(&error) {
             Some(refused) => Self::Refused(name.to_owned(), refused),
             None => Self::Read(name.to_owned(), error),

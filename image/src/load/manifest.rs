@@ -1,6 +1,7 @@
 //! The JSON documents of both formats, as far as they concern us.
 
 use super::error::LoadError;
+use super::parts;
 use crate::digest::Digest;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ pub(super) struct DockerImage {
 /// An OCI descriptor. A size that is negative or no number is an error of its own accord.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     pub media_type: Option<String>,
     pub digest: Digest,
     pub size: u64,
@@ -37,6 +38,12 @@ impl Descriptor {
             .is_none_or(|p| p.os == "linux" && p.architecture == "amd64")
     }
 
+    /// Compares a small blob with it. `name` is for errors.
+    pub(crate) fn verify(&self, name: &str, bytes: &[u8]) -> Result<(), LoadError> {
+        parts::check_size(name, self.size, bytes.len() as u64)?;
+        parts::check_digest(name, &self.digest, &Digest::of(bytes))
+    }
+
     pub(super) fn path(&self) -> String {
         format!("blobs/sha256/{}", self.digest.hex())
     }
@@ -44,7 +51,7 @@ impl Descriptor {
 
 /// A descriptor's platform.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Platform {
+pub(crate) struct Platform {
     pub architecture: String,
     pub os: String,
 }
@@ -62,7 +69,7 @@ struct Document {
 
 /// What a document is.
 #[derive(Debug)]
-pub(super) enum Manifest {
+pub(crate) enum Manifest {
     Image {
         config: Descriptor,
         layers: Vec<Descriptor>,
@@ -91,7 +98,7 @@ const LAYER_PREFIXES: [&str; 3] = [
 impl Manifest {
     /// Reads a document that a descriptor of type `declared` led to. One that could be read as
     /// two things is refused (CVE-2021-41190), and so is one that is not what it was declared.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         name: &str,
         bytes: &[u8],
         declared: Option<&str>,

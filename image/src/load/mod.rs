@@ -8,6 +8,7 @@
 
 mod archive;
 mod assemble;
+mod convert;
 mod directory;
 mod docker;
 mod error;
@@ -16,12 +17,17 @@ mod oci;
 mod parts;
 mod plan;
 mod session;
+mod syncs;
 
 pub(crate) use assemble::Finisher;
+pub(crate) use convert::{Form, LayerFiles, StagedLayer, convert_blob};
 pub use error::LoadError;
+pub(crate) use manifest::{Descriptor, Manifest};
 pub(crate) use parts::{LayerPart, image_config};
+use plan::Choice;
 pub use session::Progress;
 pub(crate) use session::Session;
+pub(crate) use syncs::Syncs;
 
 use crate::digest::ImageId;
 use crate::reference::Reference;
@@ -44,10 +50,23 @@ pub struct LoadOptions {
     /// Repository for images that the source names by a bare tag, as OCI layouts may.
     /// By default it is made from the source's file name, if that can be a repository's name.
     pub base_name: Option<Reference>,
+    /// What the source has to be; by default that is found out.
+    pub kind: Option<ArchiveKind>,
+    /// The one image that is wanted, as the source names it: a name, or an OCI layout's tag.
+    pub only: Option<String>,
+}
+
+/// The two forms in which sources describe their images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// `manifest.json`, as `docker save` writes it.
+    Docker,
+    /// `index.json`, as the OCI specification has it.
+    Oci,
 }
 
 /// An image that was loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Loaded {
     /// Its identity.
     pub id: ImageId,
@@ -67,28 +86,32 @@ impl Store {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Loaded>, LoadError> {
-        let mut base_name = options.base_name.clone();
+        let mut choice = Choice {
+            base_name: options.base_name.as_ref(),
+            kind: options.kind,
+            only: options.only.as_deref(),
+        };
+        let from_path;
         let images = {
             let mut session = Session::new(self)?;
             let plan = match source {
                 Source::Stream(stream) => {
                     let watched = session.watch(stream, None, progress);
-                    archive::read(&mut session, watched, base_name.as_ref())?
+                    archive::read(&mut session, watched, choice)?
                 }
                 Source::Path(path) => {
-                    if base_name.is_none() {
-                        base_name = name_from_path(path);
-                    }
+                    from_path = name_from_path(path);
+                    choice.base_name = choice.base_name.or(from_path.as_ref());
                     let file = open(path)?;
                     let metadata = file
                         .metadata()
                         .map_err(|e| LoadError::Read(path.display().to_string(), e))?;
                     if metadata.is_dir() {
-                        directory::read(&mut session, &file, base_name.as_ref(), progress)?
+                        directory::read(&mut session, &file, choice, progress)?
                     } else {
                         let total = metadata.is_file().then_some(metadata.len());
                         let watched = session.watch(&file, total, progress);
-                        archive::read(&mut session, watched, base_name.as_ref())?
+                        archive::read(&mut session, watched, choice)?
                     }
                 }
             };

@@ -3,6 +3,7 @@
 use super::error::LoadError;
 use super::manifest::{Descriptor, Manifest};
 use super::parts::{self, Blobs, LayerPart, PlannedImage};
+use super::plan::Choice;
 use crate::reference::Reference;
 
 /// Indexes within indexes.
@@ -13,7 +14,7 @@ const MAX_IMAGES: usize = 1024;
 pub(super) fn plan(
     index: &[u8],
     blobs: &mut dyn Blobs,
-    base_name: Option<&Reference>,
+    choice: Choice<'_>,
 ) -> Result<Vec<PlannedImage>, LoadError> {
     let Manifest::Index(descriptors) = Manifest::parse("index.json", index, None)? else {
         return Err(LoadError::Unexpected {
@@ -31,14 +32,28 @@ pub(super) fn plan(
         return Err(LoadError::NotAnImage);
     }
     let mut images = Vec::new();
-    for descriptor in descriptors.iter().filter(|d| d.may_run()) {
-        let names = name(descriptor, base_name)?.into_iter().collect();
+    let wanted =
+        |descriptor: &&Descriptor| choice.only.is_none_or(|only| is_called(descriptor, only));
+    if let Some(only) = choice.only
+        && !descriptors.iter().any(|descriptor| wanted(&descriptor))
+    {
+        return Err(LoadError::NotInside(only.to_owned()));
+    }
+    for descriptor in descriptors.iter().filter(wanted).filter(|d| d.may_run()) {
+        let names = name(descriptor, choice.base_name)?.into_iter().collect();
         images.push(one(descriptor, names, blobs)?);
     }
     if images.is_empty() {
         return Err(LoadError::Platform);
     }
     Ok(images)
+}
+
+/// Whether a layout gives an image this name, or this tag.
+fn is_called(descriptor: &Descriptor, name: &str) -> bool {
+    let bare = descriptor.annotation("org.opencontainers.image.ref.name");
+    let whole = descriptor.annotation("io.containerd.image.name");
+    bare == Some(name) || whole == Some(name)
 }
 
 /// The image a descriptor leads to, through indexes to the one for this platform.
@@ -95,6 +110,7 @@ fn image(
             name: layer.path(),
             index: blobs.layer(&layer.path())?,
             raw: Some((layer.digest, Some(layer.size))),
+            media_type: layer.media_type.clone(),
         });
     }
     Ok(PlannedImage {
@@ -110,9 +126,7 @@ fn image(
 fn verified(descriptor: &Descriptor, blobs: &mut dyn Blobs) -> Result<Vec<u8>, LoadError> {
     let path = descriptor.path();
     let bytes = parts::required(blobs, &path)?;
-    parts::check_size(&path, descriptor.size, bytes.len() as u64)?;
-    let found = crate::digest::Digest::of(&bytes);
-    parts::check_digest(&path, &descriptor.digest, &found)?;
+    descriptor.verify(&path, &bytes)?;
     Ok(bytes)
 }
 

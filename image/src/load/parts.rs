@@ -33,6 +33,8 @@ pub(crate) struct LayerPart {
     pub index: usize,
     /// What is promised of its blob.
     pub raw: Option<(Digest, Option<u64>)>,
+    /// What a manifest says that its blob is.
+    pub media_type: Option<String>,
 }
 
 pub(super) fn required(blobs: &mut dyn Blobs, name: &str) -> Result<Vec<u8>, LoadError> {

@@ -35,6 +35,12 @@ pub enum SaveError {
         #[source]
         source: io::Error,
     },
+    /// Several images cannot have one name.
+    #[error("the name {0:?} is for one image")]
+    OneName(String),
+    /// The index of a layout that is to be added to.
+    #[error("{0} is not the index of an OCI layout")]
+    Index(PathBuf, #[source] serde_json::Error),
     /// The layout's directory has something in it.
     #[error("directory {0} is not empty")]
     NotEmpty(PathBuf),

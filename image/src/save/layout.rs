@@ -3,7 +3,7 @@
 
 use super::error::SaveError;
 use super::selected::{SelectedImage, layers, tar_bytes};
-use super::sink::Sink;
+use super::sink::{REF_NAME, Sink};
 use crate::digest::{DiffId, Digest};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -31,6 +31,12 @@ pub(super) fn write(
             "digest": digest,
             "size": manifest.len(),
         });
+        if let Some(label) = &image.label {
+            let mut named = plain;
+            named["annotations"] = json!({ REF_NAME: label });
+            descriptors.push(named);
+            continue;
+        }
         if image.names.is_empty() {
             descriptors.push(plain);
             continue;
@@ -55,7 +61,7 @@ fn annotations(name: &Reference) -> Value {
     let tag = name.tag().unwrap_or("latest");
     json!({
         "io.containerd.image.name": format!("{}:{tag}", name.name()),
-        "org.opencontainers.image.ref.name": tag,
+        REF_NAME: tag,
     })
 }
 

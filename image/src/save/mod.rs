@@ -46,9 +46,21 @@ impl Store {
         format: ArchiveFormat,
         out: &mut dyn Write,
     ) -> Result<(), SaveError> {
+        self.save_as(images, format, None, out)
+    }
+
+    /// The same, with the one image under another name: of a docker-archive, a reference.
+    pub(crate) fn save_as(
+        &self,
+        images: &[String],
+        format: ArchiveFormat,
+        label: Option<&str>,
+        out: &mut dyn Write,
+    ) -> Result<(), SaveError> {
         // While it is held, no file of theirs goes.
         let _staging = self.stage()?;
-        let chosen = self.choose(images)?;
+        let mut chosen = self.choose(images)?;
+        relabel(&mut chosen, label)?;
         let mut sink = ArchiveSink::new(out);
         match format {
             ArchiveFormat::Docker => docker::write(self, &chosen, &mut sink)?,
@@ -69,6 +81,21 @@ impl Store {
         layout::write(self, &chosen, &mut sink)
     }
 
+    /// Adds images to the layout in a directory, or makes one there, with the one image under
+    /// another name.
+    pub(crate) fn save_into_layout(
+        &self,
+        images: &[String],
+        dir: &Path,
+        label: Option<&str>,
+    ) -> Result<(), SaveError> {
+        let _staging = self.stage()?;
+        let mut chosen = self.choose(images)?;
+        relabel(&mut chosen, label)?;
+        let mut sink = DirSink::new_or_layout(dir)?;
+        layout::write(self, &chosen, &mut sink)
+    }
+
     /// The images that these texts mean, each once, in order.
     fn choose(&self, texts: &[String]) -> Result<Vec<SelectedImage>, SaveError> {
         let mut chosen: Vec<SelectedImage> = Vec::new();
@@ -80,6 +107,7 @@ impl Store {
                         chosen.push(SelectedImage {
                             id,
                             names: Vec::new(),
+                            label: None,
                             config: self.raw_config(text, &id)?,
                             layers: self.stack_of(&id)?,
                         });
@@ -126,4 +154,17 @@ impl Store {
         }
         Ok(tags)
     }
+}
+
+/// Calls the one image that is saved something else.
+fn relabel(chosen: &mut [SelectedImage], label: Option<&str>) -> Result<(), SaveError> {
+    let Some(label) = label else {
+        return Ok(());
+    };
+    let [image] = chosen else {
+        return Err(SaveError::OneName(label.to_owned()));
+    };
+    image.names = Reference::parse(label).into_iter().collect();
+    image.label = Some(label.to_owned());
+    Ok(())
 }

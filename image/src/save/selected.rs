@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 pub(super) struct SelectedImage {
     pub id: ImageId,
     pub names: Vec<Reference>,
+    /// What a layout calls it instead of its names.
+    pub label: Option<String>,
     pub config: Vec<u8>,
     pub layers: Vec<NewLayer>,
 }

@@ -123,6 +123,7 @@ impl Store {
             return Ok(check.report);
         }
         check.unreferenced_files(self)?;
+        check.partial_downloads(self)?;
         {
             // While this is held no file goes.
             let _staging = self.stage()?;
@@ -161,6 +162,11 @@ impl Check {
                 "an image has a layer that does not exist",
                 "image_layers",
                 "layer NOT IN (SELECT key FROM layers)",
+            ),
+            (
+                "a digest of a repository belongs to no image",
+                "repo_digests",
+                "image NOT IN (SELECT id FROM images)",
             ),
             (
                 "a layer belongs to no image",
@@ -212,6 +218,30 @@ impl Check {
             for finding in &mut self.report.findings[first..] {
                 finding.repaired = true;
             }
+        }
+        Ok(())
+    }
+
+    /// What pulls have left. Only what is no part of any download is wrong.
+    fn partial_downloads(&mut self, store: &Store) -> Result<(), StoreError> {
+        let partials = store.partials();
+        for path in partials.strays()? {
+            let what = "a file is no part of any partial download";
+            let finding = self.report.add(Severity::Warning, what, Some(&path));
+            self.report.findings[finding].repaired = self.options.repair;
+        }
+        if self.options.repair {
+            partials.remove_strays()?;
+        }
+        let usage = partials.usage()?;
+        if usage.count > usage.active {
+            let what = format!(
+                "{} partial downloads take {} bytes: pulling their images goes on with them, and \
+                 \"image prune\" removes them",
+                usage.count - usage.active,
+                usage.reclaimable_bytes
+            );
+            self.report.add(Severity::Note, what, None);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Taking verified images in: files first, then rows, all or nothing.
 
 use super::staging::sync_dir;
+use super::travel::Travel;
 use super::{Staging, Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::erofs::Seal;
@@ -55,6 +56,7 @@ pub(crate) struct NewImage {
     pub created: Option<i64>,
     pub layers: Vec<NewLayer>,
     pub names: Vec<Reference>,
+    pub travel: Travel,
 }
 
 /// What the index knows of a layer.
@@ -156,7 +158,7 @@ impl Store {
         self.sweep_if_needed()
     }
 
-    fn place_blob(&self, staging: &mut Staging, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn place_blob(&self, staging: &mut Staging, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.blob_path(&Digest::of(bytes));
         let (mut file, staged) = staging.create_file()?;
         file.write_all(bytes)
@@ -221,5 +223,5 @@ fn insert(transaction: &Transaction<'_>, image: &NewImage) -> Result<(), StoreEr
             params![name.name(), name.tag().unwrap_or("latest"), id],
         )?;
     }
-    Ok(())
+    image.travel.insert(transaction, &image.id)
 }

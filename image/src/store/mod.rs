@@ -7,6 +7,7 @@
 //!                          depends on what lies below it
 //!       recipes/KEY        how to make the layer's tar again
 //!       staging/           one directory for every operation at work
+//!       partial/           what pulls have fetched of images that are not complete
 //!       staging.lock       held shared by operations that stage, exclusively by the sweeper
 //!       use.lock           held shared while a container is made, exclusively by removal
 //! ```
@@ -20,21 +21,27 @@ mod commit;
 mod error;
 mod history;
 mod lock;
+mod partial;
 mod prune;
 mod query;
 mod remove;
 mod schema;
 mod staging;
+mod travel;
 
 pub use check::{CheckOptions, CheckReport, Finding, Severity};
 pub(crate) use commit::{Facts, NewImage, NewLayer, Proof, StagedFiles};
 pub use error::StoreError;
 pub use history::HistoryEntry;
+pub use partial::PartialUse;
+pub(crate) use partial::{BlobLock, Partials};
 pub use prune::{LabelFilter, PruneOptions, Pruned, Usage};
 pub use query::{ConfigError, Image, ImageSummary, LayerFile, ResolveError};
 pub use remove::{ImageUse, RemoveError, Removed};
 pub use staging::Lease;
 pub(crate) use staging::Staging;
+pub use travel::LayerInfo;
+pub(crate) use travel::{KnownBlob, NewBlob, NewRepoDigest, Travel};
 
 use crate::limits::Limits;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -115,7 +122,7 @@ impl Store {
         let index = self.root.join("images.db");
         std::fs::set_permissions(&index, std::fs::Permissions::from_mode(0o600))
             .map_err(StoreError::io("protect", &index))?;
-        for dir in ["blobs/sha256", "layers", "recipes", "staging"] {
+        for dir in ["blobs/sha256", "layers", "recipes", "staging", "partial"] {
             make_dir(&self.root.join(dir))?;
         }
         schema::migrate(&mut self.db)?;

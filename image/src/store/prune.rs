@@ -2,8 +2,10 @@
 
 use super::lock;
 use super::query::image_id;
-use super::{ImageUse, Removed, Store, StoreError};
+use super::travel;
+use super::{ImageUse, PartialUse, Removed, Store, StoreError};
 use crate::digest::ImageId;
+use crate::reference::{Reference, familiar_name};
 use rusqlite::{TransactionBehavior, params};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,6 +24,8 @@ pub struct Usage {
     pub reclaimable_bytes: u64,
     /// Disk space that layers and what belongs to them really take, in bytes.
     pub disk_bytes: u64,
+    /// What pulls have fetched of images that are not complete; in none of the other numbers.
+    pub partial: PartialUse,
 }
 
 /// Which images to give up.
@@ -64,8 +68,10 @@ impl LabelFilter {
 pub struct Pruned {
     /// Names and images, in order.
     pub removed: Vec<Removed>,
-    /// Bytes of files that no image has any more.
+    /// Bytes of files that no image has any more, and of partial downloads.
     pub reclaimed_bytes: u64,
+    /// Partial downloads that were removed.
+    pub partial_downloads: u64,
 }
 
 impl Store {
@@ -77,7 +83,10 @@ impl Store {
         &self,
         in_use: &mut dyn FnMut(&ImageId) -> Option<ImageUse>,
     ) -> Result<Usage, StoreError> {
-        let mut usage = Usage::default();
+        let mut usage = Usage {
+            partial: self.partial_use()?,
+            ..Usage::default()
+        };
         let mut layers: BTreeMap<String, (u64, bool)> = BTreeMap::new();
         for id in self.image_ids()? {
             let active = in_use(&id).is_some();
@@ -104,7 +113,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes images that no container is made from: those without a name, or all.
+    /// Removes images that no container is made from: those without a name, or all. Partial
+    /// downloads that no pull is at work on go too, unless labels are asked for.
     ///
     /// `in_use` is asked while no [`super::Lease`] is out.
     ///
@@ -122,10 +132,16 @@ impl Store {
                 doomed.push(id);
             }
         }
-        if doomed.is_empty() {
-            return Ok(Pruned::default());
+        let mut pruned = match &doomed[..] {
+            [] => Pruned::default(),
+            doomed => self.delete(doomed, options.all)?,
+        };
+        if options.labels.is_empty() {
+            let (count, bytes) = self.partials().prune(options.until)?;
+            pruned.partial_downloads = count;
+            pruned.reclaimed_bytes += bytes;
         }
-        self.delete(&doomed, options.all)
+        Ok(pruned)
     }
 
     fn is_prunable(&self, id: &ImageId, options: &PruneOptions) -> Result<bool, StoreError> {
@@ -160,7 +176,7 @@ impl Store {
         self.mark_for_sweep()?;
         let mut names = BTreeMap::new();
         for id in ids {
-            names.insert(*id, self.names_of(id)?);
+            names.insert(*id, self.known_as(id)?);
         }
         let transaction = self
             .db
@@ -183,14 +199,11 @@ impl Store {
             )?;
             if deleted > 0 {
                 let names = names.remove(id).unwrap_or_default();
-                removed.extend(names.iter().map(|n| Removed::Untagged(n.familiar())));
+                removed.extend(names.into_iter().map(Removed::Untagged));
                 removed.push(Removed::Deleted(*id));
             }
         }
-        transaction.execute(
-            "DELETE FROM layers WHERE key NOT IN (SELECT layer FROM image_layers)",
-            [],
-        )?;
+        travel::forget_unused(&transaction)?;
         let after = total(&transaction)?;
         transaction.commit()?;
         self.checkpoint()?;
@@ -199,7 +212,17 @@ impl Store {
         Ok(Pruned {
             removed,
             reclaimed_bytes: u64::try_from(before - after).unwrap_or(0),
+            partial_downloads: 0,
         })
+    }
+
+    /// All names of an image, as they are shown.
+    fn known_as(&self, id: &ImageId) -> Result<Vec<String>, StoreError> {
+        let mut names: Vec<String> = self.names_of(id)?.iter().map(Reference::familiar).collect();
+        for (repository, digest) in self.repo_digests(id)? {
+            names.push(format!("{}@{digest}", familiar_name(&repository)));
+        }
+        Ok(names)
     }
 
     pub(super) fn image_ids(&self) -> Result<Vec<ImageId>, StoreError> {

@@ -11,6 +11,7 @@ use hullbox_model::time::NEVER_S;
 use oci_spec::image::ImageConfiguration;
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// An image, ready to be run.
@@ -44,8 +45,11 @@ pub struct ImageSummary {
     pub id: ImageId,
     /// Repository as it is shown (`debian`), unless the image has no name.
     pub repository: Option<String>,
-    /// Tag, unless the image has no name.
+    /// Tag, unless the image has no name. One that was pulled by digest, or whose tag now means
+    /// another image, has a repository alone.
     pub tag: Option<String>,
+    /// The digest by which the repository knows it: of an index, where there was one.
+    pub digest: Option<Digest>,
     /// When the configuration says it was made, in seconds since 1970.
     pub created: Option<i64>,
     /// Sum of the sizes of all files in all layers, in bytes, as Docker counts.
@@ -129,8 +133,19 @@ impl Store {
         let mut statement = self.db.prepare(
             "SELECT i.id, n.repository, n.tag, i.created,
                     (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layers il
-                     JOIN layers l ON l.key = il.layer WHERE il.image = i.id)
-             FROM images i LEFT JOIN names n ON n.image = i.id
+                     JOIN layers l ON l.key = il.layer WHERE il.image = i.id),
+                    coalesce((SELECT d.digest FROM repo_digests d
+                              WHERE d.image = i.id AND d.repository = n.repository AND d.shown
+                              ORDER BY d.added DESC, d.rowid DESC LIMIT 1),
+                             CASE WHEN n.repository IS NULL THEN NULL ELSE i.manifest END)
+             FROM images i LEFT JOIN (
+                 SELECT image, repository, tag FROM names
+                 UNION ALL
+                 SELECT DISTINCT d.image, d.repository, NULL FROM repo_digests d
+                 WHERE d.shown AND NOT EXISTS (
+                     SELECT 1 FROM names o
+                     WHERE o.image = d.image AND o.repository = d.repository)
+             ) n ON n.image = i.id
              ORDER BY i.created DESC, n.repository, n.tag, i.id",
         )?;
         let rows = statement.query_map([], |row| {
@@ -142,6 +157,7 @@ impl Store {
                 tag: row.get(2)?,
                 created: row.get(3)?,
                 size_bytes: u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0),
+                digest: row.get::<_, Option<[u8; 32]>>(5)?.map(Digest::from_bytes),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -247,17 +263,7 @@ impl Store {
             params![id.digest().as_bytes()],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
-        let digests: Vec<_> = manifest
-            .map(Digest::from_bytes)
-            .iter()
-            .flat_map(|digest| {
-                let repositories: std::collections::BTreeSet<_> =
-                    names.iter().map(Reference::familiar_name).collect();
-                repositories
-                    .into_iter()
-                    .map(move |name| format!("{name}@{digest}"))
-            })
-            .collect();
+        let digests = self.shown_digests(id, &names, manifest.map(Digest::from_bytes))?;
         let layers: Vec<_> = self
             .layers_of(id)?
             .iter()
@@ -313,6 +319,30 @@ impl Store {
         })
     }
 
+    /// `RepoDigests`: what registries know it by, and for its other names the digest of the
+    /// manifest that it was loaded with.
+    fn shown_digests(
+        &self,
+        id: &ImageId,
+        names: &[Reference],
+        manifest: Option<Digest>,
+    ) -> Result<Vec<String>, StoreError> {
+        let known = self.repo_digests(id)?;
+        let mut shown: BTreeSet<(String, Digest)> = BTreeSet::new();
+        for name in names.iter().map(Reference::name) {
+            if let Some(manifest) = manifest
+                && !known.iter().any(|(repository, _)| *repository == name)
+            {
+                shown.insert((name, manifest));
+            }
+        }
+        shown.extend(known);
+        Ok(shown
+            .iter()
+            .map(|(repository, digest)| format!("{}@{digest}", familiar_name(repository)))
+            .collect())
+    }
+
     pub(crate) fn find(&self, text: &str) -> Result<Found, ResolveError> {
         let failed = |error: rusqlite::Error| ResolveError::Store(text.to_owned(), error.into());
         if let Ok(name) = Reference::parse(text)
@@ -343,8 +373,13 @@ impl Store {
     fn find_name(&self, name: &Reference) -> rusqlite::Result<Option<ImageId>> {
         let row = match (name.digest(), name.tag()) {
             (Some(digest), _) => self.db.query_row(
-                "SELECT i.id FROM names n JOIN images i ON i.id = n.image
-                 WHERE n.repository = ?1 AND ?2 IN (i.manifest, i.id) LIMIT 1",
+                "SELECT image FROM (
+                     SELECT image, added, rowid AS at FROM repo_digests
+                     WHERE repository = ?1 AND digest = ?2
+                     UNION ALL
+                     SELECT i.id, -1, 0 FROM names n JOIN images i ON i.id = n.image
+                     WHERE n.repository = ?1 AND ?2 IN (i.manifest, i.id))
+                 ORDER BY added DESC, at DESC LIMIT 1",
                 params![name.name(), digest.as_bytes()],
                 |row| row.get(0),
             ),

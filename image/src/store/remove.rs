@@ -2,10 +2,12 @@
 
 use super::lock;
 use super::query::Found;
+use super::travel;
 use super::{ResolveError, Store, StoreError};
-use crate::digest::ImageId;
-use crate::reference::Reference;
+use crate::digest::{Digest, ImageId};
+use crate::reference::{Reference, familiar_name};
 use rusqlite::{Transaction, TransactionBehavior, params};
+use std::collections::BTreeSet;
 
 /// That a container is made from an image, as whoever keeps containers reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl From<rusqlite::Error> for RemoveError {
 
 /// What is to be done, decided before anything is done.
 struct Removal {
-    untag: Vec<Reference>,
+    untag: Known,
     delete: bool,
 }
 
@@ -112,9 +114,12 @@ impl Store {
     ) -> Result<Vec<Removed>, RemoveError> {
         let _no_new_users = lock::exclusive(&self.use_lock_path())?;
         let found = self.find(text)?;
-        let names = self.names_of(&found.id)?;
+        let known = Known {
+            names: self.names_of(&found.id)?,
+            digests: self.repo_digests(&found.id)?,
+        };
         let usage = in_use(&found.id);
-        let removal = decide(&found, names, usage, force)?;
+        let removal = decide(&found, known, usage, force)?;
         // While this is held nobody sweeps, so the mark outlives a kill before the rows are gone.
         let staging = self.stage()?;
         if removal.delete {
@@ -134,20 +139,67 @@ impl Store {
     }
 }
 
+/// By what an image is known.
+struct Known {
+    names: Vec<Reference>,
+    digests: Vec<(String, Digest)>,
+}
+
+impl Known {
+    /// Whether it is known by nothing.
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.digests.is_empty()
+    }
+
+    /// How many repositories know it.
+    fn repositories(&self) -> usize {
+        let named = self.names.iter().map(Reference::name);
+        let by_digest = self
+            .digests
+            .iter()
+            .map(|(repository, _)| repository.clone());
+        named.chain(by_digest).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What of it a name takes away, and what is left.
+    fn split(self, name: &Reference) -> (Self, Self) {
+        let repository = name.name();
+        if let Some(digest) = name.digest() {
+            let meant = |(other, known): &(String, Digest)| *other == repository && known == digest;
+            if self.digests.iter().any(meant) {
+                let (gone, left) = self.digests.into_iter().partition(meant);
+                return (Self::of(Vec::new(), gone), Self::of(self.names, left));
+            }
+        }
+        // A digest that no registry has told stands for the names of its repository.
+        let (gone, left): (Vec<_>, Vec<_>) = self.names.into_iter().partition(|other| {
+            other.name() == repository && (name.digest().is_some() || other.tag() == name.tag())
+        });
+        // The digests of a repository go with its last tag.
+        let is_last = !left.iter().any(|other| other.name() == repository);
+        let (forgotten, known) = self
+            .digests
+            .into_iter()
+            .partition(|(other, _)| is_last && *other == repository);
+        (Self::of(gone, forgotten), Self::of(left, known))
+    }
+
+    const fn of(names: Vec<Reference>, digests: Vec<(String, Digest)>) -> Self {
+        Self { names, digests }
+    }
+}
+
 fn decide(
     found: &Found,
-    names: Vec<Reference>,
+    known: Known,
     usage: Option<ImageUse>,
     force: bool,
 ) -> Result<Removal, RemoveError> {
     let image = found.id.short();
     if let Some(name) = &found.name {
-        // A digest reference has no row of its own: it stands for the names of its repository.
-        let (untag, kept): (Vec<_>, Vec<_>) = names.into_iter().partition(|other| {
-            other.name() == name.name() && (name.digest().is_some() || other.tag() == name.tag())
-        });
+        let (untag, left) = known.split(name);
         return match usage {
-            _ if !kept.is_empty() => Ok(Removal {
+            _ if !left.is_empty() => Ok(Removal {
                 untag,
                 delete: false,
             }),
@@ -181,11 +233,11 @@ fn decide(
         }
         _ => {}
     }
-    if names.len() > 1 && !force {
+    if (known.names.len() > 1 || known.repositories() > 1) && !force {
         return Err(RemoveError::ManyNames { image });
     }
     Ok(Removal {
-        untag: names,
+        untag: known,
         // A forced removal under a stopped container takes the names and leaves the container
         // able to start: the image goes when it is removed again, unused.
         delete: usage.is_none(),
@@ -199,23 +251,35 @@ fn apply(
 ) -> Result<Vec<Removed>, RemoveError> {
     let id_bytes = id.digest().as_bytes();
     let mut removed = Vec::new();
-    for name in &removal.untag {
+    for name in &removal.untag.names {
         transaction.execute(
             "DELETE FROM names WHERE repository = ?1 AND tag = ?2 AND image = ?3",
             params![name.name(), name.tag(), id_bytes],
         )?;
         removed.push(Removed::Untagged(name.familiar()));
     }
+    for (repository, digest) in &removal.untag.digests {
+        transaction.execute(
+            "DELETE FROM repo_digests WHERE repository = ?1 AND digest = ?2 AND image = ?3",
+            params![repository, digest.as_bytes(), id_bytes],
+        )?;
+        let name = familiar_name(repository);
+        removed.push(Removed::Untagged(format!("{name}@{digest}")));
+    }
+    // Manifests below indexes are known by those alone.
+    transaction.execute(
+        "DELETE FROM repo_digests WHERE image = ?1 AND NOT shown AND NOT EXISTS (
+             SELECT 1 FROM repo_digests o
+             WHERE o.image = ?1 AND o.repository = repo_digests.repository AND o.shown)",
+        params![id_bytes],
+    )?;
     if removal.delete {
         // Another command may have named the image since; then it stays.
         let deleted = transaction.execute(
             "DELETE FROM images WHERE id = ?1 AND id NOT IN (SELECT image FROM names)",
             params![id_bytes],
         )?;
-        transaction.execute(
-            "DELETE FROM layers WHERE key NOT IN (SELECT layer FROM image_layers)",
-            [],
-        )?;
+        travel::forget_unused(transaction)?;
         if deleted > 0 {
             removed.push(Removed::Deleted(*id));
         }

@@ -4,7 +4,7 @@ use super::error::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each script takes the index from the version that is its position to the next.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = ["
 CREATE TABLE layers (
     key           TEXT PRIMARY KEY,     -- file name: hex of the DiffID or ChainID
     diff_id       BLOB NOT NULL,
@@ -38,6 +38,30 @@ ALTER TABLE layers ADD COLUMN tar_bytes INTEGER;      -- length of the layer's t
 ALTER TABLE layers ADD COLUMN recipe_bytes INTEGER;   -- length of the recipe's file
 ALTER TABLE layers ADD COLUMN sealed_from INTEGER;    -- first byte of the image that the seal covers
 ALTER TABLE layers ADD COLUMN seal BLOB;
+","
+CREATE TABLE blobs (                    -- layers as they travel
+    digest     BLOB PRIMARY KEY,        -- of the bytes that travel
+    diff_id    BLOB NOT NULL,           -- of the tar that they make
+    size       INTEGER NOT NULL,
+    media_type TEXT,
+    verified   INTEGER NOT NULL,        -- whether the bytes were seen to make the DiffID
+    made       TEXT                     -- how this program made them, where it did
+) STRICT, WITHOUT ROWID;
+CREATE INDEX blobs_by_diff_id ON blobs(diff_id);
+CREATE TABLE origins (
+    digest     BLOB NOT NULL REFERENCES blobs(digest) ON DELETE CASCADE,
+    repository TEXT NOT NULL,           -- that has or had the blob; canonical
+    PRIMARY KEY (digest, repository)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE repo_digests (             -- what REPOSITORY@DIGEST means
+    repository TEXT NOT NULL,           -- canonical
+    digest     BLOB NOT NULL,           -- of a manifest or an index
+    image      BLOB NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    shown      INTEGER NOT NULL,        -- 0: only the manifest below the index that was named
+    added      INTEGER NOT NULL,        -- when it was last pulled or pushed
+    UNIQUE (repository, digest, image)
+) STRICT;
+CREATE INDEX repo_digests_by_image ON repo_digests(image);
 "];
 
 /// The version this program writes.

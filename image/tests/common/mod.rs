@@ -16,6 +16,7 @@ use std::process::Command;
 
 pub mod archive;
 pub mod kills;
+pub mod pull;
 pub mod store;
 #[path = "../../src/testing.rs"]
 pub mod testing;

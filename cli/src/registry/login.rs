@@ -1,0 +1,128 @@
+//! `login` and `logout`.
+
+use super::progress::{Out, View};
+use super::{failed, transfers, warn};
+use crate::args::registry::{LoginArgs, LogoutArgs, Password, ProgressArg};
+use crate::output::failure::Failure;
+use crate::output::stdout;
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsFd;
+
+/// Longest password or token, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+/// What `login` without a server logs in to.
+const DOCKER_HUB: &str = "docker.io";
+
+pub(crate) fn login(args: LoginArgs) -> Result<(), Failure> {
+    let server = args.server.as_deref().unwrap_or_default();
+    let (user, Password(password)) = credentials(&args)?;
+    let view = View::new(ProgressArg::Plain, false, Out::Aside);
+    let transfers = transfers(&view, None)?;
+    let done = transfers.login(server, &user, &password).map_err(failed)?;
+    if done.is_plain {
+        warn(&format!(
+            "the password is stored unencrypted in {}: a credential helper would encrypt it",
+            done.kept_in
+        ));
+    }
+    stdout::print("Login Succeeded\n")
+}
+
+pub(crate) fn logout(args: &LogoutArgs) -> Result<(), Failure> {
+    let server = args.server.as_deref().unwrap_or_default();
+    let shown = args.server.as_deref().unwrap_or(DOCKER_HUB);
+    let view = View::new(ProgressArg::Plain, false, Out::Aside);
+    let transfers = transfers(&view, None)?;
+    if transfers.logout(server).map_err(failed)? {
+        stdout::print(&format!("Removed login credentials for {shown}\n"))
+    } else {
+        stdout::print(&format!("Not logged in to {shown}\n"))
+    }
+}
+
+fn credentials(args: &LoginArgs) -> Result<(String, Password), Failure> {
+    let user = args.username.clone().filter(|user| !user.is_empty());
+    if args.password_stdin {
+        let user = user.ok_or_else(|| Failure::new("--password-stdin needs --username"))?;
+        return Ok((user, from_stdin()?));
+    }
+    if let Some(password) = &args.password {
+        warn("--password shows the password to other users of this host: use --password-stdin");
+        let user = user.ok_or_else(|| Failure::new("--password needs --username"))?;
+        return not_empty(password.clone()).map(|password| (user, password));
+    }
+    if !isatty(io::stdin().as_fd()) {
+        return Err(
+            Failure::new("cannot ask for a password: standard input is no terminal")
+                .with_hint("use --username with --password-stdin"),
+        );
+    }
+    let user = match user {
+        Some(user) => user,
+        None => ask("Username: ")?,
+    };
+    if user.is_empty() {
+        return Err(Failure::new("a user name is needed"));
+    }
+    let password = {
+        let _silence = Silence::begin()?;
+        let password = ask("Password: ");
+        // The line's end was not echoed.
+        let _ = writeln!(io::stderr());
+        Password(password?)
+    };
+    not_empty(password).map(|password| (user, password))
+}
+
+fn not_empty(password: Password) -> Result<Password, Failure> {
+    if password.0.is_empty() {
+        return Err(Failure::new("a password is needed"));
+    }
+    Ok(password)
+}
+
+fn from_stdin() -> Result<Password, Failure> {
+    let mut text = String::new();
+    let failed = |error: io::Error| Failure::of("cannot read the password", &error);
+    let read = io::stdin().take(MAX_SECRET + 1).read_to_string(&mut text);
+    read.map_err(failed)?;
+    if text.len() as u64 > MAX_SECRET {
+        return Err(failed(io::Error::other("it is too long")));
+    }
+    let end = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(end);
+    not_empty(Password(text))
+}
+
+fn ask(what: &str) -> Result<String, Failure> {
+    let failed = |error: io::Error| Failure::of("cannot read from the terminal", &error);
+    let mut stderr = io::stderr();
+    stderr.write_all(what.as_bytes()).map_err(failed)?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(failed)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Silence(Termios);
+
+impl Silence {
+    fn begin() -> Result<Self, Failure> {
+        let failed = |error: rustix::io::Errno| {
+            Failure::of("cannot use the terminal", &io::Error::from(error))
+        };
+        let before = tcgetattr(io::stdin()).map_err(failed)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(failed)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that is gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
