@@ -131,6 +131,9 @@ impl<'a> Upload<'a> {
                 }
                 Sent::Challenged(answer, used) => {
                     let (shared, scope) = (self.job.shared, &self.job.scope);
+                    if self.backoff.fail(Some(0)).is_none() {
+                        return Err(shared.refusal(answer).await.into());
+                    }
                     let place = &self.job.place;
                     shared
                         .challenged(place, scope, answer, used.as_ref())
