@@ -53,7 +53,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// The digest that the name leads to: the index's or else the manifest's. It is what Docker
-    /// shows as the repository's digest, and what `known` of [`Client::resolve`] compares.
+    /// shows as the repository's digest, and what `known` of [`crate::Client::resolve`] compares.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.indexes.first().unwrap_or(&self.manifest).digest

@@ -1,5 +1,5 @@
-//! cosign's signatures: an image of its own beside the signed one, under the tag `sha256-….sig`. Each of its
-//! layers is a payload (simple signing's JSON) whose signature is in an annotation.
+//! cosign's signatures: an image of its own beside the signed one, under the tag `sha256-….sig`.
+//! Each of its layers is a payload (simple signing's JSON) whose signature is in an annotation.
 
 use super::key::Key;
 use super::requirement::Requirement;

@@ -1,5 +1,5 @@
-//! One upload of one blob: a stream of it, or pieces. Whatever stalls or breaks, the registry is asked how
-//! far it is, and the rest is sent; if it does not know, the upload begins anew.
+//! One upload of one blob: a stream of it, or pieces. Whatever stalls or breaks, the registry is
+//! asked how far it is, and the rest is sent; if it does not know, the upload begins anew.
 
 use super::Job;
 use super::body::{BlobBody, Reading};

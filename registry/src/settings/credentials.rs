@@ -138,7 +138,8 @@ impl Document {
             .filter(|name| !name.is_empty())
     }
 
-    /// The entry that says most of where the image is: `q.io/team/app` before `q.io/team` before `q.io`.
+    /// The entry that says most of where the image is: `q.io/team/app` before `q.io/team` before
+    /// `q.io`.
     fn entry(&self, registry: &str, repository: &str) -> Option<(&str, &Entry)> {
         let mut scope = format!("{registry}/{repository}");
         while scope.len() > registry.len() {

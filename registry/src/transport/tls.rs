@@ -11,8 +11,8 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// The authorities that the host trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise). One that cannot be
-/// read is left out; a host without any trusts nobody.
+/// The authorities that the host trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise). One
+/// that cannot be read is left out; a host without any trusts nobody.
 pub(super) fn host_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -69,8 +69,8 @@ fn verifier(
     Ok(Arc::new(OrItself { inner, authorities }))
 }
 
-/// Trusts authorities, and a certificate that is itself one of a registry's: what `openssl req -x509`
-/// makes is an authority's, and registries use it as their own.
+/// Trusts authorities, and a certificate that is itself one of a registry's: what `openssl req
+/// -x509` makes is an authority's, and registries use it as their own.
 #[derive(Debug)]
 struct OrItself {
     inner: Arc<WebPkiServerVerifier>,

@@ -1,6 +1,6 @@
 //! Names of hosts to addresses. A static program must not call glibc's `getaddrinfo`: it would load
-//! the host's NSS modules, made for another libc. So this reads `/etc/hosts` and `/etc/resolv.conf` and asks
-//! the name servers itself; what they do not know is asked of `getent`, a program of the
+//! the host's NSS modules, made for another libc. So this reads `/etc/hosts` and `/etc/resolv.conf`
+//! and asks the name servers itself; what they do not know is asked of `getent`, a program of the
 //! host's own, which knows its other sources (mDNS, machines of systemd, directories). No public
 //! server is ever asked.
 
