@@ -13,7 +13,7 @@ const TABLE: Table = Table {
 /// A network with a container in it, and one that is in none of its kind. `b` tells what was published of a
 /// container that is made with its arguments, `w` makes a network for a moment, `r` runs a container, and `n` is `network`.
 const SETUP: &str = r#"
-case $P in tv) D=1 ;; tc) D=2 ;; td) D=3 ;; tp) D=4 ;; esac
+case $P in nv) D=1 ;; nc) D=2 ;; nd) D=3 ;; np) D=4 ;; esac
 Q=1814$D
 n() { h network "$@"; }
 b() { h create $R --name $P-b "$@" busybox true >/dev/null && h inspect -f '{{json .HostConfig.PortBindings}}' $P-b | sed -E 's/"[3-6][0-9]{4}"/"ANY"/g'; c=$?; h rm $P-b >/dev/null 2>&1; return $c; }
@@ -122,9 +122,9 @@ const CASES: &[Case] = &[
         r#"t-net 10.N.0.20/24 10.N.0.1 {"IPv4Address":"10.N.0.20"} rc=0"#,
     ).podman("t-net 10.N.0.20/24 10.N.0.1 null rc=0"),
     case(
-        "h inspect -f '{{range .NetworkSettings.Networks}}{{.Aliases}}{{end}} {{.HostConfig.NetworkMode}}' $P-web",
+        "h inspect -f '{{range .NetworkSettings.Networks}}{{.Aliases}}{{end}} {{.HostConfig.NetworkMode}}' $P-web | sed -E 's/ [0-9a-f]{12}//'",
         "[www] t-net rc=0",
-    ).podman("[www 6ff81dde9bb9 webhost] bridge rc=0"),
+    ).podman("[www webhost] bridge rc=0"),
     case(
         "h inspect -f '{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}' $P-web | grep -c ^02:42:0a",
         "1 rc=0",
@@ -199,18 +199,18 @@ const CASES: &[Case] = &[
 both_modes! {
     fn thirty_commands_and_more_are_answered_as_docker_does(mode) {
         match mode {
-            Mode::Vm => TABLE.compare_ours("--isolation=vm -m 128m", "tv"),
-            Mode::Container => TABLE.compare_ours("--isolation=container", "tc"),
+            Mode::Vm => TABLE.compare_ours("--isolation=vm -m 128m", "nv"),
+            Mode::Container => TABLE.compare_ours("--isolation=container", "nc"),
         }
     }
 }
 
 #[test]
 fn docker_answers_as_the_table_says() {
-    TABLE.compare_docker("");
+    TABLE.compare_docker("", "nd");
 }
 
 #[test]
 fn podman_answers_as_the_table_says() {
-    TABLE.compare_podman("");
+    TABLE.compare_podman("", "np");
 }
