@@ -18,18 +18,19 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
      ff02::1\tip6-allnodes\n\
      ff02::2\tip6-allrouters\n";
 
-/// The usual names of this machine, the container's own, and what was asked for; the file of the container
+/// The usual names of this machine, what was asked for, and the container's own; the file of the container
 /// whose network it joins.
 pub(super) fn hosts(hostname: &str, request: &RunRequest, planned: &Planned) -> String {
     if let (Network::Container(_), Some(joined)) = (&planned.network, &request.network.joined) {
         return joined.etc_hosts.clone();
     }
     let mut text = LOCALHOST.to_owned();
+    // Before its own, as in Docker: the first line that has a name counts.
+    text.push_str(&entries(&request.add_host, gateway_of(&planned.network)));
     for address in own_addresses(planned) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{address}\t{hostname}");
     }
-    text.push_str(&entries(&request.add_host, gateway_of(&planned.network)));
     text
 }
 
@@ -151,7 +152,7 @@ pub fn join_shared(setup: &mut Setup, typed: &Typed, interfaces: &[Interface]) {
     let extra = typed.extra_hosts.iter();
     let extra: Vec<HostEntry> = extra.filter_map(|text| text.parse().ok()).collect();
     let gateway = gateways.first().copied().unwrap_or(GATEWAY);
-    setup.etc_hosts = LOCALHOST.to_owned() + &lines(own) + &entries(&extra, gateway);
+    setup.etc_hosts = LOCALHOST.to_owned() + &entries(&extra, gateway) + &lines(own);
 
     let mut text = lines(
         gateways

@@ -209,14 +209,24 @@ impl State {
         Ok(())
     }
 
-    /// Removes a container that does not run.
+    /// Removes a container that does not run. `release` frees what outlives a monitor that was killed, if it was
+    /// and nobody has found out.
     ///
     /// # Errors
     /// [`StateError::Running`] among others.
-    pub fn remove(&self, id: &str) -> Result<(), StateError> {
+    pub fn remove(
+        &self,
+        id: &str,
+        release: &dyn Fn(&Record) -> std::io::Result<()>,
+    ) -> Result<(), StateError> {
         // Held until the row is gone, so that nobody starts it meanwhile.
         let file = self.open_lock_file()?;
         drop(self.take(&file, id)?);
+        let record = self.get(id)?;
+        if record.was_begun() {
+            let runtime = self.roots.container_runtime_dir(id);
+            release(&record).map_err(StateError::io("clean up", &runtime))?;
+        }
         self.forget(id)
     }
 

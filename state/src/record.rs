@@ -205,6 +205,11 @@ impl Record {
     pub const fn is_active(&self) -> bool {
         !matches!(self.phase, Phase::Created | Phase::Exited)
     }
+
+    /// Whether somebody began something with it and has not ended it: a life, or an errand.
+    pub(crate) const fn was_begun(&self) -> bool {
+        self.is_active() || self.monitor_pid.is_some()
+    }
 }
 
 /// Which containers a listing wants.

@@ -61,7 +61,7 @@ impl State {
         }
         match self.get(&seen.id) {
             Err(StateError::NotFound(_)) => return Ok(None),
-            Ok(record) if !was_begun(&record) => return Ok(None),
+            Ok(record) if !record.was_begun() => return Ok(None),
             other => drop(other?),
         }
         let dead = sys::try_lock_byte(&file, LockKind::Exclusive, seen.row).map_err(failed())?;
@@ -73,7 +73,7 @@ impl State {
             Err(StateError::NotFound(_)) => return Ok(None),
             other => other?,
         };
-        if !was_begun(&record) {
+        if !record.was_begun() {
             return Ok(None);
         }
         release(&record).map_err(StateError::io(
@@ -92,9 +92,4 @@ impl State {
         self.finish(&record.id, &end)?;
         Ok(Some(record))
     }
-}
-
-/// Whether somebody began something with a container and has not ended it: a life, or an errand.
-fn was_begun(record: &Record) -> bool {
-    record.is_active() || record.monitor_pid.is_some()
 }

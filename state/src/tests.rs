@@ -106,7 +106,7 @@ fn a_container_lives_and_ends() {
     let other = State::open(&scratch.roots).unwrap();
     assert!(found(&other).is_empty());
     assert!(matches!(
-        other.remove(&record.id),
+        other.remove(&record.id, &|_| Ok(())),
         Err(StateError::Running(_))
     ));
     let end = End {
@@ -119,9 +119,36 @@ fn a_container_lives_and_ends() {
     let record = other.get(&record.id).unwrap();
     assert_eq!((record.phase, record.exit_code), (Phase::Exited, Some(7)));
     assert!(!scratch.roots.container_runtime_dir(&record.id).exists());
-    other.remove(&record.id).unwrap();
+    other.remove(&record.id, &|_| Ok(())).unwrap();
     assert!(other.list().unwrap().is_empty());
     assert!(!scratch.roots.container_dir(&record.id).exists());
+}
+
+#[test]
+fn what_a_killed_monitor_left_is_freed_before_its_record_goes() {
+    let scratch = Scratch::new("freed");
+    let mut state = State::open(&scratch.roots).unwrap();
+    let (record, lock) = create(&mut state, &new(Some("one"), false)).unwrap();
+    // It is gone without a word, and nobody has looked since.
+    drop(lock);
+    let freed = std::cell::Cell::new(0);
+    let free = |left: &Record| {
+        assert_eq!(left.id, record.id);
+        freed.set(freed.get() + 1);
+        match freed.get() {
+            1 => Err(std::io::ErrorKind::ResourceBusy.into()),
+            _ => Ok(()),
+        }
+    };
+    // What cannot be freed keeps its record.
+    assert!(state.remove(&record.id, &free).is_err());
+    state.remove(&record.id, &free).unwrap();
+    assert_eq!(freed.get(), 2);
+    assert!(state.list().unwrap().is_empty());
+    // Nothing is freed of one that was never begun.
+    let made = state.create(&new(None, false), None).unwrap();
+    state.remove(&made.id, &free).unwrap();
+    assert_eq!(freed.get(), 2);
 }
 
 fn a_port() -> OpenPort {
@@ -239,7 +266,7 @@ fn who_only_looks_is_in_nobodys_way() {
         std::thread::sleep(Duration::from_millis(50));
         drop(looks);
     });
-    state.remove(&record.id).unwrap();
+    state.remove(&record.id, &|_| Ok(())).unwrap();
     looker.join().unwrap();
     assert!(matches!(
         state.get(&record.id),

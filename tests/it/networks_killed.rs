@@ -172,8 +172,10 @@ both_modes! {
             assert!(until_said(port, "next", None));
             let said = next.exec(&["sh", "-c", &ask("web")]);
             assert_eq!(said.text(), "next", "{victim:?} at {moment:?}: {said:?}");
+            drop(next);
+            eprintln!("{victim:?} at {moment:?}");
+            assert_nothing_left();
         }
-        assert_nothing_left();
         drop(net);
         assert_eq!(network_processes(), [""; 0]);
     }

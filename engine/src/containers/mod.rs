@@ -283,10 +283,11 @@ impl Engine {
     pub fn remove(&self, text: &str, force: bool) -> Result<(), ContainerError> {
         let record = self.find(text)?;
         let id = &record.id;
-        let removed = match self.state.remove(id) {
+        let release = |record: &Record| release(record, &self.roots);
+        let removed = match self.state.remove(id, &release) {
             Err(StateError::Running(_)) if force => {
                 self.kill(&record)?;
-                match self.state.remove(id) {
+                match self.state.remove(id, &release) {
                     // Its monitor was faster: the container was to go when it ended.
                     Err(StateError::NotFound(_)) => return Ok(()),
                     other => Ok(other?),

@@ -130,7 +130,7 @@ both_modes! {
         assert_eq!(lines(box_.exec(&["sh", "-c", look])), [
             &*format!("inet {b}.2/24"), "1400", &format!("inet {a}.9/24"), second_mtu, &format!("default via {a}.1"),
             &format!("nameserver {b}.1"), &format!("nameserver {a}.1"), "search corp.example", "options timeout:3 ndots:0",
-            &format!("{b}.2\tbox"), &format!("{a}.9\tbox"), "192.0.2.9\tdb",
+            "192.0.2.9\tdb", &format!("{b}.2\tbox"), &format!("{a}.9\tbox"),
         ]);
         assert_eq!(box_.inspect("{{.HostConfig.NetworkMode}} {{len .NetworkSettings.Networks}}"), format!("{two} 2"));
         assert_eq!(hullbox(["network", "inspect", "-f", "{{.Internal}} {{len .Containers}}", &two]).exits(0).text(), "true 1");

@@ -152,10 +152,10 @@ both_modes! {
 
 #[test]
 fn docker_answers_as_the_table_says() {
-    TABLE.compare_docker("--network none");
+    TABLE.compare_docker("--network none", "td");
 }
 
 #[test]
 fn podman_answers_as_the_table_says() {
-    TABLE.compare_podman("--network none");
+    TABLE.compare_podman("--network none", "tp");
 }

@@ -110,22 +110,22 @@ impl Table {
         self.compare(&answers, |case| Some(case.ours.unwrap_or(case.docker)));
     }
 
-    fn compare_docker(&self, flags: &str) {
+    fn compare_docker(&self, flags: &str, prefix: &str) {
         if let Ok(docker) = std::env::var("HULLBOX_TEST_DOCKER") {
-            self.compare(&self.answers(&docker, flags, "td"), |case| {
+            self.compare(&self.answers(&docker, flags, prefix), |case| {
                 Some(case.docker)
             });
         }
     }
 
-    fn compare_podman(&self, flags: &str) {
+    fn compare_podman(&self, flags: &str, prefix: &str) {
         if let Ok(podman) = std::env::var("HULLBOX_TEST_PODMAN") {
             // Its events have fields of their own.
             let wanted = |case: &Case| {
                 let is_events = case.command.starts_with("events");
                 (!is_events).then_some(case.podman.unwrap_or(case.docker))
             };
-            self.compare(&self.answers(&podman, flags, "tp"), wanted);
+            self.compare(&self.answers(&podman, flags, prefix), wanted);
         }
     }
 }

@@ -59,6 +59,9 @@ const LISTS: [&str; 27] = [
     "VolumesFrom",
 ];
 
+/// Fields of a network's ranges that Docker's structures have and leave out of JSON where they are empty.
+const LEFT_OUT: [&str; 3] = ["Gateway", "IPRange", "Subnet"];
+
 /// What a chain of fields leads to.
 enum Found {
     Value(Value),
@@ -118,6 +121,9 @@ fn find(args: &[Value]) -> Result<Found> {
             Value::Map(map) => match map.get(name) {
                 Some(found) => found,
                 None if MAPS.contains(&above) => return Ok(Found::Absent),
+                None if LEFT_OUT.contains(&name) => {
+                    return Ok(Found::Value(Value::String("".into())));
+                }
                 None => {
                     let why = format!("map has no entry for key {name:?}");
                     return Err(TemplateError::Exec(why));

@@ -242,7 +242,7 @@ fn files_go_with_the_addresses_of_a_start() {
     let mut setup = spec.setup.clone();
     let mut interfaces = started(&spec, &networks);
     join_shared(&mut setup, &spec.typed, &interfaces);
-    let hosts = "ff02::2\tip6-allrouters\n10.9.1.2\tbox\nfd00:1::2\tbox\n10.9.2.9\tbox\nfd00:2::2\tbox\n192.0.2.1\tdb\n10.9.1.1\tme\n";
+    let hosts = "ff02::2\tip6-allrouters\n192.0.2.1\tdb\n10.9.1.1\tme\n10.9.1.2\tbox\nfd00:1::2\tbox\n10.9.2.9\tbox\nfd00:2::2\tbox\n";
     assert!(setup.etc_hosts.ends_with(hosts), "{}", setup.etc_hosts);
     assert_eq!(
         setup.etc_resolv_conf,
