@@ -431,13 +431,8 @@ impl ContainerNetwork {
     }
 
     /// Leaves the network that this interface is in, for a client; [`News::Left`] follows.
-    pub(super) fn disconnect(
-        &mut self,
-        index: u8,
-        client: u64,
-        names: Box<NameFiles>,
-    ) -> Option<News> {
-        self.know(*names);
+    pub(super) fn disconnect(&mut self, index: u8, client: u64, names: NameFiles) -> Option<News> {
+        self.know(names);
         let at = self
             .places
             .iter()

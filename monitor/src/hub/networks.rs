@@ -77,7 +77,7 @@ impl Hub<'_> {
         match (refused, index) {
             (None, Some(index)) => {
                 client.role = Role::Asked;
-                let left = self.network.disconnect(index, client.id, names);
+                let left = self.network.disconnect(index, client.id, *names);
                 self.note_networks();
                 left.into_iter().for_each(|news| self.on_network(news));
             }

@@ -628,7 +628,7 @@ fn who_leaves_a_network_whose_process_stands_still_holds_nobody_up() {
     let process = Pid::from_raw(process_of(&dir).cast_signed()).unwrap();
     kill_process(process, Signal::STOP).unwrap();
     let begun = Instant::now();
-    assert_eq!(network.disconnect(0, 7, Box::default()), None);
+    assert_eq!(network.disconnect(0, 7, NameFiles::default()), None);
     assert!(network.find(Some(ID)).is_none() && begun.elapsed() < Duration::from_secs(1));
     // Its number is taken until it has gone.
     assert_eq!(network.place_for(None), Ok(1));
