@@ -530,3 +530,56 @@ fn names_by_digest_are_removed_as_docker_removes_them() {
         assert_eq!(count(store.root(), part), 0, "{part}");
     }
 }
+
+#[test]
+fn spoiled_documents_and_blobs_never_enter_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let [a, b] = [layer("first", 3000), dependent_layer()];
+    let sound = Remote::new(&[&a, &b], "x");
+    let dice = noise(200 * 24, 7);
+    let mut dice = dice.chunks_exact(8).map(|chunk| {
+        let bytes: [u8; 8] = chunk.try_into().unwrap();
+        usize::try_from(u64::from_le_bytes(bytes) >> 8).unwrap()
+    });
+    let (mut refused, mut taken) = (0, 0);
+    while let (Some(what), Some(at), Some(how)) = (dice.next(), dice.next(), dice.next()) {
+        let mut remote = sound.clone();
+        let count = remote.blobs.len();
+        let bytes = match what % 4 {
+            0 => &mut remote.request.manifest,
+            1 => &mut remote.request.config,
+            blob => remote.blobs.values_mut().nth(blob % count).unwrap(),
+        };
+        let at = at % bytes.len();
+        match how % 3 {
+            0 => bytes[at] ^= 1 << (how / 3 % 8),
+            1 => bytes.truncate(at),
+            _ => bytes.insert(at, bytes[at]),
+        }
+        let blobs_are_sound = what % 4 < 2;
+        match remote.pull(&mut store) {
+            Ok(_) => {
+                // Its manifest is another image's, or one that says the same.
+                assert!(blobs_are_sound && what % 4 == 0, "{what} {at} {how}");
+                taken += 1;
+                store.remove("x", true, &mut unused).unwrap();
+            }
+            Err(_) => refused += 1,
+        }
+        let all = PruneOptions {
+            all: true,
+            ..PruneOptions::default()
+        };
+        store.prune(&all, &mut unused).unwrap();
+        for part in ["layers", "recipes", "blobs/sha256", "partial", "staging"] {
+            assert_eq!(count_of(&store, part), 0, "{part}: {what} {at} {how}");
+        }
+    }
+    assert_eq!(refused + taken, 200);
+    assert!(refused > 150, "{refused}");
+}
+
+fn count_of(store: &Store, part: &str) -> usize {
+    count(store.root(), part)
+}

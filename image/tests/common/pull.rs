@@ -70,10 +70,11 @@ impl Remote {
         Digest::of(&self.request.manifest)
     }
 
-    /// A layer's bytes from where the task wants them.
+    /// A layer's bytes from where the task wants them; none of a layer that nobody has.
     pub fn rest(&self, task: &LayerTask) -> &[u8] {
         let from = usize::try_from(task.partial_bytes()).unwrap();
-        &self.blobs[&task.info().digest][from..]
+        let blob = self.blobs.get(&task.info().digest);
+        blob.map_or(&[], |blob| &blob[from..])
     }
 
     /// Feeds every layer that is wanted, each from a thread of its own. Answers how many bytes
