@@ -1,5 +1,5 @@
-//! One request to a registry, as often as it takes: with what the registry wants to know of us, again
-//! after a failure that may pass, and after as long as the registry says.
+//! One request to a registry, as often as it takes: with what the registry wants to know of us,
+//! again after a failure that may pass, and after as long as the registry says.
 
 use crate::auth::{Auth, Means, Scope};
 use crate::error::{RequestError, chain};

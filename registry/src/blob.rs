@@ -1,5 +1,5 @@
-//! Blobs as streams that go on by themselves: after a drop from where they are, at the next mirror if they
-//! must. The end is right only if every byte was.
+//! Blobs as streams that go on by themselves: after a drop from where they are, at the next mirror
+//! if they must. The end is right only if every byte was.
 
 use crate::ask::Shared;
 use crate::auth::Scope;

@@ -71,8 +71,8 @@ impl Client {
     }
 
     /// From a name to the manifest for `platform`: one request for an image of one platform, two
-    /// for an index. `known` is the digest ([`Resolved::digest`]) of what the caller has: if the
-    /// name still leads there, one request (HEAD) is all.
+    /// for an index. `known` is the digest ([`Resolved::digest`](crate::Resolved::digest)) of what
+    /// the caller has: if the name still leads there, one request (HEAD) is all.
     ///
     /// What the policy or the key refuses is an error in both cases.
     ///
@@ -138,9 +138,9 @@ impl Client {
         resolve::tags(&self.shared, name).await
     }
 
-    /// A blob's bytes from `from_bytes` on. The stream goes on by itself after a drop and changes to the
-    /// next mirror if it must. Its end is [`Ok`] only if the length is right and, where it began at 0,
-    /// the digest.
+    /// A blob's bytes from `from_bytes` on. The stream goes on by itself after a drop and changes
+    /// to the next mirror if it must. Its end is [`Ok`] only if the length is right and, where it
+    /// began at 0, the digest.
     ///
     /// # Errors
     /// [`BlobError`] if nobody gives it.
@@ -181,7 +181,8 @@ impl Client {
         push::blob(&self.shared, target, blob, source, options).await
     }
 
-    /// Pushes a manifest or index under `target`'s tag, or else under its own digest, byte for byte.
+    /// Pushes a manifest or index under `target`'s tag, or else under its own digest, byte for
+    /// byte.
     ///
     /// # Errors
     /// [`PushError`].
@@ -193,8 +194,8 @@ impl Client {
         push::manifest(&self.shared, target, manifest).await
     }
 
-    /// Asks the registry whether it takes the credentials, then keeps them. `server` is a registry's
-    /// name, or empty for Docker Hub.
+    /// Asks the registry whether it takes the credentials, then keeps them. `server` is a
+    /// registry's name, or empty for Docker Hub.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -210,7 +211,8 @@ impl Client {
         login::login(settings, timing, observer, server, user, password).await
     }
 
-    /// Forgets the credentials of a registry. `false` if there were none. It may start a helper's program.
+    /// Forgets the credentials of a registry. `false` if there were none. It may start a helper's
+    /// program.
     ///
     /// # Errors
     /// [`LoginError`].

@@ -1,4 +1,5 @@
-//! Content digests. Only sha256: nothing else is in use by registries, and the store knows no other.
+//! Content digests. Only sha256: nothing else is in use by registries, and the store knows no
+//! other.
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;

@@ -161,8 +161,7 @@ impl Manifest {
             return Err(ManifestError::Schema(document.schema_version));
         }
         // A declared type that is no manifest's is a registry that does not know better.
-        let declared =
-            declared.filter(|own| MANIFEST_TYPES.contains(own) || INDEX_TYPES.contains(own));
+        let declared = declared.filter(|own| is_known_type(own));
         if let (Some(declared), Some(own)) = (declared, &document.media_type)
             && declared != own
         {
@@ -248,6 +247,11 @@ pub(crate) fn offers(entries: &[Descriptor]) -> String {
     names.join(", ")
 }
 
+/// Whether it is the type of an image's manifest or of an index.
+pub(crate) fn is_known_type(media_type: &str) -> bool {
+    MANIFEST_TYPES.contains(&media_type) || INDEX_TYPES.contains(&media_type)
+}
+
 /// The media type of a document: its own word, or else `declared`, or else what its content is.
 pub(crate) fn media_type(bytes: &[u8], declared: &str) -> String {
     #[derive(Default, Deserialize)]
@@ -260,7 +264,7 @@ pub(crate) fn media_type(bytes: &[u8], declared: &str) -> String {
     if let Some(own) = types.media_type {
         return own;
     }
-    if MANIFEST_TYPES.contains(&declared) || INDEX_TYPES.contains(&declared) {
+    if is_known_type(declared) {
         return declared.to_owned();
     }
     // Docker's documents always say what they are.

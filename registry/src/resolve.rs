@@ -4,7 +4,10 @@ use crate::ask::{Head, Shared};
 use crate::auth::Scope;
 use crate::digest::Digest;
 use crate::error::{Attempt, RequestError, ResolveError, Tried};
-use crate::manifest::{Descriptor, Fetched, MAX_MANIFEST_BYTES, Manifest, choices, offers};
+use crate::manifest::{
+    Descriptor, Fetched, MAX_MANIFEST_BYTES, Manifest, ManifestError, choices, is_known_type,
+    offers,
+};
 use crate::names::{ImageName, tag_is_valid};
 use crate::platform::Platform;
 use crate::settings::registries::Endpoint;
@@ -50,7 +53,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// The digest that the name leads to: the index's or else the manifest's. It is what Docker
-    /// shows as the repository's digest, and what `known` of [`Client::resolve`] compares.
+    /// shows as the repository's digest, and what `known` of [`crate::Client::resolve`] compares.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.indexes.first().unwrap_or(&self.manifest).digest
@@ -112,7 +115,26 @@ pub(crate) async fn resolve(
         let chosen = choose(name, platform, &entries)?;
         indexes.push(fetched);
         fetched = fetch(shared, &name.with_digest(chosen.digest)).await?;
+        agrees(chosen, &fetched).map_err(|source| ResolveError::Manifest {
+            name: name.to_string(),
+            source,
+        })?;
     }
+}
+
+/// Whether a manifest is what its index says.
+fn agrees(entry: &Descriptor, fetched: &Fetched) -> Result<(), ManifestError> {
+    if entry.size_bytes != fetched.raw.len() as u64 {
+        return Err(ManifestError::Contradiction(
+            "its length is not the one that the index gives",
+        ));
+    }
+    if is_known_type(&entry.media_type) && entry.media_type != fetched.media_type {
+        return Err(ManifestError::Contradiction(
+            "its media type is not the one that the index gives",
+        ));
+    }
+    Ok(())
 }
 
 fn choose<'a>(
@@ -216,6 +238,13 @@ async fn fetch_from(
         Some(text) if name.digest().is_none() => text.parse().ok(),
         _ => None,
     };
+    let media_type = crate::manifest::media_type(&raw, &declared);
+    if is_known_type(&declared) && declared != media_type {
+        return Err(RequestError::Protocol {
+            host,
+            what: "a manifest of another type than it says itself".to_owned(),
+        });
+    }
     let found = Digest::of(&raw);
     match name.digest().copied().or(stated) {
         Some(wanted) if wanted != found => Err(RequestError::Protocol {
@@ -223,7 +252,7 @@ async fn fetch_from(
             what: format!("a manifest that is not {wanted} but {found}"),
         }),
         _ => Ok(Fetched {
-            media_type: crate::manifest::media_type(&raw, &declared),
+            media_type,
             raw,
             digest: found,
         }),

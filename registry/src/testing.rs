@@ -8,6 +8,7 @@ pub(crate) fn places(root: &Path, variables: &[(&str, &str)]) -> Places {
     Places {
         etc: root.join("etc"),
         share: root.join("share"),
+        run: root.join("run"),
         home: Some(root.to_owned()),
         variables: variables
             .iter()

@@ -180,7 +180,7 @@ pub trait LayerSink: Send {
     ///
     /// # Errors
     /// [`EndError`]; after [`EndError::Again`] the layer can be opened anew.
-    fn feed(self: Box<Self>, blob: &mut dyn Read) -> Result<(), EndError>;
+    fn feed(self: Box<Self>, blob: &mut (dyn Read + Send)) -> Result<(), EndError>;
 }
 
 /// Where an image that is pushed comes from.

@@ -211,7 +211,7 @@ impl LayerSink for LocalSink {
         self.0.partial_bytes()
     }
 
-    fn feed(self: Box<Self>, blob: &mut dyn Read) -> Result<(), EndError> {
+    fn feed(self: Box<Self>, blob: &mut (dyn Read + Send)) -> Result<(), EndError> {
         self.0.feed(blob).map_err(|error| pull_error(&error))
     }
 }

@@ -118,8 +118,8 @@ impl Auth {
 }
 
 /// A registry may name any host for its tokens, and it gets the credentials of this registry, as
-/// with Docker. Without TLS it is asked only if the registry may be too, and learns credentials only on the
-/// registry's own host.
+/// with Docker. Without TLS it is asked only if the registry may be too, and learns credentials
+/// only on the registry's own host.
 fn check_realm(
     endpoint: &Endpoint,
     bearer: &Bearer,

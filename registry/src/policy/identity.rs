@@ -1,5 +1,5 @@
-//! Whose image a signature is for: the name that it was made for against the name that was asked for
-//! (containers-policy.json(5), `signedIdentity`).
+//! Whose image a signature is for: the name that it was made for against the name that was asked
+//! for (containers-policy.json(5), `signedIdentity`).
 
 use crate::names::ImageName;
 use serde::Deserialize;

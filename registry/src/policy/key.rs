@@ -1,5 +1,5 @@
-//! Public keys as cosign writes them: PEM with a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) of ECDSA on P-256
-//! or P-384, RSA, or Ed25519. Signatures are over SHA-256, as cosign's are.
+//! Public keys as cosign writes them: PEM with a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) of ECDSA
+//! on P-256 or P-384, RSA, or Ed25519. Signatures are over SHA-256, as cosign's are.
 
 use crate::error::PolicyError;
 use ring::signature::{

@@ -1,7 +1,8 @@
-//! Which images are trusted: `policy.json` (containers-policy.json(5)), and a key that the user names.
+//! Which images are trusted: `policy.json` (containers-policy.json(5)), and a key that the user
+//! names.
 //!
-//! Of its requirements `insecureAcceptAnything`, `reject` and `sigstoreSigned` with a key are known. Any other
-//! refuses the image: what cannot be checked is not trusted.
+//! Of its requirements `insecureAcceptAnything`, `reject` and `sigstoreSigned` with a key are
+//! known. Any other refuses the image: what cannot be checked is not trusted.
 
 mod file;
 mod identity;

@@ -1,5 +1,5 @@
-//! cosign's signatures: an image of its own beside the signed one, under the tag `sha256-….sig`. Each of its
-//! layers is a payload (simple signing's JSON) whose signature is in an annotation.
+//! cosign's signatures: an image of its own beside the signed one, under the tag `sha256-….sig`.
+//! Each of its layers is a payload (simple signing's JSON) whose signature is in an annotation.
 
 use super::key::Key;
 use super::requirement::Requirement;
@@ -18,7 +18,7 @@ const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const CRITICAL_TYPE: &str = "cosign container image signature";
 /// Largest payload, in bytes.
-const MAX_PAYLOAD_BYTES: u64 = 1 << 20;
+const MAX_PAYLOAD_BYTES: u64 = 256 << 10;
 /// Most signatures of one image that are looked at.
 const MAX_SIGNATURES: usize = 64;
 

@@ -1,5 +1,5 @@
-//! Push: blobs that a repository does not have yet, by the cheapest way there is, and manifests byte
-//! for byte (distribution-spec 1.1, "Push").
+//! Push: blobs that a repository does not have yet, by the cheapest way there is, and manifests
+//! byte for byte (distribution-spec 1.1, "Push").
 
 mod body;
 mod options;

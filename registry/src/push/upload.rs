@@ -1,5 +1,5 @@
-//! One upload of one blob: a stream of it, or pieces. Whatever stalls or breaks, the registry is asked how
-//! far it is, and the rest is sent; if it does not know, the upload begins anew.
+//! One upload of one blob: a stream of it, or pieces. Whatever stalls or breaks, the registry is
+//! asked how far it is, and the rest is sent; if it does not know, the upload begins anew.
 
 use super::Job;
 use super::body::{BlobBody, Reading};
@@ -131,6 +131,9 @@ impl<'a> Upload<'a> {
                 }
                 Sent::Challenged(answer, used) => {
                     let (shared, scope) = (self.job.shared, &self.job.scope);
+                    if self.backoff.fail(Some(0)).is_none() {
+                        return Err(shared.refusal(answer).await.into());
+                    }
                     let place = &self.job.place;
                     shared
                         .challenged(place, scope, answer, used.as_ref())

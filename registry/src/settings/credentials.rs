@@ -56,9 +56,12 @@ fn files(places: &Places) -> Vec<PathBuf> {
     if let Some(only) = places.variable("REGISTRY_AUTH_FILE") {
         return vec![PathBuf::from(only)];
     }
-    let runtime = places.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     let docker = places.docker_config().map(|d| d.join("config.json"));
-    let runtime = runtime.map(|dir| dir.join("containers/auth.json"));
+    let runtime = places.variable("XDG_RUNTIME_DIR").map_or_else(
+        || places.run.clone(),
+        |dir| Path::new(dir).join("containers"),
+    );
+    let runtime = Some(runtime.join("auth.json"));
     let own = places.user_containers().map(|dir| dir.join("auth.json"));
     [docker, runtime, own].into_iter().flatten().collect()
 }
@@ -135,7 +138,8 @@ impl Document {
             .filter(|name| !name.is_empty())
     }
 
-    /// The entry that says most of where the image is: `q.io/team/app` before `q.io/team` before `q.io`.
+    /// The entry that says most of where the image is: `q.io/team/app` before `q.io/team` before
+    /// `q.io`.
     fn entry(&self, registry: &str, repository: &str) -> Option<(&str, &Entry)> {
         let mut scope = format!("{registry}/{repository}");
         while scope.len() > registry.len() {
@@ -266,6 +270,36 @@ mod tests {
             found(json, "t.io", "x"),
             Some(Credentials::Identity(Secret::new("refresh")))
         );
+    }
+
+    #[test]
+    fn ours_come_before_what_others_have_left_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let places = crate::testing::places(root.path(), &[]);
+        let files = [
+            (
+                "run/auth.json",
+                r#"{"auths": {"q.io": {"auth": "YTpi"}, "p.io": {"auth": "YTpi"}}}"#,
+            ),
+            (
+                ".docker/config.json",
+                r#"{"auths": {"q.io": {"auth": "eDp5"}}}"#,
+            ),
+            (
+                ".config/containers/auth.json",
+                r#"{"auths": {"r.io": {"auth": "eDp5"}}}"#,
+            ),
+        ];
+        for (path, json) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, json).unwrap();
+        }
+        let of = |registry| look_up(&places, registry, "x", &|_| ()).unwrap();
+        assert_eq!(of("q.io"), Some(password("x", "y")));
+        assert_eq!(of("p.io"), Some(password("a", "b")));
+        assert_eq!(of("r.io"), Some(password("x", "y")));
+        assert_eq!(of("s.io"), None);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, SettingsError> {
         .transpose()
 }
 
-/// The files of a directory that end in `.suffix`, sorted by name. A directory that is not there has none.
+/// The files of a directory that end in `.suffix`, sorted by name. A directory that is not there
+/// has none.
 pub(super) fn list(
     directory: &Path,
     suffix: &str,

@@ -1,7 +1,7 @@
 //! What the host's and the user's files say of registries.
 //!
-//! Read at once: `registries.conf`, `policy.json` and the proxies of the environment. Looked up when a
-//! registry is asked: its certificates and its credentials.
+//! Read at once: `registries.conf`, `policy.json` and the proxies of the environment. Looked up
+//! when a registry is asked: its certificates and its credentials.
 
 pub(crate) mod certs;
 pub(crate) mod credentials;

@@ -10,6 +10,8 @@ pub struct Places {
     pub etc: PathBuf,
     /// `/usr/share`: what the distribution says where `/etc` says nothing.
     pub share: PathBuf,
+    /// `/run/containers/UID`: where Podman keeps logins of users without a runtime directory.
+    pub run: PathBuf,
     /// The user's home directory.
     pub home: Option<PathBuf>,
     /// Variables of the environment that mean something here.
@@ -46,6 +48,7 @@ impl Places {
         Self {
             etc: PathBuf::from("/etc"),
             share: PathBuf::from("/usr/share"),
+            run: format!("/run/containers/{}", rustix::process::getuid().as_raw()).into(),
             home: std::env::home_dir(),
             variables,
         }

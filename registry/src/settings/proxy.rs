@@ -1,5 +1,6 @@
 //! Proxies from the environment, with the rules of Go's clients, whom Docker's and Podman's users
-//! know: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, their lower-case forms, and `ALL_PROXY` for either.
+//! know: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, their lower-case forms, and `ALL_PROXY` for
+//! either.
 
 use super::error::SettingsError;
 use super::places::Places;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Most of an error's body that is read, in bytes.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
-/// Longest that an error's body is waited for.
-const ERROR_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest that an error's body is waited for, in milliseconds.
+const ERROR_PATIENCE_MS: u64 = 5000;
 
 /// An answer whose head is here.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Answer {
     pub(crate) async fn message(mut self) -> String {
         let read = async {
             let mut bytes = Vec::new();
-            while let Ok(Some(piece)) = self.chunk(MAX_ERROR_BYTES).await {
+            while let Ok(Some(piece)) = self.chunk(ERROR_PATIENCE_MS).await {
                 bytes.extend_from_slice(&piece);
                 if bytes.len() as u64 > MAX_ERROR_BYTES {
                     break;
@@ -132,7 +132,8 @@ impl Answer {
             }
             bytes
         };
-        let Ok(bytes) = tokio::time::timeout(ERROR_PATIENCE, read).await else {
+        let Ok(bytes) = tokio::time::timeout(Duration::from_millis(ERROR_PATIENCE_MS), read).await
+        else {
             return String::new();
         };
         let said: Errors = serde_json::from_slice(&bytes).unwrap_or_default();

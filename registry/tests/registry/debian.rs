@@ -64,8 +64,6 @@ impl Registry {
                     "subjectAltName=DNS:reg.test",
                     "-days",
                     "2",
-                    "-addext",
-                    "basicConstraints=critical,CA:FALSE",
                     "-keyout",
                     &key,
                     "-out",

@@ -155,6 +155,7 @@ impl Host {
         let places = Places {
             etc: root.path().join("etc"),
             share: root.path().join("share"),
+            run: root.path().join("run"),
             home: Some(root.path().join("home")),
             variables: BTreeMap::new(),
         };

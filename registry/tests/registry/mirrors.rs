@@ -1,7 +1,9 @@
 //! Mirrors, and names that are not what is asked for.
 
 use crate::fake::{Fake, Reply};
-use crate::fixture::{Host, Image, cut, download, line, noise, resolve};
+use crate::fixture::{
+    Host, INDEX, Image, MANIFEST, cut, descriptor, download, line, manifest, noise, resolve,
+};
 use hullbox_registry::ResolveError;
 
 /// A host where `reg.test` is served by `own`, with mirrors.
@@ -59,6 +61,27 @@ async fn each_object_falls_back_by_itself() {
         .await
         .unwrap();
     assert_eq!(bytes, image.layers[0]);
+    assert_eq!((mirror.asked().len(), own.asked().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_mirror_may_have_the_index_only() {
+    let image = Image::small();
+    let mut entry = serde_json::to_value(descriptor(&image.manifest, MANIFEST)).unwrap();
+    entry["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+    let index = index.to_string().into_bytes();
+    let raw = index.clone();
+    let mirror = Fake::start(move |asked| match asked.path.ends_with("/1") {
+        true => manifest(&raw, INDEX),
+        false => Reply::not_found(),
+    })
+    .await;
+    let own = well(&image).await;
+    let host = host(&own, &[&mirror.host()]);
+    let found = resolve(&host.client(), "reg.test/x:1").await.unwrap();
+    assert_eq!(found.indexes[0].raw, index);
+    assert_eq!(found.manifest.raw, image.manifest);
     assert_eq!((mirror.asked().len(), own.asked().len()), (2, 1));
 }
 

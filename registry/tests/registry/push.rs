@@ -255,6 +255,32 @@ async fn an_upload_that_never_works_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_always_unauthorized_ends() {
+    static TOKENS: AtomicUsize = AtomicUsize::new(0);
+    let fake = Fake::start(|asked| match asked.method.as_str() {
+        "HEAD" => Reply::new(404, ""),
+        "GET" if asked.path.starts_with("/token") => {
+            let number = TOKENS.fetch_add(1, Ordering::SeqCst);
+            Reply::new(200, format!(r#"{{"token":"t{number}"}}"#))
+        }
+        "PATCH" => {
+            let realm = format!("http://{}/token", asked.header("host").unwrap());
+            Reply::error(401, "UNAUTHORIZED", "who are you")
+                .with("www-authenticate", format!("Bearer realm=\"{realm}\""))
+        }
+        _ => Reply::new(202, "").with("location", UPLOAD),
+    })
+    .await;
+    let target = name(&format!("{}/x", fake.host()));
+    let bytes = noise(2_000_000, 3);
+    let error = push(&Host::new().client(), &target, &bytes)
+        .await
+        .unwrap_err();
+    assert!(error.ends_with("denies access: who are you"), "{error}");
+    assert!(TOKENS.load(Ordering::SeqCst) < 5);
+}
+
+#[tokio::test]
 async fn every_legal_place_of_an_upload_works_and_no_token_leaves_the_registry() {
     const BASIC: &str = "Basic dTpw";
     let store = Store::default();

@@ -181,6 +181,30 @@ async fn what_is_no_image_is_refused() {
 }
 
 #[tokio::test]
+async fn what_contradicts_itself_is_refused() {
+    let text = refused(|_| manifest(&Image::small().manifest, INDEX)).await;
+    assert!(
+        text.contains("a manifest of another type than it says itself"),
+        "{text}"
+    );
+    for (kind, length, word) in [(INDEX, 0, "media type"), (MANIFEST, 1, "length")] {
+        let text = refused(move |asked| {
+            let image = Image::small();
+            let mut entry = descriptor(&image.manifest, kind);
+            entry.size_bytes += length;
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+            match asked.path.ends_with("/1") {
+                true => manifest(index.to_string().as_bytes(), INDEX),
+                false => image.reply(asked),
+            }
+        })
+        .await;
+        let end = format!("its {word} is not the one that the index gives");
+        assert!(text.ends_with(&end), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_registrys_words_are_shown_without_control_characters() {
     let fake = Fake::start(|_| Reply::error(404, "X", "no such\u{1b}[31m\nthing")).await;
     let target = format!("{}/x:1", fake.host());

@@ -309,7 +309,7 @@ impl LayerSink for RemoteSink {
         self.partial_bytes
     }
 
-    fn feed(self: Box<Self>, blob: &mut dyn Read) -> Result<(), EndError> {
+    fn feed(self: Box<Self>, blob: &mut (dyn Read + Send)) -> Result<(), EndError> {
         self.channel.send_blob(blob)
     }
 }

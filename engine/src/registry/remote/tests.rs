@@ -67,7 +67,7 @@ impl LayerSink for Sink {
         self.1 as u64 * 10
     }
 
-    fn feed(self: Box<Self>, blob: &mut dyn Read) -> Result<(), EndError> {
+    fn feed(self: Box<Self>, blob: &mut (dyn Read + Send)) -> Result<(), EndError> {
         let mut bytes = Vec::new();
         if self.1 == 7 {
             // Fails before the blob's end.

@@ -1,6 +1,6 @@
 //! Names of hosts to addresses. A static program must not call glibc's `getaddrinfo`: it would load
-//! the host's NSS modules, made for another libc. So this reads `/etc/hosts` and `/etc/resolv.conf` and asks
-//! the name servers itself; what they do not know is asked of `getent`, a program of the
+//! the host's NSS modules, made for another libc. So this reads `/etc/hosts` and `/etc/resolv.conf`
+//! and asks the name servers itself; what they do not know is asked of `getent`, a program of the
 //! host's own, which knows its other sources (mDNS, machines of systemd, directories). No public
 //! server is ever asked.
 
@@ -31,7 +31,7 @@ const DNS_PORT: u16 = 53;
 enum DnsError {
     #[error("no such host: {0}")]
     Unknown(String),
-    #[error("the name servers ({servers}) do not answer for {name}")]
+    #[error("the name servers ({servers}) give no answer for {name}")]
     NoAnswer { name: String, servers: String },
 }
 
@@ -243,7 +243,7 @@ mod tests {
         let error = own.addresses("no-such.invalid").await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the name servers (127.53.0.5) do not answer for no-such.invalid"
+            "the name servers (127.53.0.5) give no answer for no-such.invalid"
         );
     }
 }
