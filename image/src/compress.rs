@@ -167,8 +167,32 @@ impl<R: Read> Stream<R> {
         })
     }
 
+    /// Leaves hashing the decompressed bytes to the reader; whether they differ from those of the
+    /// source, and need it.
+    pub(crate) fn leave_plain_hash(&mut self) -> bool {
+        self.hasher.take().is_some()
+    }
+
+    fn check(&self) -> Result<(), StreamError> {
+        if self.out > self.max_bytes {
+            return Err(StreamError::TooLarge(self.max_bytes));
+        }
+        let allowed = self.count.get().saturating_mul(self.max_expansion);
+        if self.compression != Compression::None && self.out > self.grace_bytes.max(allowed) {
+            return Err(StreamError::Expansion(self.max_expansion));
+        }
+        Ok(())
+    }
+}
+
+/// Decompressed bytes whose digests are known at their end.
+pub(crate) trait Plain: BufRead {
     /// Reads to the end of the source and says what it was. Nothing if it was not hashed.
-    pub(crate) fn digests(mut self) -> io::Result<Option<Digests>> {
+    fn into_digests(self) -> io::Result<Option<Digests>>;
+}
+
+impl<R: Read> Plain for Stream<R> {
+    fn into_digests(mut self) -> io::Result<Option<Digests>> {
         while !self.fill_buf()?.is_empty() {
             let len = self.end - self.start;
             self.consume(len);
@@ -185,17 +209,6 @@ impl<R: Read> Stream<R> {
             plain: self.hasher.map_or(raw, Digest::from_hasher),
             plain_bytes: self.out,
         }))
-    }
-
-    fn check(&self) -> Result<(), StreamError> {
-        if self.out > self.max_bytes {
-            return Err(StreamError::TooLarge(self.max_bytes));
-        }
-        let allowed = self.count.get().saturating_mul(self.max_expansion);
-        if self.compression != Compression::None && self.out > self.grace_bytes.max(allowed) {
-            return Err(StreamError::Expansion(self.max_expansion));
-        }
-        Ok(())
     }
 }
 
@@ -246,7 +259,7 @@ mod tests {
 
     fn decode(bytes: &[u8], limits: &Limits) -> io::Result<Digests> {
         let stream = Stream::new(bytes, true, limits.max_layer_bytes, limits)?;
-        stream.digests().map(Option::unwrap)
+        stream.into_digests().map(Option::unwrap)
     }
 
     #[test]

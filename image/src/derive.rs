@@ -225,6 +225,7 @@ fn stack(
     if base.len() >= max_layers {
         return Err(DeriveError::TooManyLayers(max_layers));
     }
+    session.layers[index].finish_once();
     let diff_id: DiffId = session.layers[index].digests.plain.into();
     let part = LayerPart {
         name: LAYER.to_owned(),

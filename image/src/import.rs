@@ -98,6 +98,7 @@ impl Template<'_> {
         let mut session = Session::new(store)?;
         let watched = session.watch(source, size, progress);
         let index = session.add_layer(&self.name, watched)?;
+        session.layers[index].finish_once();
         let diff_id: DiffId = session.layers[index].digests.plain.into();
         let created = rfc3339(self.options.created, 0);
         let document = json!({

@@ -14,6 +14,7 @@
 //! The crate knows neither VMs nor containers.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod changes;
 mod compress;
 mod config;

@@ -42,9 +42,10 @@ impl Engine {
             image_usage: Usage {
                 active_count: usage.active,
                 total_count: usage.images,
-                reclaimable: usage.reclaimable_bytes,
-                total_size: usage.size_bytes,
-                disk_size: usage.disk_bytes,
+                // What was left of downloads goes with `image prune` too.
+                reclaimable: usage.reclaimable_bytes + usage.partial.reclaimable_bytes,
+                total_size: usage.size_bytes + usage.partial.disk_bytes,
+                disk_size: usage.disk_bytes + usage.partial.disk_bytes,
             },
             container_usage,
             template_usage,

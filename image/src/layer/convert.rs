@@ -47,6 +47,8 @@ pub(crate) struct Draft {
     /// The tree.
     pub tree: PathBuf,
     pub links: Vec<PendingLink>,
+    /// Whether the image is finished in the file that has its data: nobody else finishes it there.
+    pub in_place: bool,
 }
 
 /// A hard link to a name that this layer does not have.
@@ -422,6 +424,7 @@ impl Converter<'_> {
             spool_len,
             tree: tree_path,
             links: self.links,
+            in_place: false,
         }))
     }
 }

@@ -5,7 +5,7 @@ use super::error::LoadError;
 use super::parts::{LayerPart, PlannedImage, check_digest, check_size, image_config};
 use super::session::Session;
 use crate::digest::{ChainId, DiffId, Digest, ImageId};
-use crate::erofs::{Reader, Written};
+use crate::erofs::{BLOCK_SIZE, Reader, Written};
 use crate::layer::{LayerError, finish};
 use crate::store::{
     Facts, LayerInfo, NewBlob, NewImage, NewLayer, Proof, StagedFiles, Staging, StoreError, Travel,
@@ -163,11 +163,7 @@ impl Finisher {
         }
         let (path, written) = match &session.layers[part.index].form {
             Form::Finished { path, written } => (path.clone(), *written),
-            Form::Draft(_) | Form::Stored(_) => {
-                let (file, path) = session.staging.create_file()?;
-                let written = complete(session, part, file, below, &path)?;
-                (path, written)
-            }
+            Form::Draft(_) | Form::Stored(_) => complete(session, part, below)?,
         };
         let staged = &session.layers[part.index];
         let proof = Proof {
@@ -195,14 +191,15 @@ impl Finisher {
     }
 }
 
-/// Copies a file without its holes.
-fn copy_data(from: &File, into: &File) -> std::io::Result<()> {
+/// Copies a draft's data without its holes: neither what another process makes of the first block
+/// while it finishes the layer in place, nor what that puts behind the data.
+fn copy_data(from: &File, into: &File, blocks: u32) -> std::io::Result<()> {
     use rustix::fs::SeekFrom;
     use std::os::unix::fs::FileExt;
-    let size = from.metadata()?.len();
+    let size = u64::from(blocks) * BLOCK_SIZE as u64;
     into.set_len(size)?;
     let mut buffer = vec![0; 256 * 1024];
-    let mut at = 0;
+    let mut at = BLOCK_SIZE as u64;
     while at < size {
         at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Ok(data) => data,
@@ -221,22 +218,29 @@ fn copy_data(from: &File, into: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Finishes a layer on those below. Its data are copied: it may be finished on several chains.
+/// Finishes a layer on those below, and answers where it is. Its data are copied where it may be
+/// finished on several chains.
 fn complete(
     session: &mut Session<'_>,
     part: &LayerPart,
-    file: File,
     below: &[PathBuf],
-    path: &std::path::Path,
-) -> Result<Written, LoadError> {
+) -> Result<(PathBuf, Written), LoadError> {
     let fail = |error| LoadError::Layer(part.name.clone(), error);
     let limits = session.limits();
     let Form::Draft(draft) = &session.layers[part.index].form else {
         return Err(fail(LayerError::TooLarge));
     };
-    File::open(&draft.data)
-        .and_then(|data| copy_data(&data, &file))
-        .map_err(StoreError::io("write", path))?;
+    let (file, path) = if draft.in_place {
+        let path = draft.data.clone();
+        let file = File::options().read(true).write(true).open(&path);
+        (file.map_err(StoreError::io("open", &path))?, path)
+    } else {
+        let (file, path) = session.staging.create_file()?;
+        File::open(&draft.data)
+            .and_then(|data| copy_data(&data, &file, draft.blocks))
+            .map_err(StoreError::io("write", &path))?;
+        (file, path)
+    };
     let mut chain = Vec::new();
     for path in below.iter().rev() {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
@@ -244,6 +248,6 @@ fn complete(
     }
     let finished = finish(draft, file, &chain, limits, &mut session.copies);
     let (file, written) = finished.map_err(fail)?;
-    session.sync(path.to_owned(), file);
-    Ok(written)
+    session.sync(path.clone(), file);
+    Ok((path, written))
 }

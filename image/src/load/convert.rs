@@ -2,7 +2,7 @@
 
 use super::error::{LoadError, stream_error};
 use super::syncs::Syncs;
-use crate::compress::{Digests, Stream};
+use crate::compress::{Digests, Plain};
 use crate::erofs::Written;
 use crate::layer::{Converted, Draft, LayerError, Workspace, convert};
 use crate::limits::Limits;
@@ -10,7 +10,6 @@ use crate::recipe::{RecipeWriter, Recorder};
 use crate::store::{NewLayer, Staging, StoreError};
 use hullbox_tar::{TarError, TarReader};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A layer that was converted.
@@ -39,6 +38,13 @@ pub(crate) enum Form {
 }
 
 impl StagedLayer {
+    /// Promises that the layer is finished once, on one chain, and by this process.
+    pub(crate) fn finish_once(&mut self) {
+        if let Form::Draft(draft) = &mut self.form {
+            draft.in_place = true;
+        }
+    }
+
     /// A layer that the store has.
     pub(crate) fn stored(layer: NewLayer) -> Self {
         let digests = Digests {
@@ -76,19 +82,24 @@ impl LayerFiles {
         })
     }
 
+    /// Another handle of the filesystem image.
+    pub(crate) fn image(&self) -> Result<File, StoreError> {
+        let (file, path) = &self.space.image;
+        file.try_clone().map_err(StoreError::io("open", path))
+    }
+
     pub(crate) fn paths(&self) -> [PathBuf; 4] {
         let space = &self.space;
         [&space.image, &space.spool, &space.tree, &self.recipe].map(|(_, path)| path.clone())
     }
 }
 
-/// Converts a layer's blob and hashes it on both sides: at most `max_bytes` of it, decompressed.
-/// `name` is for errors. What is finished is handed to `syncs`.
+/// Converts a layer's blob, which is hashed on both sides. `name` is for errors. What is finished is
+/// handed to `syncs`.
 pub(crate) fn convert_blob(
     name: &str,
-    blob: impl Read,
+    blob: impl Plain,
     files: LayerFiles,
-    max_bytes: u64,
     limits: &Limits,
     syncs: &mut Syncs,
 ) -> Result<StagedLayer, LoadError> {
@@ -96,18 +107,16 @@ pub(crate) fn convert_blob(
     let (recipe_file, recipe) = recipe;
     let path = space.image.1.clone();
     let scratch = [space.spool.1.clone(), space.tree.1.clone()];
-    let stream = Stream::new(blob, true, max_bytes, limits)
-        .map_err(|error| LoadError::from_read(name, error))?;
     let writer = RecipeWriter::new(recipe_file).map_err(StoreError::io("write", &recipe))?;
-    let mut tar = TarReader::new(Recorder::new(stream, writer), limits.max_header_bytes);
+    let mut tar = TarReader::new(Recorder::new(blob, writer), limits.max_header_bytes);
     let converted = convert(&mut tar, space, limits).map_err(|e| prefer_limit_error(name, e))?;
     tar.drain()
         .map_err(|error| prefer_limit_error(name, error.into()))?;
     let (entries, ended) = (tar.entries(), tar.ended());
-    let (stream, writer) = tar.into_inner().into_parts();
+    let (blob, writer) = tar.into_inner().into_parts();
     let recipe_bytes = finish_recipe(writer, &recipe, syncs)?;
-    let digests = stream
-        .digests()
+    let digests = blob
+        .into_digests()
         .map_err(|error| LoadError::from_read(name, error))?
         .ok_or_else(|| LoadError::Layer(name.to_owned(), LayerError::TooLarge))?;
     let form = match converted {

@@ -3,7 +3,7 @@
 use super::convert::{LayerFiles, StagedLayer, convert_blob};
 use super::error::LoadError;
 use super::syncs::Syncs;
-use crate::compress::StreamError;
+use crate::compress::{Stream, StreamError};
 use crate::layer::{CopyBudget, LayerError};
 use crate::limits::Limits;
 use crate::store::{Staging, Store, StoreError};
@@ -103,7 +103,9 @@ impl<'a> Session<'a> {
         let limits = self.limits();
         let files = LayerFiles::create(&mut self.staging)?;
         let max_bytes = limits.max_layer_bytes.min(self.budget);
-        let layer = convert_blob(name, blob, files, max_bytes, limits, &mut self.syncs)?;
+        let stream = Stream::new(blob, true, max_bytes, limits)
+            .map_err(|error| LoadError::from_read(name, error))?;
+        let layer = convert_blob(name, stream, files, limits, &mut self.syncs)?;
         self.budget = self.budget.saturating_sub(layer.digests.plain_bytes);
         self.layers.push(layer);
         self.layer_count.set(self.layers.len());

@@ -178,6 +178,8 @@ fn link_all(dir: &Path, record: Record, staging: &mut Staging) -> Result<StagedL
                 .into_iter()
                 .map(|(path, target)| PendingLink { path, target })
                 .collect(),
+            // Whoever converted it does.
+            in_place: false,
         }),
     };
     Ok(StagedLayer {

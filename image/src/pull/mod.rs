@@ -10,6 +10,7 @@
 
 mod converted;
 mod error;
+mod flush;
 mod slots;
 mod task;
 mod tee;
@@ -387,6 +388,12 @@ impl Shared {
         work: impl FnOnce(&mut Staging) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         work(&mut lock(&self.state).staging)
+    }
+
+    /// Whether the image has the layer once.
+    fn is_once(&self, index: usize) -> bool {
+        let places = self.positions.iter().filter(|place| place.blob == index);
+        places.count() == 1
     }
 
     fn set_ready(&self, index: usize, layer: StagedLayer, syncs: Syncs) {

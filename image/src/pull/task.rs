@@ -2,7 +2,9 @@
 
 use super::error::PullError;
 use super::tee::{Report, Stopped, Tee};
-use super::{Shared, converted};
+use super::{Shared, converted, flush, lock};
+use crate::ahead;
+use crate::compress::Stream;
 use crate::digest::Digest;
 use crate::layer::LayerError;
 use crate::limits::Limits;
@@ -13,6 +15,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+
+/// A blob of at least so many bytes is decompressed by a thread of its own, and its image written
+/// out to the disk by another.
+const MIN_AHEAD: u64 = 1024 * 1024;
 
 /// A layer that this pull fetches; every other pull that wants it waits. One thread has one of
 /// these and feeds it: two pulls whose threads wait while they hold others' layers would wait for
@@ -70,7 +76,7 @@ impl LayerTask {
     /// # Errors
     /// [`PullError`]. After a failure of the source the layer can be asked for again, and goes on
     /// where this ended.
-    pub fn feed(self, mut source: impl Read) -> Result<(), PullError> {
+    pub fn feed(self, mut source: impl Read + Send) -> Result<(), PullError> {
         let path = self.lock.part();
         let part = OpenOptions::new()
             .read(true)
@@ -90,9 +96,12 @@ impl LayerTask {
             let kept = pass.report.bytes;
             pass = self.pass(&part, kept, &mut source, &self.shared.limits)?;
         }
-        let (layer, syncs) = self.judge(pass, &part)?;
+        let (mut layer, syncs) = self.judge(pass, &part)?;
         self.shared.spend(layer.digests.plain_bytes);
         converted::keep(&self.lock, &layer)?;
+        if self.shared.is_once(self.index) {
+            layer.finish_once();
+        }
         self.lock.remove_part()?;
         self.shared.set_ready(self.index, layer, syncs);
         Ok(())
@@ -102,7 +111,7 @@ impl LayerTask {
         &self,
         part: &File,
         kept: u64,
-        source: &mut impl Read,
+        source: &mut (impl Read + Send),
         limits: &Limits,
     ) -> Result<Pass, PullError> {
         let info = self.info();
@@ -116,7 +125,19 @@ impl LayerTask {
         let mut syncs = Syncs::default();
         let max_bytes = limits.max_layer_bytes.min(self.shared.left());
         let name = info.digest.to_string();
-        let outcome = convert_blob(&name, tee, files, max_bytes, limits, &mut syncs);
+        let outcome = if info.size_bytes < MIN_AHEAD {
+            Stream::new(tee, true, max_bytes, limits)
+                .map_err(|error| LoadError::from_read(&name, error))
+                .and_then(|plain| convert_blob(&name, plain, files, limits, &mut syncs))
+        } else {
+            let image = files.image()?;
+            ahead::with(tee, max_bytes, limits, |plain| {
+                flush::meanwhile(&image, || {
+                    convert_blob(&name, plain, files, limits, &mut syncs)
+                })
+            })
+            .map_err(StoreError::io("start a thread for", &self.lock.part()))?
+        };
         if outcome.is_err() {
             for path in paths {
                 let _ = std::fs::remove_file(path);
@@ -124,7 +145,7 @@ impl LayerTask {
         }
         Ok(Pass {
             outcome: outcome.map(|layer| (layer, syncs)),
-            report: report.take(),
+            report: std::mem::take(&mut lock(&report)),
         })
     }
 

@@ -1,10 +1,9 @@
 //! A blob's bytes as one stream: first those that are there, then those that come, which are kept.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a stream stopped that should have gone on.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(super) struct Tee<R> {
     /// Bytes of the whole blob.
     size: u64,
     source: R,
-    report: Rc<RefCell<Report>>,
+    report: Arc<Mutex<Report>>,
 }
 
 impl<R: Read> Tee<R> {
@@ -45,12 +44,12 @@ impl<R: Read> Tee<R> {
             kept,
             size,
             source,
-            report: Rc::default(),
+            report: Arc::default(),
         }
     }
 
-    pub(super) fn report(&self) -> Rc<RefCell<Report>> {
-        Rc::clone(&self.report)
+    pub(super) fn report(&self) -> Arc<Mutex<Report>> {
+        Arc::clone(&self.report)
     }
 
     fn step(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Stopped> {
@@ -82,14 +81,14 @@ impl<R: Read> Tee<R> {
 impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (at, over) = {
-            let report = self.report.borrow();
+            let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
             (report.bytes, report.ended || report.stopped.is_some())
         };
         if over || buffer.is_empty() {
             return Ok(0);
         }
         let step = self.step(at, buffer);
-        let mut report = self.report.borrow_mut();
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         match step {
             Ok(0) => {
                 report.ended = true;
