@@ -140,7 +140,8 @@ impl Target for LocalStore {
         let wanted = wanted.into_iter().map(|layer| Wanted {
             index: layer.index,
             blob: blob(&layer.layer),
-            had: matches!(layer.state, LayerState::Had | LayerState::Converted),
+            // What another pull has converted has to be asked for, too: it becomes this one's then.
+            had: layer.state == LayerState::Had,
         });
         Ok(Arc::new(LocalTaking {
             roots: self.roots.clone(),
