@@ -1,8 +1,9 @@
 //! One layer being fetched: from its bytes to a converted layer, in one pass.
 
 use super::error::PullError;
+use super::shared::{Shared, lock};
 use super::tee::{Report, Stopped, Tee};
-use super::{Shared, converted, flush, lock};
+use super::{converted, flush};
 use crate::ahead;
 use crate::compress::Stream;
 use crate::digest::Digest;

@@ -1,7 +1,7 @@
 //! A layer as a blob, made of what the store keeps of it.
 
-use super::compression::Packer;
-use super::{LayerCompression, PushError, PushPlan};
+use super::compression::{LayerCompression, Packer};
+use super::plan::{PushError, PushPlan};
 use crate::digest::Digest;
 use crate::save::layer_tar;
 use crate::store::{LayerInfo, NewBlob, NewLayer, ResolveError, Store, StoreError, Travel};

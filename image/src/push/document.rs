@@ -1,6 +1,6 @@
 //! Manifests: those that images came with, and those that are made for them.
 
-use super::{LayerCompression, PushPlan};
+use super::compression::LayerCompression;
 use crate::digest::Digest;
 use crate::load::{LoadError, Manifest};
 use crate::store::LayerInfo;
@@ -46,6 +46,14 @@ impl RawManifest {
         })
     }
 
+    /// What it says beside its parts.
+    pub(super) fn annotations(&self) -> Option<Value> {
+        let own: Value = serde_json::from_slice(&self.bytes).ok()?;
+        own.get("annotations")
+            .filter(|own| own.is_object())
+            .cloned()
+    }
+
     /// Whether these are its layers.
     pub(super) fn names(&self, layers: &[LayerInfo]) -> bool {
         let parsed: Result<Manifest, LoadError> = Manifest::parse("manifest", &self.bytes, None);
@@ -58,7 +66,11 @@ impl RawManifest {
 }
 
 /// A manifest of the OCI specification's that says the image's layers are these.
-pub(super) fn build(plan: &PushPlan, layers: &[LayerInfo]) -> RawManifest {
+pub(super) fn build(
+    config: &[u8],
+    annotations: Option<Value>,
+    layers: &[LayerInfo],
+) -> RawManifest {
     let layers: Vec<_> = layers
         .iter()
         .map(|layer| {
@@ -74,12 +86,12 @@ pub(super) fn build(plan: &PushPlan, layers: &[LayerInfo]) -> RawManifest {
         "mediaType": MANIFEST,
         "config": {
             "mediaType": CONFIG,
-            "digest": plan.image,
-            "size": plan.config.len(),
+            "digest": Digest::of(config),
+            "size": config.len(),
         },
         "layers": layers,
     });
-    if let Some(annotations) = annotations(plan) {
+    if let Some(annotations) = annotations {
         document["annotations"] = annotations;
     }
     let bytes = document.to_string().into_bytes();
@@ -95,12 +107,4 @@ fn media_type(layer: &LayerInfo) -> &str {
     let own = own.unwrap_or_else(|| LayerCompression::default().media_type());
     let same = DOCKER_LAYERS.iter().find(|(docker, _)| *docker == own);
     same.map_or(own, |(_, oci)| oci)
-}
-
-/// What the manifest that the image came with says beside its parts.
-fn annotations(plan: &PushPlan) -> Option<Value> {
-    let own: Value = serde_json::from_slice(&plan.manifest.as_ref()?.bytes).ok()?;
-    own.get("annotations")
-        .filter(|own| own.is_object())
-        .cloned()
 }
