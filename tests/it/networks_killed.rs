@@ -6,6 +6,7 @@ use crate::life::Kept;
 use crate::networks_traffic::{Net, ask, serve};
 use crate::outcomes::assert_nothing_left;
 use hullbox_tests::{Mode, both_modes, hullbox, on_the_machine};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -71,15 +72,19 @@ fn until_said(port: u16, line: &str, mut child: Option<&mut Child>) -> bool {
     }
 }
 
-/// Process ids in the lock files of this data directory's networks: through the helper machine they are in
-/// the machine's directory on this host.
-fn network_processes() -> Vec<String> {
+/// Processes that serve this data directory's networks, by their lock files: through the helper machine these
+/// are in the machine's directory on this host.
+fn network_processes() -> Vec<Pid> {
     let mut found = Vec::new();
-    locks(
-        Path::new(&std::env::var("HULLBOX_RUNTIME").unwrap()),
-        &mut found,
-    );
-    found
+    let runtime = std::env::var("HULLBOX_RUNTIME").unwrap();
+    locks(Path::new(&runtime), &mut found);
+    // Of one that was killed the file is left until somebody comes by, and its number may be another's.
+    found.retain(|process| {
+        let words = fs::read_to_string(format!("/proc/{process}/cmdline"));
+        words.is_ok_and(|words| words.contains("__net"))
+    });
+    let numbers = found.iter().filter_map(|process| process.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
 }
 
 fn locks(dir: &Path, found: &mut Vec<String>) {
@@ -108,18 +113,8 @@ fn kill(victim: Victim, command: &mut Child) {
         }
         Victim::Network => {
             for process in network_processes() {
-                // It may have ended by itself, as long as another one has not got its number.
-                let words = fs::read_to_string(format!("/proc/{process}/cmdline"));
-                if words.is_ok_and(|words| words.contains("__net")) {
-                    let process = process
-                        .parse()
-                        .ok()
-                        .and_then(rustix::process::Pid::from_raw);
-                    let _ = rustix::process::kill_process(
-                        process.unwrap(),
-                        rustix::process::Signal::KILL,
-                    );
-                }
+                // It may have ended by itself.
+                let _ = kill_process(process, Signal::KILL);
             }
         }
     }
@@ -177,7 +172,7 @@ both_modes! {
             assert_nothing_left();
         }
         drop(net);
-        assert_eq!(network_processes(), [""; 0]);
+        assert_eq!(network_processes(), []);
     }
 }
 
