@@ -52,6 +52,8 @@ pub(super) struct Upload<'a> {
     reading: Arc<Reading>,
     backoff: Backoff,
     chunk_bytes: Option<u64>,
+    /// How often the upload began anew.
+    restarts: u32,
 }
 
 /// What one request came to.
@@ -85,6 +87,7 @@ impl<'a> Upload<'a> {
             reading: Arc::default(),
             backoff: Backoff::new(&job.shared.transport.timing),
             chunk_bytes,
+            restarts: 0,
         };
         own.go_on(&answer).await?;
         Ok(own)
@@ -111,10 +114,20 @@ impl<'a> Upload<'a> {
 
     /// Sends the blob.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
+        loop {
+            let rest = self.send_all().await?;
+            match self.commit(rest).await? {
+                None => return Ok(()),
+                Some(why) => self.begin_anew(why).await?,
+            }
+        }
+    }
+
+    /// Sends what goes before the end of the upload; what goes with it is given back.
+    async fn send_all(&mut self) -> Result<Bytes, Failure> {
         let size = self.job.blob.size_bytes;
         if size <= WHOLE_BYTES && self.chunk_bytes.is_none() {
-            let bytes = self.whole().await?;
-            return self.commit(bytes).await;
+            return self.whole().await;
         }
         while self.offset_bytes < size {
             let length = (size - self.offset_bytes).min(self.chunk_bytes.unwrap_or(u64::MAX));
@@ -129,18 +142,8 @@ impl<'a> Upload<'a> {
                     self.backoff.succeed();
                     self.go_on(&answer).await?;
                 }
-                Sent::Challenged(answer, used) => {
-                    let (shared, scope) = (self.job.shared, &self.job.scope);
-                    if self.backoff.fail(Some(0)).is_none() {
-                        return Err(shared.refusal(answer).await.into());
-                    }
-                    let place = &self.job.place;
-                    shared
-                        .challenged(place, scope, answer, used.as_ref())
-                        .await?;
-                    self.recover(None).await?;
-                }
-                Sent::Unknown(why) => self.recover(Some(why)).await?,
+                Sent::Challenged(answer, used) => self.answer(answer, used).await?,
+                Sent::Unknown(why) => self.recover(why).await?,
             }
         }
         match self.reading.digest(size) {
@@ -148,8 +151,29 @@ impl<'a> Upload<'a> {
                 self.cancel().await;
                 Err(Failure::Damaged(found.to_string()))
             }
-            _ => self.commit(Bytes::new()).await,
+            _ => Ok(Bytes::new()),
         }
+    }
+
+    /// Says again who we are.
+    async fn answer(
+        &mut self,
+        answer: Answer,
+        used: Option<HeaderValue>,
+    ) -> Result<(), RequestError> {
+        let job = self.job;
+        if self.backoff.fail(Some(0)).is_none() {
+            return Err(job.shared.refusal(answer).await);
+        }
+        let why = RequestError::Denied {
+            host: answer.host.clone(),
+            message: String::new(),
+            has_credentials: used.is_some(),
+        };
+        job.shared
+            .challenged(&job.place, &job.scope, answer, used.as_ref())
+            .await?;
+        self.locate(why).await
     }
 
     /// A small blob in memory, verified.
@@ -206,15 +230,17 @@ impl<'a> Upload<'a> {
         *request.body_mut() = Some(reqwest::Body::wrap(body));
         let answer = match self.watched(request, length).await {
             Ok(answer) => answer,
-            Err(error) if error.is_transient() => return Ok(Sent::Unknown(error)),
-            Err(error @ RequestError::Connect { .. }) => return Ok(Sent::Unknown(error)),
+            Err(error) if may_pass(&error) => return Ok(Sent::Unknown(error)),
             Err(error) => return Err(error),
         };
         match answer.status().as_u16() {
             201 | 202 | 204 => Ok(Sent::Taken(answer)),
             401 if self.place.is_registrys => Ok(Sent::Challenged(answer, header)),
-            // 413: smaller pieces may do; 416: it is elsewhere than we think.
-            413 | 416 | 408 | 429 | 500.. => Ok(Sent::Unknown(job.shared.refusal(answer).await)),
+            // 404: it has forgotten the upload, or is elsewhere than we think, as with 416; 413:
+            // smaller pieces may do.
+            404 | 413 | 416 | 408 | 429 | 500.. => {
+                Ok(Sent::Unknown(job.shared.refusal(answer).await))
+            }
             _ => Err(job.shared.refusal(answer).await),
         }
     }
@@ -258,83 +284,123 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// After a failure: how far is the registry? If it cannot say, the upload begins anew.
-    async fn recover(&mut self, why: Option<RequestError>) -> Result<(), RequestError> {
-        if let Some(why) = why {
-            let is_too_large = matches!(why, RequestError::Status { status: 413, .. });
-            if is_too_large && self.chunk_bytes.is_none_or(|chunk| chunk > SMALLER_BYTES) {
-                self.chunk_bytes = Some(SMALLER_BYTES);
-            } else if is_too_large {
+    /// Waits after a failure, then looks where the registry is.
+    async fn recover(&mut self, why: RequestError) -> Result<(), RequestError> {
+        if matches!(why, RequestError::Status { status: 413, .. }) {
+            if self.chunk_bytes.is_some_and(|chunk| chunk <= SMALLER_BYTES) {
                 return Err(why);
             }
-            let Some(wait_ms) = self.backoff.fail(None) else {
-                return Err(why);
-            };
-            self.job.shared.wait(&why, wait_ms).await;
+            self.chunk_bytes = Some(SMALLER_BYTES);
         }
+        let why = self.pause(why).await?;
+        self.locate(why).await
+    }
+
+    /// Waits before another try; `why` is the error if there is none.
+    async fn pause(&mut self, why: RequestError) -> Result<RequestError, RequestError> {
+        let Some(wait_ms) = self.backoff.fail(None) else {
+            return Err(why);
+        };
+        self.job.shared.wait(&why, wait_ms).await;
+        Ok(why)
+    }
+
+    /// How far is the registry? If it does not know, the upload begins anew.
+    async fn locate(&mut self, mut why: RequestError) -> Result<(), RequestError> {
         let status = Call::get(String::new());
         let job = self.job;
-        let answer = job
-            .shared
-            .ask_at(&job.place, &job.scope, &self.place, &status)
-            .await;
-        if let Ok(answer) = answer
-            && answer.status().is_success()
-            && let Some(offset) = offset(&answer)
-            && offset <= job.blob.size_bytes
-        {
-            if offset > self.offset_bytes {
-                self.backoff.succeed();
+        loop {
+            let answer = job
+                .shared
+                .ask_at(&job.place, &job.scope, &self.place, &status)
+                .await;
+            match answer {
+                Ok(answer) => match offset(&answer) {
+                    Some(offset) if answer.status().is_success() => {
+                        return self.take_up(&answer, offset).await;
+                    }
+                    _ => return self.begin_anew(why).await,
+                },
+                Err(error) if may_pass(&error) => why = self.pause(error).await?,
+                Err(_) => return self.begin_anew(why).await,
             }
-            self.offset_bytes = offset;
-            return match self.go_on(&answer).await {
-                // An answer without a place means: the same.
-                Err(RequestError::Protocol { .. }) => Ok(()),
-                other => other,
-            };
         }
-        let answer = job.start().await?;
+    }
+
+    /// Goes on where the registry is.
+    async fn take_up(&mut self, answer: &Answer, offset: u64) -> Result<(), RequestError> {
+        if offset > self.job.blob.size_bytes {
+            return Err(RequestError::Protocol {
+                host: answer.host.clone(),
+                what: "more bytes of an upload than were sent".to_owned(),
+            });
+        }
+        if offset > self.offset_bytes {
+            self.backoff.succeed();
+        }
+        self.offset_bytes = offset;
+        match self.go_on(answer).await {
+            // An answer without a place means: the same.
+            Err(RequestError::Protocol { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Begins another upload, as often as other things are tried: `why` is the error then.
+    async fn begin_anew(&mut self, why: RequestError) -> Result<(), RequestError> {
+        self.restarts += 1;
+        if self.restarts >= self.job.shared.transport.timing.tries {
+            return Err(why);
+        }
+        let answer = loop {
+            match self.job.start().await {
+                Ok(answer) => break answer,
+                Err(error @ RequestError::Connect { .. }) => drop(self.pause(error).await?),
+                Err(error) => return Err(error),
+            }
+        };
         self.offset_bytes = 0;
         self.home = answer.url().clone();
         self.go_on(&answer).await
     }
 
-    /// Ends the upload: the registry compares the digest. `rest` is what was not sent yet.
-    async fn commit(mut self, rest: Bytes) -> Result<(), Failure> {
+    /// Ends the upload with what was not sent yet: the registry compares the digest. `None` if it
+    /// has the blob now, or why the upload has to begin anew.
+    async fn commit(&mut self, rest: Bytes) -> Result<Option<RequestError>, RequestError> {
         let job = self.job;
+        let mut place = self.place.clone();
+        place
+            .url
+            .query_pairs_mut()
+            .append_pair("digest", &job.blob.digest.to_string());
+        let mut call = Call::new(Method::PUT, String::new()).with_header(CONTENT_TYPE, OCTETS);
+        call.limit_ms = Some(job.shared.transport.timing.commit_ms);
         loop {
-            let mut place = self.place.clone();
-            place
-                .url
-                .query_pairs_mut()
-                .append_pair("digest", &job.blob.digest.to_string());
-            let mut call = Call::new(Method::PUT, String::new()).with_header(CONTENT_TYPE, OCTETS);
             call.body = Some(rest.clone());
-            call.limit_ms = Some(job.shared.transport.timing.commit_ms);
             let answer = job
                 .shared
                 .ask_at(&job.place, &job.scope, &place, &call)
                 .await;
             let why = match answer {
-                Ok(answer) if matches!(answer.status().as_u16(), 201 | 204 | 200) => return Ok(()),
+                Ok(answer) if matches!(answer.status().as_u16(), 201 | 204 | 200) => {
+                    return Ok(None);
+                }
+                Ok(answer) if answer.status() == 404 => {
+                    return Ok(Some(job.shared.refusal(answer).await));
+                }
                 Ok(answer) => job.shared.refusal(answer).await,
                 Err(error) => error,
             };
-            if !why.is_transient() {
-                return Err(why.into());
+            if !may_pass(&why) {
+                return Err(why);
             }
-            let Some(wait_ms) = self.backoff.fail(None) else {
-                return Err(why.into());
-            };
-            job.shared.wait(&why, wait_ms).await;
+            let why = self.pause(why).await?;
             // It may have been done although nobody heard of it.
-            if job.is_there().await? {
-                return Ok(());
+            if matches!(job.is_there().await, Ok(true)) {
+                return Ok(None);
             }
             if !rest.is_empty() {
-                let answer = job.start().await?;
-                self.home = answer.url().clone();
-                self.go_on(&answer).await?;
+                return Ok(Some(why));
             }
         }
     }
@@ -348,6 +414,12 @@ impl<'a> Upload<'a> {
             .ask_at(&job.place, &job.scope, place, &call)
             .await;
     }
+}
+
+/// Whether another try may go better. In the middle of an upload a registry that is gone may come
+/// back.
+fn may_pass(error: &RequestError) -> bool {
+    error.is_transient() || matches!(error, RequestError::Connect { .. })
 }
 
 /// Gives an upload up that was begun and is not needed.

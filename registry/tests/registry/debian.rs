@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
 
 /// A registry on a loopback port, until it is dropped.
 struct Registry {
@@ -261,4 +262,52 @@ async fn skopeo_reads_what_we_push_and_we_what_it_pushes() {
     let theirs = pull(&client, &name(&format!("{}/copy:1", registry.host))).await;
     assert_eq!(theirs.manifest, image.manifest);
     assert_eq!(theirs.layers, image.layers);
+}
+
+/// A way to a registry on which the first connections break: so many bytes of them pass.
+async fn breaking(registry: &Registry, mut connections: usize, up: u64, down: u64) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let target = registry.host.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let target = target.clone();
+            let (up, down) = match connections {
+                0 => (u64::MAX, u64::MAX),
+                _ => (up, down),
+            };
+            connections = connections.saturating_sub(1);
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(target).await.unwrap();
+                let (from_client, mut to_client) = client.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                let (mut up, mut down) = (from_client.take(up), from_server.take(down));
+                // Whichever ends first ends both.
+                tokio::select! {
+                    _ = tokio::io::copy(&mut up, &mut to_server) => {}
+                    _ = tokio::io::copy(&mut down, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn connections_that_break_hold_up_neither_pull_nor_push() {
+    let registry = Registry::start(false);
+    let host = registry.user();
+    let client = host.client();
+    let image = readable();
+    // The first one is the attempt to speak TLS.
+    let up = breaking(&registry, 3, 3_500_000, u64::MAX).await;
+    let target = name(&format!("{up}/x:1"));
+    push(&client, &target, &image, &PushOptions::default()).await;
+    let pushes = host.retries();
+    assert!(pushes >= 2, "{pushes}");
+    let down = breaking(&registry, 5, u64::MAX, 2_000_000).await;
+    let pulled = pull(&client, &name(&format!("{down}/x:1"))).await;
+    assert_eq!(pulled.manifest, image.manifest);
+    assert!(pulled.layers == image.layers);
+    assert!(host.retries() >= pushes + 4, "{}", host.retries());
 }

@@ -211,6 +211,38 @@ async fn an_upload_that_is_forgotten_begins_anew() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_forgotten_at_its_end_begins_anew_and_not_for_ever() {
+    for (times, is_pushed) in [(1, true), (usize::MAX, false)] {
+        let store = Store::default();
+        let own = store.clone();
+        let forgotten = AtomicUsize::new(0);
+        let fake = Fake::start(move |asked| {
+            if asked.method == "PUT" && forgotten.fetch_add(1, Ordering::SeqCst) < times {
+                return Reply::error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown");
+            }
+            own.reply(asked, UPLOAD)
+        })
+        .await;
+        for length in [1000, 2_000_000] {
+            let bytes = noise(length, 3);
+            let target = name(&format!("{}/x", fake.host()));
+            let pushed = push(&Host::new().client(), &target, &bytes).await;
+            if is_pushed {
+                assert_eq!(pushed, Ok(Pushed::Uploaded));
+            } else {
+                let error = pushed.unwrap_err();
+                assert!(
+                    error.ends_with("answered 404: blob upload unknown"),
+                    "{error}"
+                );
+            }
+            assert_eq!(store.has(&bytes), is_pushed);
+        }
+        assert!(fake.asked().len() < 40, "{}", fake.asked().len());
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_finds_it_too_large_gets_pieces() {
     let store = Store::default();
     let own = store.clone();
