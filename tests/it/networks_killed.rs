@@ -34,7 +34,7 @@ const fn count(mode: Mode) -> u64 {
     match mode {
         Mode::Container => 30,
         // A guest takes its time to boot.
-        Mode::Vm => 6,
+        Mode::Vm => 3,
     }
 }
 
