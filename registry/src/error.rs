@@ -119,7 +119,8 @@ fn detail(text: &str) -> String {
 /// A registry or mirror that was asked, and why it did not serve.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Which image there: `registry-1.docker.io/library/debian:12`.
+    /// Which image there: `registry-1.docker.io/library/debian:12`. Empty if it is what was asked
+    /// for by name.
     pub asked: String,
     /// Why not.
     pub why: RequestError,
@@ -128,7 +129,10 @@ pub struct Attempt {
 /// The error with all its causes, as one line.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.asked, chain(&self.why))
+        if !self.asked.is_empty() {
+            write!(f, "{}: ", self.asked)?;
+        }
+        write!(f, "{}", chain(&self.why))
     }
 }
 

@@ -200,8 +200,14 @@ pub(crate) async fn fetch(shared: &Shared, name: &ImageName) -> Result<Fetched, 
     Err(not_served(name, tried))
 }
 
-fn not_served(name: &ImageName, tried: Vec<Attempt>) -> ResolveError {
+fn not_served(name: &ImageName, mut tried: Vec<Attempt>) -> ResolveError {
     let name = name.to_string();
+    // Where the name itself says all, it is said once.
+    if let [only] = &mut tried[..]
+        && only.asked == name
+    {
+        only.asked.clear();
+    }
     let source = Tried(tried);
     if source.is_not_found() {
         ResolveError::NotFound { name, source }

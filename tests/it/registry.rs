@@ -401,6 +401,19 @@ fn images_are_copied_between_registries_and_layouts_as_they_are() {
     let digest = digest_of(&user, &name);
     let layout = format!("oci:{}:one", user.home().join("layout").display());
     let copy = |from: &str, to: &str| user.hullbox(["image", "copy", "-q", from, to]).exits(0);
+    let none = user.home().join("none");
+    let nowhere = format!("oci:{}:x", none.display());
+    let nothing = registry.name("nothing:1");
+    let _ = user.hullbox(["image", "copy", &nothing, &nowhere]).exits(1);
+    assert!(!none.exists(), "a layout is left");
+    let refused = user
+        .hullbox(["image", "copy", &name, "docker-archive:x.tar"])
+        .exits(1);
+    assert!(
+        refused.stderr.contains("cannot copy from or to"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(copy(&name, &layout).text(), digest);
     assert_eq!(copy(&layout, &other.name("deep/box:2")).text(), digest);
     assert_eq!(digest_of(&user, &other.name("deep/box:2")), digest);

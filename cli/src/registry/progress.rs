@@ -176,9 +176,12 @@ impl Shown {
             }
             Style::Bars(bars) => {
                 let bar = self.bars.entry(id).or_insert_with_key(|id| {
-                    let bar = bars.add(ProgressBar::new(0));
-                    bar.set_prefix(id.clone());
-                    bar
+                    // Shown once it has a style of ours: the library's own is a full bar.
+                    let bar = ProgressBar::hidden().with_prefix(id.clone());
+                    if let Ok(style) = ProgressStyle::with_template("{prefix}: {msg}") {
+                        bar.set_style(style);
+                    }
+                    bars.add(bar)
                 });
                 draw(bar, step, words);
             }

@@ -99,14 +99,16 @@ pub(super) async fn copy(
                 return Err(TransferError::Digest(name.to_string()));
             }
             Place::Registry(name) => Destination::Registry(name.clone()),
-            Place::Layout { dir, .. } => {
-                let dir = dir.clone();
-                Destination::Layout(blocking(move || Layout::create(dir)).await??)
-            }
+            Place::Layout { dir, .. } => Destination::Layout(Layout::at(dir.clone())),
         },
         watch: Arc::clone(watch),
     };
     let top = copier.choose(which).await?;
+    // No directory is made for an image that is not there.
+    if let Place::Layout { dir, .. } = destination {
+        let dir = dir.clone();
+        blocking(move || Layout::create(dir)).await??;
+    }
     let (repository, tag) = match source {
         Place::Registry(name) => (name.name(), tag_of(name)),
         Place::Layout { dir, tag } => (dir.display().to_string(), tag.clone().unwrap_or_default()),

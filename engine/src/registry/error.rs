@@ -57,6 +57,9 @@ pub enum TransferError {
         #[source]
         source: registry::ManifestError,
     },
+    /// What `image copy` cannot copy from or to.
+    #[error("cannot copy from or to {0}: only names in registries and oci:DIR[:TAG]")]
+    Place(String),
     /// A digest where a tag is needed.
     #[error("cannot push {0}: a digest is not a tag")]
     Digest(String),
@@ -105,6 +108,9 @@ impl TransferError {
         match self {
             Self::Resolve(error) => of(error),
             Self::Nowhere { tried, .. } => tried.0.iter().any(of),
+            Self::Push(registry::PushError::Request { source, .. }) => {
+                matches!(source, registry::RequestError::Denied { .. })
+            }
             _ => false,
         }
     }

@@ -281,10 +281,17 @@ impl Transfers {
     /// A place as typed: a layout, or a name in a registry, the first one that a short name may stand for.
     ///
     /// # Errors
-    /// [`TransferError::Name`].
+    /// [`TransferError::Name`], [`TransferError::Place`].
     pub fn place(&self, text: &str) -> Result<Place, TransferError> {
         if let Some(layout) = Place::layout(text) {
             return Ok(layout);
+        }
+        // As names they would be Docker Hub's, with the file as the tag.
+        let is_archive = ["docker-archive:", "oci-archive:", "dir:"]
+            .iter()
+            .any(|form| text.starts_with(form));
+        if is_archive {
+            return Err(TransferError::Place(text.to_owned()));
         }
         let name = text.strip_prefix("docker://").unwrap_or(text);
         let empty = || TransferError::NoTags(text.to_owned());

@@ -7,7 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ pub(super) struct Reading {
     error: Mutex<Option<io::Error>>,
     /// Offset behind the last byte that a connection took.
     sent_bytes: AtomicU64,
+    /// The connection would take more than the source has given.
+    is_hungry: AtomicBool,
 }
 
 #[derive(Default)]
@@ -40,6 +42,11 @@ impl Reading {
 
     pub(super) fn set_sent(&self, offset_bytes: u64) {
         self.sent_bytes.store(offset_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the connection waits for the source, and not the other way round.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.is_hungry.load(Ordering::Relaxed)
     }
 
     /// The error that ended a body, if the source had one.
@@ -100,6 +107,7 @@ impl BlobBody {
             }
         });
         reading.set_sent(offset_bytes);
+        reading.is_hungry.store(false, Ordering::Relaxed);
         Self {
             receiver,
             reading: reading.clone(),
@@ -152,7 +160,10 @@ impl Body for BlobBody {
         if self.left_bytes == 0 {
             return Poll::Ready(None);
         }
-        match self.receiver.poll_recv(context) {
+        let piece = self.receiver.poll_recv(context);
+        let is_hungry = piece.is_pending();
+        self.reading.is_hungry.store(is_hungry, Ordering::Relaxed);
+        match piece {
             Poll::Pending => Poll::Pending,
             // The source has failed; its error is kept elsewhere.
             Poll::Ready(None) => Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),

@@ -245,7 +245,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Waits for an answer for as long as bytes are taken, and then for the usual time.
+    /// Waits for an answer for as long as bytes are taken or made, and then for the usual time.
     async fn watched(
         &self,
         request: reqwest::Request,
@@ -261,7 +261,8 @@ impl<'a> Upload<'a> {
                 return answer;
             }
             let sent = self.reading.sent_bytes();
-            if sent != seen.0 {
+            // A layer may be compressed on the way, slowly: that is not the registry's fault.
+            if sent != seen.0 || self.reading.is_hungry() {
                 seen = (sent, Instant::now());
             }
             let is_sent = sent >= self.offset_bytes + length;

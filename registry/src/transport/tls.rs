@@ -100,6 +100,12 @@ impl ServerCertVerifier for OrItself {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
+            // Nobody else vouches for it, either.
+            Err(Error::InvalidCertificate(CertificateError::Other(why)))
+                if why.to_string() == IS_AUTHORITY =>
+            {
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+            }
             other => other,
         }
     }

@@ -190,6 +190,43 @@ async fn a_stalled_upload_is_resumed_where_the_registry_is() {
     assert_eq!(host.retries(), 1);
 }
 
+/// A source that takes its time before its first byte, as one that compresses does.
+struct Thinking(Cursor<Vec<u8>>, Option<Duration>);
+
+impl Read for Thinking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(time) = self.1.take() {
+            std::thread::sleep(time);
+        }
+        self.0.read(buffer)
+    }
+}
+
+#[tokio::test]
+async fn a_slow_source_is_not_the_registrys_stall() {
+    let store = Store::default();
+    let own = store.clone();
+    let fake = Fake::start(move |asked| own.reply(asked, UPLOAD)).await;
+    let host = Host::new();
+    let bytes = noise(10_000_000, 3);
+    let copy = bytes.clone();
+    // Three times as long as a registry may take nothing.
+    let source = move |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+        let rest = copy[usize::try_from(offset).unwrap()..].to_vec();
+        let pause = Duration::from_millis(1200);
+        Ok(Box::new(Thinking(Cursor::new(rest), Some(pause))))
+    };
+    let target = name(&format!("{}/x", fake.host()));
+    let blob = descriptor(&bytes, "x/y");
+    let pushed = host
+        .client()
+        .push_blob(&target, &blob, Arc::new(source), &PushOptions::default())
+        .await;
+    assert_eq!(pushed.map_err(|error| line(&error)), Ok(Pushed::Uploaded));
+    assert!(store.has(&bytes));
+    assert_eq!(host.retries(), 0);
+}
+
 #[tokio::test]
 async fn an_upload_that_is_forgotten_begins_anew() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);

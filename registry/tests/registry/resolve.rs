@@ -213,7 +213,7 @@ async fn a_registrys_words_are_shown_without_control_characters() {
     let host = fake.host();
     assert_eq!(
         line(&error),
-        format!("{host}/x:1 was not found: {host}/x:1: {host} answered 404: no such [31m thing")
+        format!("{host}/x:1 was not found: {host} answered 404: no such [31m thing")
     );
 }
 
