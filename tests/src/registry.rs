@@ -8,8 +8,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Who may log in to a registry with a password.
@@ -17,13 +19,18 @@ pub const USER: &str = "tester";
 /// The password.
 pub const PASSWORD: &str = "s3cret-and-long-enough-to-be-found";
 
+/// How long a line of its log may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// What it says of a request that it has answered.
+const COMPLETED: &str = "response completed";
+
 /// A registry that runs until it is dropped.
 #[derive(Debug)]
 pub struct Registry {
     process: Child,
     dir: TempDir,
     address: String,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Mutex<Receiver<String>>,
 }
 
 impl Registry {
@@ -77,21 +84,18 @@ impl Registry {
                 break rest[..end].to_owned();
             }
         };
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let theirs = Arc::clone(&log);
+        let (sender, log) = channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                theirs
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
+                // Nobody may want to know any more; the registry has to be read all the same.
+                let _ = sender.send(line);
             }
         });
         Self {
             process,
             dir,
             address,
-            log,
+            log: Mutex::new(log),
         }
     }
 
@@ -107,10 +111,19 @@ impl Registry {
         format!("{}/{repository}", self.address)
     }
 
-    /// The requests it has answered, as method and path, since this was asked last.
+    /// The requests it has answered, as method and path, since this was asked last. Of one without TLS.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
-        let lines = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
+        // It writes a request down after it has answered: what came before this one is there when this one is.
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let last = format!("/v2/?last={}.", ASKED.fetch_add(1, Ordering::Relaxed));
+        let mut connection = TcpStream::connect(&self.address).expect("a registry");
+        write!(connection, "GET {last} HTTP/1.0\r\n\r\n").expect("a request");
+        connection.read_to_end(&mut Vec::new()).expect("an answer");
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<String> = std::iter::from_fn(|| log.recv_timeout(LIMIT).ok())
+            .take_while(|line| !(line.contains(COMPLETED) && line.contains(&last)))
+            .collect();
         let field = |line: &str, name: &str| {
             let (_, rest) = line.split_once(&format!("{name}="))?;
             let end = rest.find(' ').unwrap_or(rest.len());
@@ -122,7 +135,7 @@ impl Registry {
         };
         lines
             .iter()
-            .filter(|line| line.contains("response completed"))
+            .filter(|line| line.contains(COMPLETED) && !line.contains("/v2/?last="))
             .filter_map(request)
             .collect()
     }
