@@ -5,12 +5,18 @@ use super::{failed, transfers, warn};
 use crate::args::registry::{LoginArgs, LogoutArgs, Password, ProgressArg};
 use crate::output::failure::Failure;
 use crate::output::stdout;
-use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+};
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd;
 
 /// Longest password or token, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
+/// What Ctrl-C types.
+const INTERRUPT: u8 = 3;
+/// Exit code of whoever was interrupted: 128 and SIGINT's number.
+const INTERRUPTED: u8 = 130;
 /// What `login` without a server logs in to.
 const DOCKER_HUB: &str = "docker.io";
 
@@ -99,12 +105,34 @@ fn ask(what: &str) -> Result<String, Failure> {
     let failed = |error: io::Error| Failure::of("cannot read from the terminal", &error);
     let mut stderr = io::stderr();
     stderr.write_all(what.as_bytes()).map_err(failed)?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(failed)?;
+    let line = read_line().map_err(failed)?;
+    if line.last() == Some(&INTERRUPT) {
+        return Err(Failure::silent(INTERRUPTED));
+    }
+    let line = String::from_utf8(line).map_err(|error| failed(io::Error::other(error)))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A line with its end, which in a [`Silence`] may be [`INTERRUPT`].
+fn read_line() -> io::Result<Vec<u8>> {
+    let mut stdin = io::stdin().lock();
+    let mut line = Vec::new();
+    loop {
+        let seen = stdin.fill_buf()?;
+        let end = seen
+            .iter()
+            .position(|byte| matches!(*byte, b'\n' | INTERRUPT));
+        let taken = end.map_or(seen.len(), |at| at + 1);
+        line.extend(seen.iter().take(taken));
+        stdin.consume(taken);
+        if end.is_some() || taken == 0 || line.len() as u64 > MAX_SECRET {
+            return Ok(line);
+        }
+    }
+}
+
+/// A terminal that does not show what is typed, until this is dropped. Ctrl-C ends a line there: as a signal it
+/// would end this process and leave the terminal as it is.
 struct Silence(Termios);
 
 impl Silence {
@@ -114,7 +142,10 @@ impl Silence {
         };
         let before = tcgetattr(io::stdin()).map_err(failed)?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ISIG);
+        silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
         tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(failed)?;
         Ok(Self(before))
     }
