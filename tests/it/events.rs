@@ -13,19 +13,17 @@ fn until_ready(box_: &Kept, times: usize) {
 
 /// What happened to a container so far.
 pub(crate) fn happened(id: &str) -> Vec<String> {
-    let filter = format!("container={id}");
-    let args = [
-        "events",
-        "--since",
-        "20m",
-        "--until",
-        "0s",
-        "--filter",
-        &filter,
-        "--format",
-        "{{.Action}}",
-    ];
-    let text = hullbox(args).exits(0).text();
+    told_of(id, &[], "{{.Action}}")
+}
+
+/// The events of a container so far that pass further flags, a line each.
+pub(crate) fn told_of(container: &str, flags: &[&str], format: &str) -> Vec<String> {
+    let filter = format!("container={container}");
+    let args = ["events", "--since", "20m", "--until", "0s"];
+    let filters = ["--filter", &filter, "--format", format];
+    let text = hullbox([&args[..], &filters, flags].concat())
+        .exits(0)
+        .text();
     text.lines().map(str::to_owned).collect()
 }
 

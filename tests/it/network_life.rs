@@ -1,6 +1,7 @@
 //! What becomes of a container's networks while it runs: what they refused it, what they are called, and
 //! what is left of them when their process is killed.
 
+use crate::events::told_of;
 use crate::life::Kept;
 use crate::networks_traffic::{Net, ask, listens, resolve, serve};
 use hullbox_tests::{both_modes, hullbox};
@@ -16,22 +17,7 @@ fn sh(box_: &Kept, script: &str) -> String {
 
 /// The refusals that were told of a container, in order.
 fn told(box_: &Kept, format: &str) -> Vec<String> {
-    let filter = format!("container={}", box_.name);
-    let args = [
-        "events",
-        "--since",
-        "20m",
-        "--until",
-        "0s",
-        "--filter",
-        &filter,
-        "--filter",
-        "event=refuse",
-        "--format",
-        format,
-    ];
-    let text = hullbox(args).exits(0).text();
-    text.lines().map(str::to_owned).collect()
+    told_of(&box_.name, &["--filter", "event=refuse"], format)
 }
 
 /// The network's process tells by itself: there is nothing to ask for, and nothing to wait for but that.

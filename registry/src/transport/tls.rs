@@ -95,16 +95,14 @@ impl ServerCertVerifier for OrItself {
             .verify_server_cert(certificate, others, name, ocsp, now);
         match verified {
             Err(Error::InvalidCertificate(CertificateError::Other(why)))
-                if why.to_string() == IS_AUTHORITY && self.authorities.contains(certificate) =>
-            {
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            // Nobody else vouches for it, either.
-            Err(Error::InvalidCertificate(CertificateError::Other(why)))
                 if why.to_string() == IS_AUTHORITY =>
             {
-                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+                if !self.authorities.contains(certificate) {
+                    // Nobody else vouches for it, either.
+                    return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+                }
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
             }
             other => other,
         }
