@@ -1,5 +1,6 @@
 //! What both isolation backends start: one container, all questions answered.
 
+use crate::mount::Mount;
 use crate::network::Network;
 pub use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Setup};
@@ -36,6 +37,10 @@ pub struct Bundle {
     /// Arrangement of root filesystem, names and limits. A backend fills in
     /// `setup.rootfs.layers` where it needs byte ranges.
     pub setup: Setup,
+    /// Files from outside. The VM backend makes exports and [`Setup::mounts`] of them; container mode
+    /// mounts them itself.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Devices of the host to be shared (container mode).
     #[serde(default)]
     pub devices: Vec<Device>,

@@ -5,5 +5,6 @@
 pub mod backend;
 pub mod bundle;
 pub mod factory;
+pub mod mount;
 pub mod network;
 pub mod saving;

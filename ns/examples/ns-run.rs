@@ -251,6 +251,7 @@ fn parse() -> (Bundle, bool, bool) {
 
 fn empty() -> Bundle {
     Bundle {
+        mounts: Vec::new(),
         devices: Vec::new(),
         id: String::new(),
         isolation: Isolation::Container,

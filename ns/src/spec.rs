@@ -314,6 +314,7 @@ mod tests {
             runtime_dir: "/nowhere".into(),
             layers: Vec::new(),
             setup,
+            mounts: Vec::new(),
             devices: Vec::new(),
             process: ProcessSpec::default(),
             vcpus: 1,

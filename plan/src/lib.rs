@@ -178,6 +178,7 @@ pub fn plan(
         system_paths_unconfined: request.security.system_paths_unconfined,
         seccomp_unconfined: request.security.seccomp == Seccomp::Unconfined,
         interfaces: network.interfaces,
+        mounts: Vec::new(),
         // Each start of it gets its own.
         entropy: Vec::new(),
         resumed: false,

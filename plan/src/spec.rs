@@ -170,6 +170,7 @@ impl ContainerSpec {
             runtime_dir: roots.container_runtime_dir(id),
             layers,
             setup,
+            mounts: Vec::new(),
             devices: security.devices.clone(),
             process: self.process.clone(),
             vcpus: self.vcpus,

@@ -34,6 +34,7 @@ mod builtin;
 mod decode;
 mod encode;
 mod frame;
+mod mount;
 mod network;
 mod request;
 mod spec;
@@ -49,6 +50,7 @@ pub use frame::{
     DecodeError, Frame, HEADER_LEN, INITIAL_CREDIT, Kind, MAX_DATA, MAX_PAYLOAD, Sender, Stream,
     StreamSet,
 };
+pub use mount::{AnyMount, FILES_TAG, FileMount, FileSource};
 pub use network::{
     Addresses, INTERFACE_NAME, Interface, MAX_INTERFACES, NETWORK_COMMAND, NETWORK_FRAME_PORTS,
     NETWORK_VSOCK_OPTION, interface_name,
@@ -64,7 +66,7 @@ pub use spec::{
 };
 
 /// Version of the conversation. A peer that says another one is refused.
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;
 
 /// The vsock port on the host that the guest agent dials, once.
 pub const CONTROL_PORT: u32 = 1024;
@@ -78,6 +80,10 @@ pub const MACHINE_READY_PORT: u32 = 1026;
 /// The vsock port on the host where a process in the helper machine finds one that serves a
 /// container's network outside.
 pub const MACHINE_NETWORK_PORT: u32 = 1027;
+
+/// The vsock port on the host where a process in the helper machine finds one that serves files of the
+/// host outside.
+pub const MACHINE_FILES_PORT: u32 = 1028;
 
 /// How long the helper machine may believe a name or an attribute of the host's files, in
 /// milliseconds. A session begins its program when what the machine had learned before has expired.

@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::bounded::{MAX_LIST, list};
 use crate::builtin::Builtin;
+use crate::mount::FileMount;
 use crate::network::{Interface, interfaces};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,9 @@ pub struct Setup {
     /// Its network interfaces: `eth0`, `eth1` and so on; without one there is the loopback alone.
     #[serde(default, alias = "interface", deserialize_with = "interfaces")]
     pub interfaces: Vec<Interface>,
+    /// Files from outside: see [`Setup::mounts_in_order`].
+    #[serde(default, deserialize_with = "list::<_, _, MAX_LIST>")]
+    pub mounts: Vec<FileMount>,
 }
 
 /// Length of [`Setup::entropy`].
