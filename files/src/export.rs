@@ -11,6 +11,9 @@ pub const MAX_EXPORTS: usize = 256;
 pub struct Export {
     /// Absolute path. What is there when the server starts is served, whatever is there later.
     pub source: PathBuf,
+    /// What of the source is served, relative to it; all of it if this is empty. Links on the way, which may
+    /// be a guest's, do not lead out of the source.
+    pub subpath: PathBuf,
     /// It is a path of the host outside, and this is the helper machine.
     pub outside: bool,
     /// Nothing can be changed; the mount itself sees to it.
@@ -36,6 +39,7 @@ impl Export {
     pub fn of(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            subpath: PathBuf::new(),
             outside: false,
             read_only: false,
             recursive: true,

@@ -91,7 +91,7 @@ pub fn check(file: &Path, exports: &[Export]) -> Result<(), String> {
             let path = export.source.display();
             return Err(format!("{path} was not named in a command of this host"));
         }
-        if export.exclusive || export.volume || export.outside {
+        if export.exclusive || export.volume || export.outside || export.subpath != Path::new("") {
             return Err("a file of the host's is nobody's alone".to_owned());
         }
     }

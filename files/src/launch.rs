@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// and half of the next.
 const SOCKET_BUFFER: usize = 1 << 20;
 
+/// The process's whole environment: one heap for all threads, because they share little, and each heap would
+/// stay.
+pub const ENVIRONMENT: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
+
 /// Why files are not served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -102,8 +106,7 @@ impl Launcher {
             .arg0("hullbox")
             .args(&self.arguments)
             .env_clear()
-            // One heap for all threads: they share little, and each heap would stay.
-            .env("MALLOC_ARENA_MAX", "1")
+            .envs(ENVIRONMENT)
             .current_dir("/")
             .stdin(Stdio::from(input))
             .stdout(output.map_or_else(Stdio::null, Stdio::from))

@@ -10,7 +10,7 @@ use crate::launch::Process;
 use crate::outside::{self, Outside};
 use crate::owners::Rights;
 use hullbox_host::sys::mounts::{Apart, Guard, guard, unshare};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -267,15 +267,30 @@ impl Outsiders {
 }
 
 fn clone_mount(export: &Export, rights: Rights) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let source = openat(
+        CWD,
+        &export.source,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let source = if export.subpath.as_os_str().is_empty() {
+        source
+    } else {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(&source, &export.subpath, flags, Mode::empty(), within)?
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
     let recursive = flags | OpenTreeFlags::AT_RECURSIVE;
     if export.recursive {
-        return Ok(open_tree(CWD, &export.source, recursive)?);
+        return Ok(open_tree(&source, c"", recursive)?);
     }
-    match open_tree(CWD, &export.source, flags) {
+    match open_tree(&source, c"", flags) {
         // What lies below a mount of somebody else's is not for a user to see.
         Err(rustix::io::Errno::INVAL) if rights == Rights::User => {
-            Ok(open_tree(CWD, &export.source, recursive)?)
+            Ok(open_tree(&source, c"", recursive)?)
         }
         cloned => Ok(cloned?),
     }
