@@ -14,6 +14,8 @@ pub const MAX_DISKS: usize = 8;
 pub const MAX_DISK_FILES: usize = 1024;
 /// Least MTU of a network device, in bytes (virtio 1.2, section 5.1.4.1).
 pub const MIN_MTU: u16 = 68;
+/// Longest tag of a file system device, in bytes (virtio 1.2, section 5.11.4).
+pub const MAX_TAG_BYTES: usize = 36;
 /// Longest kernel command line, with everything the VMM adds to it.
 pub const MAX_CMDLINE_BYTES: usize = 2047;
 
@@ -44,6 +46,9 @@ pub enum ConfigError {
     /// See [`MIN_MTU`].
     #[error("a network device's MTU is at least {MIN_MTU} bytes, not {0}")]
     Mtu(u16),
+    /// See [`MAX_TAG_BYTES`].
+    #[error("{0:?} is no tag of a file system device")]
+    Tag(String),
     /// The command line is too long or holds a byte the kernel cannot take.
     #[error("the kernel command line has a byte that is not printable ASCII")]
     CmdlineBytes,
@@ -145,6 +150,14 @@ pub struct NetConfig {
     pub mtu: u16,
 }
 
+/// A file system device. Who serves the files is not part of the configuration: see
+/// [`crate::Vm::connect_files`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesConfig {
+    /// The name by which the guest mounts it: 1 to [`MAX_TAG_BYTES`] bytes without a zero.
+    pub tag: String,
+}
+
 /// What becomes of the guest's first serial port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SerialConfig {
@@ -199,6 +212,8 @@ pub struct VmConfig {
     pub vsock: Option<VsockConfig>,
     /// A network card.
     pub net: Option<NetConfig>,
+    /// Files from outside.
+    pub files: Option<FilesConfig>,
     /// A source of random numbers besides the boot seed that every guest gets.
     pub rng: bool,
     /// The serial port.
@@ -229,6 +244,7 @@ impl VmConfig {
             disks: Vec::new(),
             vsock: None,
             net: None,
+            files: None,
             rng: false,
             serial: SerialConfig::Off,
             template: false,
@@ -272,6 +288,12 @@ impl VmConfig {
             }
             if net.mtu < MIN_MTU {
                 return Err(ConfigError::Mtu(net.mtu));
+            }
+        }
+        if let Some(files) = &self.files {
+            let tag = &files.tag;
+            if tag.is_empty() || tag.len() > MAX_TAG_BYTES || tag.contains('\0') {
+                return Err(ConfigError::Tag(tag.clone()));
             }
         }
         if !self
@@ -338,6 +360,11 @@ mod tests {
             })),
             ConfigError::Mtu(67)
         );
+        for tag in ["", "a\0", "a tag of thirty-seven bytes, one more"] {
+            let mut config = config();
+            config.files = Some(FilesConfig { tag: tag.into() });
+            assert_eq!(config.check(), Err(ConfigError::Tag(tag.into())));
+        }
         assert_eq!(
             refused(|c| c.disks.push(DiskConfig {
                 files: vec!["/a".into(), "/b".into()],

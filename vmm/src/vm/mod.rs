@@ -20,6 +20,7 @@ use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
 use crate::thread::{STOP_LIMIT, Thread};
 use crate::vcpu::{Vcpu, VcpuThread};
+use crate::virtio::files::Shared;
 use crate::virtio::net::Cables;
 use crate::worker::{PausedQueues, WorkerThread};
 use ending::Ending;
@@ -131,6 +132,17 @@ impl Vm {
         plugged.map_err(VmError::setup("a network's events"))
     }
 
+    /// Have the file system device pass its messages through this stream socket, to and from whoever
+    /// serves the files: FUSE's, one after the other, each as long as its header says. When it ends, the
+    /// guest's requests fail. Without one they do so from the beginning, and a VM without such a
+    /// device, or a template's, has no use for it.
+    ///
+    /// # Errors
+    /// [`VmError::Files`]: it has one already. [`VmError::Kvm`], [`VmError::Setup`].
+    pub fn connect_files(&self, stream: OwnedFd) -> Result<(), VmError> {
+        self.devices.connect_files(&self.vm, stream)
+    }
+
     /// Let the virtual CPUs run.
     ///
     /// # Errors
@@ -141,6 +153,7 @@ impl Vm {
         let registers = Arc::clone(&self.devices.registers);
         let dialled = Arc::clone(&self.devices.dialled);
         let network = Arc::clone(&self.devices.network);
+        let files = self.devices.files();
         // A virtual CPU that runs has no time for anything else; and once the guest's time goes on,
         // nobody should wait.
         drop(self.premapping);
@@ -159,6 +172,7 @@ impl Vm {
             vm: self.vm,
             registers,
             network,
+            files,
             memory: self.memory,
             counters: self.counters,
             ending,
@@ -195,6 +209,7 @@ pub struct RunningVm {
     vm: Arc<VmFd>,
     registers: Arc<crate::memory::RegisterPages>,
     network: Arc<Cables>,
+    files: Option<Arc<Shared>>,
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,
