@@ -31,8 +31,8 @@ pub enum ConfigError {
     /// See [`MAX_DISKS`].
     #[error("a VM has at most {MAX_DISKS} disks, not {0}")]
     Disks(usize),
-    /// A disk without files, or with more than [`MAX_DISK_FILES`].
-    #[error("a disk has 1 to {MAX_DISK_FILES} files behind it, not {0}")]
+    /// See [`MAX_DISK_FILES`].
+    #[error("a disk has at most {MAX_DISK_FILES} files behind it, not {0}")]
     DiskFiles(usize),
     /// Only read-only disks can be composed of several files.
     #[error("a writable disk has exactly one file behind it, not {0}")]
@@ -116,7 +116,7 @@ impl MemorySize {
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// The files behind it; none in a template or in what was restored from one. A read-only disk shows them one after the other, each padded with
+    /// The files behind it; without any it has no length, as in a template. A read-only disk shows them one after the other, each padded with
     /// zeroes to a multiple of [`DISK_FILE_ALIGN`]; a writable disk has exactly one, whose length
     /// is a multiple of 512.
     pub files: Vec<PathBuf>,
@@ -256,19 +256,14 @@ impl VmConfig {
     /// # Errors
     /// The first value that no VM can be built from.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_with(self.template)
-    }
-
-    /// The same, where disks may be without files.
-    pub(crate) fn check_with(&self, empty_disks: bool) -> Result<(), ConfigError> {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks(self.disks.len()));
         }
         for disk in &self.disks {
             match disk.files.len() {
                 // A disk of no length.
-                0 if empty_disks => {}
-                count if count == 0 || count > MAX_DISK_FILES => {
+                0 => {}
+                count if count > MAX_DISK_FILES => {
                     return Err(ConfigError::DiskFiles(count));
                 }
                 count if !disk.read_only && count != 1 => {
@@ -374,10 +369,10 @@ mod tests {
         );
         assert_eq!(
             refused(|c| c.disks.push(DiskConfig {
-                files: vec![],
+                files: vec!["/a".into(); MAX_DISK_FILES + 1],
                 read_only: true
             })),
-            ConfigError::DiskFiles(0)
+            ConfigError::DiskFiles(MAX_DISK_FILES + 1)
         );
     }
 }

@@ -70,9 +70,7 @@ impl Vm {
             drop(foundation);
             return Self::new(config);
         }
-        config
-            .check_with(config.template || foundation.is_restored())
-            .map_err(VmError::Config)?;
+        config.check().map_err(VmError::Config)?;
         let Parts {
             vcpus,
             vm,
