@@ -9,6 +9,7 @@ pub mod doctor;
 mod images;
 pub mod networks;
 pub mod registry;
+pub mod volumes;
 
 pub use hullbox_artifacts as artifacts;
 pub use hullbox_backend::bundle;

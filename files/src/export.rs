@@ -11,6 +11,11 @@ pub const MAX_EXPORTS: usize = 256;
 pub struct Export {
     /// Absolute path. What is there when the server starts is served, whatever is there later.
     pub source: PathBuf,
+    /// What of the source is served, relative to it; all of it if this is empty. Links on the way, which may
+    /// be a guest's, do not lead out of the source.
+    pub subpath: PathBuf,
+    /// It is a path of the host outside, and this is the helper machine.
+    pub outside: bool,
     /// Nothing can be changed; the mount itself sees to it.
     pub read_only: bool,
     /// What is mounted below the source comes along. Otherwise mount points below it are empty, except
@@ -34,6 +39,8 @@ impl Export {
     pub fn of(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            subpath: PathBuf::new(),
+            outside: false,
             read_only: false,
             recursive: true,
             volume: false,

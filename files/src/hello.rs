@@ -12,9 +12,6 @@ const MAX_LINE: usize = 2 << 20;
 pub struct Hello {
     /// What is served, in the order of its numbers.
     pub exports: Vec<Export>,
-    /// The kernel that asks sends `FUSE_INTERRUPT` when a process that waits gets a signal. virtio-fs
-    /// does not.
-    pub interrupts: bool,
 }
 
 /// What it answers.

@@ -1,11 +1,13 @@
 //! What the process gives up before it reads the first message.
 
 use crate::owners::Rights;
-use hullbox_host::privileges::{be_opaque, keep_capabilities, limit_bounding_set};
+use hullbox_host::privileges::{
+    GoOnAs, be_opaque, give_up_privileges, keep_capabilities, limit_bounding_set,
+};
 use hullbox_host::sys::seccomp::install_seccomp_filter;
 use hullbox_host::sys::{StandardFd, standard_fd};
 use hullbox_security::seccomp::{Must, killing_filter_of};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, set_capabilities_secure_bits, set_no_new_privs,
     set_thread_groups,
@@ -71,13 +73,24 @@ const WITH_ARGUMENT: [(&str, u32, Must); 6] = [
     ("setsockopt", 1, Must::Equal(&[SOL_SOCKET])),
 ];
 
-/// Takes the connection, which is standard input, and leaves nothing else of what this process was started
-/// with. Whoever started it left no other descriptor open.
+/// All that passing messages on takes.
+const RELAYING: &str = "
+    read write recvfrom sendto close
+    munmap mremap madvise brk
+    clone3 set_robust_list rseq futex sched_yield sched_getaffinity
+    gettid exit exit_group
+    rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
+    clock_gettime getrandom
+";
+
+/// Takes the connection, which is standard input, and what is standard output, and leaves nothing else of
+/// what this process was started with. Whoever started it left no other descriptor open.
 ///
 /// # Errors
 /// Standard input is closed, or there is no /dev/null.
-pub fn detach() -> io::Result<OwnedFd> {
+pub fn detach() -> io::Result<(OwnedFd, OwnedFd)> {
     let connection = rustix::io::fcntl_dupfd_cloexec(standard_fd(StandardFd::Input), 3)?;
+    let output = rustix::io::fcntl_dupfd_cloexec(standard_fd(StandardFd::Output), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
@@ -85,7 +98,7 @@ pub fn detach() -> io::Result<OwnedFd> {
     // A terminal's signals are nothing to this process. It fails for a leader of a group, which has
     // no terminal's either.
     let _ = rustix::process::setsid();
-    Ok(connection)
+    Ok((connection, output))
 }
 
 /// Raises the number of descriptors as far as it goes, and gives it. To be called before
@@ -128,4 +141,18 @@ pub fn give_up(rights: Rights) -> io::Result<()> {
     limit_bounding_set(FOR_FILES)?;
     keep_capabilities(FOR_FILES)?;
     install_seccomp_filter(&killing_filter_of(CALLS, &WITH_ARGUMENT))
+}
+
+/// Leaves a relay nothing but what passing messages on takes. Whoever started it is its parent, and it ends
+/// with that.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn confine_relay() -> io::Result<()> {
+    give_up_privileges(GoOnAs::Nobody)?;
+    be_opaque();
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let rules = WITH_ARGUMENT.iter().filter(|(name, ..)| *name != "unshare");
+    let rules: Vec<_> = rules.copied().collect();
+    install_seccomp_filter(&killing_filter_of(RELAYING, &rules))
 }

@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// and half of the next.
 const SOCKET_BUFFER: usize = 1 << 20;
 
+/// The process's whole environment: one heap for all threads, because they share little, and each heap would
+/// stay.
+pub const ENVIRONMENT: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
+
 /// Why files are not served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +38,9 @@ pub enum LaunchError {
     /// It does not answer in time.
     #[error("the file server does not answer")]
     Silent,
+    /// They cannot be mounted.
+    #[error("cannot mount files of the host")]
+    Mount(#[source] io::Error),
     /// There is nobody outside the helper machine.
     #[error("cannot reach the host's file server")]
     Outside(#[source] io::Error),
@@ -80,11 +87,10 @@ impl Launcher {
         let (connection, theirs) = UnixStream::pair().map_err(LaunchError::Start)?;
         widen(&connection);
         widen(&theirs);
-        let child = self.spawn(theirs.into()).map_err(LaunchError::Start)?;
-        let process = Process { child };
+        let child = self.spawn(theirs.into(), None);
+        let process = Process::of(child.map_err(LaunchError::Start)?);
         let hello = Hello {
             exports: exports.to_vec(),
-            interrupts: false,
         };
         say(&connection, &hello).map_err(LaunchError::Start)?;
         Ok(Starting {
@@ -93,18 +99,17 @@ impl Launcher {
         })
     }
 
-    pub(crate) fn spawn(&self, connection: OwnedFd) -> io::Result<Child> {
+    pub(crate) fn spawn(&self, input: OwnedFd, output: Option<OwnedFd>) -> io::Result<Child> {
         // Everything this program opens is close-on-exec; what it was started with may not be.
         hullbox_host::sys::set_cloexec_from_3()?;
         Command::new(&self.program)
             .arg0("hullbox")
             .args(&self.arguments)
             .env_clear()
-            // One heap for all threads: they share little, and each heap would stay.
-            .env("MALLOC_ARENA_MAX", "1")
+            .envs(ENVIRONMENT)
             .current_dir("/")
-            .stdin(Stdio::from(connection))
-            .stdout(Stdio::null())
+            .stdin(Stdio::from(input))
+            .stdout(output.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::null())
             .spawn()
     }
@@ -171,6 +176,10 @@ pub struct Process {
 }
 
 impl Process {
+    pub(crate) const fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -14,15 +14,19 @@
 //! - `wire`: reading requests and writing replies.
 //! - `tree`: what the guest knows and has open; `owners`: to whom files belong; `locks`.
 //! - `serve`: what each request does.
+//! - `outside`, `relay`, `grant`: the helper machine, which has its host's files by the same server.
 #![forbid(unsafe_code)]
 
 mod export;
+pub mod grant;
 mod hello;
 mod jail;
 pub mod launch;
 mod locks;
+pub mod outside;
 mod owners;
 mod process;
+mod relay;
 mod serve;
 mod stream;
 mod tree;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most owners of record locks at a time: each has a descriptor.
 const MAX_OWNERS: usize = 1 << 12;
@@ -25,9 +25,6 @@ const MAX_OWNERS: usize = 1 << 12;
 const MAX_WAITING: usize = 256;
 /// Interrupted requests that were not waiting yet.
 const MAX_EARLY: usize = 64;
-/// How long a guest waits whose kernel cannot be told that it need not wait any more: virtio-fs has no
-/// interrupts. Programs that get EINTR wait again, unless they were to end.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is tried again, first and at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
@@ -135,7 +132,6 @@ struct Waiting {
     node: u64,
     owner: u64,
     attempt: Attempt,
-    until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -177,7 +173,7 @@ impl Locks {
         node: &Node,
         handle: Option<Arc<Handle>>,
         ask: Ask,
-        waits: Option<(u64, bool)>,
+        waits: Option<u64>,
     ) -> Result<Outcome, Errno> {
         let attempt = match (ask.is_flock, handle) {
             (true, Some(handle)) => Attempt::Whole {
@@ -205,12 +201,11 @@ impl Locks {
             }
             Err(Errno::AGAIN | Errno::ACCESS) => match waits {
                 None => Err(Errno::AGAIN),
-                Some((unique, is_interruptible)) => self.wait(Waiting {
+                Some(unique) => self.wait(Waiting {
                     unique,
                     node: node.number,
                     owner: ask.owner,
                     attempt,
-                    until: (!is_interruptible).then(|| Instant::now() + PATIENCE),
                 }),
             },
             Err(errno) => Err(errno),
@@ -373,17 +368,11 @@ impl Locks {
                     .into_iter()
                     .map(|unique| (unique, Err(Errno::INTR))),
             );
-            let now = Instant::now();
             queue.waiting.retain(|waiting| {
-                let result = match waiting.attempt.make() {
-                    Err(Errno::AGAIN | Errno::ACCESS) => {
-                        if waiting.until.is_none_or(|until| now < until) {
-                            return true;
-                        }
-                        Err(Errno::INTR)
-                    }
-                    result => result,
-                };
+                let result = waiting.attempt.make();
+                if matches!(result, Err(Errno::AGAIN | Errno::ACCESS)) {
+                    return true;
+                }
                 answers.push((waiting.unique, result));
                 false
             });

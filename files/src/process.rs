@@ -1,11 +1,14 @@
 //! The process: from its entry to the first message.
 
+use crate::grant::GRANTED_OPTION;
 use crate::hello::{Answer, Hello, hear, say};
+use crate::relay::RELAY_OPTION;
 use crate::tree::Tree;
-use crate::{jail, stream, view};
+use crate::{grant, jail, relay, stream, view};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The process's entry: what follows [`crate::ENTRY`] on the command line. Standard input is the
@@ -13,7 +16,11 @@ use std::process::ExitCode;
 #[must_use]
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let ended = match arguments {
-        [] => serve(),
+        [] => serve(None),
+        [option, file] if option == GRANTED_OPTION => serve(Some(Path::new(file))),
+        [option] if option == RELAY_OPTION => {
+            jail::detach().and_then(|(stream, device)| relay::run(stream, device))
+        }
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
     match ended {
@@ -22,13 +29,16 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
-    let connection = UnixStream::from(jail::detach()?);
+/// Serves what is asked for, and of that only what is granted, if there is a file of grants.
+fn serve(granted: Option<&Path>) -> io::Result<()> {
+    let (connection, _) = jail::detach()?;
+    let connection = UnixStream::from(connection);
     let hello: Hello = hear(&connection)?;
-    match prepare(&hello) {
+    let granted = granted.map_or(Ok(()), |file| grant::check(file, &hello.exports));
+    match granted.and_then(|()| prepare(&hello)) {
         Ok(tree) => {
             say(&connection, &Answer::Ready)?;
-            stream::run(connection.into(), tree, hello.interrupts)
+            stream::run(connection.into(), tree)
         }
         // Whoever asked may be gone.
         Err(message) => say(&connection, &Answer::Failed(message)),

@@ -30,13 +30,12 @@ const IDLE_AFTER: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// No thread can be started.
-pub fn run(stream: OwnedFd, tree: Tree, interrupts: bool) -> io::Result<()> {
+pub fn run(stream: OwnedFd, tree: Tree) -> io::Result<()> {
     let service = Arc::new(Service {
         incoming: Mutex::new(Incoming::new()),
         sending: Mutex::default(),
         stream,
         tree,
-        interrupts,
         readers: AtomicUsize::new(0),
         threads: AtomicUsize::new(0),
     });
@@ -52,7 +51,6 @@ struct Service {
     sending: Mutex<()>,
     stream: OwnedFd,
     tree: Tree,
-    interrupts: bool,
     /// Threads that read or wait to.
     readers: AtomicUsize,
     threads: AtomicUsize,
@@ -231,7 +229,6 @@ impl Service {
             header,
             fields,
             reply: &mut reply,
-            interrupts: self.interrupts,
         });
         let outcome = match outcome {
             Ok(Served::Later { needs_thread }) => {

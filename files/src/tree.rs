@@ -45,7 +45,6 @@ pub struct Policy {
     pub owners: Owners,
     pub hold: Duration,
     pub exclusive: bool,
-    pub read_only: bool,
 }
 
 impl Policy {
@@ -58,7 +57,6 @@ impl Policy {
                 false => SHARED_HOLD,
             },
             exclusive: export.exclusive,
-            read_only: export.read_only,
         }
     }
 
@@ -68,7 +66,6 @@ impl Policy {
             owners: Owners::Host,
             hold: EXCLUSIVE_HOLD,
             exclusive: true,
-            read_only: true,
         }
     }
 }
@@ -119,6 +116,8 @@ pub struct Handle {
     pub node: u64,
     /// Held while a directory's position is used.
     pub position: Mutex<()>,
+    /// Something was written that may be in the host's memory alone.
+    pub is_dirty: AtomicBool,
 }
 
 /// What a guest's kernel and the server agreed on.
@@ -194,11 +193,6 @@ impl Tree {
     /// Whether nobody else uses any of these files.
     pub fn is_exclusive(&self) -> bool {
         !self.policies.is_empty() && self.policies.iter().all(|policy| policy.exclusive)
-    }
-
-    /// The policies of exports, by their numbers.
-    pub fn policies(&self) -> &[Policy] {
-        &self.policies
     }
 
     /// Forgets everything, as after a guest's unmount.
@@ -370,6 +364,7 @@ impl Tree {
             file,
             node,
             position: Mutex::default(),
+            is_dirty: AtomicBool::default(),
         });
         let mut handles = lock(&self.handles);
         if handles.len() >= self.max_handles {
@@ -385,6 +380,16 @@ impl Tree {
         let handles = lock(&self.handles);
         let handle = handles.get(&number).filter(|handle| handle.node == node);
         handle.cloned().ok_or(Errno::BADF)
+    }
+
+    /// What was written through files that are open, and not brought to the disk since.
+    pub fn dirty(&self) -> Vec<Arc<Handle>> {
+        let handles = lock(&self.handles);
+        let dirty = handles.values();
+        dirty
+            .filter(|handle| handle.is_dirty.swap(false, Ordering::Relaxed))
+            .cloned()
+            .collect()
     }
 
     /// Closes a file that the guest has open. It is closed when nobody is busy with it.

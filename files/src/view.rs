@@ -6,9 +6,11 @@
 //! descriptor without rights becomes one with rights.
 
 use crate::export::Export;
+use crate::launch::Process;
+use crate::outside::{self, Outside};
 use crate::owners::Rights;
 use hullbox_host::sys::mounts::{Apart, Guard, guard, unshare};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -38,6 +40,9 @@ pub enum ViewError {
          and user.max_user_namespaces"
     )]
     UserNamespace(io::Error),
+    /// The host outside the helper machine.
+    #[error("{0}")]
+    Outside(String),
     /// Anything else.
     #[error("cannot {step}: {source}")]
     Step {
@@ -62,6 +67,7 @@ pub struct View {
     pub rights: Rights,
     /// Kept, because the working directory is in it.
     _descriptors: OwnedFd,
+    _relay: Option<Process>,
 }
 
 /// Leaves the process nothing but the exports. It must have one thread. Afterwards it has every capability
@@ -74,23 +80,29 @@ pub fn enter(exports: &[Export]) -> Result<View, ViewError> {
     // Not slaves of the host's: a mount made there later would arrive without guards.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(at("make mounts private"))?;
-    let clones: Vec<Clone> = exports
+    let clones: Vec<Option<Clone>> = exports
         .iter()
-        .map(|export| Clone::of(export, rights))
+        .map(|export| {
+            (!export.outside)
+                .then(|| Clone::of(export, rights))
+                .transpose()
+        })
         .collect::<Result<_, _>>()?;
+    let outside = mount_outside(exports)?;
     let descriptors = descriptors().map_err(at("keep /proc/self/fd"))?;
     let root = empty_root().map_err(at("make an empty root"))?;
-    for (number, clone) in clones.iter().enumerate() {
-        clone
-            .make_place(&root, number)
-            .map_err(at("make a mount point"))?;
-    }
     replace_root(&root).map_err(at("change the root"))?;
-    for (number, clone) in clones.iter().enumerate() {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&clone.mount, c"", &root, number.to_string(), flags)
+    let mut outside = Outsiders::attach(outside, &root)?;
+    for (number, (export, clone)) in exports.iter().zip(clones).enumerate() {
+        let clone = match clone {
+            Some(clone) => clone,
+            None => outside.next(export)?,
+        };
+        clone
+            .attach(&root, number)
             .map_err(at("attach an export"))?;
     }
+    let relay = outside.detach()?;
     let closed = Guard {
         read_only: true,
         no_setuid: true,
@@ -105,6 +117,7 @@ pub fn enter(exports: &[Export]) -> Result<View, ViewError> {
         root,
         rights,
         _descriptors: descriptors,
+        _relay: relay,
     })
 }
 
@@ -147,6 +160,14 @@ impl Clone {
             source: error,
         };
         let mount = clone_mount(export, rights).map_err(failed)?;
+        Self::guarded(mount, export, failed)
+    }
+
+    fn guarded(
+        mount: OwnedFd,
+        export: &Export,
+        failed: impl Fn(io::Error) -> ViewError,
+    ) -> Result<Self, ViewError> {
         let stat = rustix::fs::fstat(&mount).map_err(|errno| failed(errno.into()))?;
         guard(
             &mount,
@@ -164,27 +185,112 @@ impl Clone {
         })
     }
 
-    fn make_place(&self, root: &OwnedFd, number: usize) -> io::Result<()> {
+    /// Puts it into the root, by its number.
+    fn attach(&self, root: &OwnedFd, number: usize) -> io::Result<()> {
         let name = number.to_string();
         if self.is_directory {
-            return Ok(mkdirat(root, name, Mode::from_raw_mode(0o555))?);
+            mkdirat(root, &name, Mode::from_raw_mode(0o555))?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
+            openat(root, &name, flags, Mode::from_raw_mode(0o444))?;
         }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
-        openat(root, name, flags, Mode::from_raw_mode(0o444))?;
-        Ok(())
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(move_mount(&self.mount, c"", root, name, flags)?)
+    }
+}
+
+/// Mounts those of the exports that are outside the helper machine, if there are any.
+fn mount_outside(exports: &[Export]) -> Result<Option<Outside>, ViewError> {
+    let outside = exports.iter().filter(|export| export.outside);
+    let sources: Vec<_> = outside
+        .map(|export| (export.source.clone(), export.read_only))
+        .collect();
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    outside::mount(&sources)
+        .map(Some)
+        .map_err(|error| ViewError::Outside(hullbox_host::error::chain(&error)))
+}
+
+/// Exports of the host outside, while they are in one mount. Only what is attached can be cloned.
+struct Outsiders {
+    place: Option<(OwnedFd, Process)>,
+    next: usize,
+}
+
+/// Where that mount is for a while.
+const PLACE: &str = "outside";
+
+impl Outsiders {
+    fn attach(outside: Option<Outside>, root: &OwnedFd) -> Result<Self, ViewError> {
+        let place = match outside {
+            None => None,
+            Some(Outside { root: mount, relay }) => {
+                let attach = || -> io::Result<()> {
+                    mkdirat(root, PLACE, Mode::from_raw_mode(0o555))?;
+                    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                    Ok(move_mount(&mount, c"", root, PLACE, flags)?)
+                };
+                attach().map_err(at("attach files of the host"))?;
+                Some((mount, relay))
+            }
+        };
+        Ok(Self { place, next: 0 })
+    }
+
+    fn next(&mut self, export: &Export) -> Result<Clone, ViewError> {
+        let number = self.next;
+        self.next += 1;
+        let failed = |error: io::Error| ViewError::Source {
+            path: export.source.display().to_string(),
+            source: error,
+        };
+        let Some((mount, _)) = &self.place else {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let clone = open_tree(mount, number.to_string(), flags);
+        Clone::guarded(clone.map_err(|errno| failed(errno.into()))?, export, failed)
+    }
+
+    fn detach(self) -> Result<Option<Process>, ViewError> {
+        let Some((_, relay)) = self.place else {
+            return Ok(None);
+        };
+        let path = Path::new("/").join(PLACE);
+        unmount(&path, UnmountFlags::DETACH)
+            .and_then(|()| rustix::fs::rmdir(&path))
+            .map_err(at("tidy up"))?;
+        Ok(Some(relay))
     }
 }
 
 fn clone_mount(export: &Export, rights: Rights) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let source = openat(
+        CWD,
+        &export.source,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let source = if export.subpath.as_os_str().is_empty() {
+        source
+    } else {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(&source, &export.subpath, flags, Mode::empty(), within)?
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
     let recursive = flags | OpenTreeFlags::AT_RECURSIVE;
     if export.recursive {
-        return Ok(open_tree(CWD, &export.source, recursive)?);
+        return Ok(open_tree(&source, c"", recursive)?);
     }
-    match open_tree(CWD, &export.source, flags) {
+    match open_tree(&source, c"", flags) {
         // What lies below a mount of somebody else's is not for a user to see.
         Err(rustix::io::Errno::INVAL) if rights == Rights::User => {
-            Ok(open_tree(CWD, &export.source, recursive)?)
+            Ok(open_tree(&source, c"", recursive)?)
         }
         cloned => Ok(cloned?),
     }

@@ -18,6 +18,7 @@ mod shape;
 mod snapshots;
 mod tasks;
 pub mod templates;
+mod volume;
 
 pub use error::GuestError;
 pub use files::volume_disks;
@@ -25,3 +26,4 @@ pub use guest::Guest;
 pub use launch::{Ahead, prepare, revive};
 pub use shape::ShapeError;
 pub use snapshots::SavedGuestError;
+pub use volume::{GrowError, grow_volume, make_volume};

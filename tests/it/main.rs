@@ -48,5 +48,6 @@ mod table;
 mod templates;
 mod terminal;
 mod timing;
+mod volumes;
 mod waits;
 mod words;

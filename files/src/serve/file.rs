@@ -185,6 +185,7 @@ pub fn write(mut request: Request<'_, '_>) -> Result<(), Errno> {
     let data = fields.bytes(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
     let handle = tree.handle(handle, request.header.node)?;
     end_of(tree, offset, size.into())?;
+    handle.is_dirty.store(true, Ordering::Relaxed);
     let mut written = 0;
     while written < data.len() {
         let at = offset + u64::try_from(written).map_err(|_| Errno::FBIG)?;
@@ -235,24 +236,17 @@ pub fn sync(mut request: Request<'_, '_>) -> Result<(), Errno> {
     }
 }
 
-/// `SYNCFS`. Of the whole tree, whose root it is asked of, each export's.
+/// `SYNCFS`. The guest's pages have been written when its kernel asks. What they were written to is
+/// brought to the disk, as far as it is still open; the host's whole file system is more than a guest may
+/// have written at once, and is asked for whenever a guest ends.
 pub fn sync_file_system(request: Request<'_, '_>) -> Result<(), Errno> {
     let tree = request.tree;
-    let root = tree.node(request.header.node)?;
-    for (number, policy) in tree.policies().iter().enumerate() {
-        if policy.read_only {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let name = number.to_string();
-        let opened = rustix::fs::openat(&*root, name, flags, rustix::fs::Mode::empty());
-        match opened {
-            Ok(file) => rustix::fs::syncfs(&file)?,
-            // One that is no directory and cannot be read has nothing that was written through it.
-            Err(_) => continue,
-        }
+    tree.node(request.header.node)?;
+    let mut outcome = Ok(());
+    for handle in tree.dirty() {
+        outcome = rustix::fs::fdatasync(&handle.file).and(outcome);
     }
-    Ok(())
+    outcome
 }
 
 /// `FALLOCATE`.

@@ -33,8 +33,6 @@ pub struct Request<'a, 'b> {
     pub header: Header,
     pub fields: Fields<'a>,
     pub reply: &'a mut Reply<'b>,
-    /// The guest's kernel says when nobody waits any more.
-    pub interrupts: bool,
 }
 
 /// Serves one request.
@@ -110,7 +108,7 @@ fn set_lock(request: Request<'_, '_>) -> Result<Served, Errno> {
         true => Some(tree.handle(ask.handle, header.node)?),
         false => None,
     };
-    let waits = (header.opcode == opcode::SETLKW).then_some((header.unique, request.interrupts));
+    let waits = (header.opcode == opcode::SETLKW).then_some(header.unique);
     Ok(match tree.locks.set(&node, handle, ask, waits)? {
         Outcome::Done => Served::Now,
         Outcome::Waits { needs_thread } => Served::Later { needs_thread },

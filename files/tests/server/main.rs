@@ -6,16 +6,53 @@
 
 mod client;
 mod files;
+mod host;
+mod hostile;
+mod locks;
+mod mounted;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 type Case = (&'static str, fn() -> anyhow::Result<()>);
 
-const CASES: &[Case] = &[(
-    "files::files_are_read_and_written",
-    files::files_are_read_and_written,
-)];
+macro_rules! case {
+    ($room:ident::$name:ident) => {
+        (
+            concat!(stringify!($room), "::", stringify!($name)),
+            $room::$name,
+        )
+    };
+}
+
+const CASES: &[Case] = &[
+    case!(files::files_are_read_and_written),
+    case!(hostile::names_lead_nowhere),
+    case!(hostile::the_root_is_fixed),
+    case!(hostile::symbolic_links_are_texts),
+    case!(hostile::a_read_only_export_stays_as_it_is),
+    case!(hostile::devices_are_not_made),
+    case!(hostile::sizes_and_numbers_may_lie),
+    case!(hostile::a_message_that_is_none_ends_the_stream),
+    case!(hostile::chance_finds_no_way_out),
+    case!(locks::record_locks_hold_among_guests),
+    case!(locks::whole_locks_hold_with_the_host),
+    case!(locks::who_waits_gets_it_or_is_called_back),
+    case!(locks::waiting_is_bounded),
+    case!(host::swaps_lead_nowhere),
+    case!(host::what_the_host_removes_is_an_error),
+    case!(host::a_full_disk_is_told),
+    case!(host::what_hangs_holds_nothing_else),
+    case!(host::it_has_few_rights_and_sees_nothing_else),
+    case!(host::it_ends_with_its_stream),
+    case!(host::what_is_not_there_is_told),
+    case!(mounted::programs_find_what_they_know),
+    case!(mounted::what_is_made_belongs_to_who_makes_it),
+    case!(mounted::attributes_and_locks_are_the_hosts),
+    case!(mounted::repositories_and_databases_work),
+    case!(mounted::an_exclusive_volume_is_written_later),
+    case!(mounted::a_server_that_is_gone_is_an_error),
+];
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -33,6 +70,23 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: not root");
+        return ExitCode::SUCCESS;
+    }
+    // Mounts of these tests are nobody else's.
+    let apart = hullbox_host::sys::mounts::Apart {
+        mounts: true,
+        ..Default::default()
+    };
+    let private =
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    let alone = hullbox_host::sys::mounts::unshare(apart)
+        .and_then(|()| Ok(rustix::mount::mount_change("/", private)?));
+    if let Err(error) = alone {
+        eprintln!("skipped: no mount namespace: {error}");
+        return ExitCode::SUCCESS;
+    }
     let mut failed = 0;
     for (name, case) in CASES {
         if wanted.is_some_and(|wanted| !name.contains(*wanted)) {
@@ -44,7 +98,7 @@ fn main() -> ExitCode {
             if outcome.is_ok() { "ok" } else { "FAILED" }
         );
         if let Err(error) = outcome {
-            println!("  {error:?}");
+            println!("  {error:#}");
             failed += 1;
         }
     }
