@@ -55,11 +55,9 @@ pub enum GuestError {
     /// Who serves its files.
     #[error("cannot serve the container's files")]
     Files(#[source] LaunchError),
-    /// Files that are on both sides of the helper machine's wall.
-    #[error(
-        "files of the host and volumes in one container are not supported in the helper machine"
-    )]
-    MixedFiles,
+    /// A part of a block volume.
+    #[error("cannot mount a part of a block volume at {0}: it is mounted as a whole")]
+    VolumeSubpath(String),
     /// More block volumes than disks.
     #[error("a container has at most {MAX_VOLUMES} block volumes, not {0}")]
     Volumes(usize),

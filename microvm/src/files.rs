@@ -8,7 +8,7 @@
 use crate::error::GuestError;
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::mount::{Mount, MountSource};
-use hullbox_files::{Export, LaunchError, Process, Starting, launch};
+use hullbox_files::{Export, Process, Starting, launch, outside};
 use hullbox_protocol::{FileMount, FileSource, UserSpec};
 use hullbox_vmm::{DiskConfig, Vm};
 use rustix::fs::{FlockOperation, flock};
@@ -33,8 +33,6 @@ pub fn volume_disks(mounts: &[Mount]) -> u8 {
 #[derive(Debug, Default)]
 struct Plan {
     exports: Vec<Export>,
-    /// Of each export, whether it is outside the helper machine.
-    outside: Vec<bool>,
     /// Images, and whether nothing is written to any.
     disks: Vec<(PathBuf, bool)>,
     mounts: Vec<FileMount>,
@@ -64,6 +62,8 @@ impl Plan {
             MountSource::Outside(path) => (path, true),
         };
         let export = Export {
+            subpath: PathBuf::from(&mount.subpath),
+            outside,
             read_only: mount.read_only,
             recursive: mount.recursive,
             volume: mount.volume,
@@ -72,11 +72,9 @@ impl Plan {
             group,
             ..Export::of(path)
         };
-        let mut known = self.exports.iter().zip(&self.outside);
-        let found = known.position(|(one, at)| *one == export && *at == outside);
+        let found = self.exports.iter().position(|known| *known == export);
         FileSource::Export(number(found.unwrap_or_else(|| {
             self.exports.push(export);
-            self.outside.push(outside);
             self.exports.len() - 1
         })))
     }
@@ -125,7 +123,6 @@ fn owner_of(bundle: &Bundle) -> (u32, u32) {
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     exports: Vec<Export>,
-    outside: bool,
     /// For the next guest.
     starting: Option<Starting>,
     /// Of the guest that runs.
@@ -145,13 +142,14 @@ impl Files {
         if plan.disks.len() > MAX_VOLUMES {
             return Err(GuestError::Volumes(plan.disks.len()));
         }
-        let outside = plan.outside.contains(&true);
-        if outside && plan.outside.contains(&false) {
-            return Err(GuestError::MixedFiles);
+        let is_part = |mount: &&Mount| {
+            matches!(mount.source, MountSource::Disk(_)) && !mount.subpath.is_empty()
+        };
+        if let Some(mount) = bundle.mounts.iter().find(is_part) {
+            return Err(GuestError::VolumeSubpath(mount.target.clone()));
         }
         let mut files = Self {
             exports: plan.exports,
-            outside,
             ..Self::default()
         };
         // It makes itself ready while all else of the guest is made.
@@ -171,8 +169,8 @@ impl Files {
         if self.exports.is_empty() {
             return Ok(None);
         }
-        let starting = match self.outside {
-            true => Err(LaunchError::Ended),
+        let starting = match self.exports.iter().all(|export| export.outside) {
+            true => outside::dial(&self.exports),
             false => launch::start(&self.exports),
         };
         starting.map(Some).map_err(GuestError::Files)
@@ -229,9 +227,11 @@ mod tests {
     fn mount(source: MountSource, target: &str, read_only: bool) -> Mount {
         Mount {
             source,
+            subpath: String::new(),
             target: target.into(),
             read_only,
             recursive: true,
+            writable_submounts: false,
             propagation: hullbox_backend::mount::Propagation::default(),
             copy_up: false,
             volume: false,
@@ -253,7 +253,8 @@ mod tests {
         );
         let sources: Vec<_> = plan.mounts.iter().map(|mount| mount.source).collect();
         assert_eq!(sources, [0, 0, 1, 2, 3].map(FileSource::Export));
-        assert_eq!(plan.outside, [false, false, true, false]);
+        let outside: Vec<_> = plan.exports.iter().map(|export| export.outside).collect();
+        assert_eq!(outside, [false, false, true, false]);
         assert!(plan.exports[1].read_only && !plan.exports[0].read_only);
         assert_eq!((plan.exports[3].user, plan.exports[3].group), (5, 6));
         assert_eq!(plan.exports[3].source, Path::new("/b"));
