@@ -4,7 +4,7 @@ use crate::disks::{OwnDisk, layer_disk};
 use crate::error::GuestError;
 use crate::launch::{Ahead, Spare, cold_because, launch};
 use crate::network::{self, CARD};
-use crate::shape::{GUEST_CID, QUIET, shape};
+use crate::shape::{GUEST_CID, cmdline, shape};
 use crate::snapshots::Work;
 use crate::tasks::Tasks;
 use crate::templates;
@@ -101,9 +101,7 @@ impl Guest {
             (None, true) => SerialConfig::Stderr,
             (None, false) => SerialConfig::Off,
         };
-        if config.serial == SerialConfig::Off {
-            QUIET.clone_into(&mut config.cmdline);
-        }
+        config.cmdline = cmdline(config.serial == SerialConfig::Off);
         let mut saved = Saved {
             data: data.to_owned(),
             disk: own_disk.as_ref().map(|disk| disk.path.clone()),
