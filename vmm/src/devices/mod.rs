@@ -12,7 +12,7 @@ use crate::virtio::block::{Block, Disk};
 use crate::virtio::files::{self, Files, Shared};
 use crate::virtio::held::Held;
 use crate::virtio::mmio::{DeviceState, Transport};
-use crate::virtio::net::{self, Cables, Net};
+use crate::virtio::net::{self, Cables, Card, Net};
 use crate::virtio::registers::{INTERRUPT_ACK, QUEUE_NOTIFY};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::{self, Vsock};
@@ -290,7 +290,10 @@ impl Devices {
             let device: Box<dyn Backend> = if config.template {
                 Box::new(Held::new(None))
             } else {
-                Box::new(Net::new(Arc::clone(&network), Arc::clone(counters)))
+                Box::new(Card::new(Net::new(
+                    Arc::clone(&network),
+                    Arc::clone(counters),
+                )))
             };
             builder.attach(net::identity(net), device, &mut stream_worker)?;
             if let Some(on_bus) = builder.devices.last().filter(|_| !config.template) {
