@@ -1,21 +1,22 @@
 //! The stream of messages, and the threads that serve them.
 //!
-//! One thread at a time reads; when it has a request, it lets go of the stream and serves it. If nobody is
-//! left who could read meanwhile, another thread is started, up to a bound; so one request that hangs holds
-//! no other. When nothing has come for a while, all threads but one end, and memory goes back.
+//! One thread leads: it reads a request and serves it, and as long as requests are short nobody else is woken,
+//! which for most of them would cost more than they do. Before it serves one that may take its time, or
+//! behind which another waits, it lets another thread lead. One more is spare; while requests come it looks
+//! every few milliseconds whether the leader is stuck in one, and leads in its place then. So one that hangs
+//! holds no other. Threads are started when there is no spare one, up to a bound, and end when there are too
+//! many; what they used is given back when nothing has come for a while.
 
 use crate::serve::{Request, Served, serve};
 use crate::tree::{Tree, lock};
-use crate::wire::{Header, IN_HEADER, MAX_MESSAGE, OUT_HEADER, Reply};
+use crate::wire::{Header, IN_HEADER, MAX_MESSAGE, OUT_HEADER, Reply, opcode};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most threads that serve, and so most requests at a time.
 const MAX_THREADS: usize = 32;
@@ -25,6 +26,10 @@ const STACK: usize = 256 << 10;
 const PIECE: usize = 16 << 10;
 /// After so long without a request the process is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(200);
+/// A request that takes longer than this holds the others no more.
+const TICK: Duration = Duration::from_millis(2);
+/// After so many of them without a request nobody looks any more.
+const QUIET_TICKS: u32 = 25;
 
 /// Serves a tree until the end of the stream, and ends the process then.
 ///
@@ -36,10 +41,20 @@ pub fn run(stream: OwnedFd, tree: Tree) -> io::Result<()> {
         sending: Mutex::default(),
         stream,
         tree,
-        readers: AtomicUsize::new(0),
-        threads: AtomicUsize::new(0),
+        gate: Mutex::new(Gate {
+            leader: None,
+            serving: None,
+            spare: 0,
+            threads: 0,
+            names: 0,
+            requests: 0,
+            is_quiet: false,
+        }),
+        change: Condvar::new(),
     });
-    service.start_thread()?;
+    let mut gate = lock(&service.gate);
+    service.start_thread(&mut gate)?;
+    drop(gate);
     loop {
         thread::park();
     }
@@ -51,9 +66,25 @@ struct Service {
     sending: Mutex<()>,
     stream: OwnedFd,
     tree: Tree,
-    /// Threads that read or wait to.
-    readers: AtomicUsize,
-    threads: AtomicUsize,
+    gate: Mutex<Gate>,
+    change: Condvar,
+}
+
+/// Who reads.
+struct Gate {
+    /// The thread that leads, if one does.
+    leader: Option<u64>,
+    /// Since when it has been serving a request, and not reading.
+    serving: Option<Instant>,
+    /// Threads that wait to lead.
+    spare: usize,
+    threads: usize,
+    /// Names of threads, in their order.
+    names: u64,
+    /// Requests so far.
+    requests: u64,
+    /// The spare thread sleeps until it is woken: no requests come.
+    is_quiet: bool,
 }
 
 /// What has been read of the stream and not been taken.
@@ -79,6 +110,29 @@ enum Next {
 struct Scratch {
     request: Vec<u8>,
     reply: Vec<u8>,
+}
+
+/// Whether a request may be served for longer than another thread takes to wake up.
+fn takes_time(request: &[u8]) -> bool {
+    /// Bytes that are copied meanwhile.
+    const LONG: usize = 32 << 10;
+    let Some((header, mut fields)) = Header::of(request) else {
+        return false;
+    };
+    match header.opcode {
+        opcode::READ => {
+            // Behind a handle and an offset.
+            let size = fields.bytes(16).and_then(|_| fields.u32()).unwrap_or(0);
+            usize::try_from(size).is_ok_and(|size| size > LONG)
+        }
+        opcode::WRITE => request.len() > LONG,
+        opcode::FSYNC
+        | opcode::FSYNCDIR
+        | opcode::SYNCFS
+        | opcode::FALLOCATE
+        | opcode::COPY_FILE_RANGE => true,
+        _ => false,
+    }
 }
 
 impl Incoming {
@@ -162,60 +216,115 @@ impl Incoming {
 }
 
 impl Service {
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+    fn start_thread(self: &Arc<Self>, gate: &mut Gate) -> io::Result<()> {
         let service = self.clone();
-        self.threads.fetch_add(1, Ordering::Relaxed);
-        // It is one of those that may read from now on, so that nobody starts another in its place.
-        self.readers.fetch_add(1, Ordering::Relaxed);
-        let started = thread::Builder::new()
+        gate.names += 1;
+        let name = gate.names;
+        thread::Builder::new()
             .stack_size(STACK)
-            .spawn(move || service.work());
-        if let Err(error) = started {
-            self.threads.fetch_sub(1, Ordering::Relaxed);
-            self.readers.fetch_sub(1, Ordering::Relaxed);
-            return Err(error);
-        }
+            .spawn(move || service.work(name))?;
+        gate.threads += 1;
+        // It counts from now on, so that nobody starts another in its place.
+        gate.spare += 1;
         Ok(())
     }
 
-    /// A thread's life. It is counted as a reader when it begins.
-    fn work(self: Arc<Self>) {
+    /// A thread's life. It is spare when it begins.
+    fn work(self: Arc<Self>, name: u64) {
         if hullbox_host::sys::mounts::unshare_umask().is_err() {
             // What it made would have another's mode.
             self.end();
         }
         let mut scratch = Scratch::default();
-        loop {
-            let mut incoming = lock(&self.incoming);
-            let next = incoming.next(&self.stream, &mut scratch.request);
-            match next {
-                Next::Request => {}
-                Next::Nothing => {
-                    if self.readers.load(Ordering::Relaxed) > 1 {
-                        // Somebody else reads on.
-                        self.readers.fetch_sub(1, Ordering::Relaxed);
-                        self.threads.fetch_sub(1, Ordering::Relaxed);
-                        return;
-                    }
-                    incoming.is_idle = true;
-                    incoming.bytes = Vec::new();
-                    incoming.taken = 0;
-                    drop(incoming);
-                    scratch = Scratch::default();
-                    hullbox_host::sys::program::trim_heap();
-                    continue;
-                }
-                Next::End => self.end(),
-            }
-            drop(incoming);
-            let left = self.readers.fetch_sub(1, Ordering::Relaxed) - 1;
-            if left == 0 && self.threads.load(Ordering::Relaxed) < MAX_THREADS {
-                // Without another one, requests wait for this one.
-                let _ = self.start_thread();
-            }
-            self.answer(&mut scratch);
-            self.readers.fetch_add(1, Ordering::Relaxed);
+        while self.wait_to_lead(name, &mut scratch) {
+            while self.lead(name, &mut scratch) {}
+            let mut gate = lock(&self.gate);
+            gate.spare += 1;
         }
+    }
+
+    /// Waits until this thread leads. False if there are others enough to wait.
+    fn wait_to_lead(&self, name: u64, scratch: &mut Scratch) -> bool {
+        let mut gate = lock(&self.gate);
+        let mut seen = gate.requests;
+        let mut quiet_ticks = 0;
+        loop {
+            let is_stuck = |since: Instant| since.elapsed() >= TICK;
+            if gate.leader.is_none() || gate.serving.is_some_and(is_stuck) {
+                gate.leader = Some(name);
+                gate.serving = None;
+                gate.spare -= 1;
+                return true;
+            }
+            let is_surplus = gate.spare > 1;
+            let pause = match (is_surplus, gate.is_quiet) {
+                (true, _) => IDLE_AFTER,
+                (false, false) => TICK,
+                (false, true) => Duration::MAX,
+            };
+            let waited = self.change.wait_timeout(gate, pause);
+            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            gate = next;
+            if !timeout.timed_out() {
+                continue;
+            }
+            if is_surplus && gate.spare > 1 && gate.leader.is_some() {
+                gate.spare -= 1;
+                gate.threads -= 1;
+                return false;
+            }
+            quiet_ticks = if gate.requests == seen {
+                quiet_ticks + 1
+            } else {
+                0
+            };
+            seen = gate.requests;
+            gate.is_quiet = quiet_ticks >= QUIET_TICKS && gate.serving.is_none();
+            if gate.is_quiet {
+                *scratch = Scratch::default();
+            }
+        }
+    }
+
+    /// Reads a request and serves it. False if this thread does not lead any more.
+    fn lead(self: &Arc<Self>, name: u64, scratch: &mut Scratch) -> bool {
+        let mut incoming = lock(&self.incoming);
+        let has_more = match incoming.next(&self.stream, &mut scratch.request) {
+            Next::Request => !incoming.rest().is_empty(),
+            Next::Nothing => {
+                incoming.is_idle = true;
+                incoming.bytes = Vec::new();
+                incoming.taken = 0;
+                drop(incoming);
+                *scratch = Scratch::default();
+                hullbox_host::sys::program::trim_heap();
+                return true;
+            }
+            Next::End => self.end(),
+        };
+        drop(incoming);
+        let hands_over = has_more || takes_time(&scratch.request);
+        let mut gate = lock(&self.gate);
+        gate.requests = gate.requests.wrapping_add(1);
+        if hands_over {
+            gate.leader = None;
+        } else {
+            gate.serving = Some(Instant::now());
+        }
+        if gate.spare == 0 && gate.threads < MAX_THREADS {
+            // Without another one, requests wait for this one.
+            let _ = self.start_thread(&mut gate);
+        } else if hands_over || std::mem::take(&mut gate.is_quiet) {
+            self.change.notify_one();
+        }
+        drop(gate);
+        self.answer(scratch);
+        let mut gate = lock(&self.gate);
+        if gate.leader != Some(name) {
+            return false;
+        }
+        gate.serving = None;
+        true
     }
 
     /// Serves one request.

@@ -1,7 +1,7 @@
 //! A guest's kernel, as far as a server sees of it: raw FUSE messages over the stream.
 
 use anyhow::{Context, Result, bail, ensure};
-use hullbox_files::{Export, Launcher, Process};
+use hullbox_files::{Export, Launcher, Process, Started};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -75,7 +75,11 @@ impl Client {
     }
 
     pub fn without_session(exports: &[Export]) -> Result<Self> {
-        let started = launcher().start(exports)?.finish(LIMIT)?;
+        Self::of(launcher().start(exports)?.finish(LIMIT)?)
+    }
+
+    /// Of a server that serves.
+    pub fn of(started: Started) -> Result<Self> {
         let stream = UnixStream::from(started.connection);
         stream.set_read_timeout(Some(LIMIT))?;
         Ok(Self {

@@ -10,6 +10,7 @@ mod host;
 mod hostile;
 mod locks;
 mod mounted;
+mod user;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ const CASES: &[Case] = &[
     case!(mounted::repositories_and_databases_work),
     case!(mounted::an_exclusive_volume_is_written_later),
     case!(mounted::a_server_that_is_gone_is_an_error),
+    case!(user::the_callers_files_are_the_guests_roots),
+    case!(user::a_volume_keeps_the_guests_owners),
+    case!(user::its_rights_are_the_users),
 ];
 
 fn main() -> ExitCode {
