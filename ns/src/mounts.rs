@@ -361,16 +361,20 @@ impl Mounts {
             match pending {
                 Pending::Files(one) => {
                     let target = place(inside, one)?;
-                    check_place(root, &target, &one.target)?;
+                    check_place(root, &target, one)?;
                     attach(&one.mount, &target, &one.target)?;
                 }
                 Pending::Tmpfs(tmpfs) => {
                     let failed = |why: Errno| no_target(&tmpfs.path, why.to_string());
                     let target = inside.ensure(Path::new(&tmpfs.path), Kind::Directory);
                     let target = target.map_err(failed)?;
-                    check_place(root, &target, &tmpfs.path)?;
-                    let mount = memory(&target, tmpfs).map_err(failed)?;
-                    attach(&mount, &target, &tmpfs.path)?;
+                    let one = One {
+                        mount: memory(&target, tmpfs).map_err(failed)?,
+                        target: tmpfs.path.clone(),
+                        kind: Kind::Directory,
+                    };
+                    check_place(root, &target, &one)?;
+                    attach(&one.mount, &target, &one.target)?;
                 }
             }
         }
@@ -385,7 +389,8 @@ fn place(root: Root<'_>, one: &One) -> Result<OwnedFd, MountError> {
 }
 
 /// Links of the image may lead where nothing may be mounted.
-fn check_place(root: BorrowedFd<'_>, target: &OwnedFd, name: &str) -> Result<(), MountError> {
+fn check_place(root: BorrowedFd<'_>, target: &OwnedFd, one: &One) -> Result<(), MountError> {
+    let name = &one.target;
     let failed = |errno: Errno| no_target(name, errno.to_string());
     if rustix::fs::fstatfs(target).map_err(failed)?.f_type == PROC {
         return Err(no_target(name, "it is inside /proc".to_owned()));
@@ -397,15 +402,17 @@ fn check_place(root: BorrowedFd<'_>, target: &OwnedFd, name: &str) -> Result<(),
     if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) {
         return Err(no_target(name, "it is the root".to_owned()));
     }
+    let is_directory = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
+    if is_directory != (one.kind == Kind::Directory) {
+        return Err(no_target(name, format!("not a directory: {WRONG_TYPE}")));
+    }
     Ok(())
 }
 
 fn attach(mount: &OwnedFd, target: &OwnedFd, name: &str) -> Result<(), MountError> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", target, "", flags).map_err(|errno| match errno {
-        Errno::NOTDIR => no_target(name, format!("not a directory: {WRONG_TYPE}")),
-        errno => no_target(name, errno.to_string()),
-    })
+    let moved = move_mount(mount, "", target, "", flags);
+    moved.map_err(|errno| no_target(name, errno.to_string()))
 }
 
 fn no_target(target: &str, why: String) -> MountError {

@@ -148,7 +148,7 @@ both_modes! {
         assert_eq!(box_.inspect("{{json .HostConfig.Tmpfs}}"), r#"{"/u":"size=1m"}"#);
         assert_eq!(
             box_.inspect("{{json .HostConfig.Mounts}}"),
-            r#"[{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576}}]"#
+            r#"[{"Target":"/t","TmpfsOptions":{"SizeBytes":1048576},"Type":"tmpfs"}]"#
         );
         assert_eq!(box_.inspect("{{json .Config.Volumes}}"), r#"{"/a":{}}"#);
     }

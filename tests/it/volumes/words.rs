@@ -46,7 +46,7 @@ both_modes! {
         let script = "stat -c %a /t; grep ' /t ' /proc/mounts | tr ',' '\\n' | grep -E '^(size|noexec|nosuid|nodev)' | sort | tr '\\n' ' '";
         let said = sh(mode, &["--mount", mount], script).exits(0).text();
         assert!(said.starts_with("1770\n") && said.contains("size=2048k"), "{said}");
-        let script = "touch /t/x 2>/dev/null || echo read-only; cp /bin/busybox /u/b && /u/b true && echo exec";
+        let script = "touch /t/x 2>/dev/null || echo read-only; cp /bin/busybox /u/true && /u/true && echo exec";
         let said = sh(mode, &["--mount", "type=tmpfs,dst=/t,ro", "--tmpfs", "/u:exec,size=8m"], script);
         assert_eq!(said.exits(0).text(), "read-only\nexec");
     }
