@@ -15,3 +15,4 @@ pub mod stats;
 pub mod system;
 pub mod time;
 pub mod value;
+pub mod volume;
