@@ -9,7 +9,9 @@ use crate::args::forwarded::Forwarded;
 use crate::args::mounts::{self, HostBind};
 use crate::output::failure::Failure;
 use crate::registry::fetch::Wish;
-use hullbox_engine::machine::{self, DataLock, Machine, MachineConfig, Route, hold_directly};
+use hullbox_engine::machine::{
+    self, DataLock, Grant, Machine, MachineConfig, Route, hold_directly,
+};
 use hullbox_engine::paths::Roots;
 use std::ffi::OsString;
 
@@ -98,10 +100,19 @@ impl Default for Own<'_> {
     }
 }
 
-/// Has everything there that is to be mounted, and gives the paths. Nothing is made where one is missing.
-fn prepare(binds: &[HostBind]) -> Result<Vec<String>, Failure> {
+/// Has everything there that is to be mounted, lets the machine have it, and gives the paths. Nothing is made
+/// where one is missing.
+fn prepare(machine: &Machine, binds: &[HostBind]) -> Result<Vec<String>, Failure> {
     binds.iter().try_for_each(HostBind::check)?;
     binds.iter().try_for_each(HostBind::prepare)?;
+    let grants: Vec<Grant> = binds
+        .iter()
+        .map(|bind| Grant {
+            path: bind.source.clone(),
+            read_only: bind.read_only,
+        })
+        .collect();
+    machine.grant(&grants).map_err(failed)?;
     let paths = binds.iter();
     Ok(paths
         .map(|bind| bind.source.to_string_lossy().into_owned())
@@ -118,7 +129,7 @@ fn route(
     let roots = Roots::from_env()?;
     let machine = Machine::new(&roots);
     if let Route::Machine(reason) = machine::route(&config, &roots) {
-        let binds = prepare(&own.binds?)?;
+        let binds = prepare(&machine, &own.binds?)?;
         let forward = |forwarded: &Forwarded| {
             let forwarded = Forwarded {
                 binds: binds.clone(),
