@@ -269,7 +269,7 @@ impl BlobStream {
     }
 
     fn was_connected(&self, error: &RequestError) -> bool {
-        self.offset_bytes > 0 && matches!(error, RequestError::Connect { .. })
+        self.offset_bytes > 0 && error.is_unreachable()
     }
 
     fn nonsense(&self, what: &str) -> Failure {

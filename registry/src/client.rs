@@ -5,7 +5,7 @@ use crate::auth::Auth;
 use crate::blob::{self, BlobStream};
 use crate::digest::Digest;
 use crate::error::{BlobError, LoginError, PolicyError, PushError, ResolveError};
-use crate::login::{self, LoggedIn};
+use crate::login::{self, LoggedIn, StoredLogin};
 use crate::manifest::{Descriptor, Fetched};
 use crate::names::ImageName;
 use crate::notice::Observer;
@@ -84,15 +84,8 @@ impl Client {
         platform: &Platform,
         known: Option<&Digest>,
     ) -> Result<Resolution, ResolveError> {
-        let requirements = self.shared.settings.policy.requirements(name);
-        let requirements: Vec<Requirement> =
-            requirements.iter().chain(&self.demanded).cloned().collect();
-        // A registry whose images are rejected anyway is not asked.
-        let is_open =
-            |one: &Requirement| !matches!(one, Requirement::Reject | Requirement::Unknown(_));
-        if !requirements.iter().all(is_open) {
-            self.check(name, &[], &requirements).await?;
-        }
+        self.may_ask(name).await?;
+        let requirements = self.requirements(name);
         // A signature may be the manifest's and not its index's: then both must be there.
         let is_signed = |one: &Requirement| matches!(one, Requirement::Signed { .. });
         let known = known.filter(|_| !requirements.iter().any(is_signed));
@@ -106,6 +99,35 @@ impl Client {
         };
         self.check(name, &digests, &requirements).await?;
         Ok(resolution)
+    }
+
+    /// What the policy and the key demand of an image.
+    fn requirements(&self, name: &ImageName) -> Vec<Requirement> {
+        let requirements = self.shared.settings.policy.requirements(name);
+        requirements.iter().chain(&self.demanded).cloned().collect()
+    }
+
+    /// Whether anything may come from there: a registry whose images are rejected anyway is not asked.
+    ///
+    /// # Errors
+    /// [`ResolveError::Policy`].
+    pub async fn may_ask(&self, name: &ImageName) -> Result<(), ResolveError> {
+        let requirements = self.requirements(name);
+        let is_open =
+            |one: &Requirement| !matches!(one, Requirement::Reject | Requirement::Unknown(_));
+        if requirements.iter().all(is_open) {
+            return Ok(());
+        }
+        self.check(name, &[], &requirements).await
+    }
+
+    /// Whether the policy and the key allow the image that these digests lead to: of its indexes, and its
+    /// own. A signature of any of them is enough, for each names the next.
+    ///
+    /// # Errors
+    /// [`ResolveError::Policy`].
+    pub async fn allows(&self, name: &ImageName, digests: &[Digest]) -> Result<(), ResolveError> {
+        self.check(name, digests, &self.requirements(name)).await
     }
 
     async fn check(
@@ -209,6 +231,17 @@ impl Client {
         let observer = self.observer.clone();
         let settings = &self.shared.settings;
         login::login(settings, timing, observer, server, user, password).await
+    }
+
+    /// Asks the registry whether it takes the credentials that are kept for it; `None` if there are
+    /// none.
+    ///
+    /// # Errors
+    /// [`LoginError`] if they cannot be looked up.
+    pub async fn login_stored(&self, server: &str) -> Result<Option<StoredLogin>, LoginError> {
+        let timing = self.shared.transport.timing.clone();
+        let observer = self.observer.clone();
+        login::login_stored(&self.shared.settings, timing, observer, server).await
     }
 
     /// Forgets the credentials of a registry. `false` if there were none. It may start a helper's

@@ -19,6 +19,16 @@ pub enum RequestError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The proxy on the way, and not the host.
+    #[error("cannot reach {host}: {proxy} {why}")]
+    Proxy {
+        /// Host and port.
+        host: String,
+        /// The proxy, with the variable that names it.
+        proxy: String,
+        /// What it does.
+        why: String,
+    },
     /// The connection ended early or what came over it is no HTTP.
     #[error("the connection to {host} failed")]
     Broken {

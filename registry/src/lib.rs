@@ -27,7 +27,7 @@ pub use digest::{Digest, DigestError};
 pub use error::{
     Attempt, BlobError, LoginError, PolicyError, PushError, RequestError, ResolveError, Tried,
 };
-pub use login::LoggedIn;
+pub use login::{LoggedIn, StoredLogin};
 pub use manifest::{
     Descriptor, Fetched, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
 };
