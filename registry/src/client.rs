@@ -3,7 +3,6 @@
 use crate::ask::Shared;
 use crate::auth::Auth;
 use crate::blob::{self, BlobStream};
-use crate::digest::Digest;
 use crate::error::{BlobError, LoginError, PolicyError, PushError, ResolveError};
 use crate::login::{self, LoggedIn, StoredLogin};
 use crate::manifest::{Descriptor, Fetched};
@@ -15,6 +14,7 @@ use crate::push::{self, BlobSource, PushOptions, Pushed};
 use crate::resolve::{self, Resolution};
 use crate::settings::Settings;
 use crate::transport::{Timing, Transport};
+use hullbox_model::digest::Digest;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,7 +87,6 @@ impl Client {
         self.may_ask(name).await?;
         let requirements = self.requirements(name);
         // A signature may be the manifest's and not its index's: then both must be there.
-        let is_signed = |one: &Requirement| matches!(one, Requirement::Signed { .. });
         let known = known.filter(|_| !requirements.iter().any(is_signed));
         let resolution = resolve::resolve(&self.shared, name, platform, known).await?;
         let digests = match &resolution {
@@ -119,6 +118,12 @@ impl Client {
             return Ok(());
         }
         self.check(name, &[], &requirements).await
+    }
+
+    /// Whether an image must be signed.
+    #[must_use]
+    pub fn wants_signatures(&self, name: &ImageName) -> bool {
+        self.requirements(name).iter().any(is_signed)
     }
 
     /// Whether the policy and the key allow the image that these digests lead to: of its indexes, and its
@@ -252,6 +257,10 @@ impl Client {
     pub fn logout(&self, server: &str) -> Result<bool, LoginError> {
         login::logout(&self.shared.settings, server)
     }
+}
+
+const fn is_signed(requirement: &Requirement) -> bool {
+    matches!(requirement, Requirement::Signed { .. })
 }
 
 impl fmt::Debug for Client {

@@ -13,7 +13,10 @@ const LARGE_TEMPORARY: &str = "/var/tmp";
 
 fn failed(archive: &Transport) -> impl FnOnce(RepackError) -> TransferError {
     let archive = archive.to_string();
-    move |source| TransferError::Archive { archive, source }
+    move |source| TransferError::Archive {
+        archive,
+        source: Box::new(source),
+    }
 }
 
 /// A directory of our own, which goes with its value.

@@ -139,7 +139,7 @@ pub(super) async fn copy(
         repository,
         tag,
     });
-    copier.copy_document(&top, &[]).await?;
+    copier.copy_document(&top, 0).await?;
     copier.name(&top, destination).await?;
     Ok(Copied {
         digest: top.digest.to_string(),
@@ -203,18 +203,47 @@ impl Copier {
 
     /// What is there, with all that it names: of a registry whose images are rejected nothing is asked.
     async fn whole(&self) -> Result<Fetched, TransferError> {
-        if let Place::Registry(name) = &self.source {
-            self.client.may_ask(name).await?;
+        let Place::Registry(name) = &self.source else {
+            return document(&self.client, &self.source).await;
+        };
+        self.client.may_ask(name).await?;
+        let top = document(&self.client, &self.source).await?;
+        if self.client.wants_signatures(name) {
+            self.allowed(name, &top, &[]).await?;
         }
-        document(&self.client, &self.source).await
+        Ok(top)
     }
 
-    /// Whether the policy allows an image, which the last of these digests is and the others lead to.
-    async fn allowed(&self, digests: &[Digest]) -> Result<(), TransferError> {
-        match &self.source {
-            Place::Registry(name) => Ok(self.client.allows(name, digests).await?),
-            Place::Layout { .. } | Place::Archive(_) => Ok(()),
+    /// Whether the policy allows every image that a document is or leads to, before anything is copied.
+    /// `above` are the digests of the indexes that led to it, whose signatures count too.
+    async fn allowed(
+        &self,
+        name: &ImageName,
+        top: &Fetched,
+        above: &[Digest],
+    ) -> Result<(), TransferError> {
+        let path = [above, &[top.digest]].concat();
+        match self.parse(top)? {
+            Manifest::Index(_) if above.len() == MAX_DEPTH => Err(self.too_deep()),
+            Manifest::Index(entries) if !entries.is_empty() => {
+                for entry in entries {
+                    let child = self.child(&entry).await?;
+                    Box::pin(self.allowed(name, &child, &path)).await?;
+                }
+                Ok(())
+            }
+            Manifest::Index(_) | Manifest::Image { .. } => {
+                Ok(self.client.allows(name, &path).await?)
+            }
         }
+    }
+
+    fn too_deep(&self) -> TransferError {
+        let error = hullbox_registry::ResolveError::TooDeep {
+            name: self.shown.clone(),
+            limit: MAX_DEPTH,
+        };
+        error.into()
     }
 
     fn parse(&self, document: &Fetched) -> Result<Manifest, TransferError> {
@@ -239,33 +268,21 @@ impl Copier {
         }
     }
 
-    /// Copies all that a document names, and then the document, which nobody finds before. `above` are the
-    /// digests of the indexes that led to it.
-    async fn copy_document(&self, top: &Fetched, above: &[Digest]) -> Result<(), TransferError> {
-        let path = [above, &[top.digest]].concat();
+    /// Copies all that a document names, and then the document, which nobody finds before.
+    async fn copy_document(&self, top: &Fetched, depth: usize) -> Result<(), TransferError> {
         match self.parse(top)? {
             Manifest::Image { config, layers } => {
-                self.allowed(&path).await?;
                 let mut blobs = layers;
                 blobs.push(config);
                 blobs.sort_by_key(|blob| blob.digest);
                 blobs.dedup_by_key(|blob| blob.digest);
                 self.copy_blobs(blobs).await?;
             }
-            Manifest::Index(_) if above.len() == MAX_DEPTH => {
-                return Err(hullbox_registry::ResolveError::TooDeep {
-                    name: self.shown.clone(),
-                    limit: MAX_DEPTH,
-                }
-                .into());
-            }
+            Manifest::Index(_) if depth == MAX_DEPTH => return Err(self.too_deep()),
             Manifest::Index(entries) => {
-                if entries.is_empty() {
-                    self.allowed(&path).await?;
-                }
                 for entry in entries {
                     let child = self.child(&entry).await?;
-                    Box::pin(self.copy_document(&child, &path)).await?;
+                    Box::pin(self.copy_document(&child, depth + 1)).await?;
                 }
             }
         }

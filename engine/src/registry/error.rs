@@ -72,7 +72,7 @@ pub enum TransferError {
         archive: String,
         /// Why not.
         #[source]
-        source: hullbox_image::RepackError,
+        source: Box<hullbox_image::RepackError>,
     },
     /// A digest where a tag is needed.
     #[error("cannot push {0}: a digest is not a tag")]

@@ -302,11 +302,11 @@ impl Files {
     }
 }
 
+/// Writes a blob's bytes, and gives the first of them; the path is for errors.
+type WriteBlob<'a> = dyn FnMut(&mut dyn Write, &Path) -> Result<Vec<u8>, RepackError> + 'a;
+
 /// Writes a blob of a layout, which gets its digest for a name.
-fn take(
-    dir: &Path,
-    write: &mut dyn FnMut(&mut dyn Write, &Path) -> Result<Vec<u8>, RepackError>,
-) -> Result<Part, RepackError> {
+fn take(dir: &Path, write: &mut WriteBlob<'_>) -> Result<Part, RepackError> {
     let draft: PathBuf = dir.join("draft");
     let mut out = Hashed::new(create(&draft)?);
     let start = write(&mut out, &draft)?;

@@ -189,7 +189,7 @@ impl<'a> Upload<'a> {
             .await
             .map_err(|error| Failure::Source(io::Error::other(error)))?;
         let bytes = bytes.map_err(Failure::Source)?;
-        let found = crate::digest::Digest::of(&bytes);
+        let found = hullbox_model::digest::Digest::of(&bytes);
         if found != self.job.blob.digest {
             self.cancel().await;
             return Err(Failure::Damaged(found.to_string()));

@@ -27,21 +27,21 @@ pub(super) fn refusal(host: String, proxy: &Proxy, status: u16) -> RequestError 
         407 => LOGIN.to_owned(),
         status => format!("answers {status}"),
     };
-    of(host, proxy, why)
+    of(host, proxy, &why)
 }
 
 const LOGIN: &str = "wants another user name and password, which belong into its URL";
 
-fn of(host: String, proxy: &Proxy, why: String) -> RequestError {
-    let proxy = proxy.to_string();
-    RequestError::Proxy { host, proxy, why }
+fn of(host: String, proxy: &Proxy, why: &str) -> RequestError {
+    let why = format!("{proxy} {why}");
+    RequestError::Proxy { host, why }
 }
 
 /// What HTTP's error comes to where a proxy is on the way.
 pub(super) fn failed(host: &str, proxy: &Proxy, error: reqwest::Error) -> RequestError {
     let why = fault(&error);
     match why {
-        Some(why) => of(host.to_owned(), proxy, why),
+        Some(why) => of(host.to_owned(), proxy, &why),
         None => super::failed(host, error),
     }
 }

@@ -35,7 +35,9 @@ fn images_are_copied_from_and_to_archives() {
     let docker = format!("docker-archive:{}:box:2", at("docker.tar"));
     let _ = copy(&[&name, &docker]).exits(0);
     skopeo_reads(&user, &docker);
-    let _ = user.hullbox(["load", "-q", "-i", &at("docker.tar")]).exits(0);
+    let _ = user
+        .hullbox(["load", "-q", "-i", &at("docker.tar")])
+        .exits(0);
     let echo = ["run", "--rm", "--isolation=container"];
     let done = user.hullbox([&echo[..], &["box:2", "echo", "there"]].concat());
     assert_eq!(done.exits(0).text(), "there");
@@ -48,7 +50,10 @@ fn images_are_copied_from_and_to_archives() {
     let manifest: Value = serde_json::from_slice(&raw.stdout).unwrap();
     let layers = manifest["layers"].as_array().unwrap();
     let is_gzip = |layer: &Value| layer["mediaType"].as_str().unwrap().ends_with("tar+gzip");
-    assert!(!layers.is_empty() && layers.iter().all(is_gzip), "{manifest}");
+    assert!(
+        !layers.is_empty() && layers.iter().all(is_gzip),
+        "{manifest}"
+    );
     let of = |name: &str| {
         let words = ["image", "inspect", "--format", "{{.Id}}", name];
         user.hullbox(words).exits(0).text()
@@ -72,7 +77,11 @@ fn images_are_copied_from_and_to_archives() {
     let _ = copy(&[&format!("docker-archive:{}", at("cut.tar")), &back]).exits(1);
     fs::write(at("text.tar"), "no tar").unwrap();
     let _ = copy(&[&format!("oci-archive:{}", at("text.tar")), &back]).exits(1);
-    let _ = copy(&[&registry.name("gone:1"), &format!("oci-archive:{}", at("gone.tar"))]).exits(1);
+    let _ = copy(&[
+        &registry.name("gone:1"),
+        &format!("oci-archive:{}", at("gone.tar")),
+    ])
+    .exits(1);
     assert!(!user.home().join("gone.tar").exists());
     let left = fs::read_dir(user.home()).unwrap().map(Result::unwrap);
     let left: Vec<_> = left
@@ -89,10 +98,14 @@ fn a_policy_is_for_copies_too() {
     let name = registry.name("box:1");
     seed(&user, &name, &[]);
     let layout = format!("oci:{}:x", user.home().join("layout").display());
-    let copies = [&["image", "copy", "-q"][..], &["image", "copy", "-q", "--all"]];
+    let copies = [
+        &["image", "copy", "-q"][..],
+        &["image", "copy", "-q", "--all"],
+    ];
     let refused = |words: &str| {
         for copy in copies {
-            user.hullbox([copy, &[&name, &layout]].concat()).fails_saying(words);
+            user.hullbox([copy, &[&name, &layout]].concat())
+                .fails_saying(words);
         }
         assert!(!user.home().join("layout").exists());
     };
@@ -104,7 +117,8 @@ fn a_policy_is_for_copies_too() {
     assert_eq!(registry.requests(), Vec::<String>::new());
     let key = user.home().join("key.pem");
     let mut shell = std::process::Command::new("sh");
-    let script = "openssl ecparam -name prime256v1 -genkey -noout | openssl ec -pubout -out key.pem";
+    let script =
+        "openssl ecparam -name prime256v1 -genkey -noout | openssl ec -pubout -out key.pem";
     shell.args(["-c", script]).current_dir(user.home());
     let _ = hullbox_tests::finish(shell, b"").exits(0);
     let signed = serde_json::json!({"default": [
@@ -112,7 +126,11 @@ fn a_policy_is_for_copies_too() {
     ]});
     fs::write(&policy, signed.to_string()).unwrap();
     refused("sign");
-    fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
+    fs::write(
+        &policy,
+        r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
     for copy in copies {
         let _ = user.hullbox([copy, &[&name, &layout]].concat()).exits(0);
     }

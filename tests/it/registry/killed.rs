@@ -14,7 +14,13 @@ const MOMENTS: u64 = 40;
 fn is_whole(user: &User, name: &str) {
     let dir = user.home().join("whole");
     let to = format!("dir:{}", dir.display());
-    let words = ["copy", "-q", "--src-tls-verify=false", &format!("docker://{name}"), &to];
+    let words = [
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{name}"),
+        &to,
+    ];
     let _ = user.skopeo(words).exits(0);
     std::fs::remove_dir_all(dir).unwrap();
 }

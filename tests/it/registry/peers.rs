@@ -1,10 +1,10 @@
 //! What is pushed is read by skopeo and podman, and what those push is pulled.
 
 use super::{digest_of, seed};
+use hullbox_image::Digest;
 use hullbox_tests::registry::{Registry, User};
 use hullbox_tests::{Done, finish, fixture};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,10 +22,16 @@ fn podman(user: &User, words: &[&str]) -> Done {
         .args(["--cgroup-manager=cgroupfs", "--events-backend=none"])
         .args(words);
     user.owns(&mut command);
+    // It wants the file to be there.
+    command.env_remove("DOCKER_CONFIG");
     fs::create_dir_all(user.home().join("run")).unwrap();
     let policy = user.home().join(".config/containers/policy.json");
     fs::create_dir_all(policy.parent().unwrap()).unwrap();
-    fs::write(policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#).unwrap();
+    fs::write(
+        policy,
+        r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
     finish(command, b"")
 }
 
@@ -42,7 +48,12 @@ fn podman_reads(user: &User, name: &str, file: &str) -> String {
 fn skopeo_reads(user: &User, name: &str, more: &[&str]) {
     let dir = user.home().join("read");
     let (from, to) = (format!("docker://{name}"), format!("dir:{}", dir.display()));
-    let words = [&["copy", "-q", "--src-tls-verify=false"], more, &[&from, &to]].concat();
+    let words = [
+        &["copy", "-q", "--src-tls-verify=false"],
+        more,
+        &[&from, &to],
+    ]
+    .concat();
     let _ = user.skopeo(words).exits(0);
     fs::remove_dir_all(dir).unwrap();
 }
@@ -69,7 +80,9 @@ fn skopeo_and_podman_read_what_is_pushed() {
     ] {
         let name = registry.name(&format!("made:{tag}"));
         let _ = user.hullbox(["commit", "made", &name]).exits(0);
-        let _ = user.hullbox([&["push", "-q"], form, &[&name]].concat()).exits(0);
+        let _ = user
+            .hullbox([&["push", "-q"], form, &[&name]].concat())
+            .exits(0);
         skopeo_reads(&user, &name, &[]);
         assert_eq!(podman_reads(&user, &name, "made"), "committed", "{tag}");
     }
@@ -91,7 +104,7 @@ fn skopeo_and_podman_read_what_is_pushed() {
         let passwd = podman_reads(&user, &went, "etc/passwd");
         assert!(passwd.contains("root"), "{tag}: {passwd}");
     }
-    // All three are one image, and each name still goes out as it came.
+    // The OCI ones are one image, and each name still goes out as it came.
     for tag in ["docker", "oci", "zstd"] {
         let came = from.name(&format!("came:{tag}"));
         let went = registry.name(&format!("again:{tag}"));
@@ -125,7 +138,7 @@ fn what_podman_pushes_is_pulled() {
 
 /// Sends a document or a blob to a registry that has no TLS, and gives its digest.
 fn put(registry: &Registry, path: &str, media_type: &str, body: &[u8]) -> String {
-    let digest = format!("sha256:{:x}", Sha256::digest(body));
+    let digest = Digest::of(body).to_string();
     let path = path.replace("DIGEST", &digest);
     let mut connection = TcpStream::connect(registry.address()).unwrap();
     let head = format!(
@@ -137,7 +150,10 @@ fn put(registry: &Registry, path: &str, media_type: &str, body: &[u8]) -> String
     connection.write_all(body).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201") || answer.starts_with("HTTP/1.0 201"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 201") || answer.starts_with("HTTP/1.0 201"),
+        "{answer}"
+    );
     digest
 }
 
@@ -149,11 +165,14 @@ fn index(entries: &[Value]) -> Vec<u8> {
 
 /// An entry for what a registry has under a name.
 fn entry(user: &User, name: &str, platform: &Value) -> Value {
-    let raw = user.hullbox(["manifest", "inspect", "--raw", name]).exits(0).stdout;
+    let raw = user
+        .hullbox(["manifest", "inspect", "--raw", name])
+        .exits(0)
+        .stdout;
     let document: Value = serde_json::from_slice(&raw).unwrap();
     json!({
         "mediaType": document["mediaType"],
-        "digest": format!("sha256:{:x}", Sha256::digest(&raw)),
+        "digest": Digest::of(&raw),
         "size": raw.len(),
         "platform": platform,
     })
@@ -181,7 +200,12 @@ fn nested_indexes_and_attestations_come_and_go() {
     })
     .to_string();
     let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let digest = put(&registry, "box/manifests/DIGEST", media_type, statement.as_bytes());
+    let digest = put(
+        &registry,
+        "box/manifests/DIGEST",
+        media_type,
+        statement.as_bytes(),
+    );
     attestation["digest"] = digest.clone().into();
     attestation["size"] = statement.len().into();
     attestation["annotations"] = json!({
@@ -207,9 +231,14 @@ fn nested_indexes_and_attestations_come_and_go() {
         let copied = registry.name(&format!("copied:{tag}"));
         let words = ["image", "copy", "-q", "--all", &name, &copied];
         assert_eq!(user.hullbox(words).exits(0).text(), *digest);
-        let raw = ["inspect", "--raw", "--tls-verify=false", &format!("docker://{copied}")];
+        let raw = [
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            &format!("docker://{copied}"),
+        ];
         let seen = user.skopeo(raw).exits(0).stdout;
-        assert_eq!(format!("sha256:{:x}", Sha256::digest(&seen)), *digest, "{tag}");
+        assert_eq!(Digest::of(&seen).to_string(), *digest, "{tag}");
     }
     // skopeo reads the whole index, attestation and all; podman the image in it.
     let copied = registry.name("copied:attested");
