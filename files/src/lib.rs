@@ -25,6 +25,9 @@ pub mod launch;
 mod locks;
 pub mod outside;
 mod owners;
+#[cfg(any(test, feature = "probes"))]
+#[doc(hidden)]
+pub mod probes;
 mod process;
 mod relay;
 mod serve;
