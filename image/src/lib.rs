@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod recipe;
 mod reference;
+mod repack;
 mod save;
 mod store;
 #[cfg(test)]
@@ -54,6 +55,7 @@ pub use push::{
 };
 pub use recipe::RecipeError;
 pub use reference::{Reference, ReferenceError};
+pub use repack::{RepackError, lay_out, pack};
 pub use save::{ArchiveFormat, RegenerateError, SaveError};
 pub use store::{
     CheckOptions, CheckReport, ConfigError, Finding, HistoryEntry, Image, ImageSummary, ImageUse,

@@ -157,7 +157,7 @@ impl Store {
 }
 
 /// Writes a file beside the one that it replaces. What is not complete is removed.
-fn replace(
+pub(crate) fn replace(
     path: &Path,
     write: &mut dyn FnMut(&mut File) -> Result<(), SaveError>,
 ) -> Result<(), SaveError> {

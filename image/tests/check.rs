@@ -224,8 +224,12 @@ fn a_damaged_recipe_costs_only_the_saving() {
     bed.damage(Severity::Warning, "record of its tar", true);
 }
 
-/// Takes away what the third version of the index has.
+/// Takes away what the third and the fourth version of the index have.
 fn without_third_version(db: &rusqlite::Connection) {
+    for column in ["manifest", "digest"] {
+        let sql = format!("ALTER TABLE names DROP COLUMN {column}");
+        db.execute(&sql, []).unwrap();
+    }
     for table in ["origins", "blobs", "repo_digests"] {
         db.execute(&format!("DROP TABLE {table}"), []).unwrap();
     }
@@ -304,7 +308,7 @@ fn changed_configurations_and_dangling_names_are_found() {
     );
     let db = rusqlite::Connection::open(bed.dir.path().join("images.db")).unwrap();
     db.execute_batch(
-        "PRAGMA foreign_keys = OFF; INSERT INTO names VALUES ('x', 'y', zeroblob(32))",
+        "PRAGMA foreign_keys = OFF; INSERT INTO names (repository, tag, image) VALUES ('x', 'y', zeroblob(32))",
     )
     .unwrap();
     drop(db);

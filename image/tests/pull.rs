@@ -9,7 +9,7 @@ use common::store::{count, unused};
 use common::testing::TarBuilder;
 use hullbox_image::{
     CheckOptions, Digest, LayerState, LayerStep, Limits, LoadError, PruneOptions, PullError,
-    Reference, Removed, Severity, Store,
+    Reference, Severity, Store,
 };
 use serde_json::json;
 use std::path::Path;
@@ -485,50 +485,6 @@ fn prune_and_check_know_partial_downloads() {
     let pruned = store.prune(&PruneOptions::default(), &mut unused).unwrap();
     assert_eq!(pruned.partial_downloads, 1);
     assert_eq!(count(store.root(), "partial"), 0);
-}
-
-#[test]
-fn names_by_digest_are_removed_as_docker_removes_them() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
-    let (a, b) = (layer("a", 100), layer("b", 100));
-    let old = Remote::new(&[&a], "quay.io/x:1");
-    let new = Remote::new(&[&b], "quay.io/x:1");
-    let old_id = old.pull(&mut store).unwrap().0.id;
-    new.pull(&mut store).unwrap();
-    // The tag went to the new one; the old one is still known by its digest.
-    let digest = old.request.index.unwrap();
-    let lines = store.list().unwrap();
-    let line = lines.iter().find(|line| line.id == old_id).unwrap();
-    assert_eq!(line.repository.as_deref(), Some("quay.io/x"));
-    assert_eq!((line.tag.as_deref(), line.digest), (None, Some(digest)));
-    let by_digest = format!("quay.io/x@{digest}");
-    let removed = store.remove(&by_digest, false, &mut unused).unwrap();
-    let gone = [
-        Removed::Untagged(by_digest.clone()),
-        Removed::Deleted(old_id),
-    ];
-    assert_eq!(removed, gone);
-    // By its digest a name with a tag loses the digest alone.
-    let digest = new.request.index.unwrap();
-    let by_digest = format!("quay.io/x@{digest}");
-    let removed = store.remove(&by_digest, false, &mut unused).unwrap();
-    assert_eq!(removed, [Removed::Untagged(by_digest.clone())]);
-    let new_id = new.pull(&mut store).unwrap().0.id;
-    // The last tag takes the digests of its repository along.
-    let removed = store.remove("quay.io/x:1", false, &mut unused).unwrap();
-    let tag = Removed::Untagged("quay.io/x:1".to_owned());
-    let digest = Removed::Untagged(by_digest);
-    assert_eq!(removed, [tag, digest.clone(), Removed::Deleted(new_id)]);
-    // Pulled by digest alone, and pruned, for it has no tag.
-    let mut untagged = new.clone();
-    untagged.request.names.clear();
-    untagged.pull(&mut store).unwrap();
-    let pruned = store.prune(&PruneOptions::default(), &mut unused).unwrap();
-    assert_eq!(pruned.removed, [digest, Removed::Deleted(new_id)]);
-    for part in ["layers", "recipes", "blobs/sha256"] {
-        assert_eq!(count(store.root(), part), 0, "{part}");
-    }
 }
 
 #[test]

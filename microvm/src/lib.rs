@@ -10,6 +10,7 @@ mod disk;
 mod disks;
 mod error;
 mod ext4;
+mod files;
 mod guest;
 mod launch;
 mod network;
@@ -20,6 +21,7 @@ pub mod templates;
 mod volume;
 
 pub use error::GuestError;
+pub use files::volume_disks;
 pub use guest::Guest;
 pub use launch::{Ahead, prepare, revive};
 pub use shape::ShapeError;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod container;
+pub mod digest;
 pub mod event;
 pub mod exec;
 pub mod filter;

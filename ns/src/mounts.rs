@@ -15,9 +15,11 @@ use crate::sys;
 use hullbox_archive::copy_up;
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::mount::{Mount, MountSource, Propagation};
+use hullbox_files::LaunchError;
+use hullbox_files::outside::Outside;
 use hullbox_protocol::TmpfsMount;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -85,6 +87,9 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    /// Files of the host outside the helper machine.
+    #[error(transparent)]
+    Outside(#[from] LaunchError),
     /// A volume is not filled.
     #[error("cannot copy what the image has at {target} into the volume")]
     CopyUp {
@@ -132,30 +137,73 @@ pub(super) struct Source {
     copy_up: bool,
 }
 
-/// Finds and clones what the bundle wants. For a process that has the host's mounts in a namespace of its
-/// own, and still as they are.
-pub(super) fn open(bundle: &Bundle) -> Result<Vec<Source>, MountError> {
-    bundle.mounts.iter().map(source).collect()
+/// Finds and clones what the bundle wants and is here; of the others, nothing. For a process that has the
+/// host's mounts in a namespace of its own, and still as they are.
+pub(super) fn open(bundle: &Bundle) -> Result<Vec<Option<Source>>, MountError> {
+    let one = |mount: &Mount| match &mount.source {
+        MountSource::Here(path) => source(CWD, path, path, mount).map(Some),
+        MountSource::Outside(_) => Ok(None),
+        MountSource::Disk(path) => Err(MountError::Disk(path.clone())),
+    };
+    bundle.mounts.iter().map(one).collect()
 }
 
-fn source(mount: &Mount) -> Result<Source, MountError> {
-    let path = match &mount.source {
-        MountSource::Here(path) => path,
-        MountSource::Disk(path) => return Err(MountError::Disk(path.clone())),
-        MountSource::Outside(path) => {
-            let why = "files of the host outside are not reached from container mode here";
-            return Err(MountError::Source {
-                path: path.clone(),
-                source: io::Error::other(why),
-            });
-        }
+/// Finds and clones the others: files of the host outside the helper machine, by a file system that is mounted
+/// at a name in this directory meanwhile. Whoever uses them gets errors once the second is dropped.
+pub(super) fn open_outside(
+    bundle: &Bundle,
+    opened: Vec<Option<Source>>,
+    base: &OwnedFd,
+) -> Result<(Vec<Source>, Option<Outside>), MountError> {
+    let path = |mount: &Mount| match &mount.source {
+        MountSource::Outside(path) => Some((path.clone(), mount.read_only)),
+        _ => None,
     };
+    let paths: Vec<_> = bundle.mounts.iter().filter_map(path).collect();
+    if paths.is_empty() {
+        return Ok((opened.into_iter().flatten().collect(), None));
+    }
+    let outside = hullbox_files::outside::mount(&paths)?;
+    let failed = |source: Errno| MountError::Source {
+        path: OUTSIDE.into(),
+        source: source.into(),
+    };
+    rustix::fs::mkdirat(base, OUTSIDE, Mode::from_raw_mode(0o700)).map_err(failed)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&outside.root, "", base, OUTSIDE, flags).map_err(failed)?;
+    let mut number = 0;
+    let mut all = Vec::new();
+    for (mount, opened) in bundle.mounts.iter().zip(opened) {
+        let one = match (opened, path(mount)) {
+            (Some(source), _) => source,
+            (None, Some((shown, _))) => {
+                let name = number.to_string();
+                number += 1;
+                source(outside.root.as_fd(), Path::new(&name), &shown, mount)?
+            }
+            (None, None) => continue,
+        };
+        all.push(one);
+    }
+    Ok((all, Some(outside)))
+}
+
+/// Where files of the host outside are mounted, in the directory of the container's mounts.
+const OUTSIDE: &str = "outside";
+
+/// What is at a place of the host, which people know as `path`.
+fn source(
+    at: BorrowedFd<'_>,
+    place: &Path,
+    path: &PathBuf,
+    mount: &Mount,
+) -> Result<Source, MountError> {
     let failed = |source: Errno| MountError::Source {
         path: path.clone(),
         source: source.into(),
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let mut found = match rustix::fs::open(path, flags, Mode::empty()) {
+    let mut found = match rustix::fs::openat(at, place, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Err(MountError::NoSource(path.clone())),
         other => other.map_err(failed)?,
     };

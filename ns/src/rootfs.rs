@@ -10,6 +10,7 @@ use super::mounts::{self, MountError, Mounts};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_backend::bundle::Bundle;
+use hullbox_files::outside::Outside;
 use hullbox_protocol::{NameFiles, WritableLayer};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -98,6 +99,8 @@ pub(super) struct Rootfs {
     base: PathBuf,
     root: OwnedFd,
     mounts: RefCell<Mounts>,
+    /// Files of the host outside the helper machine, as long as the container is.
+    _outside: Option<Outside>,
 }
 
 impl Rootfs {
@@ -114,6 +117,7 @@ impl Rootfs {
         mount_change("/", downstream).map_err(prepare("detach mounts below", Path::new("/")))?;
         let base = base_of(&bundle.runtime_dir);
         let base_fd = mount_base(&base)?;
+        let (sources, outside) = mounts::open_outside(bundle, sources, &base_fd)?;
         let mut lower = Vec::new();
         let mut mounter = LayerMounter::default();
         for (index, layer) in bundle.layers.iter().enumerate() {
@@ -131,7 +135,12 @@ impl Rootfs {
         overlay(bundle, &base, &base_fd, &lower)?;
         let root = open_path(&base_fd, "root").map_err(prepare("open", &base))?;
         let mounts = RefCell::new(Mounts::default());
-        let rootfs = Self { base, root, mounts };
+        let rootfs = Self {
+            base,
+            root,
+            mounts,
+            _outside: outside,
+        };
         rootfs.check_mount_points()?;
         let mounts = mounts::prepare(sources, bundle, rootfs.root())?;
         rootfs.mounts.replace(mounts);

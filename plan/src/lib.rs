@@ -431,6 +431,7 @@ pub fn guest_size(request: &RunRequest, host: HostFacts) -> Option<GuestSize> {
     Some(GuestSize {
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
+        disks: 0,
     })
 }
 

@@ -258,6 +258,7 @@ impl Shared {
                 challenge: message, ..
             }
             | RequestError::Redirect { why: message, .. }
+            | RequestError::Proxy { why: message, .. }
             | RequestError::Protocol { what: message, .. } => *message = self.auth.scrub(message),
             _ => {}
         }
@@ -287,7 +288,7 @@ impl Shared {
 
     /// Remembers a mirror that cannot be reached.
     pub(crate) fn note(&self, endpoint: &Endpoint, error: &RequestError) {
-        if endpoint.is_mirror && matches!(error, RequestError::Connect { .. }) {
+        if endpoint.is_mirror && error.is_unreachable() {
             let mut known = self
                 .unreachable
                 .lock()

@@ -3,7 +3,6 @@
 
 use crate::ask::Shared;
 use crate::auth::Scope;
-use crate::digest::Digest;
 use crate::error::{Attempt, BlobError, RequestError, Tried};
 use crate::manifest::Descriptor;
 use crate::names::ImageName;
@@ -11,6 +10,7 @@ use crate::settings::registries::Endpoint;
 use crate::transport::retry::{Backoff, is_transient, retry_after_ms};
 use crate::transport::{Answer, Call, ended_early};
 use bytes::{Buf, Bytes};
+use hullbox_model::digest::Digest;
 use reqwest::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
@@ -269,7 +269,7 @@ impl BlobStream {
     }
 
     fn was_connected(&self, error: &RequestError) -> bool {
-        self.offset_bytes > 0 && matches!(error, RequestError::Connect { .. })
+        self.offset_bytes > 0 && error.is_unreachable()
     }
 
     fn nonsense(&self, what: &str) -> Failure {

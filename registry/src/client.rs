@@ -3,9 +3,8 @@
 use crate::ask::Shared;
 use crate::auth::Auth;
 use crate::blob::{self, BlobStream};
-use crate::digest::Digest;
 use crate::error::{BlobError, LoginError, PolicyError, PushError, ResolveError};
-use crate::login::{self, LoggedIn};
+use crate::login::{self, LoggedIn, StoredLogin};
 use crate::manifest::{Descriptor, Fetched};
 use crate::names::ImageName;
 use crate::notice::Observer;
@@ -15,6 +14,7 @@ use crate::push::{self, BlobSource, PushOptions, Pushed};
 use crate::resolve::{self, Resolution};
 use crate::settings::Settings;
 use crate::transport::{Timing, Transport};
+use hullbox_model::digest::Digest;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,17 +84,9 @@ impl Client {
         platform: &Platform,
         known: Option<&Digest>,
     ) -> Result<Resolution, ResolveError> {
-        let requirements = self.shared.settings.policy.requirements(name);
-        let requirements: Vec<Requirement> =
-            requirements.iter().chain(&self.demanded).cloned().collect();
-        // A registry whose images are rejected anyway is not asked.
-        let is_open =
-            |one: &Requirement| !matches!(one, Requirement::Reject | Requirement::Unknown(_));
-        if !requirements.iter().all(is_open) {
-            self.check(name, &[], &requirements).await?;
-        }
+        self.may_ask(name).await?;
+        let requirements = self.requirements(name);
         // A signature may be the manifest's and not its index's: then both must be there.
-        let is_signed = |one: &Requirement| matches!(one, Requirement::Signed { .. });
         let known = known.filter(|_| !requirements.iter().any(is_signed));
         let resolution = resolve::resolve(&self.shared, name, platform, known).await?;
         let digests = match &resolution {
@@ -106,6 +98,41 @@ impl Client {
         };
         self.check(name, &digests, &requirements).await?;
         Ok(resolution)
+    }
+
+    /// What the policy and the key demand of an image.
+    fn requirements(&self, name: &ImageName) -> Vec<Requirement> {
+        let requirements = self.shared.settings.policy.requirements(name);
+        requirements.iter().chain(&self.demanded).cloned().collect()
+    }
+
+    /// Whether anything may come from there: a registry whose images are rejected anyway is not asked.
+    ///
+    /// # Errors
+    /// [`ResolveError::Policy`].
+    pub async fn may_ask(&self, name: &ImageName) -> Result<(), ResolveError> {
+        let requirements = self.requirements(name);
+        let is_open =
+            |one: &Requirement| !matches!(one, Requirement::Reject | Requirement::Unknown(_));
+        if requirements.iter().all(is_open) {
+            return Ok(());
+        }
+        self.check(name, &[], &requirements).await
+    }
+
+    /// Whether an image must be signed.
+    #[must_use]
+    pub fn wants_signatures(&self, name: &ImageName) -> bool {
+        self.requirements(name).iter().any(is_signed)
+    }
+
+    /// Whether the policy and the key allow the image that these digests lead to: of its indexes, and its
+    /// own. A signature of any of them is enough, for each names the next.
+    ///
+    /// # Errors
+    /// [`ResolveError::Policy`].
+    pub async fn allows(&self, name: &ImageName, digests: &[Digest]) -> Result<(), ResolveError> {
+        self.check(name, digests, &self.requirements(name)).await
     }
 
     async fn check(
@@ -211,6 +238,17 @@ impl Client {
         login::login(settings, timing, observer, server, user, password).await
     }
 
+    /// Asks the registry whether it takes the credentials that are kept for it; `None` if there are
+    /// none.
+    ///
+    /// # Errors
+    /// [`LoginError`] if they cannot be looked up.
+    pub async fn login_stored(&self, server: &str) -> Result<Option<StoredLogin>, LoginError> {
+        let timing = self.shared.transport.timing.clone();
+        let observer = self.observer.clone();
+        login::login_stored(&self.shared.settings, timing, observer, server).await
+    }
+
     /// Forgets the credentials of a registry. `false` if there were none. It may start a helper's
     /// program.
     ///
@@ -219,6 +257,10 @@ impl Client {
     pub fn logout(&self, server: &str) -> Result<bool, LoginError> {
         login::logout(&self.shared.settings, server)
     }
+}
+
+const fn is_signed(requirement: &Requirement) -> bool {
+    matches!(requirement, Requirement::Signed { .. })
 }
 
 impl fmt::Debug for Client {

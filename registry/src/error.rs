@@ -1,8 +1,8 @@
 //! What can go wrong between here and a registry. No text of these holds a credential or the query
 //! of a URL: storage behind registries signs its links there.
 
-use crate::digest::Digest;
 use crate::manifest::ManifestError;
+use hullbox_model::digest::Digest;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -18,6 +18,14 @@ pub enum RequestError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The proxy on the way, and not the host.
+    #[error("cannot reach {host}: {why}")]
+    Proxy {
+        /// Host and port.
+        host: String,
+        /// The proxy, the variable that names it, and what it does.
+        why: String,
     },
     /// The connection ended early or what came over it is no HTTP.
     #[error("the connection to {host} failed")]

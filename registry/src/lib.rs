@@ -6,7 +6,6 @@ mod ask;
 mod auth;
 mod blob;
 mod client;
-mod digest;
 mod error;
 mod login;
 mod manifest;
@@ -23,11 +22,11 @@ mod transport;
 
 pub use blob::BlobStream;
 pub use client::{Client, Options};
-pub use digest::{Digest, DigestError};
 pub use error::{
     Attempt, BlobError, LoginError, PolicyError, PushError, RequestError, ResolveError, Tried,
 };
-pub use login::LoggedIn;
+pub use hullbox_model::digest::{Digest, DigestError};
+pub use login::{LoggedIn, StoredLogin};
 pub use manifest::{
     Descriptor, Fetched, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
 };

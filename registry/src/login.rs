@@ -4,8 +4,8 @@ use crate::ask::{Shared, expect};
 use crate::auth::{Auth, Scope};
 use crate::error::{LoginError, RequestError};
 use crate::names::{DOCKER_HUB, registry_is_valid, shown};
-use crate::notice::Observer;
-use crate::settings::credentials::Credentials;
+use crate::notice::{Notice, Observer};
+use crate::settings::credentials::{Credentials, look_up};
 use crate::settings::keep::{Kept, forget, keep};
 use crate::settings::registries::Endpoint;
 use crate::settings::{Secret, Settings};
@@ -19,6 +19,15 @@ pub struct LoggedIn {
     pub kept_in: String,
     /// Whether they lie there unencrypted.
     pub is_plain: bool,
+}
+
+/// What came of credentials that are kept already.
+#[derive(Debug)]
+pub struct StoredLogin {
+    /// The user's name, where they have one.
+    pub user: Option<String>,
+    /// Whether the registry takes them.
+    pub outcome: Result<(), LoginError>,
 }
 
 /// The registry that is meant: Docker takes a URL too, and nothing for Docker Hub.
@@ -79,6 +88,51 @@ pub(crate) async fn login(
             why: "the thread that keeps them ended early".to_owned(),
         })),
     }
+}
+
+/// See [`crate::Client::login_stored`].
+pub(crate) async fn login_stored(
+    settings: &Arc<Settings>,
+    timing: Timing,
+    observer: Option<Observer>,
+    typed: &str,
+) -> Result<Option<StoredLogin>, LoginError> {
+    let server = server(typed)?;
+    let warn = observer.clone();
+    let (own, name) = (settings.clone(), server.clone());
+    // A helper is a program.
+    let looked_up = tokio::task::spawn_blocking(move || {
+        let warn = |text| {
+            if let Some(observer) = &warn {
+                observer(Notice::Warning(text));
+            }
+        };
+        look_up(&own.places, &name, "", &warn)
+    });
+    let request = |source| LoginError::Request {
+        server: server.clone(),
+        source,
+    };
+    let credentials = match looked_up.await {
+        Ok(Ok(Some(credentials))) => credentials,
+        Ok(Ok(None)) | Err(_) => return Ok(None),
+        Ok(Err(source)) => return Err(request(source.into())),
+    };
+    let user = match &credentials {
+        Credentials::Password { user, .. } => Some(user.clone()),
+        Credentials::Identity(_) => None,
+    };
+    let transport = Transport::new(settings, timing);
+    let auth = Auth::given(&server, credentials);
+    let shared = Shared::new(settings.clone(), transport, auth, observer);
+    let outcome = match try_out(&shared, &server).await {
+        Ok(_) => Ok(()),
+        Err(RequestError::Denied { .. }) => Err(LoginError::Refused {
+            server: server.clone(),
+        }),
+        Err(source) => Err(request(source)),
+    };
+    Ok(Some(StoredLogin { user, outcome }))
 }
 
 /// Asks the registry whether it takes the credentials; a refresh token, if it gives one for them.

@@ -1,8 +1,8 @@
 //! Manifests and indexes: OCI's and Docker's, kept byte for byte beside what they say.
 
-use crate::digest::Digest;
 use crate::names::shown;
 use crate::platform::Platform;
+use hullbox_model::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

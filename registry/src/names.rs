@@ -1,7 +1,7 @@
 //! Names of images: a registry, a repository in it, a tag or a digest. Everything that becomes
 //! part of a request's path is checked here, once.
 
-use crate::digest::{Digest, DigestError};
+use hullbox_model::digest::{Digest, DigestError};
 use std::fmt;
 use std::str::FromStr;
 

@@ -2,7 +2,6 @@
 
 use crate::ask::{Head, Shared};
 use crate::auth::Scope;
-use crate::digest::Digest;
 use crate::error::{Attempt, RequestError, ResolveError, Tried};
 use crate::manifest::{
     Descriptor, Fetched, MAX_MANIFEST_BYTES, Manifest, ManifestError, choices, is_known_type,
@@ -12,6 +11,7 @@ use crate::names::{ImageName, tag_is_valid};
 use crate::platform::Platform;
 use crate::settings::registries::Endpoint;
 use crate::transport::Call;
+use hullbox_model::digest::Digest;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue, LINK};
 use serde::Deserialize;

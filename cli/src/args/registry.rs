@@ -134,7 +134,8 @@ pub(crate) struct ManifestInspectArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  hullbox image copy debian:12 registry.example.com/debian:12\n  \
-                  hullbox image copy --all debian:12 oci:layout:12"
+                  hullbox image copy --all debian:12 oci:layout:12\n  \
+                  hullbox image copy docker-archive:saved.tar registry.example.com/app:1"
 )]
 pub(crate) struct CopyArgs {
     /// Copy all images of an index, not just the one of a platform
@@ -149,10 +150,10 @@ pub(crate) struct CopyArgs {
     /// How progress is shown
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) progress: ProgressArg,
-    /// NAME[:TAG|@DIGEST] in a registry, or oci:DIR[:TAG]
+    /// NAME[:TAG|@DIGEST] in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// NAME[:TAG] in a registry, or oci:DIR[:TAG]
+    /// The same, but no digest
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: String,
 }

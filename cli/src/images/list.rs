@@ -28,9 +28,12 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     texts.extend(args.name.iter().map(|name| format!("reference={name}")));
     let filters = filters(&texts, IMAGE_FILTERS)?;
     let images = engine::open()?.list_images(&filters)?;
+    // As in Docker a template that names it asks for it.
+    let template = args.format.as_deref().unwrap_or_default();
+    let digests = args.digests || template.contains(".Digest");
     let rows: Vec<_> = images
         .iter()
-        .flat_map(|image| rows_of(image, args.no_trunc))
+        .flat_map(|image| rows_of(image, digests, args.no_trunc))
         .collect();
     if args.quiet {
         // An image with two names is one image.
@@ -49,36 +52,39 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     format::rows(&rows, &columns, &format)
 }
 
-/// A line for each name; of an image without one, for each repository that knows it by a digest, or one.
-pub(crate) fn rows_of(image: &Summary, whole: bool) -> Vec<Value> {
-    const NONE: &str = "<none>";
+/// What images without a name, a tag or a digest have in their places.
+const NONE: &str = "<none>";
+
+/// A line for each name, and for each repository that knows the image by digests alone. With digests, as
+/// in Docker, for each digest that the repository knows it by.
+pub(crate) fn rows_of(image: &Summary, digests: bool, whole: bool) -> Vec<Value> {
     let known = image.repo_digests.iter();
     let known: Vec<_> = known.filter_map(|name| name.split_once('@')).collect();
-    let names: Vec<(&str, &str, &str)> = if !image.repo_tags.is_empty() {
-        let names = image.repo_tags.iter();
-        let parts = names.map(|name| name.rsplit_once(':').unwrap_or((name, NONE)));
-        let digest = |repository| known.iter().find(|(name, _)| *name == repository);
-        parts
-            .map(|(repository, tag)| {
-                (
-                    repository,
-                    tag,
-                    digest(repository).map_or(NONE, |one| one.1),
-                )
-            })
-            .collect()
-    } else if known.is_empty() {
-        vec![(NONE, NONE, NONE)]
-    } else {
-        let names = known.iter();
-        names
-            .map(|&(repository, digest)| (repository, NONE, digest))
-            .collect()
+    let digests_of = |repository: &str| -> Vec<&str> {
+        let here = known.iter().filter(|(name, _)| *name == repository);
+        let mut all: Vec<_> = here.filter(|_| digests).map(|one| one.1).collect();
+        if all.is_empty() {
+            all.push(NONE);
+        }
+        all
     };
-    names
-        .into_iter()
-        .map(|name| row(image, name, whole))
-        .collect()
+    let tags = image.repo_tags.iter();
+    let mut names: Vec<_> = tags
+        .map(|name| name.rsplit_once(':').unwrap_or((name, NONE)))
+        .collect();
+    for &(repository, _) in &known {
+        if !names.iter().any(|(other, _)| *other == repository) {
+            names.push((repository, NONE));
+        }
+    }
+    if names.is_empty() {
+        names.push((NONE, NONE));
+    }
+    let with_digests = names.into_iter().flat_map(|(repository, tag)| {
+        let digests = digests_of(repository).into_iter();
+        digests.map(move |digest| (repository, tag, digest))
+    });
+    with_digests.map(|name| row(image, name, whole)).collect()
 }
 
 fn row(image: &Summary, (repository, tag, digest): (&str, &str, &str), whole: bool) -> Value {
@@ -130,4 +136,45 @@ pub(crate) fn remove(args: &RmiArgs) -> Result<(), Failure> {
         report(failure);
     }
     one_of(failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tag_has_a_line_for_each_digest_of_its_repository() {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let image = Summary {
+            repo_tags: texts(&["a:1", "a:2", "h:5000/b:1"]),
+            repo_digests: texts(&["a@sha256:1", "a@sha256:2", "c@sha256:3", "c@sha256:4"]),
+            ..Summary::default()
+        };
+        let shown = |image: &Summary, digests| -> Vec<String> {
+            let rows = rows_of(image, digests, false);
+            let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+            let line = |row: &Value| ["Repository", "Tag", "Digest"].map(|key| text(row, key));
+            rows.iter().map(|row| line(row).join(" ")).collect()
+        };
+        // What docker.io 26.1 prints for such an image.
+        let with_digests = [
+            "a 1 sha256:1",
+            "a 1 sha256:2",
+            "a 2 sha256:1",
+            "a 2 sha256:2",
+            "h:5000/b 1 <none>",
+            "c <none> sha256:3",
+            "c <none> sha256:4",
+        ];
+        assert_eq!(shown(&image, true), with_digests);
+        let without = [
+            "a 1 <none>",
+            "a 2 <none>",
+            "h:5000/b 1 <none>",
+            "c <none> <none>",
+        ];
+        assert_eq!(shown(&image, false), without);
+        let dangling = Summary::default();
+        assert_eq!(shown(&dangling, true), ["<none> <none> <none>"]);
+    }
 }

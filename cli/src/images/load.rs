@@ -29,8 +29,8 @@ fn place(path: &Path) -> Result<Option<Transport>, Failure> {
     Ok(place.filter(|_| !path.exists()))
 }
 
-/// Loads from a place that is no registry: `pull oci:DIR`.
-pub(crate) fn from(place: &Transport, quiet: bool) -> Result<(), Failure> {
+/// Loads from a place that is no registry.
+fn from(place: &Transport, quiet: bool, tell: Tell) -> Result<(), Failure> {
     let engine = engine::open()?;
     let mut store = engine.images()?;
     let mut meter = Meter::new("Loading", quiet);
@@ -40,9 +40,14 @@ pub(crate) fn from(place: &Transport, quiet: bool) -> Result<(), Failure> {
     tell(&engine, loaded)
 }
 
+/// `pull oci:DIR`. Quiet, it prints the ids alone, as Podman does.
+pub(crate) fn pulled(place: &Transport, quiet: bool) -> Result<(), Failure> {
+    from(place, quiet, if quiet { tell_ids } else { tell })
+}
+
 pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
     if let Some(place) = args.input.as_deref().map(place).transpose()?.flatten() {
-        return from(&place, args.quiet);
+        return from(&place, args.quiet, tell);
     }
     if args.input.is_none() && isatty(io::stdin().as_fd()) {
         return Err(
@@ -67,6 +72,22 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), Failure> {
 }
 
 /// Prints what was loaded, and notes it.
+type Tell = fn(&Engine, Vec<Loaded>) -> Result<(), Failure>;
+
+fn tell_ids(engine: &Engine, loaded: Vec<Loaded>) -> Result<(), Failure> {
+    let mut text = String::new();
+    for image in loaded {
+        text.push_str(&format!("{}\n", image.id));
+        note(engine, &image);
+    }
+    stdout::print(&text)
+}
+
+fn note(engine: &Engine, image: &Loaded) {
+    let name = image.names.first().map(Reference::familiar);
+    engine.note_image(Verb::Load, &image.id.to_string(), name);
+}
+
 fn tell(engine: &Engine, loaded: Vec<Loaded>) -> Result<(), Failure> {
     let mut text = String::new();
     for image in loaded {
@@ -76,8 +97,7 @@ fn tell(engine: &Engine, loaded: Vec<Loaded>) -> Result<(), Failure> {
         for name in &image.names {
             text.push_str(&format!("Loaded image: {}\n", name.familiar()));
         }
-        let name = image.names.first().map(Reference::familiar);
-        engine.note_image(Verb::Load, &image.id.to_string(), name);
+        note(engine, &image);
     }
     stdout::print(&text)
 }

@@ -3,8 +3,9 @@
 use super::progress::{Out, View};
 use super::{failed, transfers, warn};
 use crate::args::registry::{LoginArgs, LogoutArgs, Password, ProgressArg};
-use crate::output::failure::Failure;
+use crate::output::failure::{Failure, report};
 use crate::output::stdout;
+use hullbox_engine::registry::Transfers;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
 };
@@ -22,9 +23,16 @@ const DOCKER_HUB: &str = "docker.io";
 
 pub(crate) fn login(args: LoginArgs) -> Result<(), Failure> {
     let server = args.server.as_deref().unwrap_or_default();
-    let (user, Password(password)) = credentials(&args)?;
     let view = View::new(ProgressArg::Plain, false, Out::Aside);
     let transfers = transfers(&view, None)?;
+    let mut known = None;
+    if args.username.is_none() && args.password.is_none() && !args.password_stdin {
+        match stored(&transfers, server)? {
+            Stored::Accepted => return stdout::print("Login Succeeded\n"),
+            Stored::Nothing(user) => known = user,
+        }
+    }
+    let (user, Password(password)) = credentials(&args, known)?;
     let done = transfers.login(server, &user, &password).map_err(failed)?;
     if done.is_plain {
         warn(&format!(
@@ -47,7 +55,31 @@ pub(crate) fn logout(args: &LogoutArgs) -> Result<(), Failure> {
     }
 }
 
-fn credentials(args: &LoginArgs) -> Result<(String, Password), Failure> {
+/// What is there of an earlier login.
+enum Stored {
+    /// The registry takes it.
+    Accepted,
+    /// Nothing that it takes, but perhaps the user's name.
+    Nothing(Option<String>),
+}
+
+/// Tries the credentials that are kept, as `docker login` does when it is told none.
+fn stored(transfers: &Transfers, server: &str) -> Result<Stored, Failure> {
+    let Some(stored) = transfers.login_stored(server).map_err(failed)? else {
+        return Ok(Stored::Nothing(None));
+    };
+    stdout::print("Authenticating with existing credentials...\n")?;
+    match stored.outcome {
+        Ok(()) => Ok(Stored::Accepted),
+        Err(error) => {
+            report(&failed(error.into()));
+            Ok(Stored::Nothing(stored.user))
+        }
+    }
+}
+
+/// `known` is the user's name that goes without saying.
+fn credentials(args: &LoginArgs, known: Option<String>) -> Result<(String, Password), Failure> {
     let user = args.username.clone().filter(|user| !user.is_empty());
     if args.password_stdin {
         let user = user.ok_or_else(|| Failure::new("--password-stdin needs --username"))?;
@@ -66,7 +98,15 @@ fn credentials(args: &LoginArgs) -> Result<(String, Password), Failure> {
     }
     let user = match user {
         Some(user) => user,
-        None => ask("Username: ")?,
+        None => match known {
+            Some(known) => {
+                let typed = ask(&format!("Username ({known}): "))?;
+                Some(typed)
+                    .filter(|typed| !typed.is_empty())
+                    .unwrap_or(known)
+            }
+            None => ask("Username: ")?,
+        },
     };
     if user.is_empty() {
         return Err(Failure::new("a user name is needed"));

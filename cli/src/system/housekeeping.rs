@@ -110,7 +110,7 @@ fn whole(usage: &DiskUsage, format: &Format) -> Result<(), Failure> {
 
 /// An image's rows, with the number of its containers.
 fn images_of(image: &image::Summary) -> Vec<Value> {
-    let mut rows = rows_of(image, false);
+    let mut rows = rows_of(image, false, false);
     for row in &mut rows {
         row["Containers"] = image.containers.to_string().into();
     }

@@ -70,6 +70,7 @@ impl Launch {
         let guest = (spec.isolation == Isolation::Vm).then_some(GuestSize {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            disks: 0,
         });
         let prospect = Prospect {
             guest,

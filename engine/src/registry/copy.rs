@@ -8,9 +8,12 @@ use super::progress::{Progress, Step, Way, short};
 use super::pull::tag_of;
 use super::push::from_registries;
 use super::{Watch, blocking, descriptor};
+use hullbox_image::Transport;
 use hullbox_registry::{
-    BlobSource, Client, Descriptor, Fetched, ImageName, Manifest, Platform, PushOptions, Resolution,
+    BlobSource, Client, Descriptor, Digest, Fetched, ImageName, Manifest, Platform, PushOptions,
+    Resolution,
 };
+use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +38,18 @@ pub enum Place {
         /// The image in it.
         tag: Option<String>,
     },
+    /// In an archive.
+    Archive(Transport),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(name) => write!(f, "{name}"),
+            Self::Layout { dir, .. } => write!(f, "{}", dir.display()),
+            Self::Archive(archive) => write!(f, "{archive}"),
+        }
+    }
 }
 
 impl Place {
@@ -77,6 +92,7 @@ async fn document(client: &Client, place: &Place) -> Result<Fetched, TransferErr
             let (layout, tag) = (Layout::at(dir.clone()), tag.clone());
             Ok(blocking(move || layout.manifest(tag.as_deref())).await??)
         }
+        Place::Archive(archive) => Err(TransferError::Place(archive.to_string())),
     }
 }
 
@@ -84,11 +100,13 @@ pub(super) async fn manifest(client: &Client, place: &Place) -> Result<Vec<u8>, 
     Ok(document(client, place).await?.raw)
 }
 
+/// Copies between registries and layouts. `shown` is what the source stands for, if not for itself.
 pub(super) async fn copy(
     client: &Client,
     source: &Place,
     destination: &Place,
     which: &Which,
+    shown: Option<&Place>,
     watch: &Watch,
 ) -> Result<Copied, TransferError> {
     let copier = Copier {
@@ -100,7 +118,9 @@ pub(super) async fn copy(
             }
             Place::Registry(name) => Destination::Registry(name.clone()),
             Place::Layout { dir, .. } => Destination::Layout(Layout::at(dir.clone())),
+            Place::Archive(archive) => return Err(TransferError::Place(archive.to_string())),
         },
+        shown: shown.unwrap_or(source).to_string(),
         watch: Arc::clone(watch),
     };
     let top = copier.choose(which).await?;
@@ -109,9 +129,10 @@ pub(super) async fn copy(
         let dir = dir.clone();
         blocking(move || Layout::create(dir)).await??;
     }
-    let (repository, tag) = match source {
+    let (repository, tag) = match shown.unwrap_or(source) {
         Place::Registry(name) => (name.name(), tag_of(name)),
         Place::Layout { dir, tag } => (dir.display().to_string(), tag.clone().unwrap_or_default()),
+        Place::Archive(archive) => (archive.to_string(), String::new()),
     };
     watch(Progress::Begin {
         way: Way::Copy,
@@ -137,6 +158,8 @@ struct Copier {
     client: Client,
     source: Place,
     destination: Destination,
+    /// The source, as it is shown.
+    shown: String,
     watch: Watch,
 }
 
@@ -144,7 +167,7 @@ impl Copier {
     /// The document that is to be copied.
     async fn choose(&self, which: &Which) -> Result<Fetched, TransferError> {
         let platform = match which {
-            Which::All => return document(&self.client, &self.source).await,
+            Which::All => return self.whole().await,
             Which::Platform(platform) => platform,
         };
         match &self.source {
@@ -153,7 +176,7 @@ impl Copier {
                 // Nothing was known that could be unchanged.
                 Resolution::Unchanged(_) => document(&self.client, &self.source).await,
             },
-            Place::Layout { .. } => {
+            Place::Layout { .. } | Place::Archive(_) => {
                 let mut top = document(&self.client, &self.source).await?;
                 for _ in 0..MAX_DEPTH {
                     let Manifest::Index(entries) = self.parse(&top)? else {
@@ -166,7 +189,7 @@ impl Copier {
                     let best = entries.iter().filter(|entry| fits(entry).is_some());
                     let best = best.min_by_key(fits).ok_or_else(|| {
                         hullbox_registry::ResolveError::NoPlatform {
-                            name: self.shown(),
+                            name: self.shown.clone(),
                             platform: platform.to_string(),
                             offers: String::new(),
                         }
@@ -178,16 +201,54 @@ impl Copier {
         }
     }
 
-    fn shown(&self) -> String {
-        match &self.source {
-            Place::Registry(name) => name.to_string(),
-            Place::Layout { dir, .. } => dir.display().to_string(),
+    /// What is there, with all that it names: of a registry whose images are rejected nothing is asked.
+    async fn whole(&self) -> Result<Fetched, TransferError> {
+        let Place::Registry(name) = &self.source else {
+            return document(&self.client, &self.source).await;
+        };
+        self.client.may_ask(name).await?;
+        let top = document(&self.client, &self.source).await?;
+        if self.client.wants_signatures(name) {
+            self.allowed(name, &top, &[]).await?;
         }
+        Ok(top)
+    }
+
+    /// Whether the policy allows every image that a document is or leads to, before anything is copied.
+    /// `above` are the digests of the indexes that led to it, whose signatures count too.
+    async fn allowed(
+        &self,
+        name: &ImageName,
+        top: &Fetched,
+        above: &[Digest],
+    ) -> Result<(), TransferError> {
+        let path = [above, &[top.digest]].concat();
+        match self.parse(top)? {
+            Manifest::Index(_) if above.len() == MAX_DEPTH => Err(self.too_deep()),
+            Manifest::Index(entries) if !entries.is_empty() => {
+                for entry in entries {
+                    let child = self.child(&entry).await?;
+                    Box::pin(self.allowed(name, &child, &path)).await?;
+                }
+                Ok(())
+            }
+            Manifest::Index(_) | Manifest::Image { .. } => {
+                Ok(self.client.allows(name, &path).await?)
+            }
+        }
+    }
+
+    fn too_deep(&self) -> TransferError {
+        let error = hullbox_registry::ResolveError::TooDeep {
+            name: self.shown.clone(),
+            limit: MAX_DEPTH,
+        };
+        error.into()
     }
 
     fn parse(&self, document: &Fetched) -> Result<Manifest, TransferError> {
         document.parse().map_err(|source| TransferError::Manifest {
-            name: self.shown(),
+            name: self.shown.clone(),
             source,
         })
     }
@@ -203,6 +264,7 @@ impl Copier {
                 let (layout, entry) = (Layout::at(dir.clone()), entry.clone());
                 Ok(blocking(move || layout.document(&entry)).await??)
             }
+            Place::Archive(archive) => Err(TransferError::Place(archive.to_string())),
         }
     }
 
@@ -216,13 +278,7 @@ impl Copier {
                 blobs.dedup_by_key(|blob| blob.digest);
                 self.copy_blobs(blobs).await?;
             }
-            Manifest::Index(_) if depth == MAX_DEPTH => {
-                return Err(hullbox_registry::ResolveError::TooDeep {
-                    name: self.shown(),
-                    limit: MAX_DEPTH,
-                }
-                .into());
-            }
+            Manifest::Index(_) if depth == MAX_DEPTH => return Err(self.too_deep()),
             Manifest::Index(entries) => {
                 for entry in entries {
                     let child = self.child(&entry).await?;
@@ -315,6 +371,7 @@ impl Copier {
                     Ok(Box::new(file) as Box<dyn Read + Send>)
                 })
             }
+            Place::Archive(_) => Arc::new(|_: u64| Err(io::ErrorKind::Unsupported.into())),
         }
     }
 
@@ -335,6 +392,7 @@ impl Copier {
                 let from = Layout::at(dir.clone());
                 blocking(move || from.give(&digest, &layout)).await??;
             }
+            Place::Archive(archive) => return Err(TransferError::Place(archive.to_string())),
         }
         Ok(Step::Done)
     }
@@ -347,7 +405,7 @@ impl Copier {
                 let (layout, tag, top) = (layout.clone(), tag.clone(), top.clone());
                 Ok(blocking(move || layout.name(&top, tag.as_deref())).await??)
             }
-            (Destination::Layout(_), Place::Registry(_)) => Ok(()),
+            (Destination::Layout(_), Place::Registry(_) | Place::Archive(_)) => Ok(()),
         }
     }
 }

@@ -57,9 +57,23 @@ pub enum TransferError {
         #[source]
         source: registry::ManifestError,
     },
-    /// What `image copy` cannot copy from or to.
-    #[error("cannot copy from or to {0}: only names in registries and oci:DIR[:TAG]")]
+    /// What is no place for what is asked.
+    #[error(
+        "{0} is no place for that: names in registries are, and oci:DIR[:TAG]; for copies oci-archive:FILE[:TAG] and docker-archive:FILE[:NAME] too"
+    )]
     Place(String),
+    /// A text that begins like an archive.
+    #[error(transparent)]
+    Transport(#[from] hullbox_image::TransportError),
+    /// An archive.
+    #[error("cannot copy from or to {archive}")]
+    Archive {
+        /// As typed.
+        archive: String,
+        /// Why not.
+        #[source]
+        source: Box<hullbox_image::RepackError>,
+    },
     /// A digest where a tag is needed.
     #[error("cannot push {0}: a digest is not a tag")]
     Digest(String),

@@ -9,6 +9,7 @@
 //! The network's side is asynchronous and the store's blocks: [`feed`] is where they meet, with a bounded
 //! queue for each layer. The runtime is made when a transfer begins; nothing else in the engine knows one.
 
+mod archive;
 mod copy;
 mod ends;
 mod error;
@@ -23,7 +24,7 @@ mod remote;
 pub use copy::{Copied, Place, Which};
 pub use ends::{Compression, EndError, Form, Origin, Target};
 pub use error::TransferError;
-pub use hullbox_registry::{LoggedIn, Notice, Places, Platform, PlatformError};
+pub use hullbox_registry::{LoggedIn, Notice, Places, Platform, PlatformError, StoredLogin};
 pub use layout::LayoutError;
 pub use local::LocalStore;
 pub use progress::{Progress, Step, Way};
@@ -32,6 +33,7 @@ pub use push::Pushed;
 pub use remote::{Remote, serve};
 
 use ends::Blob;
+use hullbox_image::Transport;
 use hullbox_registry::{Client, Descriptor, Digest, ImageName, Options, ResolveError, Settings};
 use std::io;
 use std::path::PathBuf;
@@ -124,6 +126,8 @@ impl Transfers {
     }
 
     fn candidates(&self, text: &str) -> Result<Vec<ImageName>, TransferError> {
+        // As Podman and Skopeo call what is in a registry.
+        let text = text.strip_prefix("docker://").unwrap_or(text);
         let candidates = self.client.settings().candidates(text);
         candidates.map_err(|source| TransferError::Name {
             text: text.to_owned(),
@@ -170,7 +174,8 @@ impl Transfers {
         })
     }
 
-    /// Pulls all tags of a repository.
+    /// Pulls all tags of a repository, and tells `done` of each as soon as it is there. Gives the
+    /// repository: of a short name the first that has tags.
     ///
     /// # Errors
     /// [`TransferError`]; images before the one that fails are in the store.
@@ -179,26 +184,37 @@ impl Transfers {
         target: &Arc<dyn Target>,
         text: &str,
         platform: Option<&Platform>,
-    ) -> Result<Vec<Pulled>, TransferError> {
-        let name = self.repository(text)?;
-        let tags = self.run(async { Ok(self.client.tags(&name).await?) })?;
-        if tags.is_empty() {
-            return Err(TransferError::NoTags(name.name()));
+        done: &mut dyn FnMut(&Pulled),
+    ) -> Result<String, TransferError> {
+        let (name, tags) = self.tags(text)?;
+        for tag in &tags {
+            done(&self.pull(target, &format!("{name}:{tag}"), platform)?);
         }
-        let with_tag =
-            |tag: &String| self.pull(target, &format!("{}:{tag}", name.name()), platform);
-        tags.iter().map(with_tag).collect()
+        Ok(name)
     }
 
-    /// The repository that was typed, without a tag.
-    fn repository(&self, text: &str) -> Result<ImageName, TransferError> {
+    /// The repository that was typed, without a tag, and its tags.
+    fn tags(&self, text: &str) -> Result<(String, Vec<String>), TransferError> {
         let last = text.rsplit('/').next().unwrap_or(text);
         if last.contains(':') || text.contains('@') {
             return Err(TransferError::TagWithAll(text.to_owned()));
         }
-        let mut candidates = self.candidates(text)?.into_iter();
-        let empty = || TransferError::NoTags(text.to_owned());
-        candidates.next().ok_or_else(empty)
+        let candidates = self.candidates(text)?;
+        let alone = candidates.len() == 1;
+        let mut failed = Vec::new();
+        for name in &candidates {
+            match self.run(async { Ok(self.client.tags(name).await?) }) {
+                Err(TransferError::Resolve(error)) if !alone && may_be_elsewhere(&error) => {
+                    failed.push(error);
+                }
+                Ok(tags) if tags.is_empty() => return Err(TransferError::NoTags(name.name())),
+                tags => return Ok((name.name(), tags?)),
+            }
+        }
+        Err(TransferError::Nowhere {
+            text: text.to_owned(),
+            tried: error::Names(failed),
+        })
     }
 
     /// Pushes an image of a store.
@@ -261,7 +277,7 @@ impl Transfers {
         destination: &Place,
         which: &Which,
     ) -> Result<Copied, TransferError> {
-        self.run(copy::copy(
+        self.run(archive::copy(
             &self.client,
             source,
             destination,
@@ -278,7 +294,8 @@ impl Transfers {
         self.run(copy::manifest(&self.client, place))
     }
 
-    /// A place as typed: a layout, or a name in a registry, the first one that a short name may stand for.
+    /// A place as typed: a layout, an archive, or a name in a registry, the first one that a short name may
+    /// stand for.
     ///
     /// # Errors
     /// [`TransferError::Name`], [`TransferError::Place`].
@@ -286,16 +303,17 @@ impl Transfers {
         if let Some(layout) = Place::layout(text) {
             return Ok(layout);
         }
-        // As names they would be Docker Hub's, with the file as the tag.
-        let is_archive = ["docker-archive:", "oci-archive:", "dir:"]
-            .iter()
-            .any(|form| text.starts_with(form));
-        if is_archive {
+        match Transport::parse(text) {
+            Some(Ok(archive)) => return Ok(Place::Archive(archive)),
+            Some(Err(source)) => return Err(source.into()),
+            None => {}
+        }
+        // As a name it would be Docker Hub's, with the directory as the tag.
+        if text.starts_with("dir:") {
             return Err(TransferError::Place(text.to_owned()));
         }
-        let name = text.strip_prefix("docker://").unwrap_or(text);
         let empty = || TransferError::NoTags(text.to_owned());
-        let first = self.candidates(name)?.into_iter().next();
+        let first = self.candidates(text)?.into_iter().next();
         Ok(Place::Registry(first.ok_or_else(empty)?))
     }
 
@@ -310,6 +328,14 @@ impl Transfers {
         password: &str,
     ) -> Result<LoggedIn, TransferError> {
         self.run(async { Ok(self.client.login(server, user, password).await?) })
+    }
+
+    /// Asks a registry whether it takes the credentials that are kept for it; `None` without any.
+    ///
+    /// # Errors
+    /// [`TransferError::Login`].
+    pub fn login_stored(&self, server: &str) -> Result<Option<StoredLogin>, TransferError> {
+        self.run(async { Ok(self.client.login_stored(server).await?) })
     }
 
     /// Forgets the credentials of a registry. `false` if there were none.

@@ -212,13 +212,13 @@ fn failure(part: &mut Part) -> Option<LoadError> {
     }
 }
 
-fn bad_entry(name: &str, problem: &'static str) -> LoadError {
+pub(crate) fn bad_entry(name: &str, problem: &'static str) -> LoadError {
     LoadError::ArchiveEntry(name.chars().take(120).collect(), problem)
 }
 
 /// A name without `.`, `..` and doubled slashes, as seen from `parent`; `None` when it is empty
 /// or leads out of the archive.
-fn normal(name: &str, parent: &str) -> Option<String> {
+pub(crate) fn normal(name: &str, parent: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     let parent = if name.starts_with('/') { "" } else { parent };
     for part in parent.split('/').chain(name.split('/')) {

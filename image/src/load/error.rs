@@ -116,7 +116,7 @@ impl LoadError {
         }
     }
 
-    pub(super) fn from_archive(error: TarError) -> Self {
+    pub(crate) fn from_archive(error: TarError) -> Self {
         match error {
             TarError::Read(error) => Self::from_read("the archive", error),
             other => Self::Archive(other),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// One image of a docker-archive's manifest.json.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct DockerImage {
+pub(crate) struct DockerImage {
     pub config: String,
     pub repo_tags: Option<Vec<String>>,
     pub layers: Option<Vec<String>>,

@@ -19,10 +19,11 @@ mod plan;
 mod session;
 mod syncs;
 
+pub(crate) use archive::{bad_entry, normal};
 pub(crate) use assemble::Finisher;
 pub(crate) use convert::{Form, LayerFiles, StagedLayer, convert_blob};
 pub use error::LoadError;
-pub(crate) use manifest::{Descriptor, Manifest};
+pub(crate) use manifest::{Descriptor, DockerImage, Manifest};
 pub(crate) use parts::{LayerPart, image_config};
 use plan::Choice;
 pub use session::Progress;

@@ -301,11 +301,13 @@ impl Shared {
             repo_digests.extend(index.map(|digest| NewRepoDigest {
                 repository: repository.clone(),
                 digest,
+                manifest,
                 shown: true,
             }));
             repo_digests.push(NewRepoDigest {
                 repository: repository.clone(),
                 digest: manifest,
+                manifest,
                 shown: index.is_none(),
             });
         }

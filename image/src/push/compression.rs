@@ -111,14 +111,14 @@ impl FromStr for LayerCompression {
 }
 
 /// A compressor in front of a writer.
-pub(super) enum Packer<W: Write> {
+pub(crate) enum Packer<W: Write> {
     Plain(W),
     Gzip(flate2::write::GzEncoder<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
 impl<W: Write> Packer<W> {
-    pub(super) fn new(compression: LayerCompression, out: W) -> io::Result<Self> {
+    pub(crate) fn new(compression: LayerCompression, out: W) -> io::Result<Self> {
         Ok(match compression {
             LayerCompression::None => Self::Plain(out),
             // Without time or name in its header.
@@ -133,7 +133,7 @@ impl<W: Write> Packer<W> {
         })
     }
 
-    pub(super) fn finish(self) -> io::Result<W> {
+    pub(crate) fn finish(self) -> io::Result<W> {
         match self {
             Self::Plain(out) => Ok(out),
             Self::Gzip(encoder) => encoder.finish(),

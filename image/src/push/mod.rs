@@ -11,6 +11,7 @@ mod document;
 mod plan;
 
 pub use blob::LayerBlob;
+pub(crate) use compression::Packer;
 pub use compression::{CompressionError, LayerCompression};
 pub use document::RawManifest;
 pub use plan::{PushError, PushLayer, PushOptions, PushPlan};

@@ -7,7 +7,8 @@ use crate::load::{LoadError, Manifest};
 use crate::reference::Reference;
 use crate::save::RegenerateError;
 use crate::store::{
-    KnownBlob, LayerInfo, NewBlob, NewLayer, NewRepoDigest, ResolveError, Store, StoreError, Travel,
+    Found, KnownBlob, LayerInfo, NewBlob, NewLayer, NewRepoDigest, ResolveError, Store, StoreError,
+    Travel,
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -51,7 +52,7 @@ pub struct PushOptions {
 pub struct PushPlan {
     /// The image.
     pub image: ImageId,
-    /// The manifest that it was pulled or loaded with, byte for byte.
+    /// The manifest that it was pulled or loaded with under the name that was asked for, byte for byte.
     pub manifest: Option<RawManifest>,
     /// The configuration, byte for byte; its digest is the image's id.
     pub config: Vec<u8>,
@@ -84,7 +85,7 @@ impl Store {
         let found = self.find(text)?;
         let config = self.raw_config(text, &found.id)?;
         let stack = self.stack_of(&found.id)?;
-        let manifest = self.raw_manifest(&found.id)?;
+        let manifest = self.raw_manifest(&found)?;
         let told = match (&manifest, options.compression) {
             (Some(manifest), None) => told_blobs(manifest, &stack),
             _ => None,
@@ -128,9 +129,9 @@ impl Store {
         })
     }
 
-    /// The manifest that an image has, if it is undamaged.
-    fn raw_manifest(&self, id: &ImageId) -> Result<Option<RawManifest>, StoreError> {
-        let Some((digest, bytes)) = self.manifest_bytes(id)? else {
+    /// The manifest that an image has by this name, if it is undamaged.
+    fn raw_manifest(&self, found: &Found) -> Result<Option<RawManifest>, StoreError> {
+        let Some((digest, bytes)) = self.manifest_bytes(found)? else {
             return Ok(None);
         };
         Ok(RawManifest::of(digest, bytes))
@@ -159,10 +160,11 @@ impl Store {
             repo_digests: vec![NewRepoDigest {
                 repository: repository.clone(),
                 digest: manifest.digest,
+                manifest: manifest.digest,
                 shown: true,
             }],
         };
-        self.remember(&plan.image, &travel, &manifest.bytes)
+        self.remember(&plan.image, name, &travel, &manifest.bytes)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::commit::Facts;
 use super::lock;
+use super::staging::MANIFESTS;
 use super::{ImageUse, Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::erofs::check_superblock;
@@ -256,34 +257,47 @@ impl Check {
                 let finding = self.report.add(Severity::Error, what, Some(&path));
                 self.bad_images.insert(id, finding);
             }
-            self.manifest(store, &id)?;
+            self.manifests(store, &id)?;
         }
         Ok(())
     }
 
-    fn manifest(&mut self, store: &Store, id: &ImageId) -> Result<(), StoreError> {
-        let digest: Option<[u8; 32]> = store.db.query_row(
-            "SELECT manifest FROM images WHERE id = ?1",
-            params![id.digest().as_bytes()],
-            |row| row.get(0),
-        )?;
-        let Some(digest) = digest.map(Digest::from_bytes) else {
-            return Ok(());
-        };
-        let path = store.blob_path(&digest);
-        if std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == digest) {
+    /// The manifests that an image has by its names.
+    fn manifests(&mut self, store: &Store, id: &ImageId) -> Result<(), StoreError> {
+        let sql = format!("SELECT manifest FROM ({MANIFESTS}) WHERE image = ?1 ORDER BY 1");
+        let mut statement = store.db.prepare(&sql)?;
+        let rows = statement.query_map(params![id.digest().as_bytes()], |row| {
+            row.get(0).map(Digest::from_bytes)
+        })?;
+        let digests: Vec<Digest> = rows.collect::<Result<_, _>>()?;
+        for digest in digests {
+            self.manifest(store, id, &digest)?;
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, store: &Store, id: &ImageId, digest: &Digest) -> Result<(), StoreError> {
+        let path = store.blob_path(digest);
+        if std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == *digest) {
             return Ok(());
         }
         let what = format!(
-            "image {}: its manifest is missing or damaged, so it is not found by digest",
+            "image {}: its manifest is missing or damaged, so it is pushed with another one",
             id.short()
         );
         let finding = self.report.add(Severity::Warning, what, Some(&path));
         if self.options.repair {
-            store.db.execute(
-                "UPDATE images SET manifest = NULL WHERE id = ?1",
-                params![id.digest().as_bytes()],
-            )?;
+            for (table, image, digests) in [
+                ("images", "id", "manifest = NULL"),
+                // What the registry has is not what is there any more: the next pull brings it.
+                ("names", "image", "manifest = NULL, digest = NULL"),
+                ("repo_digests", "image", "manifest = NULL"),
+            ] {
+                let sql =
+                    format!("UPDATE {table} SET {digests} WHERE {image} = ?1 AND manifest = ?2");
+                let row = params![id.digest().as_bytes(), digest.as_bytes()];
+                store.db.execute(&sql, row)?;
+            }
             remove(&path)?;
             self.report.findings[finding].repaired = true;
         }

@@ -198,15 +198,12 @@ fn insert_layer(transaction: &Transaction<'_>, layer: &NewLayer) -> Result<(), S
 
 fn insert(transaction: &Transaction<'_>, image: &NewImage) -> Result<(), StoreError> {
     let id = image.id.digest().as_bytes();
+    let manifest = image.manifest.as_deref().map(Digest::of);
     transaction.execute(
         "INSERT INTO images (id, manifest, created, tagged) VALUES (?1, ?2, ?3, unixepoch())
          ON CONFLICT DO UPDATE SET tagged = unixepoch(),
                                    manifest = coalesce(excluded.manifest, manifest)",
-        params![
-            id,
-            image.manifest.as_deref().map(|m| *Digest::of(m).as_bytes()),
-            image.created
-        ],
+        params![id, manifest.as_ref().map(Digest::as_bytes), image.created],
     )?;
     for (position, layer) in image.layers.iter().enumerate() {
         insert_layer(transaction, layer)?;
@@ -217,10 +214,14 @@ fn insert(transaction: &Transaction<'_>, image: &NewImage) -> Result<(), StoreEr
         )?;
     }
     for name in &image.names {
-        transaction.execute(
-            "INSERT INTO names (repository, tag, image) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET image = excluded.image",
-            params![name.name(), name.tag().unwrap_or("latest"), id],
+        let repository = name.name();
+        let digest = image.travel.digest_in(&repository).or(manifest);
+        super::names::insert(
+            transaction,
+            name,
+            &image.id,
+            manifest.as_ref(),
+            digest.as_ref(),
         )?;
     }
     image.travel.insert(transaction, &image.id)

@@ -2,8 +2,7 @@
 
 use super::error::StoreError;
 use rustix::fs::FlockOperation;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 
 /// Waits for and takes a lock alone; it ends with the file.
@@ -16,12 +15,5 @@ pub(super) fn exclusive(path: &Path) -> Result<File, StoreError> {
 
 /// Opens a lock file, making it if there is none.
 pub(super) fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(StoreError::io("open", path))
+    hullbox_host::paths::open_lock_file(path).map_err(StoreError::io("open", path))
 }

@@ -9,13 +9,13 @@
 //! HEX is the blob's digest. None of it is trusted: a blob is compared with its digest at its end,
 //! and a converted layer counts only until the host is restarted, because it may not be on the disk.
 
-use super::{Store, StoreError, make_dir};
+use super::{Store, StoreError, lock, make_dir};
 use crate::digest::Digest;
 use rustix::fs::FlockOperation;
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Partial downloads of a store.
@@ -112,14 +112,7 @@ impl Partials {
     /// Nothing, if somebody has the lock or its file was removed while it was waited for.
     fn lock_by(&self, hex: &str, how: FlockOperation) -> Result<Option<BlobLock>, StoreError> {
         let path = self.dir.join(format!("{hex}.lock"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
+        let file = lock::open(&path)?;
         match rustix::io::retry_on_intr(|| rustix::fs::flock(&file, how)) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),

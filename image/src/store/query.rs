@@ -134,14 +134,15 @@ impl Store {
             "SELECT i.id, n.repository, n.tag, i.created,
                     (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layers il
                      JOIN layers l ON l.key = il.layer WHERE il.image = i.id),
-                    coalesce((SELECT d.digest FROM repo_digests d
-                              WHERE d.image = i.id AND d.repository = n.repository AND d.shown
-                              ORDER BY d.added DESC, d.rowid DESC LIMIT 1),
-                             CASE WHEN n.repository IS NULL THEN NULL ELSE i.manifest END)
+                    CASE WHEN n.tag IS NULL
+                         THEN (SELECT d.digest FROM repo_digests d
+                               WHERE d.image = i.id AND d.repository = n.repository AND d.shown
+                               ORDER BY d.added DESC, d.rowid DESC LIMIT 1)
+                         ELSE n.digest END
              FROM images i LEFT JOIN (
-                 SELECT image, repository, tag FROM names
+                 SELECT image, repository, tag, digest FROM names
                  UNION ALL
-                 SELECT DISTINCT d.image, d.repository, NULL FROM repo_digests d
+                 SELECT DISTINCT d.image, d.repository, NULL, NULL FROM repo_digests d
                  WHERE d.shown AND NOT EXISTS (
                      SELECT 1 FROM names o
                      WHERE o.image = d.image AND o.repository = d.repository)
@@ -161,33 +162,6 @@ impl Store {
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// Gives the image that `source` names the name `target` too.
-    ///
-    /// # Errors
-    /// [`ResolveError`].
-    pub fn tag(&self, source: &str, target: &Reference) -> Result<ImageId, ResolveError> {
-        let found = self.find(source)?;
-        let failed = |error: rusqlite::Error| ResolveError::Store(source.to_owned(), error.into());
-        let tag = target.tag().unwrap_or("latest");
-        // The image may have gone since it was found; the foreign key notices.
-        self.db
-            .execute(
-                "INSERT INTO names (repository, tag, image) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET image = excluded.image",
-                params![target.name(), tag, found.id.digest().as_bytes()],
-            )
-            .map_err(failed)?;
-        self.db
-            .execute(
-                "UPDATE images SET tagged = unixepoch() WHERE id = ?1",
-                params![found.id.digest().as_bytes()],
-            )
-            .map_err(failed)?;
-        self.checkpoint()
-            .map_err(|error| ResolveError::Store(source.to_owned(), error))?;
-        Ok(found.id)
     }
 
     /// All that is known of an image.
@@ -255,15 +229,15 @@ impl Store {
     fn inspect_found(&self, id: &ImageId, config: &Value) -> Result<Inspect, StoreError> {
         let names = self.names_of(id)?;
         let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
-        let (manifest, tagged, size): (Option<[u8; 32]>, i64, i64) = self.db.query_row(
-            "SELECT manifest, tagged,
+        let (tagged, size): (i64, i64) = self.db.query_row(
+            "SELECT tagged,
                     (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layers il
                      JOIN layers l ON l.key = il.layer WHERE il.image = images.id)
              FROM images WHERE id = ?1",
             params![id.digest().as_bytes()],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        let digests = self.shown_digests(id, &names, manifest.map(Digest::from_bytes))?;
+        let digests = self.shown_digests(id)?;
         let layers: Vec<_> = self
             .layers_of(id)?
             .iter()
@@ -319,24 +293,12 @@ impl Store {
         })
     }
 
-    /// `RepoDigests`: what registries know it by, and for its other names the digest of the
-    /// manifest that it was loaded with.
-    fn shown_digests(
-        &self,
-        id: &ImageId,
-        names: &[Reference],
-        manifest: Option<Digest>,
-    ) -> Result<Vec<String>, StoreError> {
-        let known = self.repo_digests(id)?;
+    /// `RepoDigests`: all that registries know it by, and for names that it was loaded under the digest
+    /// of the manifest that it was loaded with. A name that was only given to it has none, as in Docker.
+    fn shown_digests(&self, id: &ImageId) -> Result<Vec<String>, StoreError> {
         let mut shown: BTreeSet<(String, Digest)> = BTreeSet::new();
-        for name in names.iter().map(Reference::name) {
-            if let Some(manifest) = manifest
-                && !known.iter().any(|(repository, _)| *repository == name)
-            {
-                shown.insert((name, manifest));
-            }
-        }
-        shown.extend(known);
+        shown.extend(self.repo_digests(id)?);
+        shown.extend(self.name_digests(id)?);
         Ok(shown
             .iter()
             .map(|(repository, digest)| format!("{}@{digest}", familiar_name(repository)))
@@ -377,8 +339,8 @@ impl Store {
                      SELECT image, added, rowid AS at FROM repo_digests
                      WHERE repository = ?1 AND digest = ?2
                      UNION ALL
-                     SELECT i.id, -1, 0 FROM names n JOIN images i ON i.id = n.image
-                     WHERE n.repository = ?1 AND ?2 IN (i.manifest, i.id))
+                     SELECT image, -1, 0 FROM names
+                     WHERE repository = ?1 AND ?2 IN (digest, image))
                  ORDER BY added DESC, at DESC LIMIT 1",
                 params![name.name(), digest.as_bytes()],
                 |row| row.get(0),

@@ -1,6 +1,7 @@
 //! `rmi`: names first, then the image, then what nobody needs any more.
 
 use super::lock;
+use super::names;
 use super::query::Found;
 use super::travel;
 use super::{ResolveError, Store, StoreError};
@@ -117,14 +118,14 @@ impl Store {
         let known = Known {
             names: self.names_of(&found.id)?,
             digests: self.repo_digests(&found.id)?,
+            meant: self.names_meant(&found)?,
         };
         let usage = in_use(&found.id);
         let removal = decide(&found, known, usage, force)?;
-        // While this is held nobody sweeps, so the mark outlives a kill before the rows are gone.
+        // While this is held nobody sweeps, so the mark outlives a kill before the rows are gone. A
+        // name takes its manifest along, if no other name has it.
         let staging = self.stage()?;
-        if removal.delete {
-            self.mark_for_sweep()?;
-        }
+        self.mark_for_sweep()?;
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -132,10 +133,19 @@ impl Store {
         transaction.commit()?;
         self.checkpoint()?;
         drop(staging);
-        if removal.delete {
-            self.try_sweep()?;
-        }
+        self.try_sweep()?;
         Ok(removed)
+    }
+
+    /// The names that a digest stands for which is no registry's.
+    fn names_meant(&self, found: &Found) -> Result<Vec<Reference>, StoreError> {
+        let Some(name) = &found.name else {
+            return Ok(Vec::new());
+        };
+        match name.digest() {
+            Some(digest) => self.names_by_digest(&found.id, &name.name(), digest),
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -143,12 +153,19 @@ impl Store {
 struct Known {
     names: Vec<Reference>,
     digests: Vec<(String, Digest)>,
+    /// Of the names, those that the digest stands for which was typed, if no registry has told it.
+    meant: Vec<Reference>,
 }
 
 impl Known {
     /// Whether it is known by nothing.
     fn is_empty(&self) -> bool {
         self.names.is_empty() && self.digests.is_empty()
+    }
+
+    /// Whether it is known in one repository alone, and there by one tag at most.
+    fn is_single(&self) -> bool {
+        self.repositories() == 1 && self.names.len() <= 1
     }
 
     /// How many repositories know it.
@@ -171,10 +188,13 @@ impl Known {
                 return (Self::of(Vec::new(), gone), Self::of(self.names, left));
             }
         }
-        // A digest that no registry has told stands for the names of its repository.
-        let (gone, left): (Vec<_>, Vec<_>) = self.names.into_iter().partition(|other| {
-            other.name() == repository && (name.digest().is_some() || other.tag() == name.tag())
-        });
+        let (gone, left): (Vec<_>, Vec<_>) =
+            self.names
+                .into_iter()
+                .partition(|other| match name.digest() {
+                    Some(_) => self.meant.contains(other),
+                    None => other.name() == repository && other.tag() == name.tag(),
+                });
         // The digests of a repository go with its last tag.
         let is_last = !left.iter().any(|other| other.name() == repository);
         let (forgotten, known) = self
@@ -185,7 +205,11 @@ impl Known {
     }
 
     const fn of(names: Vec<Reference>, digests: Vec<(String, Digest)>) -> Self {
-        Self { names, digests }
+        Self {
+            names,
+            digests,
+            meant: Vec::new(),
+        }
     }
 }
 
@@ -197,31 +221,28 @@ fn decide(
 ) -> Result<Removal, RemoveError> {
     let image = found.id.short();
     if let Some(name) = &found.name {
+        let is_single = known.is_single();
         let (untag, left) = known.split(name);
         return match usage {
-            _ if !left.is_empty() => Ok(Removal {
-                untag,
-                delete: false,
-            }),
             None => Ok(Removal {
+                delete: left.is_empty(),
                 untag,
-                delete: true,
             }),
-            Some(ImageUse::Stopped { .. } | ImageUse::Running { .. }) if force => {
-                // The container keeps the image; only the name goes, as in Docker. A stopped
-                // container's image stays too: its layers are the container's root.
-                Ok(Removal {
-                    untag,
-                    delete: false,
-                })
-            }
-            Some(ImageUse::Stopped { container } | ImageUse::Running { container }) => {
+            Some(ImageUse::Stopped { container } | ImageUse::Running { container })
+                if !force && (is_single || left.is_empty()) =>
+            {
                 Err(RemoveError::NameInUse {
                     name: name.familiar(),
                     container,
                     image,
                 })
             }
+            // The container keeps the image; only the name goes, as in Docker. A stopped
+            // container's image stays too: its layers are the container's root.
+            Some(_) => Ok(Removal {
+                untag,
+                delete: false,
+            }),
         };
     }
     match usage {
@@ -259,18 +280,16 @@ fn apply(
         removed.push(Removed::Untagged(name.familiar()));
     }
     for (repository, digest) in &removal.untag.digests {
-        transaction.execute(
-            "DELETE FROM repo_digests WHERE repository = ?1 AND digest = ?2 AND image = ?3",
-            params![repository, digest.as_bytes(), id_bytes],
-        )?;
+        names::forget_digest(transaction, repository, digest, id)?;
         let name = familiar_name(repository);
         removed.push(Removed::Untagged(format!("{name}@{digest}")));
     }
-    // Manifests below indexes are known by those alone.
+    // Manifests below indexes are known by those alone. Of old indexes it is not known what is below.
     transaction.execute(
         "DELETE FROM repo_digests WHERE image = ?1 AND NOT shown AND NOT EXISTS (
              SELECT 1 FROM repo_digests o
-             WHERE o.image = ?1 AND o.repository = repo_digests.repository AND o.shown)",
+             WHERE o.image = ?1 AND o.repository = repo_digests.repository AND o.shown
+             AND coalesce(o.manifest, repo_digests.digest) = repo_digests.digest)",
         params![id_bytes],
     )?;
     if removal.delete {

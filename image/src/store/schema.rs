@@ -4,7 +4,7 @@ use super::error::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each script takes the index from the version that is its position to the next.
-const MIGRATIONS: [&str; 3] = ["
+const MIGRATIONS: [&str; 4] = ["
 CREATE TABLE layers (
     key           TEXT PRIMARY KEY,     -- file name: hex of the DiffID or ChainID
     diff_id       BLOB NOT NULL,
@@ -14,7 +14,7 @@ CREATE TABLE layers (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE images (
     id         BLOB PRIMARY KEY,        -- digest of the configuration
-    manifest   BLOB,                    -- digest, where the source had a manifest
+    manifest   BLOB,                    -- digest of the one it came with last, where there was one
     created    INTEGER,                 -- seconds since 1970, as the configuration says
     tagged     INTEGER NOT NULL         -- when it was last loaded or tagged
 ) STRICT, WITHOUT ROWID;
@@ -62,6 +62,25 @@ CREATE TABLE repo_digests (             -- what REPOSITORY@DIGEST means
     UNIQUE (repository, digest, image)
 ) STRICT;
 CREATE INDEX repo_digests_by_image ON repo_digests(image);
+","
+-- One configuration may be in several manifests, so each name has its own.
+ALTER TABLE names ADD COLUMN manifest BLOB;         -- digest of the manifest that is pushed under it
+ALTER TABLE names ADD COLUMN digest BLOB;           -- by which its repository knows that: an index's or its own
+ALTER TABLE repo_digests ADD COLUMN manifest BLOB;  -- digest of the manifest it leads to
+UPDATE names SET manifest = (SELECT i.manifest FROM images i WHERE i.id = names.image);
+UPDATE repo_digests SET manifest = (
+    SELECT i.manifest FROM images i WHERE i.id = repo_digests.image AND (
+        i.manifest = repo_digests.digest OR repo_digests.shown AND EXISTS (
+            SELECT 1 FROM repo_digests m WHERE m.image = i.id AND m.digest = i.manifest AND NOT m.shown
+            AND m.repository = repo_digests.repository AND m.added = repo_digests.added)));
+-- Only a digest that is known to lead to the manifest: another one would stand for what it is not.
+UPDATE names SET digest = CASE
+    WHEN EXISTS (SELECT 1 FROM repo_digests d WHERE d.shown AND d.image = names.image
+                 AND d.repository = names.repository)
+    THEN (SELECT d.digest FROM repo_digests d WHERE d.shown AND d.image = names.image
+          AND d.repository = names.repository AND d.manifest = names.manifest
+          ORDER BY d.added DESC, d.rowid DESC LIMIT 1)
+    ELSE manifest END;
 "];
 
 /// The version this program writes.

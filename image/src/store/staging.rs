@@ -9,6 +9,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Every manifest that an image has, by its name or without one.
+pub(super) const MANIFESTS: &str = "
+    SELECT id AS image, manifest FROM images WHERE manifest NOT NULL
+    UNION SELECT image, manifest FROM names WHERE manifest NOT NULL
+    UNION SELECT image, manifest FROM repo_digests WHERE manifest NOT NULL";
+
 /// While one is held, no image is removed: take it before resolving, keep it until the container
 /// is on record and the removal hook would report it.
 #[derive(Debug)]
@@ -145,7 +151,7 @@ impl Store {
             text,
         )?;
         let blobs = self.column(
-            "SELECT id FROM images UNION SELECT manifest FROM images WHERE manifest IS NOT NULL",
+            &format!("SELECT id FROM images UNION SELECT manifest FROM ({MANIFESTS})"),
             |row| {
                 row.get::<_, [u8; 32]>(0)
                     .map(|bytes| Digest::from_bytes(bytes).hex())

@@ -3,7 +3,7 @@
 
 use super::query::image_id;
 use super::staging::sync_dir;
-use super::{Store, StoreError};
+use super::{Store, StoreError, names};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::reference::Reference;
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
@@ -40,6 +40,8 @@ pub(crate) struct NewRepoDigest {
     /// Canonical: `docker.io/library/debian`.
     pub repository: String,
     pub digest: Digest,
+    /// The manifest that it leads to; the same, where it is not an index's.
+    pub manifest: Digest,
     /// Whether a name led to it: a manifest below an index is found by its digest, but the index
     /// is what is shown.
     pub shown: bool,
@@ -61,6 +63,15 @@ pub(crate) struct KnownBlob {
 }
 
 impl Travel {
+    /// By what a repository shows what is remembered.
+    pub(super) fn digest_in(&self, repository: &str) -> Option<Digest> {
+        let shown = |known: &&NewRepoDigest| known.shown && known.repository == repository;
+        self.repo_digests
+            .iter()
+            .find(shown)
+            .map(|known| known.digest)
+    }
+
     pub(super) fn insert(
         &self,
         transaction: &Transaction<'_>,
@@ -71,15 +82,17 @@ impl Travel {
         }
         for known in &self.repo_digests {
             transaction.execute(
-                "INSERT INTO repo_digests (repository, digest, image, shown, added)
-                 VALUES (?1, ?2, ?3, ?4, unixepoch())
+                "INSERT INTO repo_digests (repository, digest, image, shown, added, manifest)
+                 VALUES (?1, ?2, ?3, ?4, unixepoch(), ?5)
                  ON CONFLICT DO UPDATE SET added = excluded.added,
-                                           shown = max(shown, excluded.shown)",
+                                           shown = max(shown, excluded.shown),
+                                           manifest = excluded.manifest",
                 params![
                     known.repository,
                     known.digest.as_bytes(),
                     image.digest().as_bytes(),
-                    known.shown
+                    known.shown,
+                    known.manifest.as_bytes()
                 ],
             )?;
         }
@@ -132,8 +145,8 @@ pub(super) fn forget_unused(transaction: &Transaction<'_>) -> rusqlite::Result<(
 }
 
 impl Store {
-    /// The image that a name with a tag leads to, and the digest by which its repository knows it:
-    /// of the index, where there was one. A registry that still answers the tag with this digest
+    /// The image that a name with a tag leads to, and the digest by which its repository knew it when it
+    /// was pulled or pushed under this name: of the index, where there was one. A registry that still answers the tag with this digest
     /// has nothing new.
     ///
     /// # Errors
@@ -142,10 +155,10 @@ impl Store {
         let row = self
             .db
             .query_row(
-                "SELECT d.image, d.digest FROM names n
+                "SELECT n.image, n.digest FROM names n
                  JOIN repo_digests d ON d.image = n.image AND d.repository = n.repository
-                 WHERE n.repository = ?1 AND n.tag = ?2 AND d.shown
-                 ORDER BY d.added DESC, d.rowid DESC LIMIT 1",
+                                    AND d.digest = n.digest
+                 WHERE n.repository = ?1 AND n.tag = ?2 AND d.shown",
                 params![name.name(), name.tag().unwrap_or("latest")],
                 |row| Ok((image_id(row.get(0)?), Digest::from_bytes(row.get(1)?))),
             )
@@ -191,27 +204,6 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The manifest that an image has, if it is undamaged, and its digest.
-    pub(crate) fn manifest_bytes(
-        &self,
-        id: &ImageId,
-    ) -> Result<Option<(Digest, Vec<u8>)>, StoreError> {
-        let digest: Option<Option<[u8; 32]>> = self
-            .db
-            .query_row(
-                "SELECT manifest FROM images WHERE id = ?1",
-                params![id.digest().as_bytes()],
-                |row| row.get(0),
-            )
-            .optional()?;
-        let Some(digest) = digest.flatten().map(Digest::from_bytes) else {
-            return Ok(None);
-        };
-        let bytes = std::fs::read(self.blob_path(&digest)).ok();
-        let bytes = bytes.filter(|bytes| Digest::of(bytes) == digest);
-        Ok(bytes.map(|bytes| (digest, bytes)))
-    }
-
     /// Remembers blobs alone.
     pub(crate) fn remember_blobs(&self, travel: &Travel) -> Result<(), StoreError> {
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
@@ -222,10 +214,12 @@ impl Store {
         self.checkpoint()
     }
 
-    /// Remembers what an image is elsewhere. One without a manifest has this one from now on.
+    /// Remembers what an image is elsewhere, where it has this name. An image and a name without a
+    /// manifest have this one from now on.
     pub(crate) fn remember(
         &mut self,
         id: &ImageId,
+        name: &Reference,
         travel: &Travel,
         manifest: &[u8],
     ) -> Result<(), StoreError> {
@@ -236,13 +230,15 @@ impl Store {
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let digest = Digest::of(manifest);
         // The image may have been removed meanwhile: then there is nothing to remember.
         let is_there = transaction.execute(
             "UPDATE images SET manifest = coalesce(manifest, ?2) WHERE id = ?1",
-            params![id.digest().as_bytes(), Digest::of(manifest).as_bytes()],
+            params![id.digest().as_bytes(), digest.as_bytes()],
         )?;
         if is_there > 0 {
             travel.insert(&transaction, id)?;
+            names::pushed(&transaction, name, id, &digest)?;
         }
         transaction.commit()?;
         self.checkpoint()?;

@@ -5,12 +5,12 @@ use super::key::Key;
 use super::requirement::Requirement;
 use crate::ask::Shared;
 use crate::blob;
-use crate::digest::Digest;
 use crate::error::{PolicyError, ResolveError, chain};
 use crate::manifest::{Descriptor, Manifest};
 use crate::names::{ImageName, shown};
 use crate::resolve::fetch;
 use base64::Engine as _;
+use hullbox_model::digest::Digest;
 use serde::Deserialize;
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! A blob's bytes on their way into a request: read on a blocking thread, hashed once, counted.
 
 use super::options::{BlobSource, PushOptions};
-use crate::digest::Digest;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hullbox_model::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::io;
 use std::pin::Pin;

@@ -10,13 +10,13 @@ pub use options::{BlobSource, PushOptions, Pushed};
 
 use crate::ask::{Shared, expect};
 use crate::auth::Scope;
-use crate::digest::Digest;
 use crate::error::{PushError, RequestError};
 use crate::manifest::{Descriptor, Fetched};
 use crate::names::ImageName;
 use crate::settings::registries::Endpoint;
 use crate::transport::{Answer, Call};
 use bytes::Bytes;
+use hullbox_model::digest::Digest;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use std::sync::Arc;

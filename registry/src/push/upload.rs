@@ -189,7 +189,7 @@ impl<'a> Upload<'a> {
             .await
             .map_err(|error| Failure::Source(io::Error::other(error)))?;
         let bytes = bytes.map_err(Failure::Source)?;
-        let found = crate::digest::Digest::of(&bytes);
+        let found = hullbox_model::digest::Digest::of(&bytes);
         if found != self.job.blob.digest {
             self.cancel().await;
             return Err(Failure::Damaged(found.to_string()));
@@ -356,7 +356,7 @@ impl<'a> Upload<'a> {
         let answer = loop {
             match self.job.start().await {
                 Ok(answer) => break answer,
-                Err(error @ RequestError::Connect { .. }) => drop(self.pause(error).await?),
+                Err(error) if error.is_unreachable() => drop(self.pause(error).await?),
                 Err(error) => return Err(error),
             }
         };
@@ -420,7 +420,7 @@ impl<'a> Upload<'a> {
 /// Whether another try may go better. In the middle of an upload a registry that is gone may come
 /// back.
 fn may_pass(error: &RequestError) -> bool {
-    error.is_transient() || matches!(error, RequestError::Connect { .. })
+    error.is_transient() || error.is_unreachable()
 }
 
 /// Gives an upload up that was begun and is not needed.

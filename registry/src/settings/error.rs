@@ -25,7 +25,7 @@ pub enum SettingsError {
     },
     /// A variable of the environment that names no proxy.
     #[error(
-        "{variable} is not the address of a proxy that can be used: http://HOST:PORT is expected"
+        "{variable} is not the address of a proxy that can be used: http://HOST:PORT, https:// or socks5:// is expected"
     )]
     Proxy {
         /// The variable; its value may hold a password.

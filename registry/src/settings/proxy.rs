@@ -1,18 +1,42 @@
 //! Proxies from the environment, with the rules of Go's clients, whom Docker's and Podman's users
 //! know: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, their lower-case forms, and `ALL_PROXY` for
-//! either.
+//! either. A SOCKS proxy looks up names itself, as Go's clients have it (RFC 1928).
 
 use super::error::SettingsError;
 use super::places::Places;
 use reqwest::Url;
 use std::net::IpAddr;
 
+/// The port of a SOCKS proxy whose address names none (RFC 1928).
+const SOCKS_PORT: u16 = 1080;
+
 /// Which proxy is for which URL.
 #[derive(Clone, Default)]
 pub(crate) struct Proxies {
-    http: Option<Url>,
-    https: Option<Url>,
+    http: Option<Proxy>,
+    https: Option<Proxy>,
     exceptions: Vec<Exception>,
+}
+
+/// A proxy, and the variable that names it. Shown, it is without a password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    pub(crate) url: Url,
+    variable: String,
+}
+
+impl std::fmt::Display for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        write!(f, "the proxy {host}:{port} of {}", self.variable)
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// No derived one: a proxy's URL may hold a password.
@@ -44,7 +68,12 @@ impl Proxies {
             let set = names
                 .iter()
                 .find_map(|name| Some((*name, places.variable(name)?)));
-            set.map(|(name, value)| address(name, value)).transpose()
+            let proxy = |(name, value): (&str, &str)| {
+                let url = address(name, value)?;
+                let variable = name.to_owned();
+                Ok::<_, SettingsError>(Proxy { url, variable })
+            };
+            set.map(proxy).transpose()
         };
         let list = ["NO_PROXY", "no_proxy"];
         let list = list.iter().find_map(|name| places.variable(name));
@@ -60,7 +89,7 @@ impl Proxies {
     }
 
     /// The proxy that a URL is asked for through.
-    pub(crate) fn of_url(&self, url: &Url) -> Option<Url> {
+    pub(crate) fn of_url(&self, url: &Url) -> Option<&Proxy> {
         let proxy = match url.scheme() {
             "http" => self.http.as_ref(),
             _ => self.https.as_ref(),
@@ -73,7 +102,7 @@ impl Proxies {
         }
         let port = url.port_or_known_default();
         let is_direct = |exception: &Exception| exception.covers(bare, address, port);
-        (!self.exceptions.iter().any(is_direct)).then(|| proxy.clone())
+        (!self.exceptions.iter().any(is_direct)).then_some(proxy)
     }
 
     /// Passwords that may not be shown.
@@ -81,7 +110,7 @@ impl Proxies {
         [&self.http, &self.https]
             .into_iter()
             .flatten()
-            .filter_map(Url::password)
+            .filter_map(|proxy| proxy.url.password())
     }
 }
 
@@ -95,9 +124,25 @@ fn address(variable: &str, value: &str) -> Result<Url, SettingsError> {
     } else {
         format!("http://{value}")
     };
-    let url = Url::parse(&text).map_err(|_| bad())?;
-    let is_usable = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
-    is_usable.then_some(url).ok_or_else(bad)
+    // The `h` says that the name is the proxy's to look up, which goes without saying in Go.
+    let text = match text.strip_prefix("socks5://") {
+        Some(rest) => format!("socks5h://{rest}"),
+        None => text,
+    };
+    let mut url = Url::parse(&text).map_err(|_| bad())?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(bad());
+    }
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        "socks5h" => {
+            if url.port().is_none() {
+                url.set_port(Some(SOCKS_PORT)).map_err(|()| bad())?;
+            }
+            Ok(url)
+        }
+        _ => Err(bad()),
+    }
 }
 
 fn exception(word: &str) -> Option<Exception> {
@@ -186,14 +231,27 @@ mod tests {
     #[test]
     fn each_scheme_has_its_proxy() {
         let own = proxies(&[("HTTP_PROXY", "a:1"), ("https_proxy", "https://u:p@b:2")]).unwrap();
-        let of = |url: &str| own.of_url(&url.parse().unwrap()).map(String::from);
+        let of = |url: &str| {
+            let proxy = own.of_url(&url.parse().unwrap());
+            proxy.map(|proxy| proxy.url.to_string())
+        };
         assert_eq!(of("http://q.io/"), Some("http://a:1/".to_owned()));
         assert_eq!(of("https://q.io/"), Some("https://u:p@b:2/".to_owned()));
         assert_eq!(of("https://localhost:5000/"), None);
         assert_eq!(of("http://127.0.0.9/"), None);
         assert_eq!(of("http://[::1]:1/"), None);
         assert!(!format!("{own:?}").contains("u:p"));
-        for bad in ["socks5://x:1", "http://", "ftp://x:p4ss@y"] {
+        let shown = own.of_url(&"https://q.io/".parse().unwrap()).unwrap();
+        assert_eq!(shown.to_string(), "the proxy b:2 of https_proxy");
+        for (typed, meant) in [
+            ("socks5://u:p@x", "socks5h://u:p@x:1080"),
+            ("socks5h://x:9", "socks5h://x:9"),
+        ] {
+            let own = proxies(&[("ALL_PROXY", typed)]).unwrap();
+            let proxy = own.of_url(&"http://q.io/".parse().unwrap()).unwrap();
+            assert_eq!(proxy.url.as_str(), meant);
+        }
+        for bad in ["socks4://x:1", "socks5://", "http://", "ftp://x:p4ss@y"] {
             let error = proxies(&[("ALL_PROXY", bad)]).unwrap_err().to_string();
             assert!(error.starts_with("ALL_PROXY is not"), "{error}");
             assert!(!error.contains("p4ss"), "{error}");

@@ -75,7 +75,7 @@ impl Transport {
             let url = Url::parse(&url).map_err(|_| bad_host(endpoint.host()))?;
             match self.follow(Some(endpoint), url, call, authorization).await {
                 // It does not speak TLS, or speaks nothing: the next scheme tells.
-                Err(RequestError::Connect { .. }) if schemes.peek().is_some() => {}
+                Err(error) if error.is_unreachable() && schemes.peek().is_some() => {}
                 Err(error) => return Err(error),
                 Ok(answer) => {
                     self.speaks(endpoint, scheme);

@@ -4,6 +4,7 @@
 mod answer;
 mod dns;
 mod follow;
+mod proxy;
 pub(crate) mod retry;
 mod tls;
 
@@ -117,7 +118,9 @@ impl Transport {
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .proxy(reqwest::Proxy::custom(move |url| proxies.of_url(url)))
+            .proxy(reqwest::Proxy::custom(move |url| {
+                proxies.of_url(url).map(|proxy| proxy.url.clone())
+            }))
             .dns_resolver(self.resolver.clone())
             .connect_timeout(Duration::from_millis(self.timing.connect_ms))
             .user_agent(concat!("hullbox/", env!("CARGO_PKG_VERSION")))
@@ -145,6 +148,11 @@ impl Transport {
         // What may be said without TLS to a registry may be said so to its token service beside it.
         let is_insecure = endpoint.is_some_and(|own| own.is_insecure) && kinship != Kinship::None;
         let host = self.host(&name, alias, is_insecure)?;
+        let proxy = self.proxies.of_url(request.url());
+        // Of a URL without TLS the proxy answers itself.
+        let speaks = proxy.filter(|proxy| {
+            request.url().scheme() == "http" && !proxy.url.scheme().starts_with("socks")
+        });
         let answer = host.client.execute(request);
         let answer = match limit_ms {
             None => answer.await,
@@ -159,9 +167,14 @@ impl Transport {
                     })?
             }
         };
-        answer
-            .map(|response| Answer::new(response, name.clone()))
-            .map_err(|error| failed(&name, error))
+        match (answer, speaks, proxy) {
+            (Ok(response), Some(proxy), _) if proxy::is_its_own(&response) => {
+                Err(proxy::refusal(name, proxy, response.status().as_u16()))
+            }
+            (Ok(response), ..) => Ok(Answer::new(response, name)),
+            (Err(error), _, Some(proxy)) => Err(proxy::failed(&name, proxy, error)),
+            (Err(error), _, None) => Err(failed(&name, error)),
+        }
     }
 
     /// The schemes that a registry may speak, the likeliest first.
@@ -239,22 +252,26 @@ fn bad_certificates(name: &str, why: String) -> SettingsError {
 fn failed(host: &str, error: reqwest::Error) -> RequestError {
     let host = host.to_owned();
     let is_connect = error.is_connect();
-    let is_timeout = error.is_timeout();
-    let error = error.without_url();
-    let mut cause: &dyn Error = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    let mut text = cause.to_string();
-    if is_timeout {
-        "it did not answer in time".clone_into(&mut text);
-    }
+    let text = last_cause(error);
     let source = Box::new(Cause(format!("{text}{}", hint(&text, &host))));
     if is_connect {
         RequestError::Connect { host, source }
     } else {
         RequestError::Broken { host, source }
     }
+}
+
+/// The last cause of HTTP's error, or that time ran out.
+fn last_cause(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    let error = error.without_url();
+    let mut cause: &dyn Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// What to do about a failure that has one well-known reason.

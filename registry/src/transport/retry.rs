@@ -57,6 +57,11 @@ pub(crate) fn is_transient(status: u16) -> bool {
 }
 
 impl RequestError {
+    /// Whether no connection came about.
+    pub(crate) const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Proxy { .. })
+    }
+
     /// Whether another try may change it. A host that cannot be reached at all is not tried again:
     /// who is offline wants to know at once.
     pub(crate) fn is_transient(&self) -> bool {

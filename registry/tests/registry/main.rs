@@ -10,6 +10,7 @@ mod fake;
 mod fixture;
 mod mirrors;
 mod policy;
+mod proxies;
 mod push;
 mod resolve;
 mod transport;

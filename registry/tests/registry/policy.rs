@@ -227,6 +227,16 @@ async fn the_policy_is_obeyed() {
     assert_eq!(fake.asked().len(), asked);
     let text = line(&resolve(&client, "reg.test/signed/y:1").await.unwrap_err());
     assert!(text.contains("it is for the name"), "{text}");
+    // Of an index and what it leads to one signature is enough.
+    let (digest, other) = (image.fetched().digest, Digest::of(b"index"));
+    let signed = name("reg.test/signed/x:1");
+    assert!(client.wants_signatures(&signed));
+    client.allows(&signed, &[digest]).await.unwrap();
+    client.allows(&signed, &[other, digest]).await.unwrap();
+    assert!(client.allows(&signed, &[other]).await.is_err());
+    client.may_ask(&signed).await.unwrap();
+    assert!(client.may_ask(&name("reg.test/x:1")).await.is_err());
+    assert!(!client.wants_signatures(&name("reg.test/open/x:1")));
 }
 
 #[tokio::test]

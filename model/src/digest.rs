@@ -1,5 +1,5 @@
-//! Content digests. Only sha256: nothing else is in use by registries, and the store knows no
-//! other.
+//! Content digests, by which manifests, configurations and layers are known. Only sha256: nothing else is in
+//! use by registries.
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -34,15 +34,21 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The raw digest.
+    /// What a finished hasher says.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+    pub fn from_hasher(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
     }
 
-    /// What a finished hasher gives.
-    pub(crate) fn from_hasher(hasher: Sha256) -> Self {
-        Self(hasher.finalize().into())
+    /// Reads exactly 64 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let digits: &[u8; 64] = hex.as_bytes().try_into().ok()?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Some(Self(bytes))
     }
 
     /// The 64 digits without the algorithm.
@@ -58,13 +64,10 @@ impl Digest {
             })
     }
 
-    fn from_hex(hex: &str) -> Option<Self> {
-        let digits: &[u8; 64] = hex.as_bytes().try_into().ok()?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Some(Self(bytes))
+    /// The raw digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -120,21 +123,41 @@ impl<'de> serde::Deserialize<'de> for Digest {
 mod tests {
     use super::*;
 
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
     #[test]
-    fn a_digest_has_one_spelling() {
-        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let digest: Digest = text.parse().unwrap();
-        assert_eq!(digest, Digest::of(b""));
-        assert_eq!(digest.to_string(), text);
-        for bad in [
+    fn text_round_trips() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(EMPTY.parse(), Ok(Digest::of(b"")));
+        let json = format!("\"{EMPTY}\"");
+        assert_eq!(
+            serde_json::from_str::<Digest>(&json).unwrap(),
+            Digest::of(b"")
+        );
+        assert_eq!(serde_json::to_string(&Digest::of(b"")).unwrap(), json);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let upper = EMPTY.to_uppercase().replace("SHA256", "sha256");
+        let long = format!("{EMPTY}0");
+        for text in [
             "",
+            "sha256",
             "sha256:",
-            "sha256:E3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-            "sha512:e3b0",
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85/",
+            "sha256:ab",
+            &upper,
+            &long,
+            &EMPTY[7..],
         ] {
-            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+            assert!(
+                matches!(text.parse::<Digest>(), Err(DigestError::Malformed(_))),
+                "{text}"
+            );
         }
+        assert_eq!(
+            format!("md5:{}", &EMPTY[7..]).parse::<Digest>(),
+            Err(DigestError::Algorithm("md5".into()))
+        );
     }
 }
