@@ -1,6 +1,7 @@
 //! Registries: Debian's docker-registry at the other end, skopeo beside.
 
 mod copies;
+mod digests;
 mod killed;
 mod peers;
 mod signed;
