@@ -1,5 +1,5 @@
 # Few targets, and they only delegate.
-.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec bench-net bench-pull lint clean
+.PHONY: build kernel agent artifacts demo test test-unit test-integration test-intel test-targets bench bench-start bench-exec bench-net bench-pull bench-files lint clean
 
 ARTIFACTS := build/artifacts
 # One file that needs nothing else, at fixed addresses (ARCHITECTURE.md says why, and what that
@@ -81,6 +81,11 @@ bench-pull:
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory build
 	scripts/bench-pull
+
+bench-files:
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory build
+	scripts/bench-files
 
 lint:
 	@scripts/install-deps build

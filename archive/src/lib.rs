@@ -14,6 +14,7 @@
 
 mod attributes;
 mod changes;
+mod copy_up;
 mod error;
 mod pack;
 mod root;
@@ -22,6 +23,7 @@ mod stat;
 mod unpack;
 
 pub use changes::Layers;
+pub use copy_up::copy_up;
 pub use error::Error;
 pub use root::open_in;
 pub use sparse::{Receiving, map as sparse_map, receive as receive_file};
@@ -130,7 +132,7 @@ impl<'a> Job<'a> {
     /// # Errors
     /// See [`Error`]; something may have been written already.
     pub fn run(self, input: impl Read, output: impl Write) -> Result<(), Error> {
-        raise_descriptor_limit();
+        let _limit = DescriptorLimit::raise();
         let mut out = BufWriter::with_capacity(BUFFER, output);
         match self.0 {
             Step::Stat(place, root, path) => {
@@ -182,14 +184,24 @@ fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-/// Every level of a tree that is walked is open.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
+/// Every level of a tree that is walked is open: the limit is as high as it may be, and what it was
+/// again when this is dropped.
+struct DescriptorLimit(Rlimit);
+
+impl DescriptorLimit {
+    fn raise() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let all = Rlimit {
+            current: before.maximum,
+            ..before
+        };
+        let _ = setrlimit(Resource::Nofile, all);
+        Self(before)
+    }
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        let _ = setrlimit(Resource::Nofile, self.0);
+    }
 }

@@ -242,7 +242,7 @@ fn unless_vanished<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
 }
 
 /// Whether something is mounted there.
-fn is_mounted(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
+pub(crate) fn is_mounted(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = rustix::fs::statx(parent, name, flags, StatxFlags::empty());
     found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))

@@ -18,6 +18,9 @@ pub struct GuestSize {
     pub vcpus: u8,
     /// Memory.
     pub memory_mib: u32,
+    /// Disks besides those that every guest has: block volumes.
+    #[serde(default)]
+    pub disks: u8,
 }
 
 /// A container ready to start. The same value drives a microVM and a namespace container:

@@ -11,6 +11,10 @@ pub const MAX_MOUNTS: usize = 256;
 pub struct Mount {
     /// What is mounted.
     pub source: MountSource,
+    /// What of it, as a relative path without `..`; empty for all. Others may change what is in the source
+    /// meanwhile: it is looked up there by `openat2(2)` with `RESOLVE_BENEATH`.
+    #[serde(default)]
+    pub subpath: String,
     /// Absolute path in the container, without `.`, `..` and empty names.
     pub target: String,
     /// Nothing can be written there.
@@ -18,6 +22,10 @@ pub struct Mount {
     /// What is mounted below the source comes along (`rbind`); otherwise the source's own file
     /// system alone.
     pub recursive: bool,
+    /// What is mounted below a read-only source is as the host has it; otherwise read-only as well,
+    /// where the kernel can (container mode).
+    #[serde(default)]
+    pub writable_submounts: bool,
     /// How later mounts spread between host and container (container mode).
     pub propagation: Propagation,
     /// If it is empty, it gets what the image has at the target, and its owner and mode.

@@ -10,7 +10,8 @@ use crate::containers::{cp, exec, files, lifecycle, logs, ports, run, snapshots,
 use crate::machine::forward::{self, Decision};
 use crate::output::failure::{FAILED, Failure, RUN_FAILED, report};
 use crate::system::{bench, completions, egress, events, housekeeping, info, inspect, templates};
-use crate::{containers, images, machine, networks, registry};
+use crate::{containers, images, machine, networks, registry, volumes};
+use hullbox_engine::files as file_server;
 use hullbox_engine::machine::{HIDDEN_COMMAND, hidden};
 use hullbox_engine::timing::Zero;
 use hullbox_engine::{backends, monitor, netproc};
@@ -24,6 +25,7 @@ pub(crate) fn main() -> ExitCode {
         Some(monitor::ENTRY) => return monitor_main(),
         Some(hullbox_engine::templates::ENTRY) => return template_main(&args[2..]),
         Some(netproc::ENTRY) => return netproc::main(&args[2..]),
+        Some(file_server::ENTRY) => return file_server::main(&args[2..]),
         Some(cp::STAT) => return hidden_stat(&args),
         Some(registry::store::ENTRY) => return hidden_images(&args),
         Some(HIDDEN_COMMAND) => return hidden(&args[2..]),
@@ -125,6 +127,7 @@ fn dispatch(cli: Cli, zero: Zero, args: &[OsString]) -> Result<u8, Failure> {
         Command::History(args) => images::history::history(&args),
         Command::Image(command) => image(command),
         Command::Network(command) => networks::network(command),
+        Command::Volume(command) => volumes::volume(command),
         Command::Events(args) | Command::System(SystemCommand::Events(args)) => {
             events::events(&args)
         }

@@ -18,6 +18,7 @@ mod networks;
 mod output;
 mod registry;
 mod system;
+mod volumes;
 
 fn main() -> std::process::ExitCode {
     entry::main()

@@ -4,6 +4,7 @@ use hullbox_backend::backend::Backend;
 use hullbox_backend::bundle::{Bundle, GuestSize, Isolation};
 use hullbox_backend::factory::{Factory, Prospect, Start};
 use hullbox_host::error::chain;
+use hullbox_host::timing::Timing;
 use hullbox_microvm::templates::{self, Policy};
 use hullbox_microvm::{self as microvm, Ahead, Guest};
 use hullbox_ns::Container;
@@ -11,7 +12,7 @@ use hullbox_protocol::{Failure, FailureKind};
 use std::cell::Cell;
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs a monitor to its end: what [`hullbox_monitor::spawn`] starts.
 ///
@@ -41,6 +42,24 @@ struct Wanted {
     missed: bool,
     /// There is one, and it was of no use.
     useless: bool,
+}
+
+impl Backends {
+    /// Prepares for a guest of this size, and notes what template it would have begun at.
+    fn prepare_for(&self, size: GuestSize, data: &Path, timing: &Timing) -> Ahead {
+        let templates = self.templates.get();
+        let ahead = microvm::prepare(size, data, policy(templates), timing);
+        let before = self.wanted.take().filter(|wanted| wanted.size == size);
+        self.wanted.set(before.or_else(|| {
+            Some(Wanted {
+                size,
+                data: data.to_owned(),
+                missed: templates && ahead.found_no_template(),
+                useless: ahead.found_useless_template(),
+            })
+        }));
+        ahead
+    }
 }
 
 const fn policy(templates: bool) -> Policy {
@@ -87,11 +106,11 @@ impl Factory for Backends {
                 let size = GuestSize {
                     vcpus: bundle.vcpus,
                     memory_mib: bundle.memory_mib,
+                    disks: microvm::volume_disks(&bundle.mounts),
                 };
-                // A second run begins like the first.
-                let ahead = self.ahead.take().unwrap_or_else(|| {
-                    microvm::prepare(size, data, policy(self.templates.get()), timing)
-                });
+                let ahead = self.ahead.take().filter(|ahead| ahead.fits(size.disks));
+                // A second run begins like the first. A first one may turn out to have other disks.
+                let ahead = ahead.unwrap_or_else(|| self.prepare_for(size, data, timing));
                 let guest = Guest::start(bundle, data, ahead, debug, timing);
                 Ok(Box::new(guest.map_err(|error| failure(&error))?))
             }

@@ -9,9 +9,11 @@ pub mod doctor;
 mod images;
 pub mod networks;
 pub mod registry;
+pub mod volumes;
 
 pub use hullbox_artifacts as artifacts;
 pub use hullbox_backend::bundle;
+pub use hullbox_files as files;
 use hullbox_host::config;
 pub use hullbox_host::place::is_in_machine;
 pub use hullbox_host::{paths, timing};

@@ -15,6 +15,7 @@ mod connections;
 mod copies;
 mod dial;
 mod disk_failure;
+mod files;
 mod hugepages;
 mod identity;
 mod machine_id;
@@ -32,10 +33,11 @@ mod ways;
 
 use crate::clock;
 use crate::failure::{failed, setup as setup_failure};
-use crate::process;
+use crate::process::{self, Handed};
 use crate::sys::{self, Namespaces};
 use cgroup::{Cgroup, Hierarchy};
 use dial::{dial, wait_connected};
+use files::Sources;
 use hullbox_protocol::{
     AgentEnv, CONSOLE_SIZE, ExitStatus, Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION,
     ProcessSpec, Reply, Request, Setup,
@@ -191,6 +193,8 @@ fn raise_limits() {
 struct Container {
     cgroup: Cgroup,
     writable: Option<rootfs::Writable>,
+    /// Its files from outside, if it has any.
+    sources: Option<Sources>,
     /// Its network namespace, if it began without an interface.
     isolated: Option<Isolated>,
     interfaces: Interfaces,
@@ -379,6 +383,7 @@ impl Agent {
         let hierarchy = self.ahead.hierarchy.as_ref().map_err(Clone::clone)?;
         let prepared = self.ahead.prepared.take();
         let writable = rootfs::Writable::mount(setup)?;
+        let sources = Sources::mount(setup)?;
         let (mut isolated, mut interfaces) = (None, Interfaces::default());
         let (cgroup, spawned) = if spec.builtin.is_some() {
             // It makes its own way to the disks, where no guard may be.
@@ -403,14 +408,19 @@ impl Agent {
                 _ => set_sysctls()?,
             }
             let root = rootfs::assemble(setup)?;
-            let network = isolated.as_ref().map(Isolated::fd);
-            prepared.order(setup, spec, root.as_fd(), network)?
+            let handed = Handed {
+                root: root.as_fd(),
+                network: isolated.as_ref().map(Isolated::fd),
+                files: sources.as_ref().map(|_| Sources::tree()).transpose()?,
+            };
+            prepared.order(setup, spec, &handed)?
         };
         // While it sets itself up.
         self.oom = self.ahead.oom.take().and_then(OomWatch::begin);
         self.container = Some(Container {
             cgroup,
             writable,
+            sources,
             isolated,
             interfaces,
             pidfd: None,
@@ -564,8 +574,13 @@ impl Agent {
         self.pump.send(&Frame::Log(text.to_owned()))
     }
 
-    /// Brings the writable layer to rest, before the end of the workload is told.
+    /// Brings the writable layer and files from outside to rest, before the end of the workload is told.
     fn settle(&mut self) {
+        let sources = self.container.as_mut().and_then(|c| c.sources.take());
+        if let Some(Err(errno)) = sources.as_ref().map(Sources::settle) {
+            let text = format!("not all of the container's files may have been written: {errno}");
+            let _ = self.pump.send(&Frame::Log(text));
+        }
         let persist = self.setup.as_ref().is_some_and(|setup| setup.persist);
         let writable = self.container.as_mut().and_then(|c| c.writable.take());
         if let Some(writable) = writable.filter(|_| persist) {

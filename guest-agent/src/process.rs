@@ -10,7 +10,7 @@ mod tiny_init;
 mod zygote;
 
 pub use root::{Place, Root};
-pub use zygote::{Orders, Own, Zygote};
+pub use zygote::{Handed, Orders, Own, Zygote};
 
 use crate::failure::failed;
 use crate::sys::{self, Forked, Namespaces};

@@ -13,4 +13,5 @@ pub mod place;
 pub mod privileges;
 pub mod sys;
 pub mod timing;
+pub mod vsock;
 pub mod watch;

@@ -129,6 +129,12 @@ impl Roots {
         self.runtime.join(short_id(id))
     }
 
+    /// Where volumes are: a directory for each.
+    #[must_use]
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
     /// Where networks that containers share have their sockets and locks.
     #[must_use]
     pub fn networks_dir(&self) -> PathBuf {

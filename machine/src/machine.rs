@@ -3,11 +3,19 @@
 use crate::error::MachineError;
 use crate::plan::RuntimeFiles;
 use crate::state::Record;
+use hullbox_files::grant::Grant;
 use hullbox_host::data_lock::DataLock;
 use hullbox_host::paths::Roots;
 use serde::Serialize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+const DISK_DIR: &str = "machine";
+
+/// What the machine of a data directory may have of the host's files. The machine sees its own disk there.
+pub(crate) fn grants_in(data: &Path) -> PathBuf {
+    data.join(DISK_DIR).join("grants")
+}
 
 /// The helper machine of one data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +64,22 @@ impl Machine {
 
     /// What the machine keeps on the host's disk.
     pub(crate) fn disk_dir(&self) -> PathBuf {
-        self.data.join("machine")
+        self.data.join(DISK_DIR)
+    }
+
+    /// Lets the machine have files of the host, as long as its data directory lives: what was named in a
+    /// command that is forwarded to it, before it is.
+    ///
+    /// # Errors
+    /// They cannot be written down.
+    pub fn grant(&self, grants: &[Grant]) -> Result<(), MachineError> {
+        if grants.is_empty() {
+            return Ok(());
+        }
+        let path = grants_in(&self.data);
+        std::fs::create_dir_all(self.disk_dir())
+            .and_then(|()| hullbox_files::grant::add(&path, grants))
+            .map_err(|source| MachineError::Io { path, source })
     }
 
     /// Whether it runs, and what it is.

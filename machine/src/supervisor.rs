@@ -8,8 +8,8 @@
 
 use super::connect;
 use super::log::BoundedLog;
-use super::networks::{self, Networks};
 use super::plan::{HIDDEN_COMMAND, Plan, RuntimeFiles, qemu_arguments};
+use super::services::{self, Service, Services};
 use super::state::Record;
 use super::vsock;
 use hullbox_host::clock::{self, Clock, wall_clock_ns};
@@ -52,7 +52,7 @@ struct Supervisor {
     output_write: OwnedFd,
     terminate: UnixStream,
     ready: UnixListener,
-    networks: Networks,
+    services: Services,
     processes: Vec<Process>,
     started: Instant,
     deadline: Option<Instant>,
@@ -110,7 +110,13 @@ fn start() -> io::Result<Supervisor> {
         record: Record::of_this_process(&plan),
         log: BoundedLog::create(&files.log())?,
         ready: listen(&files.vsock_port(MACHINE_READY_PORT))?,
-        networks: Networks::on_listener(listen(&networks::socket(&files))?)?,
+        services: Services::on_listeners(
+            [
+                listen(&Service::Network.socket(&files))?,
+                listen(&Service::Files.socket(&files))?,
+            ],
+            crate::machine::grants_in(&plan.data),
+        )?,
         output,
         output_write,
         terminate,
@@ -221,7 +227,7 @@ impl Supervisor {
                 PollFd::from_borrowed_fd(self.clock.fd(), PollFlags::IN),
             ];
             fds.extend(
-                self.networks
+                self.services
                     .descriptors()
                     .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
             );
@@ -255,13 +261,13 @@ impl Supervisor {
             if happened[3] {
                 self.tell_time();
             }
-            if happened[4] {
-                self.networks.accept(&self.files, &mut self.log);
+            if happened[4] || happened[5] {
+                self.services.accept(&self.files, &mut self.log);
             }
-            if happened[5] {
-                self.networks.reap();
+            if happened[6] {
+                self.services.reap();
             }
-            let ended = happened[6..].iter().position(|ended| *ended);
+            let ended = happened[7..].iter().position(|ended| *ended);
             if let Some(process) = ended.and_then(|index| self.processes.get(index)) {
                 let name = process.name;
                 self.log.note(&format!("{name} ended"));
@@ -380,7 +386,7 @@ impl Supervisor {
                 self.log.note(&format!("{}: {status}", process.name));
             }
         }
-        self.networks.end();
+        self.services.end();
         self.drain_output();
     }
 
@@ -406,7 +412,7 @@ impl Supervisor {
             let _ = fs::remove_file(path);
         }
         let _ = fs::remove_dir(self.files.share_root());
-        networks::clean_up(&self.files);
+        services::clean_up(&self.files);
     }
 }
 

@@ -14,6 +14,14 @@ pub(crate) fn make(empty: &Path, to: &Path, size_bytes: Option<u64>) -> io::Resu
     stage(empty, to, &|| false, finish)
 }
 
+/// The same of a disk that is to be there after a power cut, as soon as it has its name.
+pub(crate) fn make_synced(empty: &Path, to: &Path, size_bytes: u64) -> io::Result<()> {
+    stage(empty, to, &|| false, |disk| {
+        ext4::cut(disk, size_bytes)?;
+        disk.sync_all()
+    })
+}
+
 /// Makes `to` the same as `from`: by sharing extents where the filesystem can, otherwise by copying
 /// what is not a hole.
 pub(crate) fn clone_sparse(from: &Path, to: &Path) -> io::Result<()> {

@@ -1,8 +1,10 @@
 //! Why a guest cannot be started.
 
+use crate::files::MAX_VOLUMES;
 use crate::shape::ShapeError;
 use crate::snapshots::SavedGuestError;
 use hullbox_artifacts::ArtifactError;
+use hullbox_files::LaunchError;
 use hullbox_vmm::VmError;
 use std::io;
 use std::path::PathBuf;
@@ -50,6 +52,27 @@ pub enum GuestError {
     /// What carries the frames of its network card.
     #[error("cannot make the link of the network card")]
     Link(#[source] io::Error),
+    /// Who serves its files.
+    #[error("cannot serve the container's files")]
+    Files(#[source] LaunchError),
+    /// A part of a block volume.
+    #[error("cannot mount a part of a block volume at {0}: it is mounted as a whole")]
+    VolumeSubpath(String),
+    /// More block volumes than disks.
+    #[error("a container has at most {MAX_VOLUMES} block volumes, not {0}")]
+    Volumes(usize),
+    /// A block volume's image.
+    #[error("cannot use the volume image {}", path.display())]
+    Volume {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// One writes to a block volume, and nobody else has it then.
+    #[error("volume image {} is in use by another container", .0.display())]
+    VolumeInUse(PathBuf),
     /// A descriptor or a thread.
     #[error("cannot watch over the virtual machine")]
     Watch(#[source] io::Error),

@@ -66,15 +66,12 @@ pub(crate) fn cut(disk: &File, size_bytes: u64) -> io::Result<()> {
     disk.read_exact_at(&mut bytes, SUPER_OFFSET)?;
     let mut superblock = Fields(&mut bytes);
     let geometry = geometry(&superblock).ok_or(io::ErrorKind::InvalidData)?;
-    let wanted = size_bytes.div_ceil(BLOCK);
-    let used = geometry.blocks - geometry.free;
-    // A fiftieth of the sum is a forty-ninth of the rest.
-    let free = wanted.saturating_add((used.saturating_add(wanted) / 49).min(MAX_RESERVE));
-    if free >= geometry.free {
+    // All that is free is at the end.
+    let end = end_of(&geometry, size_bytes);
+    if end >= geometry.blocks {
         return Ok(());
     }
-    // All that is free is at the end.
-    let end = used + free;
+    let free = end - (geometry.blocks - geometry.free);
     let groups = end.div_ceil(geometry.blocks_per_group);
     cut_last_group(disk, &geometry, groups - 1, end)?;
     let inodes = u32::try_from(groups)
@@ -92,6 +89,165 @@ pub(crate) fn cut(disk: &File, size_bytes: u64) -> io::Result<()> {
     superblock.set_u32(0x3fc, sum);
     disk.write_all_at(superblock.0, SUPER_OFFSET)?;
     disk.set_len(end * BLOCK)
+}
+
+/// Why a disk that was cut is not made larger.
+#[derive(Debug, thiserror::Error)]
+pub enum GrowError {
+    /// A guest has it.
+    #[error("a container uses it")]
+    InUse,
+    /// Its journal has something that is not in its place yet.
+    #[error("it was not unmounted: start a container with it, and stop that")]
+    Unclean,
+    /// No file system that was cut of the empty disk.
+    #[error("its disk is not one of ours")]
+    Foreign,
+    /// Reading, writing.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// `s_feature_incompat`: the journal needs recovery.
+const RECOVER: u32 = 4;
+
+/// Makes a disk that [`cut`] made of `template` hold `size_bytes` of files, if it does not yet. What a guest
+/// has written there is not trusted: places come from the template, and numbers are added to.
+///
+/// The image is longer before its superblock says so, and the last group's end is moved last but one: whoever
+/// is killed in between leaves a file system in which some blocks are free that nobody can have.
+pub(crate) fn grow(disk: &File, template: &File, size_bytes: u64) -> Result<(), GrowError> {
+    let mut whole = [0; SUPER_LEN];
+    template.read_exact_at(&mut whole, SUPER_OFFSET)?;
+    let whole = geometry(&Fields(&mut whole)).ok_or(GrowError::Foreign)?;
+    let mut bytes = [0; SUPER_LEN];
+    disk.read_exact_at(&mut bytes, SUPER_OFFSET)?;
+    let mut superblock = Fields(&mut bytes);
+    if superblock.u32(0x60) & RECOVER != 0 || superblock.u16(0x3a) & 1 == 0 {
+        return Err(GrowError::Unclean);
+    }
+    let geometry = geometry(&superblock).ok_or(GrowError::Foreign)?;
+    let is_cut = geometry.blocks <= whole.blocks
+        && geometry.blocks > whole.blocks - whole.free
+        && geometry.blocks_per_group == whole.blocks_per_group
+        && geometry.inodes_per_group == whole.inodes_per_group
+        && geometry.seed == whole.seed;
+    if !is_cut {
+        return Err(GrowError::Foreign);
+    }
+    let end = end_of(&whole, size_bytes);
+    if end <= geometry.blocks {
+        return Ok(());
+    }
+    disk.set_len(end * BLOCK)?;
+    let groups = |end: u64| end.div_ceil(whole.blocks_per_group);
+    let last = groups(geometry.blocks) - 1;
+    for group in last + 1..groups(end) {
+        copy_group(disk, template, &whole, group)?;
+        if (group + 1) * whole.blocks_per_group > end {
+            cut_last_group(disk, &whole, group, end)?;
+        }
+    }
+    extend_group(disk, template, &whole, (last, geometry.blocks, end))?;
+    let more = end - geometry.blocks;
+    let inodes = u32::try_from(groups(end) - groups(geometry.blocks))
+        .ok()
+        .and_then(|groups| groups.checked_mul(whole.inodes_per_group))
+        .ok_or(GrowError::Foreign)?;
+    let free = geometry.free.checked_add(more).filter(|free| *free < end);
+    let free = free.ok_or(GrowError::Foreign)?;
+    superblock.set_u32(0x00, superblock.u32(0x00).saturating_add(inodes));
+    superblock.set_u32(0x04, low(end));
+    superblock.set_u32(0x0c, low(free));
+    superblock.set_u32(0x10, superblock.u32(0x10).saturating_add(inodes));
+    superblock.set_u32(0x150, high(end));
+    superblock.set_u32(0x158, high(free));
+    let sum = crc32c(u32::MAX, &superblock.0[..0x3fc]);
+    superblock.set_u32(0x3fc, sum);
+    disk.sync_data()?;
+    disk.write_all_at(superblock.0, SUPER_OFFSET)?;
+    Ok(disk.sync_all()?)
+}
+
+/// Where a group's descriptor is.
+const fn descriptor_at(group: u64) -> u64 {
+    BLOCK + group * DESCRIPTOR as u64
+}
+
+/// Where a group's bitmap of blocks is.
+fn bitmap_block(descriptor: &Fields<'_>) -> u64 {
+    u64::from(descriptor.u32(0x00)) | u64::from(descriptor.u32(0x20)) << 32
+}
+
+/// A group as the template has it.
+fn copy_group(disk: &File, template: &File, whole: &Geometry, group: u64) -> io::Result<()> {
+    let mut bytes = [0; DESCRIPTOR];
+    template.read_exact_at(&mut bytes, descriptor_at(group))?;
+    disk.write_all_at(&bytes, descriptor_at(group))?;
+    let descriptor = Fields(&mut bytes);
+    let block = bitmap_block(&descriptor);
+    if descriptor.u16(0x12) & BLOCK_UNINIT == 0 && block < whole.blocks - whole.free {
+        let mut bitmap = [0u8; BLOCK as usize];
+        template.read_exact_at(&mut bitmap, block * BLOCK)?;
+        disk.write_all_at(&bitmap, block * BLOCK)?;
+    }
+    Ok(())
+}
+
+/// The group that was the last one ends later: what is behind its old end is free.
+fn extend_group(
+    disk: &File,
+    template: &File,
+    whole: &Geometry,
+    (group, old_end, new_end): (u64, u64, u64),
+) -> Result<(), GrowError> {
+    let first = group * whole.blocks_per_group;
+    let until = (first + whole.blocks_per_group).min(new_end);
+    if until == old_end {
+        return Ok(());
+    }
+    let mut original = [0; DESCRIPTOR];
+    template.read_exact_at(&mut original, descriptor_at(group))?;
+    let block = bitmap_block(&Fields(&mut original));
+    let mut bytes = [0; DESCRIPTOR];
+    disk.read_exact_at(&mut bytes, descriptor_at(group))?;
+    let mut descriptor = Fields(&mut bytes);
+    if bitmap_block(&descriptor) != block || block >= whole.blocks - whole.free {
+        return Err(GrowError::Foreign);
+    }
+    let had = u64::from(descriptor.u16(0x0c)) | u64::from(descriptor.u16(0x2c)) << 16;
+    let free = had + (until - old_end);
+    if free > whole.blocks_per_group {
+        return Err(GrowError::Foreign);
+    }
+    descriptor.set_u16(0x0c, (free & 0xffff) as u16);
+    descriptor.set_u16(0x2c, (free >> 16) as u16);
+    if descriptor.u16(0x12) & BLOCK_UNINIT == 0 {
+        let mut bitmap = [0u8; BLOCK as usize];
+        disk.read_exact_at(&mut bitmap, block * BLOCK)?;
+        for bit in (old_end - first) as usize..(until - first) as usize {
+            bitmap[bit / 8] &= !(1 << (bit % 8));
+        }
+        disk.write_all_at(&bitmap, block * BLOCK)?;
+        let sum = crc32c(whole.seed, &bitmap);
+        descriptor.set_u16(0x18, (sum & 0xffff) as u16);
+        descriptor.set_u16(0x38, (sum >> 16) as u16);
+    }
+    descriptor.set_u16(0x1e, 0);
+    let sum = crc32c(whole.seed, &low(group).to_le_bytes());
+    let sum = crc32c(sum, descriptor.0);
+    descriptor.set_u16(0x1e, (sum & 0xffff) as u16);
+    disk.write_all_at(descriptor.0, descriptor_at(group))?;
+    Ok(())
+}
+
+/// The block that a file system ends at which holds so much.
+fn end_of(whole: &Geometry, size_bytes: u64) -> u64 {
+    let wanted = size_bytes.div_ceil(BLOCK);
+    let used = whole.blocks - whole.free;
+    // A fiftieth of the sum is a forty-ninth of the rest.
+    let free = wanted.saturating_add((used.saturating_add(wanted) / 49).min(MAX_RESERVE));
+    used + free.min(whole.free)
 }
 
 /// `None` if this is not a file system as the template's script makes it.
@@ -118,7 +274,7 @@ fn geometry(superblock: &Fields<'_>) -> Option<Geometry> {
 fn cut_last_group(disk: &File, geometry: &Geometry, group: u64, end: u64) -> io::Result<()> {
     let first = group * geometry.blocks_per_group;
     let whole_end = (first + geometry.blocks_per_group).min(geometry.blocks);
-    let at = BLOCK + group * DESCRIPTOR as u64;
+    let at = descriptor_at(group);
     let mut bytes = [0; DESCRIPTOR];
     disk.read_exact_at(&mut bytes, at)?;
     let mut descriptor = Fields(&mut bytes);
@@ -147,7 +303,7 @@ fn cut_bitmap(
     descriptor: &Fields<'_>,
     count: usize,
 ) -> io::Result<u32> {
-    let block = u64::from(descriptor.u32(0x00)) | u64::from(descriptor.u32(0x20)) << 32;
+    let block = bitmap_block(descriptor);
     if block >= geometry.blocks - geometry.free {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -255,6 +411,60 @@ mod tests {
         let before = file.metadata().unwrap().len();
         cut(&file, 1 << 40).unwrap();
         assert_eq!(file.metadata().unwrap().len(), before);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// A disk that was cut, and grown again, is like one that was cut to that size at once.
+    #[test]
+    fn a_grown_disk_is_like_one_that_was_cut_later() {
+        let Some(template) = template() else { return };
+        let dir = std::env::temp_dir().join(format!("hullbox-grow-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let whole = File::open(&template).unwrap();
+        let make = |name: &str, mib: u64| {
+            let path = dir.join(name);
+            clone_sparse(&template, &path).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            cut(&file, mib << 20).unwrap();
+            (path, file)
+        };
+        for (from, to) in [
+            (1, 2),
+            (1, 106),
+            (10, 1000),
+            (105, 16_000),
+            (1000, 5000),
+            (5000, 20_000),
+        ] {
+            let (small, file) = make("small", from);
+            grow(&file, &whole, to << 20).unwrap();
+            let (large, other) = make("large", to);
+            assert_eq!(
+                file.metadata().unwrap().len(),
+                other.metadata().unwrap().len()
+            );
+            let (Some(grown), Some(cut)) = (
+                output("dumpe2fs", &[], &small),
+                output("dumpe2fs", &[], &large),
+            ) else {
+                return;
+            };
+            assert_eq!(grown, cut, "{from} {to}");
+            // Less than it has changes nothing.
+            grow(&file, &whole, 1 << 20).unwrap();
+            assert_eq!(output("dumpe2fs", &[], &small).unwrap(), grown);
+        }
+        let (path, file) = make("unclean", 10);
+        let mut byte = [0; 4];
+        file.read_exact_at(&mut byte, SUPER_OFFSET + 0x60).unwrap();
+        byte[0] |= RECOVER as u8;
+        file.write_all_at(&byte, SUPER_OFFSET + 0x60).unwrap();
+        assert!(matches!(
+            grow(&file, &whole, 1 << 30),
+            Err(GrowError::Unclean)
+        ));
+        std::fs::write(&path, vec![0x5a; 8192]).unwrap();
+        assert!(grow(&file, &whole, 1 << 30).is_err());
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -2,9 +2,10 @@
 
 use crate::disks::{OwnDisk, layer_disk};
 use crate::error::GuestError;
+use crate::files::{Files, volume_disks};
 use crate::launch::{Ahead, Spare, cold_because, launch};
 use crate::network::{self, CARD};
-use crate::shape::{GUEST_CID, QUIET, shape};
+use crate::shape::{self, GUEST_CID, cmdline, shape};
 use crate::snapshots::Work;
 use crate::tasks::Tasks;
 use crate::templates;
@@ -62,6 +63,8 @@ struct Saved {
     both_disks: bool,
     /// Nobody reads its serial port.
     silent: bool,
+    /// It has files from outside, which change meanwhile.
+    has_files: bool,
 }
 
 impl Guest {
@@ -77,6 +80,7 @@ impl Guest {
         debug: bool,
         timing: &Timing,
     ) -> Result<Self, GuestError> {
+        let files = Files::of(bundle)?;
         let (layers, ranges) = layer_disk(&bundle.layers)?;
         bundle.setup.rootfs.layers = ranges;
         let own_disk = match bundle.setup.rootfs.writable {
@@ -89,6 +93,7 @@ impl Guest {
         let size = GuestSize {
             vcpus: bundle.vcpus,
             memory_mib: bundle.memory_mib,
+            disks: volume_disks(&bundle.mounts),
         };
         let mut config = VmConfig::of(shape(size, data)?);
         config.vsock = Some(VsockConfig {
@@ -96,19 +101,19 @@ impl Guest {
             uds_path,
         });
         config.net = Some(CARD);
+        config.files = Some(shape::files());
         config.serial = match (&bundle.serial_log, debug) {
             (Some(path), _) => SerialConfig::file(path),
             (None, true) => SerialConfig::Stderr,
             (None, false) => SerialConfig::Off,
         };
-        if config.serial == SerialConfig::Off {
-            QUIET.clone_into(&mut config.cmdline);
-        }
+        config.cmdline = cmdline(config.serial == SerialConfig::Off);
         let mut saved = Saved {
             data: data.to_owned(),
             disk: own_disk.as_ref().map(|disk| disk.path.clone()),
             both_disks: false,
             silent: config.serial == SerialConfig::Off,
+            has_files: files.are_there(),
         };
         timing.mark(Phase::Disks);
         let (links, members) = network::Links::of(bundle)?;
@@ -116,6 +121,7 @@ impl Guest {
             config,
             layers,
             own_disk,
+            files,
             links,
             data: data.to_owned(),
         };
@@ -167,7 +173,7 @@ impl Guest {
     /// Boots a guest in place of one that was of no use.
     fn boot_instead(
         &mut self,
-        spare: Spare,
+        mut spare: Spare,
         setup: &mut Setup,
         why: Option<&str>,
     ) -> Result<Link, GuestError> {
@@ -307,6 +313,9 @@ impl Backend for Guest {
     }
 
     fn save(&mut self, dir: &Path, about: Description) -> Result<Saving, String> {
+        if self.saved.has_files {
+            return Err("a container with files from outside cannot be saved".to_owned());
+        }
         if !self.saved.silent {
             return Err("a guest whose serial port is read cannot be saved".to_owned());
         }

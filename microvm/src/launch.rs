@@ -2,6 +2,7 @@
 
 use crate::disks::OwnDisk;
 use crate::error::GuestError;
+use crate::files::Files;
 use crate::network::Links;
 use crate::shape::{arranged, shape};
 use crate::snapshots::{self, SavedGuestError};
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Ahead {
     foundation: Option<Foundation>,
+    /// Of how many disks besides the usual.
+    disks: u8,
     /// The id of the template it begins at.
     template: Option<String>,
     /// It goes on from a snapshot, or from nowhere.
@@ -47,6 +50,12 @@ impl Ahead {
         }
     }
 
+    /// Whether it will do for a guest with so many disks besides the usual.
+    #[must_use]
+    pub const fn fits(&self, disks: u8) -> bool {
+        self.disks == disks || self.revived.is_some()
+    }
+
     /// There was a template, and it could not be used.
     #[must_use]
     pub const fn found_useless_template(&self) -> bool {
@@ -64,7 +73,10 @@ impl Ahead {
 /// if it may and there is one, or what of one that boots does not depend on its disks.
 #[must_use]
 pub fn prepare(size: GuestSize, data: &Path, policy: templates::Policy, timing: &Timing) -> Ahead {
-    let mut ahead = Ahead::default();
+    let mut ahead = Ahead {
+        disks: size.disks,
+        ..Ahead::default()
+    };
     if policy == templates::Policy::Auto {
         match templates::restore(size, data, timing) {
             Ok(Some((foundation, id))) => {
@@ -121,6 +133,7 @@ pub(crate) struct Spare {
     pub(crate) config: VmConfig,
     pub(crate) layers: Option<DiskConfig>,
     pub(crate) own_disk: Option<OwnDisk>,
+    pub(crate) files: Files,
     /// What carries its frames.
     pub(crate) links: Links,
     pub(crate) data: PathBuf,
@@ -136,13 +149,18 @@ impl Spare {
     fn with_disks(&self, both: bool) -> VmConfig {
         let own = self.own_disk.as_ref().map(OwnDisk::config);
         let mut config = self.config.clone();
+        let volumes = &self.files.disks;
+        // The agent knows volumes by their places.
+        let both = both || !volumes.is_empty();
         config.disks = arranged(self.layers.clone(), own, both);
+        config.disks.extend_from_slice(volumes);
         config
     }
 
     /// Has its guest run.
-    pub(crate) fn start(&self, vm: Vm) -> Result<RunningVm, GuestError> {
+    pub(crate) fn start(&mut self, vm: Vm) -> Result<RunningVm, GuestError> {
         self.links.connect(&vm)?;
+        self.files.connect(&vm)?;
         Ok(vm.start()?)
     }
 }
@@ -164,7 +182,7 @@ pub(crate) struct Launched {
 /// Has the guest go on where it, or its template, was saved, or boots it.
 pub(crate) fn launch(
     setup: &mut Setup,
-    spare: Spare,
+    mut spare: Spare,
     ahead: Ahead,
     timing: &Timing,
 ) -> Result<Launched, GuestError> {
@@ -173,12 +191,13 @@ pub(crate) fn launch(
         template,
         revived,
         mut warning,
+        disks: _,
     } = ahead;
     if let Some(Ok(revived)) = revived {
         let name = revived.dir.file_name().unwrap_or_default();
         let both = revived.both_disks;
         return Ok(Launched {
-            running: resume(setup, revived.foundation, &spare, both, timing)?,
+            running: resume(setup, revived.foundation, &mut spare, both, timing)?,
             warning,
             begun: BegunFrom::Snapshot(name.to_string_lossy().into_owned()),
             both_disks: both,
@@ -191,7 +210,7 @@ pub(crate) fn launch(
     let silent = spare.config.serial == SerialConfig::Off;
     let restored = foundation.take_if(|foundation| foundation.is_restored());
     if let (Some(foundation), Some(id)) = (restored.filter(|_| silent), template) {
-        match resume(setup, foundation, &spare, true, timing) {
+        match resume(setup, foundation, &mut spare, true, timing) {
             Ok(running) => {
                 return Ok(Launched {
                     running,
@@ -227,7 +246,7 @@ pub(crate) fn launch(
 fn resume(
     setup: &mut Setup,
     foundation: Foundation,
-    spare: &Spare,
+    spare: &mut Spare,
     both_disks: bool,
     timing: &Timing,
 ) -> Result<RunningVm, GuestError> {

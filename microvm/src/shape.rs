@@ -4,8 +4,10 @@
 use crate::network::CARD;
 use hullbox_artifacts::{self as artifacts, Artifact, ArtifactError};
 use hullbox_backend::bundle::GuestSize;
-use hullbox_protocol::AgentEnv;
-use hullbox_vmm::{ConfigError, DiskConfig, MemorySize, VcpuCount, VmConfig, VmShape, VsockConfig};
+use hullbox_protocol::{AgentEnv, FILES_TAG};
+use hullbox_vmm::{
+    ConfigError, DiskConfig, FilesConfig, MemorySize, VcpuCount, VmConfig, VmShape, VsockConfig,
+};
 use std::path::{Path, PathBuf};
 
 /// Every guest's context id: each VM has its own vsock, so they need not differ.
@@ -33,12 +35,22 @@ pub(crate) fn shape(size: GuestSize, data: &Path) -> Result<VmShape, ShapeError>
     })
 }
 
-/// Kernel parameters of a guest whose messages nobody reads.
-pub(crate) const QUIET: &str = "quiet";
+/// A kernel parameter of every guest: what was given to the network device counts as sent. Otherwise
+/// the kernel lets a TCP connection have some two segments in the device, and wants an interrupt for
+/// each before it sends the next (tcp_limit_output_bytes in `ip-sysctl.rst`).
+const NETWORK: &str = "virtio_net.napi_tx=0";
+
+/// Kernel parameters of a guest, whose messages somebody reads or nobody.
+pub(crate) fn cmdline(silent: bool) -> String {
+    match silent {
+        true => format!("quiet {NETWORK}"),
+        false => NETWORK.to_owned(),
+    }
+}
 
 /// Kernel parameters of a template's guest.
 pub(crate) fn template_cmdline() -> String {
-    format!("{QUIET} {}=1", AgentEnv::TEMPLATE)
+    format!("{} {}=1", cmdline(true), AgentEnv::TEMPLATE)
 }
 
 /// The VM that a template of this size is saved from: the devices that every guest has, with
@@ -47,13 +59,31 @@ pub(crate) fn template_config(size: GuestSize, data: &Path) -> Result<VmConfig, 
     let mut config = VmConfig::of(shape(size, data)?);
     config.cmdline = template_cmdline();
     config.disks = arranged(None, None, true);
+    let volumes = (0..size.disks).map(|_| empty(false));
+    config.disks.extend(volumes);
     config.vsock = Some(VsockConfig {
         guest_cid: GUEST_CID,
         uds_path: PathBuf::new(),
     });
     config.net = Some(CARD);
+    config.files = Some(files());
     config.template = true;
     Ok(config)
+}
+
+/// A disk with nothing behind it.
+const fn empty(read_only: bool) -> DiskConfig {
+    DiskConfig {
+        files: Vec::new(),
+        read_only,
+    }
+}
+
+/// The device for files from outside, which every guest has.
+pub(crate) fn files() -> FilesConfig {
+    FilesConfig {
+        tag: FILES_TAG.to_owned(),
+    }
 }
 
 /// A guest's disks: those that there are, or both, whether there is something behind them or not,
@@ -63,10 +93,6 @@ pub(crate) fn arranged(
     writable: Option<DiskConfig>,
     both: bool,
 ) -> Vec<DiskConfig> {
-    let empty = |read_only| DiskConfig {
-        files: Vec::new(),
-        read_only,
-    };
     [(layers, true), (writable, false)]
         .into_iter()
         .filter_map(|(disk, read_only)| disk.or_else(|| both.then(|| empty(read_only))))

@@ -4,9 +4,11 @@
 //! order; what only this program knows comes last.
 
 mod host_config;
+mod mounts;
 mod summary;
 
 pub use host_config::{Device, HostConfig, LogConfig, PortBinding, RestartPolicy, Ulimit};
+pub use mounts::{BindOptions, MountDriver, MountPoint, MountSpec, TmpfsOptions, VolumeOptions};
 pub use summary::{Port, Summary, SummaryHostConfig, SummaryNetworks};
 
 use crate::health::{Health, HealthConfig};
@@ -251,32 +253,6 @@ pub struct GraphDriver {
     pub data: BTreeMap<String, String>,
     /// Which one.
     pub name: String,
-}
-
-/// Something that is mounted in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct MountPoint {
-    /// `bind`, `volume`, `tmpfs`.
-    #[serde(rename = "Type")]
-    pub kind: String,
-    /// A volume's name.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// Where it comes from.
-    pub source: String,
-    /// Where it is.
-    pub destination: String,
-    /// A volume's driver.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub driver: String,
-    /// Options.
-    pub mode: String,
-    /// It can be written.
-    #[serde(rename = "RW")]
-    pub writable: bool,
-    /// Whether later mounts are seen on the other side.
-    pub propagation: String,
 }
 
 /// A container's network. Of a container that does not run it has neither ports nor addresses.

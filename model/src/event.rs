@@ -19,6 +19,8 @@ pub enum Kind {
     Image,
     /// A network.
     Network,
+    /// A volume.
+    Volume,
     /// Something else, by Docker's word.
     Other(String),
 }
@@ -31,6 +33,7 @@ impl Kind {
             Self::Container => "container",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Volume => "volume",
             Self::Other(word) => word,
         }
     }
@@ -42,6 +45,7 @@ impl From<String> for Kind {
             "container" => Self::Container,
             "image" => Self::Image,
             "network" => Self::Network,
+            "volume" => Self::Volume,
             _ => Self::Other(word),
         }
     }
@@ -100,7 +104,7 @@ verbs! {
     Create = "create",
     /// Removed (an image).
     Delete = "delete",
-    /// Removed (a container, a network).
+    /// Removed (a container, a network, a volume).
     Destroy = "destroy",
     /// A client left by its detach keys.
     Detach = "detach",
@@ -128,6 +132,8 @@ verbs! {
     Kill = "kill",
     /// Read from an archive of images.
     Load = "load",
+    /// A container that is started has a volume.
+    Mount = "mount",
     /// The out-of-memory killer was at work in it.
     Oom = "oom",
     /// Frozen.
@@ -156,6 +162,8 @@ verbs! {
     Tag = "tag",
     /// Its processes were listed.
     Top = "top",
+    /// A container that has a volume ended.
+    Unmount = "unmount",
     /// Goes on.
     Unpause = "unpause",
     /// Lost a name.
@@ -255,9 +263,17 @@ pub mod attribute {
     pub const UNTOLD: &str = "untold";
     /// A network's driver.
     pub const TYPE: &str = "type";
+    /// A volume's driver.
+    pub const DRIVER: &str = "driver";
+    /// Where a volume is mounted, of `mount`.
+    pub const DESTINATION: &str = "destination";
+    /// How it is mounted there.
+    pub const PROPAGATION: &str = "propagation";
+    /// Whether it can be written there.
+    pub const READ_WRITE: &str = "read/write";
 
     /// All of them.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 23] = [
         NAME,
         IMAGE,
         EXIT_CODE,
@@ -277,6 +293,10 @@ pub mod attribute {
         RULE,
         UNTOLD,
         TYPE,
+        DRIVER,
+        DESTINATION,
+        PROPAGATION,
+        READ_WRITE,
     ];
 }
 
@@ -418,7 +438,8 @@ mod tests {
         let action = Action::from("frobnicate: now".to_owned());
         assert_eq!(action.verb, Verb::Other("frobnicate".to_owned()));
         assert_eq!(action.to_string(), "frobnicate: now");
-        assert_eq!(Kind::from("volume".to_owned()).as_str(), "volume");
+        assert_eq!(Kind::from("secret".to_owned()).as_str(), "secret");
+        assert_eq!(Kind::from("volume".to_owned()), Kind::Volume);
         assert_eq!(Kind::from("network".to_owned()), Kind::Network);
     }
 }

@@ -16,3 +16,4 @@ pub mod stats;
 pub mod system;
 pub mod time;
 pub mod value;
+pub mod volume;

@@ -1,6 +1,6 @@
 //! What images and containers take, and what was given back.
 
-use crate::{container, image};
+use crate::{container, image, volume};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,14 +15,16 @@ pub struct DiskUsage {
     pub images: Vec<image::Summary>,
     /// The containers, with their sizes.
     pub containers: Vec<container::Summary>,
-    /// Always empty.
-    pub volumes: Vec<Value>,
+    /// The volumes, with what they take.
+    pub volumes: Vec<volume::Volume>,
     /// Always empty.
     pub build_cache: Vec<Value>,
     /// All images together.
     pub image_usage: Usage,
     /// All containers together.
     pub container_usage: Usage,
+    /// All volumes together.
+    pub volume_usage: Usage,
     /// Templates together: a kind of ours.
     pub template_usage: Usage,
     /// Snapshots together: a kind of ours.

@@ -90,6 +90,15 @@ impl Recorder<'_> {
         record.map_or_else(|_| Vec::new(), |record| events::memberships(&record, verb))
     }
 
+    /// It has its volumes, or has them no longer.
+    fn volumes(&self, verb: &Verb) -> Vec<Event> {
+        if self.config.bundle.mounts.is_empty() {
+            return Vec::new();
+        }
+        let record = self.state.get(&self.config.bundle.id);
+        record.map_or_else(|_| Vec::new(), |record| events::volume_uses(&record, verb))
+    }
+
     fn emit(&self, action: impl Into<Action>) {
         events::emit_all(&self.roots, &[self.event(action)]);
     }
@@ -109,6 +118,7 @@ impl Recorder<'_> {
         );
         if self.started.is_some() {
             all.extend(self.memberships(&Verb::Disconnect));
+            all.extend(self.volumes(&Verb::Unmount));
         }
         if stopped {
             all.push(self.event(Verb::Stop));
@@ -122,9 +132,14 @@ impl Recorder<'_> {
         self.emit(Verb::Stop);
     }
 
-    /// The container is gone with its workload.
-    pub(super) fn destroyed(&self) {
-        self.emit(Verb::Destroy);
+    /// The container is gone with its workload, and with it these volumes.
+    pub(super) fn destroyed(&self, volumes: &[String]) {
+        let gone = volumes.iter();
+        let gone = gone.map(|name| events::volume_event(name, Verb::Destroy));
+        let all: Vec<_> = std::iter::once(self.event(Verb::Destroy))
+            .chain(gone)
+            .collect();
+        events::emit_all(&self.roots, &all);
     }
 
     /// Leaves for when there is no monitor what is known of processes beside the workload, and what it was
@@ -160,7 +175,8 @@ impl Observer for Recorder<'_> {
         let here = self.config.bundle.isolation == Isolation::Container;
         let pid = here.then_some(started.pid);
         let _ = self.state.set_running(id, pid, beginning.as_ref());
-        let mut all = self.memberships(&Verb::Connect);
+        let mut all = self.volumes(&Verb::Mount);
+        all.extend(self.memberships(&Verb::Connect));
         if std::mem::take(&mut self.lasting.attached_first) {
             all.push(self.event(Verb::Attach));
         }

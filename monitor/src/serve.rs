@@ -420,7 +420,7 @@ fn finish(
     }
     let recorded = recorder.state.finish(&config.bundle.id, end);
     if config.auto_remove {
-        recorder.destroyed();
+        recorder.destroyed(recorded.as_deref().unwrap_or_default());
     }
     timing.mark(Phase::Record);
     // From here on the container may be removed or started again; what is left to do, tearing down a
@@ -429,7 +429,7 @@ fn finish(
     let frame = ran.ending.frame(&ran.cause);
     let late = send_outcome(ran.clients, &frame, end.exit_code, timing);
     recorder.state.settle();
-    (recorded.map_err(io::Error::other), late)
+    (recorded.map(drop).map_err(io::Error::other), late)
 }
 
 fn opening(bundle: &Bundle) -> Vec<Frame> {

@@ -11,14 +11,11 @@ use crate::jail::{self, Ends};
 use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
 use hullbox_net::frame::{ETHERNET_BYTES, MAX_FRAME_BYTES, VNET_BYTES};
 use hullbox_protocol::MACHINE_NETWORK_PORT;
-use nix::sys::socket::VsockAddr;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -46,24 +43,8 @@ pub enum Host {
 impl Host {
     fn dial(&self, port: u32) -> io::Result<OwnedFd> {
         match self {
-            Self::Vsock => dial_vsock(port),
+            Self::Vsock => hullbox_host::vsock::dial_host(port, ANSWER_LIMIT),
             Self::Unix(path) => Ok(UnixStream::connect(door::socket_of(path, port))?.into()),
-        }
-    }
-}
-
-fn dial_vsock(port: u32) -> io::Result<OwnedFd> {
-    let address = VsockAddr::new(libc::VMADDR_CID_HOST, port);
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    loop {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?;
-        match nix::sys::socket::connect(socket.as_raw_fd(), &address) {
-            Ok(()) => return Ok(socket),
-            // The kernel's own patience is two seconds.
-            Err(nix::errno::Errno::ETIMEDOUT | nix::errno::Errno::EINTR)
-                if Instant::now() < deadline => {}
-            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -6,7 +6,8 @@
 
 use super::error::{NsError, io};
 use super::executor::step;
-use super::rootfs::Rootfs;
+use super::mounts::Mounts;
+use super::rootfs::{Rootfs, RootfsError};
 use crate::sys::{self, Forked};
 use hullbox_archive::{Job, Layers, Scene, needs_layers};
 use hullbox_backend::bundle::Bundle;
@@ -66,14 +67,15 @@ fn run(place: Place<'_>, builtin: &Builtin, pipes: &Pipes, status: StatusWriter)
         status.failed(failure);
         sys::exit_now(i32::from(failure.exit_code()))
     };
-    if let Err(failure) = arrange(place, pipes, &status) {
+    let mounts = place.rootfs.take_mounts();
+    if let Err(failure) = arrange(place, pipes, &mounts, &status) {
         told(&failure);
     }
     if *builtin == Builtin::Pause {
         drop(status);
         pause();
     }
-    let ground = match enter(place, builtin) {
+    let ground = match enter(place, &mounts, builtin) {
         Ok(ground) => ground,
         Err(failure) => told(&failure),
     };
@@ -90,7 +92,12 @@ fn run(place: Place<'_>, builtin: &Builtin, pipes: &Pipes, status: StatusWriter)
     sys::exit_now(job.run_on_standard_streams())
 }
 
-fn arrange(place: Place<'_>, pipes: &Pipes, status: &StatusWriter) -> Result<(), Failure> {
+fn arrange(
+    place: Place<'_>,
+    pipes: &Pipes,
+    mounts: &Mounts,
+    status: &StatusWriter,
+) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(step("tie the process to the monitor"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -98,6 +105,7 @@ fn arrange(place: Place<'_>, pipes: &Pipes, status: &StatusWriter) -> Result<(),
     let mut keep: Vec<_> = pipes.borrowed().collect();
     keep.push(status.as_fd());
     keep.extend(place.process);
+    keep.extend(mounts.descriptors());
     sys::close_all_but(&keep).map_err(step("close descriptors"))?;
     rustix::process::setsid().map_err(step("make a session"))?;
     sys::reset_signals(false).map_err(step("reset signals"))?;
@@ -114,7 +122,7 @@ fn arrange(place: Place<'_>, pipes: &Pipes, status: &StatusWriter) -> Result<(),
 }
 
 /// Goes where the files are, with mounts of its own, and lays down what it does not need there.
-fn enter(place: Place<'_>, builtin: &Builtin) -> Result<Ground, Failure> {
+fn enter(place: Place<'_>, mounts: &Mounts, builtin: &Builtin) -> Result<Ground, Failure> {
     if needs_layers(builtin) {
         sys::unshare_mounts().map_err(step("make a mount namespace"))?;
         let layers = place.rootfs.layers(place.bundle);
@@ -135,6 +143,10 @@ fn enter(place: Place<'_>, builtin: &Builtin) -> Result<Ground, Failure> {
         }
     };
     let root = root.map_err(step("open the root filesystem"))?;
+    // As Docker has it: what is copied into a volume is in the volume. Where the container runs there is
+    // nothing left to attach.
+    let attached = mounts.attach(root.as_fd());
+    attached.map_err(|error| NsError::from(RootfsError::from(error)).failure())?;
     sys::forbid_devices(root.as_fd()).map_err(step("forbid devices"))?;
     keep_capabilities(FILES)?;
     Ok(Ground::Root(root))

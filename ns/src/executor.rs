@@ -7,7 +7,9 @@
 //! `no_new_privileges` before capabilities are gone, limits before they cannot be raised.
 
 use super::error::NsError;
+use super::mounts::Mounts;
 use super::network::NetworkError;
+use super::rootfs::RootfsError;
 use super::workload::{Workload, default_limits};
 use crate::sys::{self, Forked};
 use hullbox_netif::NetifError;
@@ -19,7 +21,7 @@ use libcontainer::workload::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Access, AtFlags, CWD, FileType};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
@@ -48,6 +50,8 @@ pub(super) struct Launch {
     pub(super) init: Option<Init>,
     /// Files of cgroups to join, by writing 0.
     pub(super) doors: Vec<OwnedFd>,
+    /// Files from outside.
+    pub(super) mounts: Mounts,
     /// Nodes to make outside of /dev.
     pub(super) devices: Vec<DeviceNode>,
     /// The network namespace is new, and its loopback interface down.
@@ -135,6 +139,7 @@ impl Launch {
         if self.reset_oom_score {
             std::fs::write("/proc/self/oom_score_adj", "0").map_err(step("reset oom_score_adj"))?;
         }
+        self.attach_mounts()?;
         self.close_descriptors()?;
         self.take_terminal()?;
         // The one of Docker's links in /dev that the runtime does not make.
@@ -148,6 +153,17 @@ impl Launch {
                 self.workload.exec(&self.report)
             }
         }
+    }
+
+    /// Mounts files from outside, over whatever the runtime has mounted.
+    fn attach_mounts(&self) -> Result<(), Failure> {
+        if self.mounts.is_empty() {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty()).map_err(step("open the root"))?;
+        let attached = self.mounts.attach(root.as_fd());
+        attached.map_err(|error| NsError::from(RootfsError::from(error)).failure())
     }
 
     /// Closes what was open in the monitor, before any path of the image's is looked at: a

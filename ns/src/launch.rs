@@ -138,6 +138,7 @@ impl Surroundings {
             report: report_end,
             init,
             doors: self.cgroup.doors()?,
+            mounts: self.rootfs.take_mounts(),
             devices: self
                 .devices
                 .iter()

@@ -6,9 +6,11 @@
 //! the processes ended. What remains is one empty directory.
 
 use super::inroot::{Kind, Root};
+use super::mounts::{self, MountError, Mounts};
 use crate::sys;
 use hullbox_archive::Layers;
 use hullbox_backend::bundle::Bundle;
+use hullbox_files::outside::Outside;
 use hullbox_protocol::{NameFiles, WritableLayer};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -18,6 +20,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount, mount_change, move_mount, open_tree, unmount,
 };
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -85,6 +88,9 @@ pub enum RootfsError {
         /// Its path.
         path: &'static str,
     },
+    /// Files from outside.
+    #[error(transparent)]
+    Mount(#[from] MountError),
 }
 
 /// A mounted root, in this process's own mount namespace.
@@ -92,6 +98,9 @@ pub enum RootfsError {
 pub(super) struct Rootfs {
     base: PathBuf,
     root: OwnedFd,
+    mounts: RefCell<Mounts>,
+    /// Files of the host outside the helper machine, as long as the container is.
+    _outside: Option<Outside>,
 }
 
 impl Rootfs {
@@ -101,11 +110,14 @@ impl Rootfs {
             return Err(RootfsError::TooManyLayers);
         }
         sys::unshare_mounts().map_err(RootfsError::Namespace)?;
+        // While mounts of ours still spread as the host's do.
+        let sources = mounts::open(bundle)?;
         // What the host mounts and unmounts still reaches us; nothing of ours reaches it.
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change("/", downstream).map_err(prepare("detach mounts below", Path::new("/")))?;
         let base = base_of(&bundle.runtime_dir);
         let base_fd = mount_base(&base)?;
+        let (sources, outside) = mounts::open_outside(bundle, sources, &base_fd)?;
         let mut lower = Vec::new();
         let mut mounter = LayerMounter::default();
         for (index, layer) in bundle.layers.iter().enumerate() {
@@ -122,8 +134,16 @@ impl Rootfs {
         lower.reverse();
         overlay(bundle, &base, &base_fd, &lower)?;
         let root = open_path(&base_fd, "root").map_err(prepare("open", &base))?;
-        let rootfs = Self { base, root };
+        let mounts = RefCell::new(Mounts::default());
+        let rootfs = Self {
+            base,
+            root,
+            mounts,
+            _outside: outside,
+        };
         rootfs.check_mount_points()?;
+        let mounts = mounts::prepare(sources, bundle, rootfs.root())?;
+        rootfs.mounts.replace(mounts);
         rootfs.place_etc_files(bundle, &base_fd)?;
         Ok(rootfs)
     }
@@ -136,6 +156,11 @@ impl Rootfs {
     /// The root, for looking around in it.
     pub(super) fn root(&self) -> Root<'_> {
         Root::new(self.root.as_fd())
+    }
+
+    /// The files from outside, to be attached once the runtime has mounted everything else.
+    pub(super) fn take_mounts(&self) -> Mounts {
+        self.mounts.take()
     }
 
     /// The writable layer and what is below it, each as a tree of its own. For a process with

@@ -7,6 +7,7 @@
 
 use super::cgroup::Cgroup;
 use super::inroot::Root;
+use super::mounts::is_inner;
 use super::network;
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::Network;
@@ -222,7 +223,8 @@ fn mounts(bundle: &Bundle, root: Root<'_>) -> Result<Vec<Mount>, SpecError> {
         ),
     ];
     let mut asked = Vec::with_capacity(setup.tmpfs.len());
-    for tmpfs in &setup.tmpfs {
+    // What lies in files from outside comes behind those.
+    for tmpfs in setup.tmpfs.iter().filter(|one| !is_inner(bundle, one)) {
         let options = tmpfs_options(tmpfs, root)?;
         let path = root.resolve(Path::new(&tmpfs.path));
         let path = path.map_err(|e| SpecError::TmpfsPath(tmpfs.path.clone(), e))?;

@@ -1,5 +1,6 @@
 //! Why a request cannot become a container.
 
+use super::mounts::MountsError;
 use super::network::NetworkError;
 use super::units::ValueError;
 use hullbox_image::HealthCheckError;
@@ -20,6 +21,9 @@ pub enum PlanError {
     /// Something of the network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Something of mounts.
+    #[error(transparent)]
+    Mounts(#[from] MountsError),
     /// Neither the image nor the command line says what to run.
     #[error("no command: the image names none and none was given")]
     NoCommand,

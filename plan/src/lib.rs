@@ -12,6 +12,7 @@ mod files;
 mod health;
 pub mod ipam;
 pub mod life;
+pub mod mounts;
 pub mod names;
 pub mod network;
 pub mod ports;
@@ -33,8 +34,7 @@ use hullbox_backend::bundle::MIN_DISK_BYTES;
 use hullbox_host::paths::{machine_id, short_id};
 use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{
-    Access, CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, TmpfsMount, UserSpec,
-    WritableLayer,
+    Access, CgroupLimits, ProcessSpec, Rlimit, RootfsSpec, Setup, UserSpec, WritableLayer,
 };
 use hullbox_security::seccomp::Seccomp;
 use std::collections::BTreeMap;
@@ -137,16 +137,10 @@ pub fn plan(
         _ => units::Signal::TERM,
     };
     let typed = typed(&request);
-    let mut tmpfs: Vec<_> = request
-        .tmpfs
-        .iter()
-        .map(|mount| TmpfsMount {
-            path: mount.path.clone(),
-            options: mount.options.clone(),
-        })
-        .collect();
+    let (mounts, mut tmpfs) = mounts::together(&request.mounts, &request.tmpfs, &image.volumes)?;
     if systemd {
-        let own = systemd::mounts(&tmpfs);
+        let mut own = systemd::mounts(&tmpfs);
+        own.retain(|one| mounts.iter().all(|mount| mount.target != one.path));
         tmpfs.splice(0..0, own);
     }
     let setup = Setup {
@@ -220,6 +214,7 @@ pub fn plan(
         life,
         cold: request.cold,
         auto_remove: request.auto_remove,
+        mounts,
         security: request.security,
         network: network.network,
         networks: network.shared,
@@ -253,6 +248,16 @@ fn typed(request: &RunRequest) -> Typed {
         publish_all: request.network.publish_all,
         mac_address: request.network.mac().map(|mac| mac.to_string()),
         network_mode: request.network.shared_name(),
+        binds: request.mounts.binds(),
+        mounts: request.mounts.mounts.iter().map(|one| one.spec()).collect(),
+        volumes: request.mounts.anonymous(),
+        volumes_from: request
+            .mounts
+            .from
+            .iter()
+            .map(|one| one.text.clone())
+            .collect(),
+        volume_driver: request.mounts.driver.clone(),
     }
 }
 
@@ -426,6 +431,7 @@ pub fn guest_size(request: &RunRequest, host: HostFacts) -> Option<GuestSize> {
     Some(GuestSize {
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
+        disks: 0,
     })
 }
 

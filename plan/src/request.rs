@@ -1,6 +1,7 @@
 //! What a plan is made of.
 
 use super::life::Life;
+use super::mounts::MountsRequest;
 use super::network::NetworkRequest;
 use super::ports::PortSet;
 use super::units::{Bytes, HostEntry, Label, NanoCpus, Signal, Tmpfs, Ulimit, Umask};
@@ -55,6 +56,8 @@ pub struct RunRequest {
     pub shm_size: Option<Bytes>,
     /// `--tmpfs`.
     pub tmpfs: Vec<Tmpfs>,
+    /// `--volume`, `--mount`, `--volumes-from`.
+    pub mounts: MountsRequest,
     /// `--ulimit`.
     pub ulimits: Vec<Ulimit>,
     /// `--umask`.
@@ -108,6 +111,8 @@ pub struct ImageDefaults {
     pub health: Option<Result<HealthCheck, HealthCheckError>>,
     /// EXPOSE.
     pub exposed: PortSet,
+    /// VOLUME.
+    pub volumes: Vec<String>,
     /// LABEL.
     pub labels: Vec<(String, String)>,
 }

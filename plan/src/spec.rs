@@ -2,12 +2,14 @@
 
 use super::environment::{self, Entry};
 use super::life::Life;
+use super::mounts::ContainerMount;
 use super::network::Attached;
 use super::ports::PortSet;
 use super::security::Security;
 use hullbox_backend::bundle::Bundle;
 use hullbox_backend::network::{Network, PublishedPort};
 use hullbox_host::paths::Roots;
+use hullbox_model::container::MountSpec;
 use hullbox_model::isolation::Isolation;
 use hullbox_protocol::{ProcessSpec, Rlimit, Setup};
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,9 @@ pub struct ContainerSpec {
     pub cold: bool,
     /// Remove the container when it ends.
     pub auto_remove: bool,
+    /// Files from outside that it has, each behind what it lies in. Older records have none.
+    #[serde(default)]
+    pub mounts: Vec<ContainerMount>,
     /// What it may do to its kernel, as asked.
     #[serde(default)]
     pub security: Security,
@@ -116,6 +121,16 @@ pub struct Typed {
     pub mac_address: Option<String>,
     /// `--network`, the first one, where it is one that containers share.
     pub network_mode: Option<String>,
+    /// `--volume` with a source.
+    pub binds: Vec<String>,
+    /// `--mount`.
+    pub mounts: Vec<MountSpec>,
+    /// `--volume` without a source.
+    pub volumes: Vec<String>,
+    /// `--volumes-from`.
+    pub volumes_from: Vec<String>,
+    /// `--volume-driver`.
+    pub volume_driver: Option<String>,
 }
 
 impl ContainerSpec {

@@ -17,6 +17,7 @@ fn image() -> ImageDefaults {
         stop_signal: Some("SIGQUIT".into()),
         health: None,
         exposed: ports::PortSet::default(),
+        volumes: Vec::new(),
         labels: vec![("a".into(), "image".into()), ("b".into(), "image".into())],
     }
 }

@@ -6,6 +6,7 @@ use crate::networks;
 use crate::record::{self, End, NewContainer, Phase, Record, Resolved};
 use crate::schema;
 use crate::time::now_ns;
+use crate::volumes;
 use hullbox_host::paths::{DISK_FILE, Roots, short_id};
 use hullbox_host::sys::{self, LockKind};
 use hullbox_plan::names;
@@ -112,6 +113,12 @@ impl State {
         )?;
         record.row = transaction.last_insert_rowid();
         networks::join(&transaction, &record.id, &record.spec)?;
+        record.changed_volumes = volumes::join(
+            &transaction,
+            &self.roots.volumes_dir(),
+            &record.id,
+            &record.spec,
+        )?;
         if starter.is_some() {
             record.endpoints = networks::lease_all(&transaction, &record.id, &record.spec)?;
         }
@@ -174,11 +181,12 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Notes how the container ended. One that is to be removed is removed.
+    /// Notes how the container ended. One that is to be removed is removed, and with it the volumes that nobody
+    /// named and no other container has: returns their names.
     ///
     /// # Errors
     /// The database fails, or directories cannot be removed.
-    pub fn finish(&self, id: &str, end: &End) -> Result<(), StateError> {
+    pub fn finish(&self, id: &str, end: &End) -> Result<Vec<String>, StateError> {
         remove_dir(&self.roots.container_runtime_dir(id))?;
         let auto_remove = self
             .database
@@ -190,7 +198,7 @@ impl State {
             .optional()?
             .ok_or_else(|| StateError::NotFound(id.to_owned()))?;
         if auto_remove {
-            return self.forget(id);
+            return self.forget(id, true);
         }
         self.database.execute(
             "UPDATE containers SET phase = ?2, finished_ns = ?3, exit_code = ?4, signal = ?5,
@@ -206,19 +214,21 @@ impl State {
                 end.stopped
             ],
         )?;
-        Ok(())
+        Ok(Vec::new())
     }
 
-    /// Removes a container that does not run. `release` frees what outlives a monitor that was killed, if it was
-    /// and nobody has found out.
+    /// Removes a container that does not run, and with it, if that is wanted, its volumes that nobody named
+    /// and no other container has: returns their names. `release` frees what outlives a monitor that was
+    /// killed, if it was and nobody has found out.
     ///
     /// # Errors
     /// [`StateError::Running`] among others.
     pub fn remove(
         &self,
         id: &str,
+        with_volumes: bool,
         release: &dyn Fn(&Record) -> std::io::Result<()>,
-    ) -> Result<(), StateError> {
+    ) -> Result<Vec<String>, StateError> {
         // Held until the row is gone, so that nobody starts it meanwhile.
         let file = self.open_lock_file()?;
         drop(self.take(&file, id)?);
@@ -227,7 +237,7 @@ impl State {
             let runtime = self.roots.container_runtime_dir(id);
             release(&record).map_err(StateError::io("clean up", &runtime))?;
         }
-        self.forget(id)
+        self.forget(id, with_volumes)
     }
 
     /// Locks the byte of a container that does not run. What the caller writes about that belongs
@@ -344,7 +354,7 @@ impl State {
     }
 
     /// Directories first, the row last: killed between, the row still tells what there was.
-    pub(crate) fn forget(&self, id: &str) -> Result<(), StateError> {
+    pub(crate) fn forget(&self, id: &str, with_volumes: bool) -> Result<Vec<String>, StateError> {
         remove_dir(&self.roots.container_runtime_dir(id))?;
         let dir = self.roots.container_dir(id);
         // A monitor on its way out still has the disk open, and without room the row cannot be
@@ -352,9 +362,15 @@ impl State {
         let disk = File::options().write(true).open(dir.join(DISK_FILE));
         let _ = disk.and_then(|disk| disk.set_len(0));
         remove_dir(&dir)?;
-        self.database
-            .execute("DELETE FROM containers WHERE id = ?1", [id])?;
-        Ok(())
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = Transaction::new_unchecked(&self.database, behavior)?;
+        let volumes = self.roots.volumes_dir();
+        let (names, gone) = volumes::forget(&transaction, &volumes, id, with_volumes)?;
+        transaction.commit()?;
+        for dir in gone {
+            volumes::clear(&dir)?;
+        }
+        Ok(names)
     }
 }
 

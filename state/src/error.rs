@@ -111,6 +111,29 @@ pub enum StateError {
         /// The network's.
         network: String,
     },
+    /// No such volume.
+    #[error("get {0}: no such volume")]
+    VolumeNotFound(String),
+    /// Containers have it.
+    #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
+    VolumeInUse {
+        /// Its name.
+        name: String,
+        /// Full ids of the containers.
+        users: Vec<String>,
+    },
+    /// There is one of that name with other options.
+    #[error("create {0}: a volume of that name exists with other options: remove it first")]
+    VolumeDiffers(String),
+    /// Of a volume, a record that this program did not write.
+    #[error("the record of volume {name} is damaged")]
+    VolumeDamaged {
+        /// Of which volume.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The kernel gives no random bytes.
     #[error("cannot make an id")]
     Random {

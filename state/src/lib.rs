@@ -1,4 +1,4 @@
-//! What is kept of containers on disk: their records and those of networks that they share ([`State`]),
+//! What is kept of containers on disk: their records and those of networks and volumes ([`State`]),
 //! what happened to them ([`events`]), what they wrote ([`logs`]), and their snapshots by name
 //! ([`snapshots`]).
 //!
@@ -27,6 +27,7 @@ mod recover;
 mod schema;
 pub mod snapshots;
 mod time;
+mod volumes;
 
 pub use database::State;
 pub use error::StateError;
@@ -36,6 +37,7 @@ pub use lock::{LifeLock, Starter};
 pub use networks::{Endpoint, NetworkRecord, Stray};
 pub use record::{Beginning, End, Filter, NewContainer, Phase, Record, Resolved};
 pub use recover::KILLED;
+pub use volumes::{ANONYMOUS, StrayVolume, VolumeRecord, VolumeSpec};
 
 #[cfg(test)]
 mod tests;

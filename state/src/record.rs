@@ -148,6 +148,8 @@ pub struct Record {
     /// Its places in networks that it shares, as of its last start and in the order of
     /// [`ContainerSpec::networks`]. While it does not run others may have the addresses.
     pub endpoints: Vec<Endpoint>,
+    /// Volumes that were made with one that was just made, or went with one that is gone, by name.
+    pub changed_volumes: Vec<String>,
     /// Everything else.
     pub spec: ContainerSpec,
 }
@@ -181,6 +183,7 @@ impl Record {
             beginning: None,
             open_ports: Vec::new(),
             endpoints: Vec::new(),
+            changed_volumes: Vec::new(),
             spec: new.spec.clone(),
         }
     }
@@ -268,6 +271,7 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Result<Record, StateEr
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
         endpoints: in_order(endpoints, &spec),
+        changed_volumes: Vec::new(),
         spec,
     }))
 }

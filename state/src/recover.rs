@@ -69,7 +69,7 @@ impl State {
             return Ok(None);
         }
         // Under the lock, look again: it may have ended in good order since.
-        let record = match self.get(&seen.id) {
+        let mut record = match self.get(&seen.id) {
             Err(StateError::NotFound(_)) => return Ok(None),
             other => other?,
         };
@@ -89,7 +89,7 @@ impl State {
             error: Some("its monitor was killed".to_owned()),
             ..End::default()
         };
-        self.finish(&record.id, &end)?;
+        record.changed_volumes = self.finish(&record.id, &end)?;
         Ok(Some(record))
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Version of the tables that this program writes, in `user_version`.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 
 /// Numbers of rows are never used twice, because the locks' offsets must not be.
 const TABLES: &str = "
@@ -34,7 +34,7 @@ const TABLES: &str = "
 ";
 
 /// From one version to the next, beginning with the first.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
     ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0;
@@ -68,6 +68,24 @@ const STEPS: [&str; 6] = [
     END;
     CREATE TRIGGER endpoints_of_network AFTER DELETE ON networks BEGIN
         DELETE FROM endpoints WHERE network = OLD.id;
+    END;
+",
+    "
+    CREATE TABLE volumes (
+        row        INTEGER PRIMARY KEY AUTOINCREMENT,
+        name       TEXT NOT NULL UNIQUE,
+        created_ns INTEGER NOT NULL,
+        spec       TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE volume_uses (
+        volume    TEXT NOT NULL,
+        container TEXT NOT NULL,
+        anonymous INTEGER NOT NULL,
+        PRIMARY KEY (volume, container)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX volume_uses_by_container ON volume_uses (container);
+    CREATE TRIGGER volume_uses_of_container AFTER DELETE ON containers BEGIN
+        DELETE FROM volume_uses WHERE container = OLD.id;
     END;
 ",
 ];

@@ -106,7 +106,7 @@ fn a_container_lives_and_ends() {
     let other = State::open(&scratch.roots).unwrap();
     assert!(found(&other).is_empty());
     assert!(matches!(
-        other.remove(&record.id, &|_| Ok(())),
+        other.remove(&record.id, false, &|_| Ok(())),
         Err(StateError::Running(_))
     ));
     let end = End {
@@ -119,7 +119,7 @@ fn a_container_lives_and_ends() {
     let record = other.get(&record.id).unwrap();
     assert_eq!((record.phase, record.exit_code), (Phase::Exited, Some(7)));
     assert!(!scratch.roots.container_runtime_dir(&record.id).exists());
-    other.remove(&record.id, &|_| Ok(())).unwrap();
+    other.remove(&record.id, false, &|_| Ok(())).unwrap();
     assert!(other.list().unwrap().is_empty());
     assert!(!scratch.roots.container_dir(&record.id).exists());
 }
@@ -141,13 +141,13 @@ fn what_a_killed_monitor_left_is_freed_before_its_record_goes() {
         }
     };
     // What cannot be freed keeps its record.
-    assert!(state.remove(&record.id, &free).is_err());
-    state.remove(&record.id, &free).unwrap();
+    assert!(state.remove(&record.id, false, &free).is_err());
+    state.remove(&record.id, false, &free).unwrap();
     assert_eq!(freed.get(), 2);
     assert!(state.list().unwrap().is_empty());
     // Nothing is freed of one that was never begun.
     let made = state.create(&new(None, false), None).unwrap();
-    state.remove(&made.id, &free).unwrap();
+    state.remove(&made.id, false, &free).unwrap();
     assert_eq!(freed.get(), 2);
 }
 
@@ -186,6 +186,7 @@ fn a_database_of_before_ports_is_brought_forward() {
     let database = Connection::open(scratch.roots.data.join("containers.db")).unwrap();
     let older = "DROP TRIGGER endpoints_of_container; DROP TRIGGER endpoints_of_network;
         DROP TABLE endpoints; DROP TABLE networks;
+        DROP TRIGGER volume_uses_of_container; DROP TABLE volume_uses; DROP TABLE volumes;
         ALTER TABLE containers DROP COLUMN ports; PRAGMA user_version = 5;";
     database.execute_batch(older).unwrap();
     drop(database);
@@ -266,7 +267,7 @@ fn who_only_looks_is_in_nobodys_way() {
         std::thread::sleep(Duration::from_millis(50));
         drop(looks);
     });
-    state.remove(&record.id, &|_| Ok(())).unwrap();
+    state.remove(&record.id, false, &|_| Ok(())).unwrap();
     looker.join().unwrap();
     assert!(matches!(
         state.get(&record.id),

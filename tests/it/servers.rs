@@ -24,7 +24,7 @@ fn servers() {
     import(IMAGE, "servers.tar");
 }
 
-fn import(image: &str, file: &str) {
+pub(crate) fn import(image: &str, file: &str) {
     if hullbox(["inspect", "--type", "image", image]).code == 0 {
         return;
     }

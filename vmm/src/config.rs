@@ -14,6 +14,8 @@ pub const MAX_DISKS: usize = 8;
 pub const MAX_DISK_FILES: usize = 1024;
 /// Least MTU of a network device, in bytes (virtio 1.2, section 5.1.4.1).
 pub const MIN_MTU: u16 = 68;
+/// Longest tag of a file system device, in bytes (virtio 1.2, section 5.11.4).
+pub const MAX_TAG_BYTES: usize = 36;
 /// Longest kernel command line, with everything the VMM adds to it.
 pub const MAX_CMDLINE_BYTES: usize = 2047;
 
@@ -29,8 +31,8 @@ pub enum ConfigError {
     /// See [`MAX_DISKS`].
     #[error("a VM has at most {MAX_DISKS} disks, not {0}")]
     Disks(usize),
-    /// A disk without files, or with more than [`MAX_DISK_FILES`].
-    #[error("a disk has 1 to {MAX_DISK_FILES} files behind it, not {0}")]
+    /// See [`MAX_DISK_FILES`].
+    #[error("a disk has at most {MAX_DISK_FILES} files behind it, not {0}")]
     DiskFiles(usize),
     /// Only read-only disks can be composed of several files.
     #[error("a writable disk has exactly one file behind it, not {0}")]
@@ -44,6 +46,9 @@ pub enum ConfigError {
     /// See [`MIN_MTU`].
     #[error("a network device's MTU is at least {MIN_MTU} bytes, not {0}")]
     Mtu(u16),
+    /// See [`MAX_TAG_BYTES`].
+    #[error("{0:?} is no tag of a file system device")]
+    Tag(String),
     /// The command line is too long or holds a byte the kernel cannot take.
     #[error("the kernel command line has a byte that is not printable ASCII")]
     CmdlineBytes,
@@ -111,7 +116,7 @@ impl MemorySize {
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// The files behind it; none in a template or in what was restored from one. A read-only disk shows them one after the other, each padded with
+    /// The files behind it; without any it has no length, as in a template. A read-only disk shows them one after the other, each padded with
     /// zeroes to a multiple of [`DISK_FILE_ALIGN`]; a writable disk has exactly one, whose length
     /// is a multiple of 512.
     pub files: Vec<PathBuf>,
@@ -143,6 +148,14 @@ pub struct NetConfig {
     pub mac: [u8; 6],
     /// The longest packet, in bytes without the Ethernet header.
     pub mtu: u16,
+}
+
+/// A file system device. Who serves the files is not part of the configuration: see
+/// [`crate::Vm::connect_files`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesConfig {
+    /// The name by which the guest mounts it: 1 to [`MAX_TAG_BYTES`] bytes without a zero.
+    pub tag: String,
 }
 
 /// What becomes of the guest's first serial port.
@@ -199,6 +212,8 @@ pub struct VmConfig {
     pub vsock: Option<VsockConfig>,
     /// A network card.
     pub net: Option<NetConfig>,
+    /// Files from outside.
+    pub files: Option<FilesConfig>,
     /// A source of random numbers besides the boot seed that every guest gets.
     pub rng: bool,
     /// The serial port.
@@ -229,6 +244,7 @@ impl VmConfig {
             disks: Vec::new(),
             vsock: None,
             net: None,
+            files: None,
             rng: false,
             serial: SerialConfig::Off,
             template: false,
@@ -240,19 +256,14 @@ impl VmConfig {
     /// # Errors
     /// The first value that no VM can be built from.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.check_with(self.template)
-    }
-
-    /// The same, where disks may be without files.
-    pub(crate) fn check_with(&self, empty_disks: bool) -> Result<(), ConfigError> {
         if self.disks.len() > MAX_DISKS {
             return Err(ConfigError::Disks(self.disks.len()));
         }
         for disk in &self.disks {
             match disk.files.len() {
                 // A disk of no length.
-                0 if empty_disks => {}
-                count if count == 0 || count > MAX_DISK_FILES => {
+                0 => {}
+                count if count > MAX_DISK_FILES => {
                     return Err(ConfigError::DiskFiles(count));
                 }
                 count if !disk.read_only && count != 1 => {
@@ -272,6 +283,12 @@ impl VmConfig {
             }
             if net.mtu < MIN_MTU {
                 return Err(ConfigError::Mtu(net.mtu));
+            }
+        }
+        if let Some(files) = &self.files {
+            let tag = &files.tag;
+            if tag.is_empty() || tag.len() > MAX_TAG_BYTES || tag.contains('\0') {
+                return Err(ConfigError::Tag(tag.clone()));
             }
         }
         if !self
@@ -338,6 +355,11 @@ mod tests {
             })),
             ConfigError::Mtu(67)
         );
+        for tag in ["", "a\0", "a tag of thirty-seven bytes, one more"] {
+            let mut config = config();
+            config.files = Some(FilesConfig { tag: tag.into() });
+            assert_eq!(config.check(), Err(ConfigError::Tag(tag.into())));
+        }
         assert_eq!(
             refused(|c| c.disks.push(DiskConfig {
                 files: vec!["/a".into(), "/b".into()],
@@ -347,10 +369,10 @@ mod tests {
         );
         assert_eq!(
             refused(|c| c.disks.push(DiskConfig {
-                files: vec![],
+                files: vec!["/a".into(); MAX_DISK_FILES + 1],
                 read_only: true
             })),
-            ConfigError::DiskFiles(0)
+            ConfigError::DiskFiles(MAX_DISK_FILES + 1)
         );
     }
 }

@@ -53,6 +53,9 @@ pub enum VmError {
     /// does not let go of a virtual CPU.
     #[error("{0} does not answer")]
     Silent(&'static str),
+    /// Its file system device has a stream, and it can have one in its life.
+    #[error("the virtual machine has files already")]
+    Files,
     /// A snapshot does not fit its configuration.
     #[error("the snapshot does not fit: {0}")]
     Snapshot(&'static str),

@@ -59,9 +59,9 @@ mod worker;
 
 pub use boot::{BootError, LoadError};
 pub use config::{
-    ConfigError, DISK_FILE_ALIGN, DiskConfig, MAX_CMDLINE_BYTES, MAX_DISK_FILES, MAX_DISKS,
-    MAX_MEMORY_MIB, MAX_VCPUS, MIN_MEMORY_MIB, MIN_MTU, MemorySize, NetConfig, SerialConfig,
-    VcpuCount, VmConfig, VmShape, VsockConfig,
+    ConfigError, DISK_FILE_ALIGN, DiskConfig, FilesConfig, MAX_CMDLINE_BYTES, MAX_DISK_FILES,
+    MAX_DISKS, MAX_MEMORY_MIB, MAX_TAG_BYTES, MAX_VCPUS, MIN_MEMORY_MIB, MIN_MTU, MemorySize,
+    NetConfig, SerialConfig, VcpuCount, VmConfig, VmShape, VsockConfig,
 };
 pub use error::VmError;
 pub use memory::MemoryError;

@@ -17,6 +17,7 @@ use super::system::{
     CheckArgs, CompletionArgs, DfArgs, EgressCommand, EventsArgs, FormatArgs, InspectArgs,
     MachineCommand, ManArgs, PruneArgs, TemplateCommand,
 };
+use super::volume::VolumeCommand;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -111,7 +112,7 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Give an image another name
     Tag(TagArgs),
-    /// Show everything that is known about images, containers or networks
+    /// Show everything that is known about images, containers, networks or volumes
     Inspect(InspectArgs),
     /// List containers
     Ps(PsArgs),
@@ -126,7 +127,10 @@ pub(crate) enum Command {
     /// Networks that containers share
     #[command(subcommand)]
     Network(NetworkCommand),
-    /// Show events of containers, images and networks
+    /// Volumes: files that outlive containers
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Show events of containers, images, networks and volumes
     Events(EventsArgs),
     /// Commands on the installation
     #[command(subcommand)]
@@ -252,13 +256,13 @@ pub(crate) enum ContainerCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
-    /// Show the disk usage of images and containers
+    /// Show the disk usage of images, containers and volumes
     Df(DfArgs),
     /// Verify images, layers and containers on record
     Check(CheckArgs),
     /// Remove stopped containers, unused networks and unused images
     Prune(PruneArgs),
-    /// Show events of containers, images and networks
+    /// Show events of containers, images, networks and volumes
     Events(EventsArgs),
     /// Show this installation: directories, images, containers
     Info(FormatArgs),

@@ -341,8 +341,8 @@ pub(crate) struct RmArgs {
     /// Kill running containers first, and ignore missing ones
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// For compatibility; there are no anonymous volumes
-    #[arg(short, long, hide = true)]
+    /// Remove their volumes that nobody named
+    #[arg(short, long)]
     pub(crate) volumes: bool,
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]

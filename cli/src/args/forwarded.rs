@@ -13,6 +13,7 @@ const PROGRESS: &str = "forwarded-progress";
 const SERVER_PORT: &str = "forwarded-server-port";
 const FETCH: &str = "forwarded-fetch";
 const IMAGE: &str = "forwarded-image";
+const BIND: &str = "forwarded-bind";
 
 /// The flags of a forwarding process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -40,6 +41,9 @@ pub(crate) struct Forwarded {
     /// The name of the image, which is there, in place of the one that was typed
     #[arg(long = IMAGE, hide = true, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
+    /// Absolute path of the host outside that a bind mount has, in the order of [`super::mounts::binds_of`]
+    #[arg(long = BIND, hide = true, value_name = "PATH")]
+    pub(crate) binds: Vec<String>,
 }
 
 impl Forwarded {
@@ -58,7 +62,10 @@ impl Forwarded {
                 .as_ref()
                 .map(|image| format!("--{IMAGE}={image}")),
         ];
-        let flags = flags.into_iter().flatten().map(OsString::from);
+        let binds = self.binds.iter();
+        let binds = binds.map(|path| format!("--{BIND}={path}"));
+        let flags = flags.into_iter().flatten().chain(binds);
+        let flags = flags.map(OsString::from);
         flags.chain(args.iter().cloned()).collect()
     }
 }

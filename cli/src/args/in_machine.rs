@@ -5,6 +5,7 @@ use super::bench::BenchArgs;
 use super::command::{Command, ContainerCommand, ImageCommand, LifeCommand};
 use super::forwarded::Forwarded;
 use super::run::{PullArg, RunArgs};
+use super::volume::VolumeCommand;
 use std::path::{Path, PathBuf};
 
 /// Takes out of a command what the process that has forwarded it does.
@@ -22,6 +23,9 @@ pub(super) fn apply(forwarded: &Forwarded, command: &mut Command) {
             bench.progress = forwarded.progress;
             bench.server_port = forwarded.server_port;
         }
+        Command::Volume(VolumeCommand::Create(create)) => {
+            create.outside = !forwarded.binds.is_empty();
+        }
         command => {
             if let Some(run) = created(command) {
                 in_run(forwarded, run);
@@ -36,6 +40,7 @@ fn in_run(forwarded: &Forwarded, run: &mut RunArgs) {
         run.cidfile = None;
     }
     run.is_fetched_by_caller = forwarded.fetch;
+    run.mounts.go_outside(&forwarded.binds);
     if let (Some(image), Some(word)) = (&forwarded.image, run.words.first_mut()) {
         *word = image.into();
         run.pull = PullArg::Never;
@@ -155,6 +160,28 @@ mod tests {
             assert_eq!(args.cidfile, None, "{line}");
             assert_eq!(args.words.len(), words, "{line}");
         }
+    }
+
+    #[test]
+    fn paths_that_are_mounted_are_the_hosts_outside() {
+        let forwarded = Forwarded {
+            binds: vec!["/home/me/src".to_owned(), "/etc".to_owned()],
+            ..Forwarded::default()
+        };
+        let line = "run -v ./src:/src:ro -v data:/data --mount type=bind,src=/x,dst=/etc -v /y busybox -v a:b";
+        let mut inner = parsed(&forwarded.command_line(&words(line)));
+        let run = created(&mut inner.command).unwrap();
+        assert!(run.mounts.outside);
+        let binds: Vec<_> = run
+            .mounts
+            .volume
+            .iter()
+            .filter_map(|flag| flag.bind())
+            .collect();
+        assert_eq!(binds, ["/home/me/src:/src:ro", "data:/data"]);
+        assert_eq!(run.mounts.mount[0].path(), Some("/etc"));
+        let mut typed = parsed(&words(line));
+        assert!(!created(&mut typed.command).unwrap().mounts.outside);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::num::ParseIntError;
 
 /// Docker's flags of `run` that are not supported yet, which an error distinguishes from flags that
 /// do not exist.
-const NOT_YET: [&str; 36] = [
+const NOT_YET: [&str; 32] = [
     "attach",
     "annotation",
     "blkio-weight",
@@ -39,20 +39,16 @@ const NOT_YET: [&str; 36] = [
     "memory-reservation",
     "memory-swap",
     "memory-swappiness",
-    "mount",
     "oom-kill-disable",
     "oom-score-adj",
     "pid",
     "runtime",
     "userns",
     "uts",
-    "volume",
-    "volume-driver",
-    "volumes-from",
 ];
 
 /// The same by their short names.
-const NOT_YET_SHORT: [(&str, &str); 3] = [("-a", "attach"), ("-c", "cpu-shares"), ("-v", "volume")];
+const NOT_YET_SHORT: [(&str, &str); 2] = [("-a", "attach"), ("-c", "cpu-shares")];
 
 /// The whole command line's definition.
 pub(crate) fn definition() -> clap::Command {

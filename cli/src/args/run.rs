@@ -9,6 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hullbox_engine::plan::devices::{CgroupRule, Device};
 use hullbox_engine::plan::life::Restart;
+use hullbox_engine::plan::mounts::{MountFlag, VolumeFlag, VolumesFrom};
 use hullbox_engine::plan::network::{self, Attachment, Egress, MacAddress, NetworkRate};
 use hullbox_engine::plan::ports::{Expose, Publish};
 use hullbox_engine::plan::security::Sysctl;
@@ -88,7 +89,7 @@ pub(crate) struct RunArgs {
         value_name = "SNAPSHOT",
         conflicts_with_all = [
             "words", "env", "env_file", "workdir", "user", "group_add", "entrypoint", "cpus",
-            "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "cap_add",
+            "memory", "pids_limit", "shm_size", "ulimit", "storage_opt", "tmpfs", "volume", "mount", "volumes_from", "cap_add",
             "cap_drop", "privileged", "systemd", "device", "device_cgroup_rule", "security_opt", "cgroupns", "sysctl", "umask", "stop_signal", "stop_timeout",
             "restart", "log_driver", "log_opt", "add_host", "dns", "dns_search", "dns_option",
             "network", "network_alias", "mac_address", "ip", "ip6", "cold",
@@ -143,6 +144,8 @@ pub(crate) struct RunArgs {
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     pub(crate) tmpfs: Vec<Tmpfs>,
+    #[command(flatten)]
+    pub(crate) mounts: MountArgs,
     /// Run it under an init that reaps zombies
     #[arg(long, value_name = BOOL)]
     pub(crate) init: bool,
@@ -273,6 +276,26 @@ pub(crate) struct RunArgs {
         trailing_var_arg = true
     )]
     pub(crate) words: Vec<OsString>,
+}
+
+/// What it has of files from outside.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MountArgs {
+    /// Mount a directory or file of the host, or a volume, as [SOURCE:]TARGET[:OPTIONS]
+    #[arg(short, long, value_name = "VOLUME")]
+    pub(crate) volume: Vec<VolumeFlag>,
+    /// The same, as type=bind|volume|tmpfs,source=…,target=…
+    #[arg(long, value_name = "MOUNT")]
+    pub(crate) mount: Vec<MountFlag>,
+    /// Mount what another container has, as CONTAINER[:ro]
+    #[arg(long, value_name = "CONTAINER")]
+    pub(crate) volumes_from: Vec<VolumesFrom>,
+    /// Driver of volumes that are made; there is one
+    #[arg(long, value_name = "DRIVER", hide = true)]
+    pub(crate) volume_driver: Option<String>,
+    /// Paths of the host outside, in the order of what was typed: see [`super::forwarded`]
+    #[arg(skip)]
+    pub(crate) outside: bool,
 }
 
 /// What it has of networks.

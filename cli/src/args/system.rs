@@ -37,7 +37,7 @@ pub(crate) struct EventsArgs {
     /// Until this time; default: forever
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// Only events that match: `container=`, `event=`, `type=`, `image=`, `network=`, `label=`
+    /// Only events that match: `container=`, `event=`, `type=`, `image=`, `network=`, `volume=`, `label=`
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     pub(crate) filters: Vec<String>,
     /// `json` or a template
@@ -56,14 +56,14 @@ pub(crate) struct PruneArgs {
     /// Images without a container too, not just those without a name (`system prune`)
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// For compatibility; there are no volumes
-    #[arg(long, hide = true)]
+    /// Volumes that nobody named, too (`system prune`)
+    #[arg(long)]
     pub(crate) volumes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DfArgs {
-    /// Show every image and container
+    /// Show every image, container and volume
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// `json`, or a template such as '{{.Type}}'
@@ -180,6 +180,7 @@ pub(crate) enum Kind {
     Container,
     Image,
     Network,
+    Volume,
     /// A process beside a container's workload, by its id
     Exec,
     #[value(skip)]

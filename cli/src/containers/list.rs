@@ -28,6 +28,8 @@ const COLUMNS: [Column; 8] = [
 
 /// Characters of a command in the table.
 const COMMAND_LEN: usize = 20;
+/// Characters of a mount's name.
+const MOUNT_LEN: usize = 15;
 
 pub(crate) fn list(args: &PsArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
@@ -84,6 +86,27 @@ pub(crate) fn row(summary: &Summary, whole: bool) -> Value {
         ),
         None => size_of(None),
     };
+    let mounts: Vec<_> = summary
+        .mounts
+        .iter()
+        .map(|mount| {
+            let name = if mount.name.is_empty() {
+                &mount.source
+            } else {
+                &mount.name
+            };
+            if whole {
+                name.clone()
+            } else {
+                cut(name, MOUNT_LEN)
+            }
+        })
+        .collect();
+    let local = summary
+        .mounts
+        .iter()
+        .filter(|mount| mount.driver == "local")
+        .count();
     json!({
         "ID": if whole { &summary.id } else { short_id(&summary.id) },
         "Image": summary.image,
@@ -96,9 +119,9 @@ pub(crate) fn row(summary: &Summary, whole: bool) -> Value {
         "Isolation": summary.isolation,
         "Names": names.join(","),
         "Labels": labels.join(","),
-        "LocalVolumes": "0",
+        "LocalVolumes": local.to_string(),
         "Ports": ports::column(&summary.ports),
-        "Mounts": "",
+        "Mounts": mounts.join(","),
         "Networks": networks.join(","),
     })
 }
@@ -107,7 +130,7 @@ pub(crate) fn remove(args: &RmArgs) -> Result<(), Failure> {
     let engine = engine::open()?;
     let mut failures = Vec::new();
     for name in &args.names {
-        match engine.remove(name, args.force) {
+        match engine.remove(name, args.force, args.volumes) {
             Ok(()) => stdout::print(&format!("{name}\n"))?,
             // Said, and no failure: as in Docker.
             Err(error @ ContainerError::State(StateError::NotFound(_))) if args.force => {

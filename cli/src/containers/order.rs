@@ -1,12 +1,15 @@
 //! What the flags of `run` and `create` ask of the engine.
 
 use super::health;
-use crate::args::run::{CgroupNamespaceArg, IsolationArg, NetworkArgs, RunArgs, SystemdArg};
+use crate::args::run::{
+    CgroupNamespaceArg, IsolationArg, MountArgs, NetworkArgs, RunArgs, SystemdArg,
+};
 use crate::args::values::{LogDriver, LogOpt, SecurityOpt};
 use crate::output::failure::Failure;
 use hullbox_engine::bundle::Isolation;
 use hullbox_engine::containers::RunOrder;
 use hullbox_engine::plan::life::{Life, LogOptions, Restart};
+use hullbox_engine::plan::mounts::MountsRequest;
 use hullbox_engine::plan::network::NetworkRequest;
 use hullbox_engine::plan::security::{CgroupNamespace, Security, SecurityOption, Systemd};
 use hullbox_engine::plan::units::{Label, ValueError};
@@ -76,6 +79,7 @@ pub(super) fn order(args: RunArgs, detach: bool) -> Result<RunOrder, Failure> {
         pids_limit: args.pids_limit,
         shm_size: args.shm_size,
         tmpfs: args.tmpfs,
+        mounts: mounts(args.mounts)?,
         ulimits: args.ulimit,
         umask: args.umask,
         cap_add: args.cap_add,
@@ -109,6 +113,18 @@ fn given(value: Option<String>) -> Option<String> {
 /// A container's name as typed, which may begin with a slash, as it does in Docker's API.
 pub(super) fn without_slash(name: &str) -> &str {
     name.strip_prefix('/').unwrap_or(name)
+}
+
+fn mounts(mut args: MountArgs) -> Result<MountsRequest, Failure> {
+    args.resolve()?;
+    Ok(MountsRequest {
+        volumes: args.volume,
+        mounts: args.mount,
+        from: args.volumes_from,
+        inherited: Vec::new(),
+        driver: given(args.volume_driver),
+        outside: args.outside,
+    })
 }
 
 fn network(args: NetworkArgs) -> NetworkRequest {

@@ -6,9 +6,12 @@ use super::start::{failed, options, progress};
 use super::streams::{self, Streams};
 use crate::args::command::Command;
 use crate::args::forwarded::Forwarded;
+use crate::args::mounts::{self, HostBind};
 use crate::output::failure::Failure;
 use crate::registry::fetch::Wish;
-use hullbox_engine::machine::{self, DataLock, Machine, MachineConfig, Route, hold_directly};
+use hullbox_engine::machine::{
+    self, DataLock, Grant, Machine, MachineConfig, Route, hold_directly,
+};
 use hullbox_engine::paths::Roots;
 use std::ffi::OsString;
 
@@ -50,7 +53,11 @@ pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, F
     match streams::of(command) {
         Some(streams) => {
             let wish = images::wish_of(command);
-            route(streams, host_files::of(command), wish.as_ref(), args)
+            let own = Own {
+                file: host_files::of(command),
+                binds: mounts::binds_of(command),
+            };
+            route(streams, own, wish.as_ref(), args)
         }
         None => Ok(Decision::Direct(None)),
     }
@@ -61,7 +68,7 @@ pub(crate) fn decide(command: &Command, args: &[OsString]) -> Result<Decision, F
 /// # Errors
 /// As of [`decide`].
 pub(crate) fn decide_hidden(args: &[OsString]) -> Result<Decision, Failure> {
-    route(Streams::default(), Ok(None), None, args)
+    route(Streams::default(), Own::default(), None, args)
 }
 
 /// The same for a hidden command that reads standard input.
@@ -73,12 +80,48 @@ pub(crate) fn decide_hidden_with_input(args: &[OsString]) -> Result<Decision, Fa
         stdin: true,
         terminal: false,
     };
-    route(streams, Ok(None), None, args)
+    route(streams, Own::default(), None, args)
+}
+
+/// What of this host belongs to a command, if it is forwarded.
+struct Own<'a> {
+    /// The file that it writes.
+    file: Result<Option<HostFile<'a>>, Failure>,
+    /// The paths that it mounts.
+    binds: Result<Vec<HostBind>, Failure>,
+}
+
+impl Default for Own<'_> {
+    fn default() -> Self {
+        Self {
+            file: Ok(None),
+            binds: Ok(Vec::new()),
+        }
+    }
+}
+
+/// Has everything there that is to be mounted, lets the machine have it, and gives the paths. Nothing is made
+/// where one is missing.
+fn prepare(machine: &Machine, binds: &[HostBind]) -> Result<Vec<String>, Failure> {
+    binds.iter().try_for_each(HostBind::check)?;
+    binds.iter().try_for_each(HostBind::prepare)?;
+    let grants: Vec<Grant> = binds
+        .iter()
+        .map(|bind| Grant {
+            path: bind.source.clone(),
+            read_only: bind.read_only,
+        })
+        .collect();
+    machine.grant(&grants).map_err(failed)?;
+    let paths = binds.iter();
+    Ok(paths
+        .map(|bind| bind.source.to_string_lossy().into_owned())
+        .collect())
 }
 
 fn route(
     streams: Streams,
-    host_file: Result<Option<HostFile<'_>>, Failure>,
+    own: Own<'_>,
     wish: Option<&Wish>,
     args: &[OsString],
 ) -> Result<Decision, Failure> {
@@ -86,7 +129,12 @@ fn route(
     let roots = Roots::from_env()?;
     let machine = Machine::new(&roots);
     if let Route::Machine(reason) = machine::route(&config, &roots) {
+        let binds = prepare(&machine, &own.binds?)?;
         let forward = |forwarded: &Forwarded| {
+            let forwarded = Forwarded {
+                binds: binds.clone(),
+                ..forwarded.clone()
+            };
             let options = options(&roots, config.clone())?;
             let progress = |text: &str| match &reason {
                 Some(reason) => progress(&format!("{text}, because {reason}")),
@@ -103,7 +151,7 @@ fn route(
                 .map_err(failed)
         };
         let run = |forwarded: &Forwarded| images::run(wish, streams.stdin, forwarded, forward);
-        let code = match host_file? {
+        let code = match own.file? {
             Some(file) => file.run(run)?,
             None => run(&Forwarded::default())?,
         };

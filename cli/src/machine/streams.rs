@@ -3,6 +3,7 @@
 use crate::args::command::{Command, ContainerCommand, ImageCommand, LifeCommand, SystemCommand};
 use crate::args::container::CpArgs;
 use crate::args::network::NetworkCommand;
+use crate::args::volume::VolumeCommand;
 use crate::images::load;
 use rustix::termios::isatty;
 use std::io;
@@ -36,6 +37,7 @@ pub(super) fn of(command: &Command) -> Option<Streams> {
         }
         Command::Image(ImageCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Network(NetworkCommand::Prune(args)) => Some(reads(!args.force)),
+        Command::Volume(VolumeCommand::Prune(args)) => Some(reads(!args.force)),
         Command::Container(ContainerCommand::Prune(args))
         | Command::System(SystemCommand::Prune(args)) => Some(reads(!args.force)),
         // From a registry this process pulls, and asks the store where it is.

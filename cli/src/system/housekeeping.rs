@@ -12,6 +12,7 @@ use crate::output::failure::Failure;
 use crate::output::format::{self, Column, Format};
 use crate::output::stdout;
 use crate::output::text::size;
+use crate::volumes;
 use hullbox_engine::containers::{PRUNE_FILTERS, prune_options};
 use hullbox_engine::templates;
 use hullbox_image::{CheckOptions, Severity};
@@ -46,6 +47,12 @@ const DF_CONTAINERS: [Column; 7] = [
     ("NAMES", "Names"),
 ];
 
+const DF_VOLUMES: [Column; 3] = [
+    ("VOLUME NAME", "Name"),
+    ("LINKS", "Links"),
+    ("SIZE", "Size"),
+];
+
 pub(crate) fn df(args: &DfArgs) -> Result<(), Failure> {
     let format = Format::parse(args.format.as_deref())?;
     let usage = engine::open()?.disk_usage()?;
@@ -62,6 +69,7 @@ pub(crate) fn df(args: &DfArgs) -> Result<(), Failure> {
     let rows = [
         ("Images", usage.image_usage),
         ("Containers", usage.container_usage),
+        ("Local Volumes", usage.volume_usage),
         ("Templates", usage.template_usage),
         ("Snapshots", usage.snapshot_usage),
     ]
@@ -78,15 +86,16 @@ pub(crate) fn df(args: &DfArgs) -> Result<(), Failure> {
     format::rows(&rows, &DF, &format)
 }
 
-/// Every image and every container, as two tables; in another format as one object, as in Docker.
+/// Every image, container and volume, as tables; in another format as one object, as in Docker.
 fn whole(usage: &DiskUsage, format: &Format) -> Result<(), Failure> {
     let images: Vec<_> = usage.images.iter().flat_map(images_of).collect();
     let containers: Vec<_> = usage.containers.iter().map(|one| row(one, false)).collect();
+    let volumes: Vec<_> = usage.volumes.iter().map(volumes::space).collect();
     if !matches!(format, Format::Table) {
         let all = json!({
             "Images": images,
             "Containers": containers,
-            "Volumes": [],
+            "Volumes": volumes,
             "BuildCache": [],
         });
         return format::rows(&[all], &[], format);
@@ -94,7 +103,9 @@ fn whole(usage: &DiskUsage, format: &Format) -> Result<(), Failure> {
     stdout::print("Images space usage:\n\n")?;
     format::rows(&images, &DF_IMAGES, format)?;
     stdout::print("\nContainers space usage:\n\n")?;
-    format::rows(&containers, &DF_CONTAINERS, format)
+    format::rows(&containers, &DF_CONTAINERS, format)?;
+    stdout::print("\nLocal Volumes space usage:\n\n")?;
+    format::rows(&volumes, &DF_VOLUMES, format)
 }
 
 /// An image's rows, with the number of its containers.
@@ -149,16 +160,28 @@ pub(crate) fn check(args: &CheckArgs) -> Result<u8, Failure> {
 }
 
 pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
-    let what = if args.all {
-        "all stopped containers, all networks not used by at least one container, all images without a container, and stale templates"
-    } else {
-        "all stopped containers, all networks not used by at least one container, all images without a name, and stale templates"
+    let volumes = match args.volumes {
+        true => " all anonymous volumes not used by at least one container,",
+        false => "",
     };
-    let warning = format!("WARNING! This will remove {what}.");
+    let images = match args.all {
+        true => "all images without a container",
+        false => "all images without a name",
+    };
+    let warning = format!(
+        "WARNING! This will remove all stopped containers, all networks not used by at least one container,\
+         {volumes} {images}, and stale templates."
+    );
     if !args.force && !confirm(&warning)? {
         return Ok(());
     }
     let filters = filters(&args.filters, PRUNE_FILTERS)?;
+    if args.volumes && filters.contains("until") {
+        // Docker's words.
+        return Err(Failure::new(
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        ));
+    }
     // Before anything is removed: a filter that cannot be read removes nothing.
     prune_options(args.all, &filters)?;
     let engine = engine::open()?;
@@ -171,6 +194,12 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
         ));
     }
     text.push_str(&networks::removed(&engine.prune_networks(&filters)?));
+    let mut reclaimed = removed.space_reclaimed;
+    if args.volumes {
+        let pruned = engine.prune_volumes(&filters)?;
+        text.push_str(&volumes::removed(&pruned));
+        reclaimed = reclaimed.saturating_add(pruned.space_reclaimed);
+    }
     // Templates have no labels: a filter matches none of them.
     if filters.is_empty() {
         let stale = templates::prune(false, &engine.roots().data)?;
@@ -180,6 +209,6 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
         }
     }
     let pruned = engine.prune_images(args.all, &filters)?;
-    text.push_str(&report_of(&pruned, removed.space_reclaimed));
+    text.push_str(&report_of(&pruned, reclaimed));
     stdout::print(&text)
 }

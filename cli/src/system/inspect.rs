@@ -9,7 +9,7 @@ use hullbox_engine::containers::{ContainerError, Engine};
 use hullbox_engine::state::StateError;
 use hullbox_image::ResolveError;
 use hullbox_model::exec::ExecInspect;
-use hullbox_model::{container, image, network};
+use hullbox_model::{container, image, network, volume};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -21,6 +21,7 @@ enum Found {
     Container(Box<container::Inspect>),
     Image(Box<image::Inspect>),
     Network(Box<network::Inspect>),
+    Volume(Box<volume::Volume>),
     Exec(Box<ExecInspect>),
 }
 
@@ -30,6 +31,7 @@ impl Found {
             Self::Container(container) => container.to_template(),
             Self::Image(image) => image.to_template(),
             Self::Network(network) => serde_json::to_value(network),
+            Self::Volume(volume) => serde_json::to_value(volume),
             Self::Exec(exec) => serde_json::to_value(exec),
         }
     }
@@ -108,10 +110,17 @@ fn look_up(engine: &Engine, name: &str, kind: Kind, size: bool) -> Result<Found,
             Err(error) => return Err(error.into()),
         }
     }
+    if matches!(kind, Kind::Volume | Kind::Any) {
+        match engine.inspect_volume(name) {
+            Ok(volume) => return Ok(Found::Volume(Box::new(volume))),
+            Err(ContainerError::State(StateError::VolumeNotFound(_))) if kind == Kind::Any => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     match engine.inspect_exec(name) {
         Ok(exec) => Ok(Found::Exec(Box::new(exec))),
         Err(ContainerError::NoExec(_)) if kind == Kind::Any => Err(Failure::new(format!(
-            "no such container, image or network: {name}"
+            "no such container, image, network or volume: {name}"
         ))),
         Err(error) => Err(error.into()),
     }

@@ -3,7 +3,7 @@
 use super::{ContainerError, Engine};
 use crate::paths::short_id;
 use crate::snapshots;
-use crate::state::{Phase, Stray};
+use crate::state::{Phase, Stray, StrayVolume};
 use std::collections::HashSet;
 use std::fs;
 
@@ -75,6 +75,19 @@ impl Engine {
                 what,
                 repaired: repair,
             });
+        }
+        for (stray, repaired) in self.state.stray_volumes(repair)? {
+            let what = match stray {
+                StrayVolume::Directory(path) => {
+                    format!("the directory {} belongs to no volume", path.display())
+                }
+                StrayVolume::Record(name) => format!("the record of volume {name} is damaged"),
+                StrayVolume::Use(volume, container) => format!(
+                    "container {} has volume {volume}, of which one is gone",
+                    short_id(&container)
+                ),
+            };
+            findings.push(Finding { what, repaired });
         }
         for (path, repaired) in snapshots::abandoned(&self.roots.data, repair) {
             let what = format!("the snapshot {} was never finished", path.display());

@@ -77,6 +77,11 @@ impl Engine {
         };
         let layers = self.layers_of(&record)?;
         let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        // As in Docker, what is copied to where a volume is mounted is in the volume. What is about the
+        // container's own files leaves mounts out, and does not depend on them.
+        if reaches_mounts(&spec) {
+            bundle.mounts = crate::volumes::resolve(self, &record.id, &record.spec)?;
+        }
         bundle.process = spec;
         // The workload's own limits are not for what we do.
         bundle.setup.limits = CgroupLimits::default();
@@ -100,4 +105,12 @@ impl Engine {
             process: Some(monitor.process),
         })
     }
+}
+
+/// Whether something is done where files from outside are to be seen.
+fn reaches_mounts(spec: &ProcessSpec) -> bool {
+    matches!(
+        spec.builtin,
+        Some(Builtin::Stat { .. } | Builtin::ArchiveIn { .. } | Builtin::ArchiveOut { .. })
+    )
 }

@@ -3,6 +3,7 @@
 use super::inspect::{isolation, network};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
+use crate::plan::mounts::Source;
 use crate::plan::ports::{Port, PortRange, PortSet};
 use crate::state::{Phase, Record};
 use hullbox_image::Store;
@@ -109,10 +110,11 @@ impl<'a> Wanted<'a> {
             && self.before_ns.is_none_or(|ns| record.created_ns < ns)
             && self.since_ns.is_none_or(|ns| record.created_ns > ns)
             && filters.any("network", |name| network::is_in(record, name))
-            // There are no volumes yet.
-            && filters.get("volume").is_empty()
+            && filters.any("volume", |text| has_volume(record, text))
             && self.has_port(record)
-            && filters.boolean("is-task").is_ok_and(|task| task != Some(true))
+            && filters
+                .boolean("is-task")
+                .is_ok_and(|task| task != Some(true))
     }
 
     /// As Docker: one of the host's ports that `publish` names, or one of the container's that `expose`
@@ -146,6 +148,17 @@ fn ports(filters: &Filters, key: &str) -> Result<PortSet, FilterError> {
         set.extend(range.ports());
     }
     Ok(set)
+}
+
+/// Whether a container has this volume, or something mounted at this place.
+fn has_volume(record: &Record, text: &str) -> bool {
+    record.spec.mounts.iter().any(|mount| {
+        let source = match &mount.source {
+            Source::Bind { path, .. } => path,
+            Source::Volume(volume) => &volume.name,
+        };
+        source == text || mount.target == text
+    })
 }
 
 /// Docker keeps names with a slash before them, and takes an expression with or without it.

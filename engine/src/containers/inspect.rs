@@ -1,11 +1,12 @@
 //! What is known of a container, in the model's terms.
 
+pub(super) mod mounts;
 pub(super) mod network;
 
 use super::{Engine, disk_use};
 use crate::bundle::Isolation;
 use crate::monitor::execs;
-use crate::paths::DISK_FILE;
+use crate::paths::{DISK_FILE, Roots};
 use crate::plan::network::MacAddress;
 use crate::plan::security::CgroupNamespace;
 use crate::plan::{self, ContainerSpec, caps, units};
@@ -32,7 +33,7 @@ impl Engine {
         let images = self.images().ok();
         let image = images.and_then(|images| images.inspect(&record.image_id).ok());
         let image = image.unwrap_or_default();
-        let mut inspect = inspect(record, &image.config);
+        let mut inspect = inspect(record, &image.config, &self.roots);
         let dir = self.roots.container_dir(&record.id);
         if record.spec.life.log.keep {
             let path = crate::logs::path(&dir);
@@ -76,7 +77,7 @@ impl Engine {
 }
 
 /// What the record tells; `image` is its image's configuration.
-fn inspect(record: &Record, image: &Config) -> Inspect {
+fn inspect(record: &Record, image: &Config, roots: &Roots) -> Inspect {
     let spec = &record.spec;
     let argv = strings(&spec.process.argv);
     let (path, args) = match argv.split_first() {
@@ -99,8 +100,7 @@ fn inspect(record: &Record, image: &Config) -> Inspect {
             name: DRIVER.to_owned(),
             ..GraphDriver::default()
         },
-        // `--tmpfs` is under HostConfig.Tmpfs, as Docker has it; there are no others yet.
-        mounts: Vec::new(),
+        mounts: mounts::points(spec, roots),
         config: config(record, image),
         network_settings: network::settings(record),
         isolation: isolation(spec).to_owned(),
@@ -200,7 +200,7 @@ fn config(record: &Record, image: &Config) -> Config {
         cmd: filled(strings(&spec.cmd)),
         healthcheck: check.and_then(|check| image::read_health(&check.to_value())),
         image: record.image_ref.clone(),
-        volumes: image.volumes.clone(),
+        volumes: mounts::wanted(spec, image),
         working_dir: spec.process.cwd.clone(),
         entrypoint: filled(strings(&spec.entrypoint)),
         labels: Some(spec.labels.clone()),
@@ -222,8 +222,11 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
     };
     let (restart, retries) = spec.life.restart.parts();
     let map = |entries: BTreeMap<String, String>| (!entries.is_empty()).then_some(entries);
-    let tmpfs = spec.setup.tmpfs.iter();
     HostConfig {
+        binds: filled(spec.typed.binds.clone()),
+        volume_driver: spec.typed.volume_driver.clone().unwrap_or_default(),
+        volumes_from: filled(spec.typed.volumes_from.clone()),
+        mounts: filled(spec.typed.mounts.clone()),
         log_config: log_config(spec),
         network_mode: network::mode(spec),
         port_bindings: network::typed(spec),
@@ -260,9 +263,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         storage_opt: spec
             .disk_bytes
             .map(|bytes| BTreeMap::from([("size".to_owned(), bytes.to_string())])),
-        tmpfs: map(tmpfs
-            .map(|mount| (mount.path.clone(), mount.options.clone()))
-            .collect()),
+        tmpfs: map(mounts::tmpfs(spec)),
         shm_size: spec.setup.shm_size_bytes,
         sysctls: map(spec.setup.sysctls.iter().cloned().collect()),
         memory,

@@ -5,11 +5,13 @@ use crate::bundle::{Bundle, Isolation};
 use crate::monitor::{self, Mode, Monitor, Waiting};
 use crate::networks;
 use crate::paths::Roots;
+use crate::plan::mounts::MountsRequest;
 use crate::plan::{self, GuestSize, HostFacts};
 use crate::snapshots;
 use crate::state::{self, LifeLock, NewContainer, Record, Starter, StateError};
 use crate::templates::Policy;
 use crate::timing::Timing;
+use crate::volumes;
 use hullbox_backend::factory::Prospect;
 use hullbox_model::event::Verb;
 use hullbox_protocol::StreamSet;
@@ -68,6 +70,7 @@ impl Launch {
         let guest = (spec.isolation == Isolation::Vm).then_some(GuestSize {
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            disks: 0,
         });
         let prospect = Prospect {
             guest,
@@ -130,7 +133,15 @@ impl Engine {
     pub fn create(&mut self, launch: Launch, order: RunOrder) -> Result<Created, ContainerError> {
         let id = launch.id.clone();
         let (record, layers) = self.make(id, order, Some(launch.starter()))?;
-        let bundle = self.bundle(&record, layers);
+        let bundle = match self.bundle(&record, layers) {
+            Ok(bundle) => bundle,
+            Err(error) => {
+                drop(launch);
+                // The first error is the one to report.
+                let _ = self.recover();
+                return Err(error);
+            }
+        };
         Ok(Created {
             record,
             launch,
@@ -138,12 +149,13 @@ impl Engine {
         })
     }
 
-    /// What is started, with the network as it is now.
-    fn bundle(&self, record: &Record, layers: Vec<PathBuf>) -> Bundle {
+    /// What is started, with the network as it is now, and its files from outside.
+    fn bundle(&self, record: &Record, layers: Vec<PathBuf>) -> Result<Bundle, ContainerError> {
         let mut bundle = record.spec.bundle(&record.id, self.roots(), layers);
+        bundle.mounts = volumes::resolve(self, &record.id, &record.spec)?;
         self.share_network(&mut bundle, record);
         networks::attach(&mut bundle, record);
-        bundle
+        Ok(bundle)
     }
 
     /// Makes a container that is not to be started yet.
@@ -164,6 +176,7 @@ impl Engine {
         order.name.as_deref().map(check_name).transpose()?;
         if order.snapshot.is_none() {
             self.look_up_network(&mut order.request.network, starter.is_some())?;
+            self.look_up_mounts(&mut order.request.mounts)?;
         }
         let store = self.images()?;
         // Until the container is on record, nobody may remove the image.
@@ -182,13 +195,14 @@ impl Engine {
             .map(|layer| layer.path.clone())
             .collect();
         let mut image_ref = order.image;
-        let spec = match about {
+        let mut spec = match about {
             Some(about) => {
                 image_ref.clone_from(&about.image_ref);
                 plan::copy(&id, order.request, about.spec, &about.container_id)?
             }
             None => plan::plan(&id, order.request, defaults(&image), HostFacts::probe())?,
         };
+        volumes::settle(self, &mut spec)?;
         let new = NewContainer {
             id,
             name: order.name,
@@ -197,8 +211,20 @@ impl Engine {
             spec,
         };
         let record = self.state.create(&new, starter)?;
+        for volume in &record.changed_volumes {
+            self.note_volume(volume, Verb::Create);
+        }
         self.note(&record, Verb::Create);
         Ok((record, layers))
+    }
+
+    /// The mounts of the containers that `--volumes-from` names.
+    fn look_up_mounts(&self, request: &mut MountsRequest) -> Result<(), ContainerError> {
+        for from in &request.from {
+            let other = self.find(&from.container)?;
+            request.inherited.extend(from.inherit(&other.spec.mounts));
+        }
+        Ok(())
     }
 
     /// Takes a container that does not run, to start it again.
@@ -212,8 +238,9 @@ impl Engine {
             Err(StateError::Running(short)) => return Err(ContainerError::RunningAlready(short)),
             other => other?,
         };
-        let layers = match self.layers_of(&record) {
-            Ok(layers) => layers,
+        let layers = self.layers_of(&record);
+        let bundle = match layers.and_then(|layers| self.bundle(&record, layers)) {
+            Ok(bundle) => bundle,
             Err(error) => {
                 drop(launch);
                 // The first error is the one to report.
@@ -221,7 +248,6 @@ impl Engine {
                 return Err(error);
             }
         };
-        let bundle = self.bundle(&record, layers);
         Ok(Created {
             record,
             launch,

@@ -1,9 +1,10 @@
 //! What a listing tells of containers.
 
 use super::filters::Wanted;
-use super::inspect::{isolation, network, strings};
+use super::inspect::{isolation, mounts, network, strings};
 use super::{ContainerError, Engine};
 use crate::monitor::health::HealthStatus;
+use crate::paths::Roots;
 use crate::state::{Phase, Record};
 use hullbox_image::Store;
 use hullbox_model::container::{Summary, SummaryHostConfig, SummaryNetworks};
@@ -42,7 +43,7 @@ impl Engine {
             .take(listing.limit.unwrap_or(usize::MAX))
             .map(|record| match &mut sizes {
                 Some(sizes) => self.summary_with_sizes(&record, now_ns, sizes),
-                None => summary(&record, now_ns),
+                None => summary(&record, now_ns, &self.roots),
             });
         Ok(summaries.collect())
     }
@@ -58,7 +59,7 @@ impl Engine {
         Summary {
             size_rw: Some(written),
             size_root_fs: Some(images.of(&record.image_id).saturating_add(written)),
-            ..summary(record, now_ns)
+            ..summary(record, now_ns, &self.roots)
         }
     }
 }
@@ -88,7 +89,7 @@ impl<'a> ImageSizes<'a> {
     }
 }
 
-pub(super) fn summary(record: &Record, now_ns: i64) -> Summary {
+pub(super) fn summary(record: &Record, now_ns: i64, roots: &Roots) -> Summary {
     Summary {
         id: record.id.clone(),
         names: vec![format!("/{}", record.name)],
@@ -106,6 +107,7 @@ pub(super) fn summary(record: &Record, now_ns: i64) -> Summary {
             networks: network::networks(record),
         },
         ports: network::listed(record),
+        mounts: mounts::points(&record.spec, roots),
         isolation: isolation(&record.spec).to_owned(),
         ..Summary::default()
     }

@@ -120,6 +120,9 @@ pub enum ContainerError {
     /// A network.
     #[error(transparent)]
     Network(#[from] crate::networks::NetworksError),
+    /// A volume, or another mount.
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::VolumesError),
     /// The monitor.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -276,18 +279,19 @@ impl Engine {
         Ok(self.state.get(&id)?)
     }
 
-    /// Removes a container by name or id; a running one only by force, which kills it.
+    /// Removes a container by name or id; a running one only by force, which kills it. With `volumes` those of
+    /// its volumes go too that nobody named.
     ///
     /// # Errors
     /// [`ContainerError`].
-    pub fn remove(&self, text: &str, force: bool) -> Result<(), ContainerError> {
+    pub fn remove(&self, text: &str, force: bool, volumes: bool) -> Result<(), ContainerError> {
         let record = self.find(text)?;
         let id = &record.id;
         let release = |record: &Record| release(record, &self.roots);
-        let removed = match self.state.remove(id, &release) {
+        let removed = match self.state.remove(id, volumes, &release) {
             Err(StateError::Running(_)) if force => {
                 self.kill(&record)?;
-                match self.state.remove(id, &release) {
+                match self.state.remove(id, volumes, &release) {
                     // Its monitor was faster: the container was to go when it ended.
                     Err(StateError::NotFound(_)) => return Ok(()),
                     other => Ok(other?),
@@ -296,10 +300,12 @@ impl Engine {
             Err(StateError::Running(short)) => Err(ContainerError::Running(short)),
             other => Ok(other?),
         };
-        if removed.is_ok() {
-            self.note(&record, Verb::Destroy);
+        let gone = removed?;
+        self.note(&record, Verb::Destroy);
+        for volume in gone {
+            self.note_volume(&volume, Verb::Destroy);
         }
-        removed
+        Ok(())
     }
 
     /// Whether a container is made from an image: for [`Store::remove`].
@@ -408,6 +414,7 @@ fn defaults(image: &Image) -> ImageDefaults {
         workdir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone(),
         health: image.health.clone(),
+        volumes: config.volumes().clone().unwrap_or_default(),
         labels: config
             .labels()
             .iter()

@@ -64,9 +64,12 @@ impl Engine {
             let code = crate::state::KILLED.to_string();
             let mut all = vec![happened(record, Verb::Die).with(attribute::EXIT_CODE, code)];
             all.extend(events::memberships(record, &Verb::Disconnect));
+            all.extend(events::volume_uses(record, &Verb::Unmount));
             if record.spec.auto_remove {
                 all.push(happened(record, Verb::Destroy));
             }
+            let gone = record.changed_volumes.iter();
+            all.extend(gone.map(|name| events::volume_event(name, Verb::Destroy)));
             events::emit_all(&self.roots, &all);
         }
     }

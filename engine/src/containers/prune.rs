@@ -31,7 +31,7 @@ impl Engine {
                 continue;
             }
             let bytes = disk_use(&self.roots.container_dir(&record.id));
-            match self.remove(&record.id, false) {
+            match self.remove(&record.id, false, false) {
                 Ok(()) => {
                     pruned.containers_deleted.push(record.id);
                     pruned.space_reclaimed += bytes;

@@ -12,6 +12,13 @@ impl Engine {
     /// # Errors
     /// [`ContainerError`]; there is no snapshot then.
     pub fn snapshot(&self, record: &Record, name: &str) -> Result<(), ContainerError> {
+        if let Some(mount) = record.spec.mounts.first() {
+            return Err(ContainerError::Refused(format!(
+                "container {} has files from outside (at {}), which a snapshot cannot hold: they go on changing, \
+                 and a copy would find others where its memory has these",
+                record.name, mount.target
+            )));
+        }
         let draft = Draft::begin(name, &self.roots.data)?;
         let about = About {
             container_id: record.id.clone(),

@@ -35,10 +35,19 @@ impl Engine {
         for one in snapshots::list(&self.roots.data)? {
             snapshot_usage.add(one.disk_bytes, one.disk_bytes, true);
         }
+        let volumes = self.volume_usage()?;
+        let mut volume_usage = Usage::default();
+        for volume in &volumes {
+            let usage = volume.usage_data.unwrap_or_default();
+            let bytes = u64::try_from(usage.size).unwrap_or(0);
+            volume_usage.add(bytes, bytes, usage.ref_count > 0);
+        }
         Ok(DiskUsage {
             layers_size: usage.size_bytes,
             images,
             containers,
+            volumes,
+            volume_usage,
             image_usage: Usage {
                 active_count: usage.active,
                 total_count: usage.images,

@@ -162,7 +162,9 @@ impl Names {
             let contents = contents(setup, target);
             // An image without a machine id is no machine, and does not become one.
             let absent = || *target == MACHINE_ID && rustix::fs::stat(MACHINE_ID).is_err();
-            if contents.is_empty() || absent() {
+            // Somebody has mounted one of their own there.
+            let taken = || setup.mounts.iter().any(|mount| mount.target == *target);
+            if contents.is_empty() || taken() || absent() {
                 continue;
             }
             let what = || failed(format!("cannot mount {target}"));

@@ -8,11 +8,10 @@ use super::cgroup::{self, Cgroup, Hierarchy};
 use super::ways::Workload;
 use super::{confine, mounts};
 use crate::failure::failed;
-use crate::process::{Orders, Own, Zygote};
+use crate::process::{Handed, Orders, Own, Zygote};
 use crate::sys;
 use hullbox_protocol::{Access, Failure, ProcessSpec, Setup};
 use hullbox_session::children::Spawned;
-use std::os::fd::BorrowedFd;
 
 /// Bit of a mask of capabilities.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -76,10 +75,9 @@ impl Prepared {
         self,
         setup: &Setup,
         spec: &ProcessSpec,
-        root: BorrowedFd<'_>,
-        network: Option<BorrowedFd<'_>>,
+        handed: &Handed<'_>,
     ) -> Result<(Cgroup, Spawned), Failure> {
-        let spawned = self.zygote.order(setup, spec, root, network)?;
+        let spawned = self.zygote.order(setup, spec, handed)?;
         Ok((self.cgroup, spawned))
     }
 }
@@ -111,12 +109,14 @@ fn live(own: &Own, access: &Access) -> Result<(), Failure> {
         spec,
         root,
         network,
+        files,
         pipes,
     } = orders;
     let workload = Workload {
         setup: &setup,
         root,
         network,
+        files,
         names,
         confined,
     };

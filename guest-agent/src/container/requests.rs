@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 
 /// Bytes of a sector in /proc/diskstats, whatever the disk's own are.
 const SECTOR: u64 = 512;
-/// The disks, without their partitions.
-const DISKS: [&str; 2] = ["vda", "vdb"];
+/// The disks, without their partitions: layers, writable layer, block volumes.
+const DISKS: [&str; 8] = ["vda", "vdb", "vdc", "vdd", "vde", "vdf", "vdg", "vdh"];
 
 /// Answers a request about the container in this group.
 pub(super) fn answer(group: &mut Cgroup, request: &Request) -> Reply {

@@ -119,7 +119,7 @@ impl Writable {
 
 /// Waits until there is something behind a disk. A guest that began as a copy had disks of no size;
 /// the kernel hears of theirs when it goes on, and tells nobody whom the agent could ask cheaply.
-fn await_disk(disk: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn await_disk(disk: BorrowedFd<'_>) -> Result<(), Errno> {
     let deadline = Instant::now() + DISK_TIME;
     while rustix::fs::seek(disk, SeekFrom::End(0))? == 0 {
         if Instant::now() > deadline {

@@ -1,5 +1,6 @@
 //! The ways into a container: of its workload, of an errand in its place, and of who joins it.
 
+use super::files::Clones;
 use super::{confine, mounts, network, rootfs, tmpfs};
 use crate::failure::failed;
 use crate::process::{Place, Root};
@@ -16,6 +17,8 @@ pub(super) struct Workload<'a> {
     pub(super) root: OwnedFd,
     /// Where it goes if it has no interface.
     pub(super) network: Option<OwnedFd>,
+    /// What its mounts are made of.
+    pub(super) files: Option<OwnedFd>,
     pub(super) names: mounts::Names,
     /// What is hidden and read-only is so already.
     pub(super) confined: bool,
@@ -38,15 +41,14 @@ impl Root for Workload<'_> {
             }
         }
         let devices = confine::machine_devices(access);
+        let clones = Clones::take(setup, self.files.as_ref().map(AsFd::as_fd))?;
         rootfs::attach(self.root.as_fd())?;
         mounts::move_system(rootfs::ROOT)?;
         rootfs::move_in()?;
         mounts::size_shm(setup.shm_size_bytes)?;
+        clones.place_all(setup, tmpfs::mount)?;
         self.names.place(setup, setup.rootfs.read_only)?;
         mounts::write_machine_id(setup)?;
-        for mount in &setup.tmpfs {
-            tmpfs::mount(mount)?;
-        }
         confine::make_devices(&devices)?;
         confine::make_devices(&access.devices)?;
         if self.confined {
@@ -90,10 +92,13 @@ impl Root for Errand<'_> {
         if hullbox_archive::needs_layers(builtin) {
             return rootfs::layers(setup).map(Place::Layers);
         }
-        // As Docker has a container that does not run: its files and names, nothing mounted.
+        // As Docker has a container that does not run: its files and names, volumes and nothing else
+        // mounted.
         let names = mounts::Names::prepare()?;
+        let clones = Clones::take(setup, None)?;
         rootfs::stack(setup)?;
         rootfs::move_in()?;
+        clones.place_all(setup, |_| Ok(()))?;
         names.place(setup, false)?;
         own_root()
     }

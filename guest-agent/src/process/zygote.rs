@@ -24,8 +24,8 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Descriptors that go with orders: the root's, a network namespace's, and three streams'.
-const DESCRIPTORS: usize = 5;
+/// Descriptors that go with orders: the root's, a network namespace's, the files', and three streams'.
+const DESCRIPTORS: usize = 6;
 /// Bytes of orders that are read at once.
 const READ_LEN: usize = 32 * 1024;
 
@@ -48,8 +48,21 @@ pub struct Orders {
     pub root: OwnedFd,
     /// The network namespace that it is to be in, where it has no interface.
     pub network: Option<OwnedFd>,
+    /// What its mounts are made of, if it has any.
+    pub files: Option<OwnedFd>,
     /// Its ends of its streams.
     pub pipes: Pipes,
+}
+
+/// What an arrangement takes besides its words.
+#[derive(Debug)]
+pub struct Handed<'a> {
+    /// The root that was put together.
+    pub root: BorrowedFd<'a>,
+    /// A network namespace, where the setup has no interface.
+    pub network: Option<BorrowedFd<'a>>,
+    /// A tree of mounts, where the setup has some.
+    pub files: Option<OwnedFd>,
 }
 
 /// The zygote's own side.
@@ -107,7 +120,7 @@ impl Zygote {
         )
     }
 
-    /// Gives it its orders. Without an interface in its setup it is given a network namespace.
+    /// Gives it its orders.
     ///
     /// # Errors
     /// They cannot be made or given. Where it has died before, its status and its end tell why.
@@ -115,8 +128,7 @@ impl Zygote {
         self,
         setup: &Setup,
         spec: &ProcessSpec,
-        root: BorrowedFd<'_>,
-        network: Option<BorrowedFd<'_>>,
+        handed: &Handed<'_>,
     ) -> Result<Spawned, Failure> {
         let (pipes, theirs) = Pipes::make(spec).map_err(failed("cannot make pipes"))?;
         let mut bytes = Vec::new();
@@ -131,9 +143,10 @@ impl Zygote {
             encode_into(&frame, &mut bytes)
                 .map_err(|error| crate::failure::setup(format_args!("orders: {error}")))?;
         }
-        let fds: Vec<_> = [root]
+        let fds: Vec<_> = [handed.root]
             .into_iter()
-            .chain(network)
+            .chain(handed.network)
+            .chain(handed.files.as_ref().map(AsFd::as_fd))
             .chain(theirs.borrowed())
             .collect();
         // One that is dead does not hear them; one that has heard half of them must not go on.
@@ -267,12 +280,17 @@ fn arranged(
                 .ok_or_else(|| setup("orders without a network"))?,
         ),
     };
+    let files = match setup_frame.mounts.is_empty() {
+        true => None,
+        false => Some(fds.next().ok_or_else(|| setup("orders without files"))?),
+    };
     let pipes = Pipes::of(&spec, fds);
     Ok(Orders {
         setup: setup_frame,
         spec,
         root,
         network,
+        files,
         pipes,
     })
 }

@@ -10,6 +10,7 @@ mod clock;
 mod entry;
 mod ext4;
 mod held;
+mod mounts;
 mod net;
 mod random;
 
@@ -17,6 +18,7 @@ pub use blkpg::{add_partition, set_read_ahead};
 pub use clock::slew_clock;
 pub use ext4::shut_down_ext4;
 pub use held::{allow_devices, idle_vm};
+pub use mounts::make_mount_read_only;
 pub use net::{vsock_accept, vsock_connect, vsock_listen};
 pub use random::{add_entropy, reseed_generator};
 

@@ -1,6 +1,7 @@
 //! System calls that the standard library and rustix do not offer, in safe wrappers: what any
 //! process of Hullbox on the host may need. This crate's only `unsafe` code.
 
+pub mod mounts;
 pub mod program;
 pub mod seccomp;
 

@@ -40,6 +40,8 @@ const REST_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct About {
     pub(super) vcpus: u8,
     pub(super) memory_mib: u32,
+    #[serde(default)]
+    pub(super) disks: u8,
     pub(super) made_s: u64,
     pub(super) version: String,
 }
@@ -166,6 +168,7 @@ fn make(
     let about = About {
         vcpus: size.vcpus,
         memory_mib: size.memory_mib,
+        disks: size.disks,
         made_s: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs()),
@@ -215,6 +218,7 @@ pub fn build_in_background(size: GuestSize, data: &Path, replace: bool) -> io::R
         .arg(ENTRY)
         .arg(size.vcpus.to_string())
         .arg(size.memory_mib.to_string())
+        .arg(size.disks.to_string())
         .arg(data)
         .arg(if replace { REPLACE } else { "" })
         .current_dir("/")
@@ -229,16 +233,16 @@ pub fn build_in_background(size: GuestSize, data: &Path, replace: bool) -> io::R
 /// What the process of [`build_in_background`] does: `arguments` are those after [`ENTRY`].
 pub fn main(arguments: &[std::ffi::OsString]) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let [vcpus, memory, data, replace] = arguments else {
+    let [vcpus, memory, disks, data, replace] = arguments else {
         return Err(invalid());
     };
     let number =
         |text: &std::ffi::OsString| text.to_str().and_then(|text| text.parse::<u32>().ok());
+    let small = |text: &std::ffi::OsString| number(text).and_then(|count| u8::try_from(count).ok());
     let size = GuestSize {
-        vcpus: number(vcpus)
-            .and_then(|count| u8::try_from(count).ok())
-            .ok_or_else(invalid)?,
+        vcpus: small(vcpus).ok_or_else(invalid)?,
         memory_mib: number(memory).ok_or_else(invalid)?,
+        disks: small(disks).ok_or_else(invalid)?,
     };
     let data = Path::new(data);
     // A helper machine may have come for the data directory meanwhile: then it is not ours.

@@ -81,6 +81,7 @@ fn look_at(dir: &Path, data: &Path) -> Listed {
         let size = GuestSize {
             vcpus: about.vcpus,
             memory_mib: about.memory_mib,
+            disks: about.disks,
         };
         origin(size, data).is_ok_and(|origin| place(&origin, data) == dir)
     });

@@ -24,7 +24,7 @@ fn origin_of(size: GuestSize, shape: &VmShape) -> Result<Origin, TemplateError> 
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(part);
     };
-    add(b"hullbox template 2");
+    add(b"hullbox template 3");
     add(host_identity().map_err(TemplateError::Identity)?.as_bytes());
     for path in std::iter::once(&shape.kernel).chain(&shape.initramfs) {
         add(&file_identity(path).map_err(TemplateError::Identity)?);
@@ -32,6 +32,7 @@ fn origin_of(size: GuestSize, shape: &VmShape) -> Result<Origin, TemplateError> 
     add(template_cmdline().as_bytes());
     add(&[size.vcpus]);
     add(&size.memory_mib.to_le_bytes());
+    add(&[size.disks]);
     Ok(hash.finalize().into())
 }
 

@@ -1,5 +1,6 @@
 //! What a container was given of the host.
 
+use super::MountSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -24,9 +25,9 @@ pub struct HostConfig {
     pub restart_policy: RestartPolicy,
     /// It is removed when it ends.
     pub auto_remove: bool,
-    /// Always empty: there are no volumes.
+    /// The driver of volumes that were made with it.
     pub volume_driver: String,
-    /// Always `null`.
+    /// Containers whose mounts it has, as typed.
     pub volumes_from: Option<Vec<String>>,
     /// Rows and columns of its terminal.
     pub console_size: [u16; 2],
@@ -67,6 +68,9 @@ pub struct HostConfig {
     /// `size`: bytes of its writable layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_opt: Option<BTreeMap<String, String>>,
+    /// `--mount`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<MountSpec>>,
     /// Mount options by path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs: Option<BTreeMap<String, String>>,
@@ -156,7 +160,7 @@ pub struct HostConfig {
 }
 
 /// What JSON leaves out.
-pub(super) const OPTIONAL: &[&str] = &["StorageOpt", "Tmpfs", "Sysctls", "Init"];
+pub(super) const OPTIONAL: &[&str] = &["StorageOpt", "Mounts", "Tmpfs", "Sysctls", "Init"];
 
 /// What is kept of a container's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ pub const KEYS: &[&str] = &[
     "label",
     "network",
     "scope",
+    "volume",
 ];
 
 /// Actions with a detail: where a filter names one of them without a colon, all of the filter's
@@ -52,6 +53,7 @@ impl EventFilter {
             && self.matches_action(&event.action.to_string())
             && self.matches_container(event)
             && self.matches_network(event)
+            && self.matches_volume(event)
             && self.matches_image(event)
             && self.0.labels("label", |name| event.attribute(name))
     }
@@ -98,6 +100,12 @@ impl EventFilter {
         let found = |name: &str| !name.is_empty() && self.0.prefix("network", name);
         !self.0.contains("network")
             || event.kind == Kind::Network && (found(&event.actor.id) || found(name))
+    }
+
+    /// A volume's own events, by the beginning of its name.
+    fn matches_volume(&self, event: &Event) -> bool {
+        !self.0.contains("volume")
+            || event.kind == Kind::Volume && self.0.prefix("volume", &event.actor.id)
     }
 
     /// By id or name, with or without a tag: an image's own events, and those of its containers.

@@ -15,7 +15,10 @@ pub use exec::{ExecArgs, close_all_but};
 pub use fork::{Forked, exit_now, fork_alone, fork_into, fork_sibling, thread_count};
 pub use hullbox_host::sys::seccomp::install_seccomp_filter;
 pub use loops::{configure_loop_device, free_loop_device};
-pub use namespaces::{forbid_devices, join_new_session_keyring, unshare_mounts, unshare_network};
+pub use namespaces::{
+    MOUNT_READ_ONLY, forbid_devices, join_new_session_keyring, set_mount_attributes,
+    unshare_mounts, unshare_network,
+};
 pub use signals::{ignore_signals, reset_signals, send_signal};
 
 use std::io;

@@ -31,12 +31,30 @@ pub fn unshare_network() -> Result<(), Errno> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+/// `MOUNT_ATTR_RDONLY` of `linux/mount.h`.
+pub const MOUNT_READ_ONLY: u64 = 1;
+/// `MOUNT_ATTR_NODEV`.
+const MOUNT_NO_DEVICES: u64 = 4;
+
 /// Makes a mount and all below it refuse to open devices, in this process's mount namespace.
 ///
 /// # Errors
 /// Failure of `mount_setattr`.
 pub fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
-    const MOUNT_ATTR_NODEV: u64 = 4;
+    set_mount_attributes(mount, MOUNT_NO_DEVICES, 0, true)
+}
+
+/// Sets attributes of a mount, and how it spreads (`MS_SHARED` and the like, 0 for as it is); of all below
+/// it, too, if it is `recursive`.
+///
+/// # Errors
+/// Failure of `mount_setattr`.
+pub fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
     /// `struct mount_attr` of `linux/mount.h`.
     #[repr(C)]
     struct Attributes {
@@ -46,11 +64,12 @@ pub fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
         user_namespace: u64,
     }
     let attributes = Attributes {
-        set: MOUNT_ATTR_NODEV,
+        set,
         clear: 0,
-        propagation: 0,
+        propagation,
         user_namespace: 0,
     };
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the empty path means the descriptor; the structure has the given size and is only
     // read.
     check(unsafe {
@@ -58,7 +77,7 @@ pub fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | below,
             &raw const attributes,
             size_of::<Attributes>(),
         )

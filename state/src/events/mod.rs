@@ -14,6 +14,8 @@ pub use follow::{EventsError, Query, Subscription, Woken};
 use crate::record::Record;
 use hullbox_host::paths::Roots;
 use hullbox_model::event::{Action, Actor, Event, Kind, Verb, attribute};
+use hullbox_plan::mounts::ContainerMount;
+use hullbox_plan::mounts::flag::shown_propagation;
 use hullbox_plan::network::Attached;
 use std::collections::BTreeMap;
 
@@ -57,6 +59,31 @@ pub fn network_event(id: &str, name: &str, verb: Verb) -> Event {
     event(Kind::Network, verb, id, BTreeMap::from(about))
 }
 
+/// What happened now to a volume.
+#[must_use]
+pub fn volume_event(name: &str, verb: Verb) -> Event {
+    let about = [(attribute::DRIVER.to_owned(), VOLUME_DRIVER.to_owned())];
+    event(Kind::Volume, verb, name, BTreeMap::from(about))
+}
+
+/// A container that is started has its volumes now, or one that ended has them no longer.
+#[must_use]
+pub fn volume_uses(record: &Record, verb: &Verb) -> Vec<Event> {
+    let mounts = record.spec.mounts.iter();
+    let event = |mount: &ContainerMount| {
+        let event = volume_event(&mount.volume()?.name, verb.clone());
+        let event = event.with(attribute::CONTAINER, record.id.as_str());
+        Some(match verb {
+            Verb::Mount => event
+                .with(attribute::DESTINATION, mount.target.as_str())
+                .with(attribute::PROPAGATION, shown_propagation(mount))
+                .with(attribute::READ_WRITE, (!mount.read_only).to_string()),
+            _ => event,
+        })
+    };
+    mounts.filter_map(event).collect()
+}
+
 /// A container was put into its networks now, or taken out of them.
 #[must_use]
 pub fn memberships(record: &Record, verb: &Verb) -> Vec<Event> {
@@ -73,6 +100,9 @@ pub const OWN_NETWORK: (&str, &str) = (
     "bridge",
     "0846785b9a952b3f4a91f940cf39988a8a31535fa088e0a240b1a2f6c9c4de2b",
 );
+
+/// The one driver of volumes, by Docker's name.
+pub const VOLUME_DRIVER: &str = "local";
 
 /// The one driver of networks, by Docker's name.
 pub const NETWORK_DRIVER: &str = "bridge";

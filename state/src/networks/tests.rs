@@ -260,7 +260,7 @@ fn an_address_of_ones_own_is_kept_while_one_does_not_run() {
     let begun = bed.state.take_for_start(&made.id, starter(&lock)).unwrap();
     assert_eq!(addresses(&begun), ["10.9.0.2"]);
     bed.end(&begun, lock);
-    bed.state.remove(&made.id, &|_| Ok(())).unwrap();
+    bed.state.remove(&made.id, false, &|_| Ok(())).unwrap();
     assert_eq!(
         addresses(&bed.started(&["name=shop,ip=10.9.0.2"]).unwrap().0),
         ["10.9.0.2"]
@@ -290,7 +290,7 @@ fn a_full_network_starts_nobody_and_leaves_nothing() {
     drop(lock);
     assert_eq!(bed.state.get(&waiting.id).unwrap().phase, Phase::Created);
     // Nobody holds it: it can be removed.
-    bed.state.remove(&waiting.id, &|_| Ok(())).unwrap();
+    bed.state.remove(&waiting.id, false, &|_| Ok(())).unwrap();
     assert_eq!(bed.state.list().unwrap().len(), 1);
 }
 
@@ -441,7 +441,7 @@ fn what_is_left_over_is_found_and_removed() {
     assert_eq!(bed.state.networks().unwrap().len(), 2);
     // A container and a network take theirs with them.
     bed.end(&record, lock);
-    bed.state.remove(&record.id, &|_| Ok(())).unwrap();
+    bed.state.remove(&record.id, false, &|_| Ok(())).unwrap();
     bed.state
         .create(&bed.new_container(&["another"], false), None)
         .unwrap();
@@ -487,7 +487,8 @@ fn a_database_of_before_networks_gets_them() {
         .database
         .execute_batch(
             "DROP TRIGGER endpoints_of_container; DROP TRIGGER endpoints_of_network;
-             DROP TABLE endpoints; DROP TABLE networks; PRAGMA user_version = 6;",
+             DROP TABLE endpoints; DROP TABLE networks;
+             DROP TRIGGER volume_uses_of_container; DROP TABLE volume_uses; DROP TABLE volumes; PRAGMA user_version = 6;",
         )
         .unwrap();
     bed.state = State::open(&bed.roots).unwrap();

@@ -3,15 +3,16 @@
 pub(crate) mod serial;
 
 use crate::arch::{layout, ports::Ports};
-use crate::config::{SerialConfig, VmConfig};
+use crate::config::{FilesConfig, SerialConfig, VmConfig};
 use crate::error::VmError;
 use crate::memory::{GuestMemory, PAGE, RegisterPages, add_slot};
 use crate::outcome::{InternalError, Outcome};
 use crate::stats::Counters;
 use crate::virtio::block::{Block, Disk};
+use crate::virtio::files::{self, Files, Shared};
 use crate::virtio::held::Held;
 use crate::virtio::mmio::{DeviceState, Transport};
-use crate::virtio::net::{self, Cables, Net};
+use crate::virtio::net::{self, Cables, Card, Net};
 use crate::virtio::registers::{INTERRUPT_ACK, QUEUE_NOTIFY};
 use crate::virtio::rng::{self, Rng};
 use crate::virtio::vsock::{self, Vsock};
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serial::{Line, Output, Serial, SerialRegisters};
 use std::fmt::Write;
 use std::fs::OpenOptions;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
@@ -135,6 +136,8 @@ pub(crate) struct Devices {
     pub(crate) dialled: Arc<EventFd>,
     /// What carries the network device's frames.
     pub(crate) network: Arc<Cables>,
+    /// What carries the file system device's messages, and which device that is.
+    files: Option<(Arc<Shared>, usize)>,
     /// After a restore, the devices whose drivers are to look.
     alerts: Vec<usize>,
 }
@@ -151,12 +154,29 @@ struct Builder<'a> {
     parameters: String,
 }
 
+/// Have KVM take the guest's writes to a register, and make the event readable for each.
+fn wire(vm: &VmFd, event: &EventFd, register: u64) -> Result<(), VmError> {
+    vm.register_ioevent(event, &IoEventAddress::Mmio(register), NoDatamatch)
+        .map_err(VmError::kvm("KVM_IOEVENTFD"))
+}
+
 impl Builder<'_> {
     fn attach(
         &mut self,
         identity: Identity,
         backend: Box<dyn Backend>,
         worker: &mut Worker,
+    ) -> Result<(), VmError> {
+        self.attach_with(identity, backend, worker, true)
+    }
+
+    /// The same, perhaps without what costs a start a grace period of RCU: [`Devices::connect_files`].
+    fn attach_with(
+        &mut self,
+        identity: Identity,
+        backend: Box<dyn Backend>,
+        worker: &mut Worker,
+        wiring: bool,
     ) -> Result<(), VmError> {
         let index = self.devices.len();
         let irq = layout::device_irq(index);
@@ -170,17 +190,14 @@ impl Builder<'_> {
         let link = worker
             .add(backend)
             .map_err(VmError::setup("a device's events"))?;
+        let acknowledged = wiring.then_some(&self.acknowledged);
         for (register, event) in [
             (QUEUE_NOTIFY, link.notify_event()),
-            (INTERRUPT_ACK, Some(&self.acknowledged)),
+            (INTERRUPT_ACK, acknowledged),
         ] {
-            let Some(event) = event else {
-                continue;
-            };
-            let register = IoEventAddress::Mmio(address + register as u64);
-            self.vm
-                .register_ioevent(event, &register, NoDatamatch)
-                .map_err(VmError::kvm("KVM_IOEVENTFD"))?;
+            if let Some(event) = event {
+                wire(self.vm, event, address + register as u64)?;
+            }
         }
         let interrupt = Interrupt::new(
             line,
@@ -214,7 +231,12 @@ impl Devices {
         counters: &Arc<Counters>,
         restored: Option<&DevicesState>,
     ) -> Result<Self, VmError> {
-        let others = [config.vsock.is_some(), config.rng, config.net.is_some()];
+        let others = [
+            config.vsock.is_some(),
+            config.rng,
+            config.net.is_some(),
+            config.files.is_some(),
+        ];
         let count = config.disks.len() + others.into_iter().filter(|is_there| *is_there).count();
         let registers = RegisterPages::new(count).map_err(VmError::setup("device registers"))?;
         let registers = Arc::new(registers);
@@ -263,17 +285,30 @@ impl Devices {
             builder.attach(rng::identity(), device, &mut stream_worker)?;
         }
         let network = Arc::<Cables>::default();
+        let network_at = config.net.is_some().then_some(builder.devices.len());
         if let Some(net) = &config.net {
             let device: Box<dyn Backend> = if config.template {
                 Box::new(Held::new(None))
             } else {
-                Box::new(Net::new(Arc::clone(&network), Arc::clone(counters)))
+                Box::new(Card::new(Net::new(
+                    Arc::clone(&network),
+                    Arc::clone(counters),
+                )))
             };
             builder.attach(net::identity(net), device, &mut stream_worker)?;
             if let Some(on_bus) = builder.devices.last().filter(|_| !config.template) {
                 network.belong_to(on_bus.link.clone());
             }
         }
+        let files = match &config.files {
+            Some(files) => Some(attach_files(
+                &mut builder,
+                files,
+                config.template,
+                &mut stream_worker,
+            )?),
+            None => None,
+        };
         let alerts = match restored {
             Some(state) => restore(&mut builder.devices, state)?,
             None => Vec::new(),
@@ -293,7 +328,7 @@ impl Devices {
         let ports = Ports::new(serial(vm, &config.serial, registers_of)?);
         Ok(Self {
             bus: Arc::new(Bus {
-                network: config.net.is_some().then(|| builder.devices.len() - 1),
+                network: network_at,
                 devices: builder.devices,
                 ports,
             }),
@@ -303,8 +338,28 @@ impl Devices {
             stream_worker,
             dialled,
             network,
+            files,
             alerts,
         })
+    }
+
+    /// Have the file system device pass its messages through this stream. A VM without one, or a
+    /// template's, does without.
+    pub(crate) fn connect_files(&self, vm: &VmFd, stream: OwnedFd) -> Result<(), VmError> {
+        let Some((files, index)) = &self.files else {
+            return Ok(());
+        };
+        if !files.connect(stream) {
+            return Err(VmError::Files);
+        }
+        let event = crate::virtio::event().map_err(VmError::setup("an interrupt"))?;
+        let page = layout::MMIO_BASE + *index as u64 * PAGE;
+        wire(vm, &event, page + INTERRUPT_ACK as u64)
+    }
+
+    /// What tells whether that was done.
+    pub(crate) fn files(&self) -> Option<Arc<Shared>> {
+        self.files.as_ref().map(|(shared, _)| Arc::clone(shared))
     }
 
     /// Interrupt the drivers that have something to look at. The interrupt controllers must be
@@ -357,6 +412,26 @@ impl Bus {
             held,
         }
     }
+}
+
+/// Attach the file system device; gives what carries its messages, and where it is.
+fn attach_files(
+    builder: &mut Builder<'_>,
+    config: &FilesConfig,
+    template: bool,
+    worker: &mut Worker,
+) -> Result<(Arc<Shared>, usize), VmError> {
+    let shared = Arc::<Shared>::default();
+    let device: Box<dyn Backend> = if template {
+        Box::new(Held::new(None))
+    } else {
+        Box::new(Files::new(Arc::clone(&shared)))
+    };
+    let index = builder.devices.len();
+    // Few guests have files from outside, and none may pay for it. For virtual CPUs that come out it is
+    // all the same.
+    builder.attach_with(files::identity(config), device, worker, false)?;
+    Ok((shared, index))
 }
 
 /// Make devices what they were. Returns those whose drivers have something to look at.

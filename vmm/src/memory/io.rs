@@ -37,6 +37,18 @@ impl<'a> Iovecs<'a> {
         });
     }
 
+    /// Add bytes of this process's own, such as a message's head: nobody else changes them meanwhile.
+    pub(crate) fn push_own(&mut self, bytes: &'a mut [u8]) {
+        if bytes.is_empty() || self.vecs.len() == IOV_MAX {
+            return;
+        }
+        self.bytes += bytes.len();
+        self.vecs.push(libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        });
+    }
+
     /// Have no pieces.
     pub(crate) fn clear(&mut self) {
         self.vecs.clear();
@@ -124,8 +136,8 @@ impl Iovecs<'_> {
 /// Read from a socket into guest memory without waiting; may be short.
 pub(crate) fn recv(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
     let mut message = vecs.message();
-    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
-    // writes within it and to `message`.
+    // SAFETY: every piece was made from a volatile slice or an exclusive reference that outlives `vecs`,
+    // and the kernel writes within it and to `message`.
     retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
 }
 
@@ -133,7 +145,7 @@ pub(crate) fn recv(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usiz
 pub(crate) fn send(socket: BorrowedFd<'_>, vecs: &Iovecs<'_>) -> io::Result<usize> {
     let message = vecs.message();
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: every piece was made from a volatile slice that outlives `vecs`, and the kernel
-    // only reads it and `message`.
+    // SAFETY: every piece was made from a volatile slice or an exclusive reference that outlives `vecs`,
+    // and the kernel only reads it and `message`.
     retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }

@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
 /// Most pieces of a chain: what the largest queue holds, and some for pieces that cross from one
 /// region of guest memory to the next.
-const MAX_PIECES: usize = 300;
+pub(crate) const MAX_PIECES: usize = 300;
 
 /// The bitmap of the memory that a piece belongs to.
 type Dirty<'a, M> = BS<'a, <<M as GuestMemoryBackend>::R as GuestMemoryRegion>::B>;

@@ -15,11 +15,13 @@
 
 pub(crate) mod block;
 pub(crate) mod chain;
+pub(crate) mod files;
 pub(crate) mod held;
 pub(crate) mod mmio;
 pub(crate) mod net;
 pub(crate) mod registers;
 pub(crate) mod rng;
+pub(crate) mod spans;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod used;

@@ -13,12 +13,14 @@
 //! There may be several sockets: see [`cables`].
 
 mod cables;
+mod card;
 mod receive;
 #[cfg(test)]
 mod tests;
 mod transmit;
 
 pub(crate) use cables::Cables;
+pub(crate) use card::Card;
 
 use super::used::UsedRing;
 use super::{Activation, Backend, Identity, SavedQueue, saved_queues};
@@ -64,6 +66,12 @@ const MAX_MESSAGE: usize = MIN_MESSAGE + 65535;
 /// A pass in either direction ends after this many frames or bytes.
 const MAX_PASS_FRAMES: usize = 64;
 const MAX_PASS_BYTES: usize = 1 << 20;
+/// What the device's thread sends in a pass.
+const PASS: Limits = Limits {
+    frames: MAX_PASS_FRAMES,
+    bytes: MAX_PASS_BYTES,
+    frame_bytes: MAX_MESSAGE,
+};
 
 /// What the driver sees.
 pub(crate) fn identity(config: &NetConfig) -> Identity {
@@ -93,6 +101,17 @@ pub(crate) fn identity(config: &NetConfig) -> Identity {
 /// any other: it is the guest that has its interface down.
 pub(crate) const fn link(up: bool) -> [u8; 2] {
     (up as u16).to_le_bytes()
+}
+
+/// Where a pass over the guest's frames ends.
+#[derive(Debug)]
+struct Limits {
+    /// After so many.
+    frames: usize,
+    /// After the one that makes it so many bytes.
+    bytes: usize,
+    /// Before one that is longer.
+    frame_bytes: usize,
 }
 
 /// How one direction is.
@@ -205,7 +224,7 @@ impl Backend for Net {
         }
         let more = match self.transmitting {
             Flow::Blocked => false,
-            Flow::Open => self.serve(Self::transmit),
+            Flow::Open => self.serve(|net, active| net.transmit(active, &PASS)),
         };
         self.sockets.watch(self.receives());
         more
@@ -219,7 +238,7 @@ impl Backend for Net {
         let mut more = false;
         if self.transmitting == Flow::Blocked {
             self.transmitting = Flow::Open;
-            more = self.serve(Self::transmit);
+            more = self.serve(|net, active| net.transmit(active, &PASS));
         }
         self.sockets.watch(self.receives());
         more

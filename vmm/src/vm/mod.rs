@@ -20,6 +20,7 @@ use crate::snapshot::{Lesson, VmState};
 use crate::stats::{Counters, resident_bytes};
 use crate::thread::{STOP_LIMIT, Thread};
 use crate::vcpu::{Vcpu, VcpuThread};
+use crate::virtio::files::Shared;
 use crate::virtio::net::Cables;
 use crate::worker::{PausedQueues, WorkerThread};
 use ending::Ending;
@@ -69,9 +70,7 @@ impl Vm {
             drop(foundation);
             return Self::new(config);
         }
-        config
-            .check_with(config.template || foundation.is_restored())
-            .map_err(VmError::Config)?;
+        config.check().map_err(VmError::Config)?;
         let Parts {
             vcpus,
             vm,
@@ -131,6 +130,17 @@ impl Vm {
         plugged.map_err(VmError::setup("a network's events"))
     }
 
+    /// Have the file system device pass its messages through this stream socket, to and from whoever
+    /// serves the files: FUSE's, one after the other, each as long as its header says. When it ends, the
+    /// guest's requests fail. Without one they do so from the beginning, and a VM without such a
+    /// device, or a template's, has no use for it.
+    ///
+    /// # Errors
+    /// [`VmError::Files`]: it has one already. [`VmError::Kvm`], [`VmError::Setup`].
+    pub fn connect_files(&self, stream: OwnedFd) -> Result<(), VmError> {
+        self.devices.connect_files(&self.vm, stream)
+    }
+
     /// Let the virtual CPUs run.
     ///
     /// # Errors
@@ -141,6 +151,7 @@ impl Vm {
         let registers = Arc::clone(&self.devices.registers);
         let dialled = Arc::clone(&self.devices.dialled);
         let network = Arc::clone(&self.devices.network);
+        let files = self.devices.files();
         // A virtual CPU that runs has no time for anything else; and once the guest's time goes on,
         // nobody should wait.
         drop(self.premapping);
@@ -159,6 +170,7 @@ impl Vm {
             vm: self.vm,
             registers,
             network,
+            files,
             memory: self.memory,
             counters: self.counters,
             ending,
@@ -195,6 +207,7 @@ pub struct RunningVm {
     vm: Arc<VmFd>,
     registers: Arc<crate::memory::RegisterPages>,
     network: Arc<Cables>,
+    files: Option<Arc<Shared>>,
     memory: GuestMemory,
     counters: Arc<Counters>,
     ending: Arc<Ending>,

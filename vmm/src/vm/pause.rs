@@ -29,6 +29,9 @@ pub enum SaveError {
     /// Its guest did not come to rest in time.
     #[error("the guest does not come to rest")]
     Restless,
+    /// Its files are served from outside, where what it has open is known, and nowhere else.
+    #[error("a guest with files from outside cannot be saved")]
+    Files,
 }
 
 impl RunningVm {
@@ -146,6 +149,7 @@ impl RunningVm {
         origin: Origin,
         beside: &[&str],
     ) -> Result<(), SaveError> {
+        self.check_savable()?;
         self.pause().map_err(SaveError::State)?;
         let state = self.state().map_err(SaveError::State)?;
         snapshot::write(dir, state, &self.memory, key, origin, beside).map_err(SaveError::Write)
@@ -161,9 +165,22 @@ impl RunningVm {
         dir: &Path,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Unsealed, SaveError> {
+        self.check_savable()?;
         self.pause().map_err(SaveError::State)?;
         let state = self.state().map_err(SaveError::State)?;
         Unsealed::write(dir, state, &self.memory, cancelled).map_err(SaveError::Write)
+    }
+
+    /// Refuse to save what cannot be restored.
+    fn check_savable(&self) -> Result<(), SaveError> {
+        let connected = self
+            .files
+            .as_ref()
+            .is_some_and(|files| files.is_connected());
+        if connected {
+            return Err(SaveError::Files);
+        }
+        Ok(())
     }
 
     fn state(&self) -> Result<VmState, VmError> {

@@ -248,7 +248,7 @@ pub(crate) fn listed(record: &Record) -> Vec<ListedPort> {
 #[cfg(test)]
 mod tests {
     use super::super::inspect;
-    use super::super::tests::record;
+    use super::super::tests::{record, roots};
     use super::*;
     use crate::bundle::Isolation;
     use crate::plan::RunRequest;
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn of(record: &Record) -> Inspect {
-        inspect(record, &Config::default())
+        inspect(record, &Config::default(), &roots())
     }
 
     #[test]

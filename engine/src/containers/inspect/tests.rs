@@ -4,6 +4,14 @@ use crate::plan::{HostFacts, ImageDefaults, RunRequest, plan};
 
 const HOST: HostFacts = HostFacts { cpus: 4 };
 
+/// Directories that nothing is in.
+pub(crate) fn roots() -> Roots {
+    Roots {
+        data: "/data".into(),
+        runtime: "/run".into(),
+    }
+}
+
 pub(crate) fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest)) -> Record {
     let id = "0123456789abcdef".repeat(4);
     let mut request = RunRequest {
@@ -35,12 +43,13 @@ pub(crate) fn record(isolation: Isolation, change: impl FnOnce(&mut RunRequest))
         beginning: None,
         open_ports: Vec::new(),
         endpoints: Vec::new(),
+        changed_volumes: Vec::new(),
         spec,
     }
 }
 
 fn of(record: &Record) -> Inspect {
-    inspect(record, &Config::default())
+    inspect(record, &Config::default(), &roots())
 }
 
 #[test]
@@ -192,6 +201,7 @@ mod bollard {
         ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
         ContainerSummaryStateEnum, ContainerWaitResponse, EventMessage, ExecInspectResponse,
         ImageHistoryResponseItem, ImagePruneResponse, ImageSummary, SystemDataUsageResponse,
+        Volume as BollardVolume, VolumePruneResponse,
     };
     use hullbox_backend::network::{OpenPort, PortProtocol};
     use hullbox_model::event::{Action, Actor, Event, Kind, Verb};
@@ -200,6 +210,7 @@ mod bollard {
     use hullbox_model::system::{
         ContainersPruned, DiskUsage, ImageDeleted, ImagesPruned, Usage, Waited,
     };
+    use hullbox_model::volume::{UsageData, Volume, VolumesPruned};
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
@@ -225,6 +236,20 @@ mod bollard {
                     request.life.restart = restart;
                     request.network.publish = vec!["8080:80".parse().unwrap()];
                     request.network.expose = vec!["53/udp".parse().unwrap()];
+                    request.mounts.volumes = vec![
+                        "data:/data:ro".parse().unwrap(),
+                        "/src:/b:rslave".parse().unwrap(),
+                        "/anonymous".parse().unwrap(),
+                    ];
+                    request.mounts.mounts = vec![
+                        "type=tmpfs,dst=/t,tmpfs-mode=700".parse().unwrap(),
+                        "type=bind,src=/a,dst=/c,ro,bind-recursive=writable"
+                            .parse()
+                            .unwrap(),
+                        "src=vol,dst=/d,volume-label=a=b,volume-opt=x=y,volume-subpath=z"
+                            .parse()
+                            .unwrap(),
+                    ];
                 });
                 record.phase = phase;
                 record.open_ports = vec![OpenPort {
@@ -250,11 +275,22 @@ mod bollard {
                     assert!(ports["53/udp"].is_none());
                 }
                 assert!(settings.networks.unwrap().contains_key("bridge"));
+                let mounts = whole.mounts.unwrap();
+                assert_eq!(mounts.len(), 6);
+                let bound = mounts
+                    .iter()
+                    .find(|one| one.destination.as_deref() == Some("/b"));
+                assert_eq!(bound.unwrap().propagation.as_deref(), Some("rslave"));
                 let host = whole.host_config.unwrap();
+                assert_eq!(host.binds.unwrap(), ["data:/data:ro", "/src:/b:rslave"]);
+                let typed = host.mounts.unwrap();
+                let options = typed[2].volume_options.clone().unwrap();
+                assert_eq!(options.labels.unwrap()["a"], "b");
+                assert_eq!(options.subpath.as_deref(), Some("z"));
                 let typed = &host.port_bindings.unwrap()["80/tcp"];
                 let typed = &typed.as_ref().unwrap()[0];
                 assert_eq!(typed.host_port.as_deref(), Some("8080"));
-                let summary = crate::containers::list::summary(&record, 5_000_000_000);
+                let summary = crate::containers::list::summary(&record, 5_000_000_000, &roots());
                 let line: ContainerSummary = decode(&summary);
                 assert_eq!(line.ports.unwrap().len(), if runs { 2 } else { 0 });
                 assert_eq!(line.names, Some(vec!["/web".to_owned()]));
@@ -288,10 +324,25 @@ mod bollard {
         );
         let mut usage = Usage::default();
         usage.add(10, 4096, false);
+        let volume = Volume {
+            name: "data".to_owned(),
+            driver: "local".to_owned(),
+            created_at: "2026-11-30T21:00:00Z".to_owned(),
+            scope: "local".to_owned(),
+            usage_data: Some(UsageData {
+                size: 7,
+                ref_count: 1,
+            }),
+            ..Volume::default()
+        };
+        let one: BollardVolume = decode(&volume);
+        assert_eq!(one.usage_data.unwrap().ref_count, 1);
         let df: SystemDataUsageResponse = decode(&DiskUsage {
             images: vec![image],
-            containers: vec![crate::containers::list::summary(&container, 0)],
+            containers: vec![crate::containers::list::summary(&container, 0, &roots())],
             container_usage: usage,
+            volumes: vec![volume],
+            volume_usage: usage,
             ..DiskUsage::default()
         });
         let containers = df.container_usage.unwrap();
@@ -317,6 +368,11 @@ mod bollard {
             pruned.images_deleted.unwrap()[0].untagged.as_deref(),
             Some("a:1")
         );
+        let pruned: VolumePruneResponse = decode(&VolumesPruned {
+            volumes_deleted: vec!["data".to_owned()],
+            space_reclaimed: 7,
+        });
+        assert_eq!(pruned.volumes_deleted.unwrap(), ["data"]);
         let waited: ContainerWaitResponse = decode(&Waited { status_code: 137 });
         assert_eq!(waited.status_code, 137);
         let exec: ExecInspectResponse = decode(&ExecInspect::default());

@@ -134,9 +134,14 @@ impl Sockets {
         Arc::clone(&self.cables)
     }
 
+    /// Whether something was plugged in or out since the last [`Self::refresh`].
+    pub(super) fn is_outdated(&self) -> bool {
+        self.changes != self.cables.changes.load(Ordering::Acquire)
+    }
+
     /// Take note of what was plugged in and out.
     pub(super) fn refresh(&mut self) {
-        if self.changes == self.cables.changes.load(Ordering::Acquire) {
+        if !self.is_outdated() {
             return;
         }
         let cables = Arc::clone(&self.cables);

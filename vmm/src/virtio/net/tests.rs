@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
+mod card;
 mod thread;
 
 /// Where frames from the guest lie; the buffers for those to it come after.

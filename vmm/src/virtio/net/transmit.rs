@@ -1,10 +1,7 @@
 //! Frames from the guest.
 
 use super::cables::MAC_BYTES;
-use super::{
-    Active, Flow, HEADER, MAX_MESSAGE, MAX_PASS_BYTES, MAX_PASS_FRAMES, MIN_MESSAGE, Net, TRANSMIT,
-    is_end,
-};
+use super::{Active, Flow, HEADER, Limits, MAX_MESSAGE, MIN_MESSAGE, Net, TRANSMIT, is_end};
 use crate::memory::{GuestRam, Iovecs, send};
 use crate::virtio::Activation;
 use crate::virtio::chain::Buffers;
@@ -12,8 +9,9 @@ use std::io;
 use virtio_queue::{Error, QueueOwnedT, QueueT};
 
 impl Net {
-    /// Pass on what is in the transmit queue, as far as the sockets take it. True: there is more.
-    pub(super) fn transmit(&mut self, active: &mut Active) -> Result<bool, Error> {
+    /// Pass on what is in the transmit queue, as far as the sockets take it and within limits. True: there
+    /// is more.
+    pub(super) fn transmit(&mut self, active: &mut Active, limits: &Limits) -> Result<bool, Error> {
         let Activation {
             ram,
             queues,
@@ -27,7 +25,7 @@ impl Net {
         let (mut buffers, mut vecs) = (Buffers::new(), Iovecs::new());
         let (mut taken, mut bytes) = (0, 0);
         let mut more = true;
-        while taken < MAX_PASS_FRAMES && bytes < MAX_PASS_BYTES {
+        while taken < limits.frames && bytes < limits.bytes {
             let Some(mut chain) = queue.iter(ram)?.next() else {
                 more = queue.enable_notification(ram)?;
                 break;
@@ -35,6 +33,10 @@ impl Net {
             let head = chain.head_index();
             let whole = buffers.fill(&mut chain, ram).is_ok();
             let length = buffers.readable.bytes();
+            if (limits.frame_bytes + 1..=MAX_MESSAGE).contains(&length) {
+                queue.go_to_previous_position();
+                break;
+            }
             if !whole || !(MIN_MESSAGE..=MAX_MESSAGE).contains(&length) {
                 self.count_dropped();
             } else if let Some(to) = self.sockets.place_of(|| source(&buffers))

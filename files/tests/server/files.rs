@@ -1,0 +1,23 @@
+//! What files are like.
+
+use crate::client::{Client, ROOT};
+use anyhow::{Result, ensure};
+use hullbox_files::Export;
+
+pub fn files_are_read_and_written() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("old"), "hello")?;
+    let mut client = Client::new(&[Export::of(dir.path())])?;
+    let export = client.look_up(ROOT, "0")?;
+    let old = client.look_up(export.node, "old")?;
+    ensure!(old.size == 5 && old.mode == 0o100_644, "{old:?}");
+    let handle = client.open(old.node, libc::O_RDONLY)?;
+    ensure!(client.read(old.node, handle, 1, 100)? == Ok(b"ello".to_vec()));
+    let (new, handle) = client.create(export.node, "new", 0o666)?;
+    ensure!(new.mode == 0o100_644, "{new:?}");
+    let written = client.write(new.node, handle, 2, b"data")?;
+    ensure!(written == Ok(vec![4, 0, 0, 0, 0, 0, 0, 0]), "{written:?}");
+    ensure!(std::fs::read(dir.path().join("new"))? == b"\0\0data");
+    ensure!(client.list(export.node)? == ["new", "old"]);
+    Ok(())
+}
