@@ -4,6 +4,7 @@ mod copies;
 mod digests;
 mod killed;
 mod peers;
+mod screen;
 mod signed;
 
 use hullbox_tests::registry::{PASSWORD, Registry, USER, User, Wire};
@@ -305,6 +306,33 @@ fn a_registry_with_a_password_needs_a_login() {
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600
     );
+    // Whoever looks at the processes meanwhile sees no credentials.
+    let encoded = fs::read_to_string(&file).unwrap();
+    let encoded: Value = serde_json::from_str(&encoded).unwrap();
+    let encoded = encoded["auths"][registry.address()]["auth"].as_str();
+    let secrets = [PASSWORD, encoded.unwrap()];
+    let mut pull = user.command(["--debug", "pull", "-q", &name]);
+    let mut pull = pull
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut looks = 0;
+    while pull.try_wait().unwrap().is_none() {
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            for part in ["cmdline", "environ"] {
+                let bytes = fs::read(process.path().join(part)).unwrap_or_default();
+                let text = String::from_utf8_lossy(&bytes);
+                assert!(
+                    !secrets.iter().any(|secret| text.contains(secret)),
+                    "{text}"
+                );
+            }
+        }
+        looks += 1;
+    }
+    assert!(looks > 0 && pull.wait().unwrap().success());
+    let _ = user.hullbox(["rmi", &name]).exits(0);
     let done = user.hullbox(["--debug", "pull", &name]).exits(0);
     let words = [
         "--debug",
@@ -321,7 +349,10 @@ fn a_registry_with_a_password_needs_a_login() {
         .exits(0);
     assert!(events.text().contains("image pull"), "{}", events.text());
     for text in [&done.stderr, &run.stderr, &done.text(), &events.text()] {
-        assert!(!text.contains(PASSWORD), "{text}");
+        assert!(
+            !secrets.iter().any(|secret| text.contains(secret)),
+            "{text}"
+        );
     }
     let _ = user.hullbox(["logout", registry.address()]).exits(0);
     assert!(!fs::read_to_string(&file).unwrap().contains("auth\":"));
