@@ -1,8 +1,8 @@
 //! What a person at a terminal sees.
 
 use super::{digest_of, seed};
+use hullbox_tests::Terminal;
 use hullbox_tests::registry::{PASSWORD, Registry, USER, User};
-use hullbox_tests::terminal::Terminal;
 use std::fs;
 
 #[test]
