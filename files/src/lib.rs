@@ -12,7 +12,8 @@
 //! - `launch`: the side of whoever starts the process.
 //! - `hello`, `export`: what is asked of it; `process`: its beginning; `stream`: messages and threads.
 //! - `wire`: reading requests and writing replies.
-//! - `tree`: what the guest knows and has open; `owners`: to whom files belong; `locks`.
+//! - `tree`: what the guest knows and has open; `owners`: to whom files belong; `locks`; `shared`: what
+//!   guests and the host change in turns.
 //! - `serve`: what each request does.
 //! - `outside`, `relay`, `grant`: the helper machine, which has its host's files by the same server.
 #![forbid(unsafe_code)]
@@ -25,9 +26,13 @@ pub mod launch;
 mod locks;
 pub mod outside;
 mod owners;
+#[cfg(any(test, feature = "probes"))]
+#[doc(hidden)]
+pub mod probes;
 mod process;
 mod relay;
 mod serve;
+mod shared;
 mod stream;
 mod tree;
 mod view;

@@ -9,12 +9,13 @@
 //! let go of here, otherwise every few milliseconds. A thread that blocked in the kernel could not be
 //! called back.
 
+use crate::shared::WAL_INDEX_BYTE;
 use crate::tree::{Handle, Node, lock, reopen};
 use crate::wire::Fields;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,17 @@ enum Kind {
     None,
 }
 
+impl From<Kind> for u32 {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Read => libc::F_RDLCK,
+            Kind::Write => libc::F_WRLCK,
+            Kind::None => libc::F_UNLCK,
+        }
+        .cast_unsigned()
+    }
+}
+
 impl Ask {
     /// Reads what is asked.
     pub fn of(mut fields: Fields<'_>) -> Result<Self, Errno> {
@@ -79,12 +91,19 @@ impl Ask {
         })
     }
 
+    /// Whether it is about the byte that users of a WAL index lock, and others may have the file open.
+    fn is_wal_index_of(&self, node: &Node) -> bool {
+        let is_byte = (self.start, self.end) == (WAL_INDEX_BYTE, WAL_INDEX_BYTE);
+        is_byte && !self.is_flock && node.shared.is_wal_index() && !node.policy.exclusive
+    }
+
+    /// Whether something would be locked.
+    pub fn locks(&self) -> bool {
+        self.kind != Kind::None
+    }
+
     fn range(&self) -> Result<libc::flock, Errno> {
-        let kind = match self.kind {
-            Kind::Read => libc::F_RDLCK,
-            Kind::Write => libc::F_WRLCK,
-            Kind::None => libc::F_UNLCK,
-        };
+        let kind = u32::from(self.kind).cast_signed();
         let narrow = |value: libc::c_int| value.try_into().map_err(|_| Errno::INVAL);
         let len = match self.end {
             // To the end of the file, wherever that will be.
@@ -129,7 +148,7 @@ impl Attempt {
 
 struct Waiting {
     unique: u64,
-    node: u64,
+    node: Arc<Node>,
     owner: u64,
     attempt: Attempt,
 }
@@ -146,9 +165,54 @@ struct Queue {
     nudged: bool,
 }
 
+/// A lock of [`WAL_INDEX_BYTE`], exclusive on the host, that a guest's processes have together.
+struct Guard {
+    _file: OwnedFd,
+    readers: HashSet<u64>,
+    writer: Option<u64>,
+}
+
+impl Guard {
+    fn on(node: &Node, range: &libc::flock) -> Result<Self, Errno> {
+        let file = reopen(node, OFlags::RDWR)?;
+        let exclusive = libc::flock {
+            l_type: libc::F_WRLCK.try_into().map_err(|_| Errno::INVAL)?,
+            ..*range
+        };
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&exclusive))
+            .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+        Ok(Self {
+            _file: file,
+            readers: HashSet::new(),
+            writer: None,
+        })
+    }
+
+    /// What is in an owner's way.
+    fn conflict(&self, owner: u64, kind: Kind) -> Option<Kind> {
+        let is_written = self.writer.is_some_and(|writer| writer != owner);
+        let is_read = self.readers.iter().any(|reader| *reader != owner);
+        match kind {
+            Kind::None => None,
+            _ if is_written => Some(Kind::Write),
+            Kind::Write if is_read => Some(Kind::Read),
+            Kind::Read | Kind::Write => None,
+        }
+    }
+
+    /// Takes an owner out. True if nobody is left.
+    fn let_go(&mut self, owner: u64) -> bool {
+        self.readers.remove(&owner);
+        self.writer.take_if(|writer| *writer == owner);
+        self.readers.is_empty() && self.writer.is_none()
+    }
+}
+
 /// A guest's locks.
 #[derive(Default)]
 pub struct Locks {
+    /// Of WAL indices.
+    guards: Mutex<HashMap<u64, Guard>>,
     owners: Mutex<HashMap<(u64, u64), Arc<OwnedFd>>>,
     queue: Mutex<Queue>,
     change: Condvar,
@@ -170,11 +234,14 @@ impl Locks {
     /// Takes or lets go of a lock, or of a part of it. `waits` is the number of a request that would wait.
     pub fn set(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         handle: Option<Arc<Handle>>,
         ask: Ask,
         waits: Option<u64>,
     ) -> Result<Outcome, Errno> {
+        if ask.is_wal_index_of(node) && waits.is_none() {
+            return self.guard(node, ask).map(|()| Outcome::Done);
+        }
         let attempt = match (ask.is_flock, handle) {
             (true, Some(handle)) => Attempt::Whole {
                 handle,
@@ -195,6 +262,7 @@ impl Locks {
         };
         match attempt.make() {
             Ok(()) => {
+                node.shared.note_lock();
                 // It may have been an unlock, or less than was locked before.
                 self.nudge();
                 Ok(Outcome::Done)
@@ -203,13 +271,40 @@ impl Locks {
                 None => Err(Errno::AGAIN),
                 Some(unique) => self.wait(Waiting {
                     unique,
-                    node: node.number,
+                    node: node.clone(),
                     owner: ask.owner,
                     attempt,
                 }),
             },
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Takes or lets go of a WAL index's lock.
+    fn guard(&self, node: &Node, ask: Ask) -> Result<(), Errno> {
+        let mut guards = lock(&self.guards);
+        if ask.kind == Kind::None {
+            let guard = guards.get_mut(&node.number);
+            if guard.is_some_and(|guard| guard.let_go(ask.owner)) {
+                guards.remove(&node.number);
+            }
+            return Ok(());
+        }
+        let guard = match guards.entry(node.number) {
+            hash_map::Entry::Occupied(guard) => guard.into_mut(),
+            hash_map::Entry::Vacant(place) => place.insert(Guard::on(node, &ask.range()?)?),
+        };
+        if guard.conflict(ask.owner, ask.kind).is_some() {
+            return Err(Errno::AGAIN);
+        }
+        guard.let_go(ask.owner);
+        match ask.kind {
+            Kind::Write => guard.writer = Some(ask.owner),
+            _ => {
+                guard.readers.insert(ask.owner);
+            }
+        }
+        Ok(())
     }
 
     /// An owner's file for a node's locks. None if it has none to let go of.
@@ -253,6 +348,15 @@ impl Locks {
         if ask.kind == Kind::None {
             return Err(Errno::INVAL);
         }
+        if ask.is_wal_index_of(node)
+            && let Some(guard) = lock(&self.guards).get(&node.number)
+        {
+            return Ok(Conflict {
+                start: ask.start,
+                end: ask.end,
+                kind: u32::from(guard.conflict(ask.owner, ask.kind).unwrap_or(Kind::None)),
+            });
+        }
         let known = lock(&self.owners).get(&(node.number, ask.owner)).cloned();
         let file = match known {
             Some(file) => file,
@@ -275,6 +379,14 @@ impl Locks {
 
     /// An owner has closed a file: its locks of it are gone.
     pub fn let_go(&self, node: u64, owner: u64) {
+        let mut guards = lock(&self.guards);
+        if guards
+            .get_mut(&node)
+            .is_some_and(|guard| guard.let_go(owner))
+        {
+            guards.remove(&node);
+        }
+        drop(guards);
         let gone = lock(&self.owners).remove(&(node, owner));
         if gone.is_none() {
             return;
@@ -284,7 +396,7 @@ impl Locks {
         let (over, waiting) = std::mem::take(&mut queue.waiting)
             .into_iter()
             .partition::<Vec<_>, _>(|waiting| {
-                (waiting.node, waiting.owner) == (node, owner)
+                (waiting.node.number, waiting.owner) == (node, owner)
                     && matches!(waiting.attempt, Attempt::Range { .. })
             });
         queue.waiting = waiting;
@@ -297,6 +409,7 @@ impl Locks {
 
     /// A file is forgotten: nobody can have locks of it.
     pub fn forget(&self, node: u64) {
+        lock(&self.guards).remove(&node);
         let mut owners = lock(&self.owners);
         if owners.is_empty() {
             return;
@@ -333,6 +446,7 @@ impl Locks {
 
     /// Forgets everything.
     pub fn clear(&self) {
+        lock(&self.guards).clear();
         let gone = std::mem::take(&mut *lock(&self.owners));
         drop(gone);
         let mut queue = lock(&self.queue);
@@ -372,6 +486,9 @@ impl Locks {
                 let result = waiting.attempt.make();
                 if matches!(result, Err(Errno::AGAIN | Errno::ACCESS)) {
                     return true;
+                }
+                if result.is_ok() {
+                    waiting.node.shared.note_lock();
                 }
                 answers.push((waiting.unique, result));
                 false

@@ -14,7 +14,7 @@ use crate::hello::{Hello, say};
 use crate::launch::{LaunchError, Launcher, Process, Starting};
 use crate::relay::RELAY_OPTION;
 use hullbox_protocol::MACHINE_FILES_PORT;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen,
@@ -92,6 +92,10 @@ pub fn mount_with(
         root,
         relay: Process::of(child.map_err(LaunchError::Start)?),
     };
+    // Once something was answered the relay has all that it needs, whatever becomes of its mount namespace.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    statx(&outside.root, c"", flags, StatxFlags::BASIC_STATS)
+        .map_err(|errno| LaunchError::Mount(errno.into()))?;
     Ok((outside, served.process))
 }
 

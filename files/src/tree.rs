@@ -7,6 +7,7 @@
 use crate::export::Export;
 use crate::locks::Locks;
 use crate::owners::{Owners, Rights};
+use crate::shared::{Shared, is_wal_index};
 use crate::wire::{Attr, Entry, ROOT};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::Errno;
@@ -97,6 +98,25 @@ pub struct Node {
     pub policy: Policy,
     pub kind: FileType,
     identity: Identity,
+    pub shared: Shared,
+}
+
+impl Node {
+    /// How long the guest may believe a name in this directory, or that there is none.
+    pub fn names_hold(&self) -> Duration {
+        match self.shared.has_turns() {
+            true => Duration::ZERO,
+            false => self.policy.hold,
+        }
+    }
+
+    /// How long the guest may believe its attributes.
+    pub fn attributes_hold(&self) -> Duration {
+        match self.shared.has_turns() {
+            true => Duration::ZERO,
+            false => self.policy.hold,
+        }
+    }
 }
 
 impl AsFd for Node {
@@ -165,6 +185,7 @@ impl Tree {
             policy: Policy::root(),
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             identity,
+            shared: Shared::default(),
         });
         let max_handles = MAX_HANDLES.min(descriptors / 4);
         Ok(Self {
@@ -232,6 +253,41 @@ impl Tree {
     /// Looks up a name, which is no more than a name. The guest knows one more time what it leads to.
     pub fn look_up(&self, parent: &Node, name: &CStr) -> Result<Entry, Errno> {
         let policy = self.policy_below(parent, name);
+        let mut entry = self.look_up_with(parent, name, policy)?;
+        self.note_name(parent, name, &mut entry);
+        Ok(entry)
+    }
+
+    /// Remembers where a file was found, and what its name says of it.
+    pub fn note_name(&self, parent: &Node, name: &CStr, entry: &mut Entry) {
+        let Ok(node) = self.node(entry.node) else {
+            return;
+        };
+        node.shared.note_parent(parent.number);
+        if is_wal_index(name) {
+            node.shared.note_wal_index();
+        }
+        if parent.shared.has_turns() {
+            node.shared.note_turns();
+        }
+        entry.hold = parent.names_hold();
+        entry.attributes_hold = node.attributes_hold();
+    }
+
+    /// The guest is about to take a lock of a file that others change, too. True if it is the first one: then
+    /// what it was told before holds for another moment.
+    pub fn note_first_lock(&self, node: &Node) -> bool {
+        if node.policy.exclusive || !node.shared.is_first_lock() {
+            return false;
+        }
+        // Programs take turns with what lies beside it, too: a journal, for one, that is there or not.
+        if let Ok(parent) = self.node(node.shared.parent()) {
+            parent.shared.note_turns();
+        }
+        true
+    }
+
+    fn look_up_with(&self, parent: &Node, name: &CStr, policy: Policy) -> Result<Entry, Errno> {
         let seen = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, wanted())?;
         if let Some(node) = self.known_again(&Identity::of(&seen)) {
             return self.entry(&node, seen);
@@ -272,6 +328,7 @@ impl Tree {
                     policy,
                     kind: FileType::from_raw_mode(stat.stx_mode.into()),
                     identity,
+                    shared: Shared::default(),
                 });
                 place.insert(number);
                 known.insert(number, (node.clone(), 1));
@@ -287,6 +344,7 @@ impl Tree {
             Ok(attr) => Ok(Entry {
                 node: node.number,
                 hold: node.policy.hold,
+                attributes_hold: node.attributes_hold(),
                 attr,
             }),
             Err(errno) => {
@@ -320,8 +378,11 @@ impl Tree {
     }
 
     /// What the guest hears of a file.
-    pub fn attr(&self, node: &Node, stat: Statx) -> Result<Attr, Errno> {
+    pub fn attr(&self, node: &Node, mut stat: Statx) -> Result<Attr, Errno> {
         let owner = node.policy.owners.told(node, &stat)?;
+        if !node.policy.exclusive {
+            node.shared.tell(&mut stat.stx_mtime);
+        }
         Ok(Attr {
             number: self.inode_number(&stat),
             mode: owner.mode,

@@ -278,9 +278,9 @@ impl<'a> Reply<'a> {
         self.u64(entry.node)
             .u64(0)
             .u64(entry.hold.as_secs())
-            .u64(entry.hold.as_secs())
+            .u64(entry.attributes_hold.as_secs())
             .u32(entry.hold.subsec_nanos())
-            .u32(entry.hold.subsec_nanos())
+            .u32(entry.attributes_hold.subsec_nanos())
             .attr(&entry.attr)
     }
 
@@ -321,8 +321,10 @@ pub struct Attr {
 pub struct Entry {
     /// Its number, until it is forgotten.
     pub node: u64,
-    /// How long the guest may believe both.
+    /// How long the guest may believe that.
     pub hold: Duration,
+    /// The same of its attributes.
+    pub attributes_hold: Duration,
     /// Its attributes.
     pub attr: Attr,
 }

@@ -20,7 +20,7 @@ pub fn look_up(mut request: Request<'_, '_>) -> Result<(), Errno> {
         }
         // The guest may believe for a while that it is not there.
         Err(Errno::NOENT) => {
-            request.reply.no_entry(parent.policy.hold);
+            request.reply.no_entry(parent.names_hold());
             Ok(())
         }
         Err(errno) => Err(errno),
@@ -63,7 +63,7 @@ pub fn get_attributes(request: Request<'_, '_>) -> Result<(), Errno> {
 /// `struct fuse_attr_out`.
 fn tell(tree: &crate::tree::Tree, node: &Node, reply: &mut Reply<'_>) -> Result<(), Errno> {
     let attr = tree.attr(node, stat_of(node)?)?;
-    let hold = node.policy.hold;
+    let hold = node.attributes_hold();
     reply.u64(hold.as_secs()).u32(hold.subsec_nanos()).u32(0);
     reply.attr(&attr);
     Ok(())

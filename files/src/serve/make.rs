@@ -73,8 +73,11 @@ impl Making {
     /// Takes up what was made.
     fn finish(self, tree: &Tree, name: &CStr) -> Result<Entry, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&*self.parent, name, flags, Mode::empty())?;
-        self.enter(tree, file)
+        let parent = self.parent.clone();
+        let file = openat(&*parent, name, flags, Mode::empty())?;
+        let mut entry = self.enter(tree, file)?;
+        tree.note_name(&parent, name, &mut entry);
+        Ok(entry)
     }
 
     fn enter(self, tree: &Tree, file: OwnedFd) -> Result<Entry, Errno> {
@@ -152,7 +155,9 @@ pub fn link(mut request: Request<'_, '_>) -> Result<(), Errno> {
     linkat(CWD, from.name(), &*parent, name, AtFlags::SYMLINK_FOLLOW)?;
     // The same file, whatever the name leads to by now.
     let file = rustix::io::fcntl_dupfd_cloexec(&*node, 3)?;
-    request.reply.entry(&tree.enter(file, node.policy)?);
+    let mut entry = tree.enter(file, node.policy)?;
+    tree.note_name(&parent, name, &mut entry);
+    request.reply.entry(&entry);
     Ok(())
 }
 
@@ -213,7 +218,7 @@ pub fn file(mut request: Request<'_, '_>) -> Result<(), Errno> {
     )?;
     let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(&*making.parent, name, flags.host() | new, making.mode) {
-        Ok(file) => made(request, making, file, flags),
+        Ok(file) => made(request, making, file, flags, Some(name)),
         Err(Errno::EXIST) if !flags.is_exclusive() => {
             let parent = making.parent.clone();
             drop(making);
@@ -250,7 +255,7 @@ pub fn nameless_file(mut request: Request<'_, '_>) -> Result<(), Errno> {
         new |= OFlags::EXCL;
     }
     let file = openat(&*making.parent, c".", flags.host() | new, making.mode)?;
-    made(request, making, file, flags)
+    made(request, making, file, flags, None)
 }
 
 /// Answers with a file that is open and was made just now.
@@ -259,9 +264,14 @@ fn made(
     making: Making,
     file: OwnedFd,
     flags: FileFlags,
+    name: Option<&CStr>,
 ) -> Result<(), Errno> {
     let tree = request.tree;
-    let entry = making.enter(tree, reopen(&file, OFlags::PATH)?)?;
+    let parent = making.parent.clone();
+    let mut entry = making.enter(tree, reopen(&file, OFlags::PATH)?)?;
+    if let Some(name) = name {
+        tree.note_name(&parent, name, &mut entry);
+    }
     let handle = tree
         .keep(file, entry.node)
         .inspect_err(|_| tree.forget(entry.node, 1))?;

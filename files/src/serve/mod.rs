@@ -14,6 +14,11 @@ use crate::tree::Tree;
 use crate::wire::{Fields, Header, Reply, opcode};
 use rustix::io::Errno;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a guest may still believe what it was told before a file's first lock: it counts ticks of up to
+/// 10 ms.
+const SETTLING: Duration = Duration::from_millis(25);
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +113,9 @@ fn set_lock(request: Request<'_, '_>) -> Result<Served, Errno> {
         true => Some(tree.handle(ask.handle, header.node)?),
         false => None,
     };
+    if ask.locks() && tree.note_first_lock(&node) {
+        std::thread::sleep(SETTLING);
+    }
     let waits = (header.opcode == opcode::SETLKW).then_some(header.unique);
     Ok(match tree.locks.set(&node, handle, ask, waits)? {
         Outcome::Done => Served::Now,

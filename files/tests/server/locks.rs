@@ -153,3 +153,41 @@ pub fn waiting_is_bounded() -> Result<()> {
     ensure!(two.client.look_up(ROOT, "0").is_ok());
     Ok(())
 }
+
+/// Of a WAL index one guest's users exclude everybody else, and not each other.
+pub fn a_wal_index_is_one_guests_or_the_hosts() -> Result<()> {
+    let dir = ground()?;
+    std::fs::rename(dir.path().join("file"), dir.path().join("db-shm"))?;
+    std::os::unix::fs::symlink("db-shm", dir.path().join("file"))?;
+    let guest = || -> Result<Guest> {
+        let mut client = Client::new(&[Export::of(dir.path())])?;
+        let node = client.walk("0/db-shm")?.node;
+        let handle = client.open(node, libc::O_RDWR)?;
+        Ok(Guest {
+            client,
+            node,
+            handle,
+        })
+    };
+    let (mut one, mut two) = (guest()?, guest()?);
+    // As SQLite opens it: alone for a moment, then with others.
+    ensure!(one.record(1, WRITE, 128, 128)? == 0);
+    ensure!(one.record(2, READ, 128, 128)? == libc::EAGAIN);
+    ensure!(one.record(1, READ, 128, 128)? == 0);
+    ensure!(one.record(2, READ, 128, 128)? == 0);
+    let conflict = |guest: &mut Guest| -> Result<i32> {
+        let body = guest.body(3, WRITE, 128, 128, 0);
+        let reply = guest.client.done(GETLK, guest.node, &body)?;
+        Ok(u32_at(&reply, 16).cast_signed())
+    };
+    ensure!(conflict(&mut one)? == READ);
+    ensure!(conflict(&mut two)? == WRITE);
+    ensure!(two.record(1, READ, 128, 128)? == libc::EAGAIN);
+    one.flush(1)?;
+    ensure!(two.record(1, READ, 128, 128)? == libc::EAGAIN);
+    ensure!(one.record(2, NONE, 128, 128)? == 0);
+    ensure!(two.record(1, READ, 128, 128)? == 0);
+    // The other bytes are like any.
+    ensure!(one.record(1, READ, 120, 120)? == 0 && two.record(1, READ, 120, 120)? == 0);
+    Ok(())
+}

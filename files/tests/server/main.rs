@@ -53,6 +53,8 @@ const CASES: &[Case] = &[
     case!(mounted::repositories_and_databases_work),
     case!(mounted::an_exclusive_volume_is_written_later),
     case!(mounted::a_server_that_is_gone_is_an_error),
+    case!(locks::a_wal_index_is_one_guests_or_the_hosts),
+    case!(mounted::databases_of_several_stay_whole),
     case!(user::the_callers_files_are_the_guests_roots),
     case!(user::a_volume_keeps_the_guests_owners),
     case!(user::its_rights_are_the_users),

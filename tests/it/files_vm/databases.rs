@@ -29,7 +29,11 @@ fn psql<'a>(query: &'a str) -> Vec<&'a str> {
 fn until_answers(db: &Kept) {
     let deadline = Instant::now() + LIMIT;
     while db.exec(&psql("select 1")).code != 0 {
-        assert!(Instant::now() < deadline, "{:?}", hullbox(["logs", &db.name]));
+        assert!(
+            Instant::now() < deadline,
+            "{:?}",
+            hullbox(["logs", &db.name])
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -41,7 +45,11 @@ fn write_until_killed(db: &Kept, most: usize) -> u64 {
         while :; do i=$((i+1)); echo \"insert into t values ($i, repeat(md5($i::text), 30)) returning n;\"; done | \
         psql -h /tmp -U postgres -Atq";
     let mut writer = command(["exec", &db.name, "sh", "-c", script]);
-    let mut child = writer.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = writer
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut last = 0;
     for (count, line) in lines.map_while(Result::ok).enumerate() {
@@ -60,22 +68,41 @@ fn nothing_is_lost(volume: &Named) {
     let mount = volume.at("/data");
     // The image's database comes along into the empty volume, with its owner.
     let words = [
-        "-m", "256m", "-v", &mount, "-u", "postgres", POSTGRES, "postgres", "-D", "/data", "-c", "fsync=on",
-        "-c", "listen_addresses=",
+        "-m",
+        "256m",
+        "-v",
+        &mount,
+        "-u",
+        "postgres",
+        POSTGRES,
+        "postgres",
+        "-D",
+        "/data",
+        "-c",
+        "fsync=on",
+        "-c",
+        "listen_addresses=",
     ];
     db.run(&words);
     until_answers(&db);
-    let _ = db.exec(&psql("create table t (n bigint primary key, word text)")).exits(0);
+    let _ = db
+        .exec(&psql("create table t (n bigint primary key, word text)"))
+        .exits(0);
     for round in 0..kills() {
         let acknowledged = write_until_killed(&db, 40 + 37 * round);
         assert!(acknowledged > 0, "round {round}");
         let _ = hullbox(["start", &db.name]).exits(0);
         until_answers(&db);
-        let found = db.exec(&psql("select max(n), count(*) from t where word = repeat(md5(n::text), 30)"));
+        let found = db.exec(&psql(
+            "select max(n), count(*) from t where word = repeat(md5(n::text), 30)",
+        ));
         let found = found.exits(0).text();
         let (max, count) = found.split_once('|').unwrap();
         let (max, count): (u64, u64) = (max.parse().unwrap(), count.parse().unwrap());
-        assert!(max >= acknowledged, "round {round}: {max} of {acknowledged}");
+        assert!(
+            max >= acknowledged,
+            "round {round}: {max} of {acknowledged}"
+        );
         assert_eq!(max, count, "round {round}");
         eprintln!("round {round}: {acknowledged} acknowledged, {max} there");
     }

@@ -22,10 +22,17 @@ fn a_server_that_is_killed_fails_its_files_and_nothing_else() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     kill_servers();
-    let done = kept.exec(&["sh", "-c", "ls /w; cat /w/file; echo new >/w/new; echo lives"]);
+    let done = kept.exec(&[
+        "sh",
+        "-c",
+        "ls /w; cat /w/file; echo new >/w/new; echo lives",
+    ]);
     assert_eq!(done.code, 0, "{done:?}");
     let said = format!("{done:?}");
-    assert!(said.contains("I/O error") || said.contains("Input/output error"), "{said}");
+    assert!(
+        said.contains("I/O error") || said.contains("Input/output error"),
+        "{said}"
+    );
     assert_eq!(done.text(), "lives");
     // The next start has another server, and what was written is there.
     let _ = hullbox(["restart", "-t", "1", &kept.name]).exits(0);
@@ -58,7 +65,12 @@ fn a_block_volume_has_one_writer() {
     assert!(format!("{done:?}").contains("in use"), "{done:?}");
     let _ = first.exec(&["sh", "-c", "echo mine >/w/file"]).exits(0);
     let _ = hullbox(["stop", "-t", "1", &first.name]).exits(0);
-    assert_eq!(with(&volume.at("/w"), "busybox", &["cat", "/w/file"]).exits(0).text(), "mine");
+    assert_eq!(
+        with(&volume.at("/w"), "busybox", &["cat", "/w/file"])
+            .exits(0)
+            .text(),
+        "mine"
+    );
 }
 
 #[test]
@@ -74,7 +86,10 @@ fn a_directory_that_is_removed_and_changed_behind_the_guest_is_an_error_and_no_h
     std::fs::remove_dir_all(host.0.join("sub")).unwrap();
     std::os::unix::fs::symlink("/etc", host.0.join("sub")).unwrap();
     let done = kept.exec(&["sh", "-c", "sleep 2; cat /w/sub/file; cat /w/sub/hostname"]);
-    assert!(done.text().starts_with(&kept.inspect("{{.Id}}")[..12]), "{done:?}");
+    assert!(
+        done.text().starts_with(&kept.inspect("{{.Id}}")[..12]),
+        "{done:?}"
+    );
 }
 
 #[test]

@@ -54,7 +54,15 @@ impl Named {
     fn block(name: &'static str, size: &str) -> Self {
         let named = Self::free(name);
         let size = format!("size={size}");
-        let words = ["volume", "create", "--opt", "type=ext4", "--opt", &size, name];
+        let words = [
+            "volume",
+            "create",
+            "--opt",
+            "type=ext4",
+            "--opt",
+            &size,
+            name,
+        ];
         let _ = hullbox(words).exits(0);
         named
     }

@@ -47,7 +47,8 @@ mkdir many; for i in $(seq 500); do echo >many/$i; done; [ "$(ls many | wc -l)" 
 sync; sync -f .; echo synced
 "#;
 
-const HOLD: &str = "direct\ntmpfile\nxattr\nsparse\nfifo\nsocket\nrenamed\nremoved\nmodes\nmany\ntimes\nsynced";
+const HOLD: &str =
+    "direct\ntmpfile\nxattr\nsparse\nfifo\nsocket\nrenamed\nremoved\nmodes\nmany\ntimes\nsynced";
 
 #[test]
 #[ignore = "needs the built program: make test"]
@@ -63,7 +64,10 @@ fn programs_find_files_of_the_host_as_files() {
     let metadata = sparse.metadata().unwrap();
     assert_eq!((&end, metadata.len()), (b"end", 6 << 30));
     assert!(metadata.blocks() < 100);
-    assert_eq!(std::fs::metadata(host.0.join("twin")).unwrap().mode() & 0o7777, 0o751);
+    assert_eq!(
+        std::fs::metadata(host.0.join("twin")).unwrap().mode() & 0o7777,
+        0o751
+    );
 }
 
 #[test]
@@ -131,13 +135,20 @@ fn locks_hold_among_guests_and_with_the_host() {
     }
     let tried = || other.exec(&["perl", "-e", TRIER]).exits(0).text();
     assert_eq!(tried(), "no no");
-    let file = File::options().write(true).open(host.0.join("flock")).unwrap();
+    let file = File::options()
+        .write(true)
+        .open(host.0.join("flock"))
+        .unwrap();
     assert!(file.try_lock().is_err(), "the host's");
     // Who waits can be ended, and killed.
     let wait = "use Fcntl qw(:flock); open(my $a, '>>', '/w/flock'); flock($a, LOCK_EX)";
     for signal in ["TERM", "KILL"] {
         let done = other.exec(&["timeout", "-s", signal, "2", "perl", "-e", wait]);
-        assert_eq!(done.code, if signal == "TERM" { 124 } else { 137 }, "{done:?}");
+        assert_eq!(
+            done.code,
+            if signal == "TERM" { 124 } else { 137 },
+            "{done:?}"
+        );
     }
     std::fs::write(host.0.join("free"), "").unwrap();
     holder.until("{{.State.Status}}", "exited");
@@ -155,11 +166,24 @@ fn read_only_is_so_for_a_guests_root() {
         echo over >/w/file; rm /w/file; echo new >/w/new; chmod 777 /w/file; touch /w/file; \
         mkdir /m && mount -t virtiofs files /m && ls /m && echo over >/m/0/file; cat /w/file";
     let mount = format!("{}:ro", host.at("/w"));
-    let words = ["-m", "128m", "--privileged", "-v", &mount, "busybox", "sh", "-c", script];
+    let words = [
+        "-m",
+        "128m",
+        "--privileged",
+        "-v",
+        &mount,
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
     let done = run(Mode::Vm, words).exits(0);
     // The whole tree shows exports, and nothing that could be written to.
     assert_eq!(done.text(), "0\nkept");
     let left: Vec<_> = std::fs::read_dir(&host.0).unwrap().collect();
     assert_eq!(left.len(), 1);
-    assert_eq!(std::fs::read_to_string(host.0.join("file")).unwrap(), "kept");
+    assert_eq!(
+        std::fs::read_to_string(host.0.join("file")).unwrap(),
+        "kept"
+    );
 }
