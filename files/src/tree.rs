@@ -136,6 +136,8 @@ pub struct Handle {
     pub node: u64,
     /// Held while a directory's position is used.
     pub position: Mutex<()>,
+    /// Whatever is written through it goes to the file's end.
+    pub appends: bool,
     /// Something was written that may be in the host's memory alone.
     pub is_dirty: AtomicBool,
 }
@@ -420,10 +422,11 @@ impl Tree {
     }
 
     /// Keeps a file open for the guest.
-    pub fn keep(&self, file: OwnedFd, node: u64) -> Result<u64, Errno> {
+    pub fn keep(&self, file: OwnedFd, node: u64, appends: bool) -> Result<u64, Errno> {
         let handle = Arc::new(Handle {
             file,
             node,
+            appends,
             position: Mutex::default(),
             is_dirty: AtomicBool::default(),
         });

@@ -421,6 +421,27 @@ fn an_ordinary_user_has_a_machine_of_their_own() {
         let done = user.hullbox(&["run", "--rm", mode.flag(), "busybox", "echo", "well"]);
         assert_eq!(done.exits(0).text(), "well", "{mode:?}");
     }
+    // Mounted, the user's files are root's in a container, which can give nothing away.
+    let bind = format!("{}/bound:/x", user.home.path().display());
+    for (mode, name) in [(Mode::Vm, "vm"), (Mode::Container, "ns")] {
+        let script = format!(
+            "cd /x; echo $(stat -c %u:%g .) > {name}; chmod 750 {name}; chown 7 {name} && echo given; cat {name}"
+        );
+        let run = [
+            "run",
+            "--rm",
+            mode.flag(),
+            "-v",
+            &bind,
+            "busybox",
+            "sh",
+            "-c",
+            &script,
+        ];
+        assert_eq!(user.hullbox(&run).text(), "0:0", "{mode:?}");
+        let made = fs::metadata(user.home.path().join("bound").join(name)).unwrap();
+        assert_eq!((made.uid(), made.mode() & 0o777), (user.id, 0o750));
+    }
     // The user's files are there as they may see them, and nobody else's secrets.
     assert_eq!(sh("cat mine").exits(0).text(), "mine");
     let _ = sh("cat /etc/shadow").exits(1);

@@ -13,6 +13,7 @@ mod bench;
 mod crowd;
 mod events;
 mod files;
+mod files_outside;
 mod files_vm;
 mod guest;
 mod hostile;

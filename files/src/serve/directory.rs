@@ -20,7 +20,7 @@ pub fn open(request: Request<'_, '_>) -> Result<(), Errno> {
     let tree = request.tree;
     let node = directory(tree.node(request.header.node)?)?;
     let file = reopen(&*node, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let handle = tree.keep(file, node.number)?;
+    let handle = tree.keep(file, node.number, false)?;
     request.reply.open(handle, 0);
     Ok(())
 }

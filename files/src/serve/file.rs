@@ -17,6 +17,8 @@ const KEEP_CACHE: u32 = 1 << 1;
 const OPEN_KILL_PRIVILEGES: u32 = 1;
 /// The same of a write (`FUSE_WRITE_KILL_SUIDGID`).
 const WRITE_KILL_PRIVILEGES: u32 = 1 << 2;
+/// A write is of the guest's cache, which knows where it belongs (`FUSE_WRITE_CACHE`).
+const WRITE_CACHE: u32 = 1;
 /// So much is copied in one go.
 const COPY_AT_ONCE: u64 = 64 << 20;
 
@@ -54,6 +56,11 @@ impl FileFlags {
         self.host
     }
 
+    /// `O_APPEND`, which is the host's to see to.
+    pub const fn appends(self) -> bool {
+        self.host.contains(OFlags::APPEND)
+    }
+
     /// `O_EXCL`.
     pub const fn is_exclusive(self) -> bool {
         self.exclusive
@@ -84,7 +91,8 @@ pub fn open_known(
     if open_flags & OPEN_KILL_PRIVILEGES != 0 && host.contains(OFlags::TRUNC) {
         drop_privileges(node)?;
     }
-    Ok((tree.keep(file, node.number)?, flags.answer()))
+    let handle = tree.keep(file, node.number, flags.appends())?;
+    Ok((handle, flags.answer()))
 }
 
 /// `OPEN`.
@@ -186,10 +194,18 @@ pub fn write(mut request: Request<'_, '_>) -> Result<(), Errno> {
     let handle = tree.handle(handle, request.header.node)?;
     end_of(tree, offset, size.into())?;
     handle.is_dirty.store(true, Ordering::Relaxed);
+    // Pages of a mapping are written through whichever file is open.
+    let file = match flags & WRITE_CACHE != 0 && handle.appends {
+        true => {
+            let node = tree.node(request.header.node)?;
+            Writable::Opened(reopen(&*node, OFlags::WRONLY)?)
+        }
+        false => Writable::Open(handle),
+    };
     let mut written = 0;
     while written < data.len() {
         let at = offset + u64::try_from(written).map_err(|_| Errno::FBIG)?;
-        match rustix::io::pwrite(&handle.file, &data[written..], at) {
+        match rustix::io::pwrite(&file, &data[written..], at) {
             Ok(0) => break,
             Ok(len) => written += len,
             // What has been written has been.

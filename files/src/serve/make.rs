@@ -273,7 +273,7 @@ fn made(
         tree.note_name(&parent, name, &mut entry);
     }
     let handle = tree
-        .keep(file, entry.node)
+        .keep(file, entry.node, flags.appends())
         .inspect_err(|_| tree.forget(entry.node, 1))?;
     request.reply.entry(&entry).open(handle, flags.answer());
     Ok(())

@@ -1,6 +1,7 @@
 //! What files are like.
 
 use crate::client::{Client, ROOT};
+use crate::fields;
 use anyhow::{Result, ensure};
 use hullbox_files::Export;
 
@@ -19,5 +20,20 @@ pub fn files_are_read_and_written() -> Result<()> {
     ensure!(written == Ok(vec![4, 0, 0, 0, 0, 0, 0, 0]), "{written:?}");
     ensure!(std::fs::read(dir.path().join("new"))? == b"\0\0data");
     ensure!(client.list(export.node)? == ["new", "old"]);
+    Ok(())
+}
+
+pub fn appends_go_to_the_end_and_pages_to_their_place() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("log"), "0123")?;
+    let mut client = Client::new(&[Export::of(dir.path())])?;
+    let log = client.walk("0/log")?.node;
+    let handle = client.open(log, libc::O_RDWR | libc::O_APPEND)?;
+    // Where another has written meanwhile.
+    std::fs::write(dir.path().join("log"), "012345")?;
+    ensure!(client.write(log, handle, 4, b"a")?.is_ok());
+    let page = fields!(handle, 1u64, 2u32, 1u32, 0u64, 0u32, 0u32);
+    client.done(16, log, &[page, b"xy".to_vec()].concat())?;
+    ensure!(std::fs::read(dir.path().join("log"))? == b"0xy345a");
     Ok(())
 }

@@ -28,6 +28,7 @@ macro_rules! case {
 
 const CASES: &[Case] = &[
     case!(files::files_are_read_and_written),
+    case!(files::appends_go_to_the_end_and_pages_to_their_place),
     case!(hostile::names_lead_nowhere),
     case!(hostile::the_root_is_fixed),
     case!(hostile::symbolic_links_are_texts),

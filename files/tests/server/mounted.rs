@@ -97,7 +97,7 @@ pub fn programs_find_what_they_know() -> Result<()> {
         printf x | dd of=big bs=1 seek=4800000000 conv=notrunc status=none
         test "$(stat -c %b "$SOURCE/big")" -lt 100
         fallocate -p -o 4800000000 -l 4096 big
-        cp --sparse=always big big2; cmp big big2; rm big big2
+        cp --sparse=always big big2; cmp -i 4799999000 big big2 -n 2000; rm big big2
         touch -d '2001-02-03 04:05:06.123456789' a; test "$(stat -c %.9Y a)" = 981173106.123456789
         chmod 4751 a; test "$(stat -c %a "$SOURCE/a")" = 4751
         chown 12345:54321 a; test "$(stat -c %u:%g "$SOURCE/a")" = 12345:54321
