@@ -1,7 +1,7 @@
 //! Files of the host for containers in the helper machine: who serves them there, and to whom.
 
 use crate::life::Kept;
-use hullbox_tests::{Done, Mode, both_modes, on_the_machine, run};
+use hullbox_tests::{Done, Mode, both_modes, hullbox, on_the_machine};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,15 +49,17 @@ fn the_machine_has_what_was_named_and_no_more() {
     let answer = ask(&fixed, &read_only).exits(0).text();
     assert!(answer.contains("was not named"), "{answer}");
     let bind = format!("{}:/x:ro", fixed.display());
-    let done = run([
+    let words = [
+        "run",
         "--rm",
-        "--isolation=container",
+        Mode::Container.flag(),
         "-v",
         &bind,
         "busybox",
         "cat",
         "/x/file",
-    ]);
+    ];
+    let done = hullbox(words);
     assert_eq!(done.exits(0).text(), "as it was");
     assert_eq!(ask(&fixed, &read_only).exits(0).text(), "\"Ready\"");
     for (path, change) in [
