@@ -363,7 +363,7 @@ mod tests {
         let was = fs::metadata(&from).unwrap();
         assert_eq!(meta("").mtime_nsec(), was.mtime_nsec());
         // Nothing is left of the mark.
-        let mark = attributes::value(&open_for_reading(&to), MARK.as_bytes());
+        let mark = attributes::value(open_for_reading(&to), MARK.as_bytes());
         assert_eq!(mark.unwrap(), None);
     }
 

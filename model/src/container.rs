@@ -112,6 +112,16 @@ impl Inspect {
     pub fn to_template(&self) -> serde_json::Result<Value> {
         let mut value = serde_json::to_value(self)?;
         fill(&mut value, &["SizeRw", "SizeRootFs"]);
+        if let Some(mounts) = value["Mounts"].as_array_mut() {
+            // Text in Docker's client, which has no other nothing than the empty one.
+            for mount in mounts {
+                for name in ["Name", "Driver"] {
+                    if mount.get(name).is_none() {
+                        mount[name] = "".into();
+                    }
+                }
+            }
+        }
         fill(&mut value["State"], &["Health"]);
         fill(&mut value["HostConfig"], host_config::OPTIONAL);
         fill_config(&mut value["Config"]);

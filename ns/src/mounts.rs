@@ -195,21 +195,21 @@ const OUTSIDE: &str = "outside";
 fn source(
     at: BorrowedFd<'_>,
     place: &Path,
-    path: &PathBuf,
+    path: &Path,
     mount: &Mount,
 ) -> Result<Source, MountError> {
     let failed = |source: Errno| MountError::Source {
-        path: path.clone(),
+        path: path.to_owned(),
         source: source.into(),
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut found = match rustix::fs::openat(at, place, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Err(MountError::NoSource(path.clone())),
+        Err(Errno::NOENT) => return Err(MountError::NoSource(path.to_owned())),
         other => other.map_err(failed)?,
     };
     if !mount.subpath.is_empty() {
         found = within(&found, mount).map_err(|source| MountError::Subpath {
-            path: path.clone(),
+            path: path.to_owned(),
             subpath: mount.subpath.clone(),
             source,
         })?;
@@ -228,7 +228,7 @@ fn source(
     }
     let clone = open_tree(&found, "", flags).map_err(failed)?;
     set_attributes(clone.as_fd(), mount).map_err(|source| MountError::Attributes {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     Ok(Source {

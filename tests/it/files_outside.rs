@@ -49,17 +49,7 @@ fn the_machine_has_what_was_named_and_no_more() {
     let answer = ask(&fixed, &read_only).exits(0).text();
     assert!(answer.contains("was not named"), "{answer}");
     let bind = format!("{}:/x:ro", fixed.display());
-    let words = [
-        "run",
-        "--rm",
-        Mode::Container.flag(),
-        "-v",
-        &bind,
-        "busybox",
-        "cat",
-        "/x/file",
-    ];
-    let done = hullbox(words);
+    let done = run(Mode::Container, ["-v", &bind, "busybox", "cat", "/x/file"]);
     assert_eq!(done.exits(0).text(), "as it was");
     assert_eq!(ask(&fixed, &read_only).exits(0).text(), "\"Ready\"");
     for (path, change) in [

@@ -1,8 +1,10 @@
 //! Registries: Debian's docker-registry at the other end, skopeo beside.
 
 mod copies;
+mod digests;
 mod killed;
 mod peers;
+mod screen;
 mod signed;
 
 use hullbox_tests::registry::{PASSWORD, Registry, USER, User, Wire};
@@ -304,6 +306,35 @@ fn a_registry_with_a_password_needs_a_login() {
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600
     );
+    // Whoever looks at the processes meanwhile sees no credentials.
+    let encoded = fs::read_to_string(&file).unwrap();
+    let encoded: Value = serde_json::from_str(&encoded).unwrap();
+    let encoded = encoded["auths"][registry.address()]["auth"].as_str();
+    let secrets = [PASSWORD, encoded.unwrap()];
+    let mut pull = user.command(["--debug", "pull", "-q", &name]);
+    let mut pull = pull
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut looks, home) = (0, user.home().display().to_string());
+    while pull.try_wait().unwrap().is_none() {
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let read = |part: &str| fs::read(process.path().join(part)).unwrap_or_default();
+            let all = [read("environ"), read("cmdline")].concat();
+            let text = String::from_utf8_lossy(&all);
+            // This user's alone: another test may be making a registry just now.
+            if text.contains(&home) {
+                looks += 1;
+                assert!(
+                    !secrets.iter().any(|secret| text.contains(secret)),
+                    "{text}"
+                );
+            }
+        }
+    }
+    assert!(looks > 0 && pull.wait().unwrap().success());
+    let _ = user.hullbox(["rmi", &name]).exits(0);
     let done = user.hullbox(["--debug", "pull", &name]).exits(0);
     let words = [
         "--debug",
@@ -320,7 +351,10 @@ fn a_registry_with_a_password_needs_a_login() {
         .exits(0);
     assert!(events.text().contains("image pull"), "{}", events.text());
     for text in [&done.stderr, &run.stderr, &done.text(), &events.text()] {
-        assert!(!text.contains(PASSWORD), "{text}");
+        assert!(
+            !secrets.iter().any(|secret| text.contains(secret)),
+            "{text}"
+        );
     }
     let _ = user.hullbox(["logout", registry.address()]).exits(0);
     assert!(!fs::read_to_string(&file).unwrap().contains("auth\":"));

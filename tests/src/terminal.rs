@@ -114,7 +114,14 @@ fn set_size(terminal: impl AsFd, rows: u16, columns: u16) {
 
 fn spawn(slave: &OwnedFd, program: &Command) -> Child {
     let end = || slave.try_clone().expect("dup");
-    Command::new("setsid")
+    let mut command = Command::new("setsid");
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
         .args(["--ctty", "--wait"])
         .arg(program.get_program())
         .args(program.get_args())

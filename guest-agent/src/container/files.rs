@@ -323,6 +323,11 @@ impl<'a> Clone<'a> {
     }
 
     fn misfit(&self, errno: Errno) -> Failure {
+        // The kernel has one word for a directory on a file, and another one for the other way round.
+        let errno = match errno {
+            Errno::INVAL => Errno::NOTDIR,
+            errno => errno,
+        };
         let failure = failed(format_args!("cannot mount {}", self.mount.target))(errno);
         match errno {
             Errno::NOTDIR => setup_failure(format_args!(

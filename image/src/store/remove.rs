@@ -129,7 +129,7 @@ impl Store {
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let removed = apply(&transaction, &found.id, &removal)?;
+        let removed = apply(&transaction, &found, &removal)?;
         transaction.commit()?;
         self.checkpoint()?;
         drop(staging);
@@ -267,9 +267,10 @@ fn decide(
 
 fn apply(
     transaction: &Transaction<'_>,
-    id: &ImageId,
+    found: &Found,
     removal: &Removal,
 ) -> Result<Vec<Removed>, RemoveError> {
+    let id = &found.id;
     let id_bytes = id.digest().as_bytes();
     let mut removed = Vec::new();
     for name in &removal.untag.names {
@@ -281,8 +282,15 @@ fn apply(
     }
     for (repository, digest) in &removal.untag.digests {
         names::forget_digest(transaction, repository, digest, id)?;
-        let name = familiar_name(repository);
-        removed.push(Removed::Untagged(format!("{name}@{digest}")));
+        // As it was typed, with a tag that says nothing.
+        let typed = found.name.as_ref();
+        let typed =
+            typed.filter(|name| name.digest() == Some(digest) && name.name() == *repository);
+        let name = typed.map_or_else(
+            || format!("{}@{digest}", familiar_name(repository)),
+            Reference::familiar,
+        );
+        removed.push(Removed::Untagged(name));
     }
     // Manifests below indexes are known by those alone. Of old indexes it is not known what is below.
     transaction.execute(

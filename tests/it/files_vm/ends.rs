@@ -2,7 +2,7 @@
 
 use super::{DEBIAN, Host, Named, debian, keep, with};
 use crate::life::Kept;
-use hullbox_tests::{Mode, hullbox, on_the_machine};
+use hullbox_tests::{hullbox, on_the_machine};
 
 /// Kills the servers in the machine.
 fn kill_servers() {
@@ -99,5 +99,4 @@ fn a_container_with_files_from_outside_is_not_saved() {
     let kept: Kept = keep("unsaved", &volume.at("/w"), "busybox", &["sleep", "1000"]);
     hullbox(["snapshot", "create", &kept.name, "never"]).fails_saying("mount");
     let _ = kept.exec(&["true"]).exits(0);
-    let _ = Mode::Vm;
 }

@@ -42,7 +42,7 @@ exec 4<open; rm open; [ "$(cat <&4)" = new ] && echo removed
 echo x >script; chmod 0751 script; ln script twin; ln -s script link
 [ "$(stat -c %a.%h twin) $(readlink link)" = "751.2 script" ] && echo modes
 # Directories with many names, and room.
-mkdir many; for i in $(seq 500); do echo >many/$i; done; [ "$(ls many | wc -l)" = 500 ] && rm -r many && echo many
+mkdir many; for i in $(seq 60); do echo >many/$i; done; [ "$(ls many | wc -l)" = 60 ] && rm -r many && echo many
 [ "$(stat -f -c %b .)" -gt 0 ] && touch -d @1000000000.25 script && [ "$(stat -c %.2Y script)" = 1000000000.25 ] && echo times
 sync; sync -f .; echo synced
 "#;

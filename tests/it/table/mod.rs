@@ -1,5 +1,5 @@
-//! What Docker, Podman and we answer to the same commands: about containers (`lives`), and about networks
-//! (`networks`).
+//! What Docker, Podman and we answer to the same commands: about containers (`lives`), networks and volumes
+//! (modules of their names).
 //!
 //! The answers of docker 26.1.5 and podman 5.4.2 (Debian 13's packages, run with a busybox image and the file
 //! events backend) were recorded with these very tables. Where either is named by `HULLBOX_TEST_DOCKER` or
@@ -11,6 +11,7 @@
 
 mod lives;
 mod networks;
+mod volumes;
 
 use std::process::{Command, Stdio};
 
