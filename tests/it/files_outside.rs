@@ -1,7 +1,7 @@
 //! Files of the host for containers in the helper machine: who serves them there, and to whom.
 
 use crate::life::Kept;
-use hullbox_tests::{Done, Mode, both_modes, hullbox, on_the_machine};
+use hullbox_tests::{Done, Mode, both_modes, on_the_machine, run};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
