@@ -155,8 +155,13 @@ struct Clone {
 
 impl Clone {
     fn of(export: &Export, rights: Rights) -> Result<Self, ViewError> {
+        let mut path = export.source.clone();
+        // A path that ends in a slash is another one.
+        if !export.subpath.as_os_str().is_empty() {
+            path.push(&export.subpath);
+        }
         let failed = |error: io::Error| ViewError::Source {
-            path: export.source.display().to_string(),
+            path: path.display().to_string(),
             source: error,
         };
         let mount = clone_mount(export, rights).map_err(failed)?;

@@ -43,28 +43,29 @@ impl Plan {
     fn of(mounts: &[Mount], owner: (u32, u32)) -> Self {
         let mut plan = Self::default();
         for mount in mounts {
-            let source = plan.source(mount, owner);
+            let fills = wants_files(mount);
+            let source = plan.source(mount, owner, mount.read_only && !fills);
             plan.mounts.push(FileMount {
                 source,
                 target: mount.target.clone(),
                 directory: is_directory(&mount.source),
                 read_only: mount.read_only,
-                copy_up: mount.copy_up,
+                copy_up: mount.copy_up && (fills || !mount.read_only),
             });
         }
         plan
     }
 
-    fn source(&mut self, mount: &Mount, (user, group): (u32, u32)) -> FileSource {
+    fn source(&mut self, mount: &Mount, (user, group): (u32, u32), read_only: bool) -> FileSource {
         let (path, outside) = match &mount.source {
-            MountSource::Disk(path) => return FileSource::Disk(self.disk(path, mount.read_only)),
+            MountSource::Disk(path) => return FileSource::Disk(self.disk(path, read_only)),
             MountSource::Here(path) => (path, false),
             MountSource::Outside(path) => (path, true),
         };
         let export = Export {
             subpath: PathBuf::from(&mount.subpath),
             outside,
-            read_only: mount.read_only,
+            read_only,
             recursive: mount.recursive,
             volume: mount.volume,
             exclusive: false,
@@ -97,6 +98,17 @@ impl Plan {
 /// A place in a list of at most `MAX_MOUNTS`.
 fn number(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// Whether it is a volume with nothing in it, which gets what the image has. Then the guest has to write it,
+/// also where its workload may not: there is nothing yet that could be lost.
+fn wants_files(mount: &Mount) -> bool {
+    match &mount.source {
+        MountSource::Here(path) if mount.copy_up && mount.subpath.is_empty() => {
+            fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+        }
+        _ => false,
+    }
 }
 
 /// What is elsewhere, the agent sees for itself, and what is here as well.
@@ -236,6 +248,23 @@ mod tests {
             copy_up: false,
             volume: false,
         }
+    }
+
+    #[test]
+    fn only_an_empty_volume_is_written_by_who_may_only_read_it() {
+        let volume = tempfile::tempdir().unwrap();
+        let plan = || {
+            let here = MountSource::Here(volume.path().to_owned());
+            let filled = Mount {
+                copy_up: true,
+                ..mount(here, "/v", true)
+            };
+            let plan = Plan::of(&[filled], (0, 0));
+            (plan.exports[0].read_only, plan.mounts[0].copy_up)
+        };
+        assert_eq!(plan(), (false, true));
+        fs::write(volume.path().join("file"), "").unwrap();
+        assert_eq!(plan(), (true, false));
     }
 
     #[test]

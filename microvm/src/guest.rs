@@ -5,7 +5,7 @@ use crate::error::GuestError;
 use crate::files::{Files, volume_disks};
 use crate::launch::{Ahead, Spare, cold_because, launch};
 use crate::network::{self, CARD};
-use crate::shape::{self, GUEST_CID, cmdline, shape};
+use crate::shape::{self, GUEST_CID, QUIET, shape};
 use crate::snapshots::Work;
 use crate::tasks::Tasks;
 use crate::templates;
@@ -107,7 +107,9 @@ impl Guest {
             (None, true) => SerialConfig::Stderr,
             (None, false) => SerialConfig::Off,
         };
-        config.cmdline = cmdline(config.serial == SerialConfig::Off);
+        if config.serial == SerialConfig::Off {
+            QUIET.clone_into(&mut config.cmdline);
+        }
         let mut saved = Saved {
             data: data.to_owned(),
             disk: own_disk.as_ref().map(|disk| disk.path.clone()),

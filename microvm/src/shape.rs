@@ -35,22 +35,12 @@ pub(crate) fn shape(size: GuestSize, data: &Path) -> Result<VmShape, ShapeError>
     })
 }
 
-/// A kernel parameter of every guest: what was given to the network device counts as sent. Otherwise
-/// the kernel lets a TCP connection have some two segments in the device, and wants an interrupt for
-/// each before it sends the next (tcp_limit_output_bytes in `ip-sysctl.rst`).
-const NETWORK: &str = "virtio_net.napi_tx=0";
-
-/// Kernel parameters of a guest, whose messages somebody reads or nobody.
-pub(crate) fn cmdline(silent: bool) -> String {
-    match silent {
-        true => format!("quiet {NETWORK}"),
-        false => NETWORK.to_owned(),
-    }
-}
+/// Kernel parameters of a guest whose messages nobody reads.
+pub(crate) const QUIET: &str = "quiet";
 
 /// Kernel parameters of a template's guest.
 pub(crate) fn template_cmdline() -> String {
-    format!("{} {}=1", cmdline(true), AgentEnv::TEMPLATE)
+    format!("{QUIET} {}=1", AgentEnv::TEMPLATE)
 }
 
 /// The VM that a template of this size is saved from: the devices that every guest has, with

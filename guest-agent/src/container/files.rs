@@ -289,10 +289,9 @@ impl<'a> Clone<'a> {
         })
     }
 
-    /// It is a volume that may be empty. One that is read-only stays as it is: whoever serves it would
-    /// refuse.
+    /// It is a volume that may be empty.
     const fn wants_files(&self) -> bool {
-        self.mount.copy_up && self.is_directory && !self.mount.read_only
+        self.mount.copy_up && self.is_directory
     }
 
     fn place(&self) -> Result<(), Failure> {
