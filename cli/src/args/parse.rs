@@ -457,8 +457,8 @@ mod tests {
                 "unknown flag: --no-such-flag",
             ),
             (
-                "hullbox run -v /a:/b busybox",
-                "--volume is not supported yet",
+                "hullbox run -a stdin busybox",
+                "--attach is not supported yet",
             ),
             (
                 "hullbox run --uts=host busybox",
