@@ -73,6 +73,14 @@ impl DeviceLink {
         }
     }
 
+    /// The same for whoever the device knows, and who has its thread look in any case.
+    pub(crate) fn of_thread(&self) -> Self {
+        Self {
+            immediate: None,
+            ..self.clone()
+        }
+    }
+
     /// The descriptor for KVM to write to when the driver notifies the device; none if the virtual
     /// CPU has to come out and call [`Self::notify`].
     pub(crate) fn notify_event(&self) -> Option<&EventFd> {

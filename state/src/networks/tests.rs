@@ -176,7 +176,9 @@ fn a_network_is_found_by_name_and_id() {
 #[test]
 fn ids_that_fit_several_networks_are_ambiguous() {
     let bed = Bed::new();
-    for (id, name) in [("ab".repeat(32), "one"), ("ab12".repeat(16), "two")] {
+    // Beside them are two with ids at random.
+    for (id, name) in [("abcd0".repeat(12), "one"), ("abcd1".repeat(12), "two")] {
+        let id = format!("{id}0000");
         let spec = to_json(&bed.network(&format!("made-{name}"), None).unwrap().network);
         let sql = "INSERT INTO networks (id, name, created_ns, spec) VALUES (?1, ?2, 0, ?3)";
         bed.state
@@ -185,12 +187,12 @@ fn ids_that_fit_several_networks_are_ambiguous() {
             .unwrap();
     }
     assert_eq!(
-        fails(bed.state.resolve_network("ab")),
-        "network ab is ambiguous (2 matches found based on ID prefix)"
+        fails(bed.state.resolve_network("abcd")),
+        "network abcd is ambiguous (2 matches found based on ID prefix)"
     );
     assert_eq!(
-        bed.state.resolve_network("ab12").unwrap(),
-        "ab12".repeat(16)
+        bed.state.resolve_network("abcd1").unwrap(),
+        format!("{}0000", "abcd1".repeat(12))
     );
 }
 

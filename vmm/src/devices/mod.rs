@@ -297,7 +297,7 @@ impl Devices {
             };
             builder.attach(net::identity(net), device, &mut stream_worker)?;
             if let Some(on_bus) = builder.devices.last().filter(|_| !config.template) {
-                network.belong_to(on_bus.link.clone());
+                network.belong_to(on_bus.link.of_thread());
             }
         }
         let files = match &config.files {
