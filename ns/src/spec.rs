@@ -256,26 +256,6 @@ fn mount(
         .build()
 }
 
-/// Words that a `--tmpfs` may have: flags of the mount, then tmpfs's own with a value.
-const TMPFS_FLAGS: [&str; 16] = [
-    "ro",
-    "rw",
-    "noexec",
-    "exec",
-    "nosuid",
-    "suid",
-    "nodev",
-    "dev",
-    "noatime",
-    "atime",
-    "nodiratime",
-    "diratime",
-    "relatime",
-    "strictatime",
-    "sync",
-    "async",
-];
-
 /// Docker's defaults for `--tmpfs`, which the user's options come after and so override. The
 /// mode is that of the directory which is covered, if there is one.
 fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Result<Vec<String>, SpecError> {
@@ -292,7 +272,7 @@ fn tmpfs_options(tmpfs: &TmpfsMount, root: Root<'_>) -> Result<Vec<String>, Spec
     for option in tmpfs.options.split(',').filter(|option| !option.is_empty()) {
         let known = match option.split_once('=') {
             Some((name, value)) => TmpfsMount::OWN_OPTIONS.contains(&name) && !value.is_empty(),
-            None => TMPFS_FLAGS.contains(&option),
+            None => TmpfsMount::FLAGS.contains(&option),
         };
         if !known {
             return Err(SpecError::TmpfsOption(option.to_owned()));

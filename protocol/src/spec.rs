@@ -125,6 +125,26 @@ pub struct TmpfsMount {
 }
 
 impl TmpfsMount {
+    /// The options without a value, which are flags of the mount.
+    pub const FLAGS: [&str; 16] = [
+        "ro",
+        "rw",
+        "noexec",
+        "exec",
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noatime",
+        "atime",
+        "nodiratime",
+        "diratime",
+        "relatime",
+        "strictatime",
+        "sync",
+        "async",
+    ];
+
     /// The options with a value that are tmpfs's own, and so may be passed on to it.
     pub const OWN_OPTIONS: [&str; 7] = [
         "size",

@@ -2,26 +2,6 @@
 
 use hullbox_protocol::TmpfsMount;
 
-/// Options that are flags of the mount and have no value.
-const FLAGS: [&str; 16] = [
-    "ro",
-    "rw",
-    "noexec",
-    "exec",
-    "nosuid",
-    "suid",
-    "nodev",
-    "dev",
-    "noatime",
-    "atime",
-    "nodiratime",
-    "diratime",
-    "relatime",
-    "strictatime",
-    "sync",
-    "async",
-];
-
 /// Looks at the options of a tmpfs.
 ///
 /// # Errors
@@ -30,7 +10,7 @@ pub fn check(options: &str) -> Result<(), String> {
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let known = match option.split_once('=') {
             Some((name, value)) => TmpfsMount::OWN_OPTIONS.contains(&name) && !value.is_empty(),
-            None => FLAGS.contains(&option),
+            None => TmpfsMount::FLAGS.contains(&option),
         };
         if !known {
             return Err(format!("invalid tmpfs option {option:?}"));
