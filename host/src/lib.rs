@@ -14,4 +14,5 @@ pub mod privileges;
 pub mod sys;
 pub mod timing;
 pub mod vsock;
+pub mod wait;
 pub mod watch;

@@ -5,8 +5,8 @@ use crate::home::Home;
 use crate::message::{Answer, Carrier, Incoming, Link, Request, Start, send};
 use crate::{ENTRY, JOIN_OPTION, RELAY_OPTION};
 use hullbox_backend::network::{Member, Membership, OpenPort, UserNetwork};
+use hullbox_host::wait::is_readable;
 use hullbox_protocol::Interface;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
 use std::io;
@@ -337,7 +337,7 @@ impl Process {
     }
 
     fn wait_for_answer(&self, deadline: Instant) -> Result<(), ProcessError> {
-        match wait_for(self.connection.as_fd(), deadline) {
+        match is_readable(self.connection.as_fd(), deadline) {
             true => Ok(()),
             false => Err(ProcessError::Silent),
         }
@@ -382,7 +382,7 @@ impl Process {
         }
         self.close();
         let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
-            .is_ok_and(|handle| wait_for(handle.as_fd(), Instant::now() + self.end_limit));
+            .is_ok_and(|handle| is_readable(handle.as_fd(), Instant::now() + self.end_limit));
         if !ended {
             // It has no child, and nothing to tidy up.
             let _ = self.child.kill();
@@ -399,7 +399,7 @@ impl Process {
         let deadline = Instant::now() + self.end_limit;
         let _ = self.connection.shutdown(Shutdown::Write);
         // What was answered meanwhile is read and forgotten.
-        while wait_for(self.connection.as_fd(), deadline)
+        while is_readable(self.connection.as_fd(), deadline)
             && self.incoming.fill(&self.connection).unwrap_or(false)
         {
             self.incoming = Incoming::default();
@@ -414,22 +414,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         // However it ended.
         let _ = self.finish();
-    }
-}
-
-/// Whether it becomes readable before that time.
-fn wait_for(fd: BorrowedFd<'_>, deadline: Instant) -> bool {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(timeout) = Timespec::try_from(left) else {
-            return false;
-        };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
-        }
     }
 }
