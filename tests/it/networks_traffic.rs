@@ -53,11 +53,10 @@ pub(crate) fn ask(name: &str) -> String {
     format!("nc -w 20 $({}) 7777 < /dev/null", resolve(name))
 }
 
-/// A server that says a line to everybody.
+/// A server that says a line to everybody. It goes on listening (`-ll`) while it does.
 pub(crate) fn serve(box_: &Kept, flags: &[&str], line: &str) {
-    let script = format!("while :; do echo {line} | nc -l -p 7777; done");
     let mut args = flags.to_vec();
-    args.extend(["busybox", "sh", "-c", &script]);
+    args.extend(["busybox", "nc", "-ll", "-p", "7777", "-e", "echo", line]);
     box_.run(&args);
     listens(box_);
 }
