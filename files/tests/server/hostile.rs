@@ -8,14 +8,14 @@ use std::fs;
 use std::path::Path;
 
 /// A directory with an export in it, and beside that what nobody may see or change.
-struct Ground {
+pub struct Ground {
     dir: tempfile::TempDir,
 }
 
 const SECRET: &str = "what nobody may see";
 
 impl Ground {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         fs::create_dir(dir.path().join("export"))?;
         fs::create_dir(dir.path().join("export/sub"))?;
@@ -24,12 +24,17 @@ impl Ground {
         Ok(Self { dir })
     }
 
-    fn export(&self) -> Export {
+    pub fn export(&self) -> Export {
         Export::of(self.dir.path().join("export"))
     }
 
+    /// The file in it.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.dir.path().join("export/file")
+    }
+
     /// Nothing outside the export has changed.
-    fn is_whole(&self) -> Result<()> {
+    pub fn is_whole(&self) -> Result<()> {
         let mut names: Vec<_> = fs::read_dir(self.dir.path())?
             .map(|entry| entry.map(|entry| entry.file_name()))
             .collect::<Result<_, _>>()?;
@@ -40,7 +45,7 @@ impl Ground {
     }
 }
 
-const BAD_NAMES: [&[u8]; 12] = [
+pub const BAD_NAMES: [&[u8]; 12] = [
     b"../secret\0",
     b"..\0",
     b".\0",
@@ -56,7 +61,7 @@ const BAD_NAMES: [&[u8]; 12] = [
 ];
 
 /// Each request with a name: its opcode, what comes before the name, and what behind it.
-fn requests_with_names(sub: u64, file: u64) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
+pub fn requests_with_names(sub: u64, file: u64) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
     let nothing = Vec::new;
     vec![
         (1, nothing(), nothing()),
