@@ -111,7 +111,12 @@ impl Scene {
             }
             5 => {
                 self.note("punch", at, len);
-                fallocate(&self.file, flags | FallocateFlags::PUNCH_HOLE, at, len as u64)?;
+                fallocate(
+                    &self.file,
+                    flags | FallocateFlags::PUNCH_HOLE,
+                    at,
+                    len as u64,
+                )?;
                 let end = self.model.len().min(usize::try_from(at)? + len);
                 if let Some(hole) = self.model.get_mut(usize::try_from(at)?..end) {
                     hole.fill(0);
@@ -137,7 +142,11 @@ impl Scene {
                 // Onto itself is refused.
                 if let Ok(copied) = copied {
                     let begin = usize::try_from(at)?;
-                    let bytes = self.model.get(begin..begin + copied).unwrap_or(&[]).to_vec();
+                    let bytes = self
+                        .model
+                        .get(begin..begin + copied)
+                        .unwrap_or(&[])
+                        .to_vec();
                     if !bytes.is_empty() {
                         self.write_model(target, &bytes)?;
                     }
@@ -166,7 +175,12 @@ impl Scene {
         let begin = self.model.len().min(usize::try_from(at)?);
         let wanted = &self.model[begin..self.model.len().min(begin + len)];
         let same = bytes[..got] == *wanted;
-        ensure!(same, "{got} bytes of {} at {at}: {:?}", wanted.len(), self.done);
+        ensure!(
+            same,
+            "{got} bytes of {} at {at}: {:?}",
+            wanted.len(),
+            self.done
+        );
         Ok(())
     }
 
@@ -214,7 +228,9 @@ fn against_a_model(change: impl FnOnce(Export) -> Export, host_writes: bool) -> 
     let mut steps = 0;
     while Instant::now() < end || steps < 200 {
         steps += 1;
-        scene.step().with_context(|| format!("step {steps}: {:?}", scene.done))?;
+        scene
+            .step()
+            .with_context(|| format!("step {steps}: {:?}", scene.done))?;
         if steps % 100 == 0 {
             scene.compare_all()?;
         }

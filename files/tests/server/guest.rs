@@ -51,7 +51,8 @@ const CODE: &[u8] = &[
     // wait: cmp [rdi], bx; jne wait; jmp next
     0x66, 0x39, 0x1f, 0x75, 0xfb, 0xeb, 0xce, //
     // say: mov dx, 0x3f8; { mov al, [rdi]; out dx, al; inc edi; dec ebx; jnz }; jmp next
-    0x66, 0xba, 0xf8, 0x03, 0x8a, 0x07, 0xee, 0xff, 0xc7, 0xff, 0xcb, 0x75, 0xf7, 0xeb, 0xbf, //
+    0x66, 0xba, 0xf8, 0x03, 0x8a, 0x07, 0xee, 0xff, 0xc7, 0xff, 0xcb, 0x75, 0xf7, 0xeb,
+    0xbf, //
     // copy: { mov al, [rdi]; mov [rbx], al; inc edi; inc ebx; dec ecx; jnz }; jmp next
     0x8a, 0x07, 0x88, 0x03, 0xff, 0xc7, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xf4, 0xeb, 0xb1,
 ];
@@ -267,7 +268,11 @@ fn error_of(replies: &[Vec<u8>], number: u16) -> i32 {
 
 /// The first requests of every guest: the session, the export, and two files in it.
 fn begin(kernel: &mut Kernel) -> [u16; 3] {
-    let body = [fields!(7u32, 38u32, 1u32 << 20, u32::MAX, 0u32), vec![0; 44]].concat();
+    let body = [
+        fields!(7u32, 38u32, 1u32 << 20, u32::MAX, 0u32),
+        vec![0; 44],
+    ]
+    .concat();
     kernel.ask(26, 0, &body);
     let export = kernel.ask(1, ROOT, &name("0"));
     let sub = kernel.ask_of(1, export, &name("sub"));
@@ -289,7 +294,10 @@ pub fn its_names_lead_nowhere() -> Result<()> {
             let body = [&before, name, behind].concat();
             let number = kernel.prepare(opcode, 0, &body);
             kernel.copy_number((export, 16), (number, 16));
-            match before.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) {
+            match before
+                .first_chunk::<8>()
+                .map(|bytes| u64::from_le_bytes(*bytes))
+            {
                 Some(SUB) => kernel.copy_number((sub, 16), (number, 40)),
                 Some(FILE) => kernel.copy_number((file, 16), (number, 40)),
                 _ => {}
@@ -338,7 +346,11 @@ pub fn it_changes_nothing_that_is_read_only() -> Result<()> {
         (4, file, set(1)),
         (4, file, set(8)),
         (6, export, [new.clone(), name("x")].concat()),
-        (8, export, [fields!(0o100_644u32, 0u32, 0u32, 0u32), new.clone()].concat()),
+        (
+            8,
+            export,
+            [fields!(0o100_644u32, 0u32, 0u32, 0u32), new.clone()].concat(),
+        ),
         (9, export, [fields!(0o755u32, 0u32), new.clone()].concat()),
         (10, export, name("file")),
         (11, export, name("sub")),
@@ -384,7 +396,12 @@ pub fn its_queue_may_lie() -> Result<()> {
         |at, next| [(at, 56, NEXT, next), (at + REPLY, 15, WRITE, 0)],
         |at, next| [(at, 56, NEXT, next), (1 << 40, 0x200, WRITE, 0)],
         |at, next| [(at, 56, NEXT, next), (DEVICE, 0x200, WRITE, 0)],
-        |at, next| [(u64::MAX - 20, 56, NEXT, next), (at + REPLY, 0x200, WRITE, 0)],
+        |at, next| {
+            [
+                (u64::MAX - 20, 56, NEXT, next),
+                (at + REPLY, 0x200, WRITE, 0),
+            ]
+        },
     ];
     let mut silent = Vec::new();
     for chain in odd {
@@ -397,9 +414,11 @@ pub fn its_queue_may_lie() -> Result<()> {
     // Sizes and numbers that lie, in messages that do not.
     let mut refused = Vec::new();
     for (opcode, body) in [
-        (3, Vec::new()),
         (14, vec![0; 7]),
-        (15, fields!(u64::MAX, 0u64, u32::MAX, 0u32, 0u64, 0u32, 0u32)),
+        (
+            15,
+            fields!(u64::MAX, 0u64, u32::MAX, 0u32, 0u64, 0u32, 0u32),
+        ),
         (16, fields!(1u64, 0u64, u32::MAX, 0u32, 0u64, 0u32, 0u32)),
         (18, fields!(u64::MAX, 0u32, 0u32, 0u64)),
         (21, [fields!(u32::MAX, 0u32), name("user.x")].concat()),
@@ -418,12 +437,18 @@ pub fn its_queue_may_lie() -> Result<()> {
     for number in silent {
         let reply = &replies[usize::from(number)];
         let answered = u32_at(reply, 0);
-        ensure!(answered == 0 || error_of(&replies, number) == libc::EIO, "{reply:?}");
+        ensure!(
+            answered == 0 || error_of(&replies, number) == libc::EIO,
+            "{reply:?}"
+        );
     }
     for (opcode, number) in refused {
         ensure!(error_of(&replies, number) > 0, "{opcode}");
     }
     let reply = &replies[usize::from(last)];
-    ensure!(u32_at(reply, 0) == 144 && u64_at(reply, 16 + 48) == 13, "{reply:?}");
+    ensure!(
+        u32_at(reply, 0) == 144 && u64_at(reply, 16 + 48) == 13,
+        "{reply:?}"
+    );
     ground.is_whole()
 }

@@ -191,7 +191,10 @@ fn nothing_is_lost(volume: &Named) {
         );
         assert!(found.last >= acknowledged, "round {round}: {found:?}");
         assert_eq!(found.last, found.rows, "round {round}");
-        assert!(found.transactions >= transactions, "round {round}: {found:?}");
+        assert!(
+            found.transactions >= transactions,
+            "round {round}: {found:?}"
+        );
         assert_eq!(found.sums, [found.sums[0]; 4], "round {round}");
         transactions = found.transactions;
     }

@@ -83,7 +83,10 @@ fn a_database_of_two_vms_and_a_container_stays_whole() {
         // Whoever is second is refused in these words, and never told that anything is broken.
         for line in refused.lines() {
             let known = ["locking protocol", "database is locked"];
-            assert!(known.iter().any(|known| line.contains(known)), "{name}: {line}");
+            assert!(
+                known.iter().any(|known| line.contains(known)),
+                "{name}: {line}"
+            );
         }
         total += max;
     }

@@ -50,7 +50,8 @@ fn swap(dir: &Path, stop: &AtomicBool) -> u64 {
         }
         // Out of the export and back, with whoever is in it.
         let _ = fs::rename(at("a"), &aside).and_then(|()| fs::rename(&aside, at("a")));
-        let _ = fs::hard_link(at("a/b/file"), at("hard")).and_then(|()| fs::remove_file(at("hard")));
+        let _ =
+            fs::hard_link(at("a/b/file"), at("hard")).and_then(|()| fs::remove_file(at("hard")));
         let _ = fs::create_dir(at("new")).and_then(|()| fs::remove_dir(at("new")));
         turns += 1;
     }
