@@ -147,7 +147,7 @@ impl Database {
 
 fn nothing_is_lost(volume: &Named) {
     import(POSTGRES, "postgres.tar");
-    let kept = Kept::new("durable", Mode::Vm);
+    let kept = Kept::new(volume.0, Mode::Vm);
     let mount = volume.at("/data");
     // The image's database comes along into the empty volume, with its owner.
     let words = [
@@ -177,7 +177,7 @@ fn nothing_is_lost(volume: &Named) {
     let mut transactions = 0;
     for round in 0..kills() {
         let begin = Instant::now();
-        let acknowledged = db.write_until_killed(20 + 37 * round);
+        let acknowledged = db.write_until_killed(20 + 37 * round % 180);
         let written = begin.elapsed();
         assert!(acknowledged > 0, "round {round}");
         let _ = hullbox(["start", &db.kept.name]).exits(0);
