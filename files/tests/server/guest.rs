@@ -88,7 +88,7 @@ impl Kernel {
         kernel.put(ENTRY, CODE);
         // Pages of 2 MiB: present, writable, huge.
         for index in 0..512u64 {
-            let entry = 0xc000_0000 + (index << 21) | 0x83;
+            let entry = (0xc000_0000 + (index << 21)) | 0x83;
             kernel.put(DIRECTORY + index * 8, &entry.to_le_bytes());
         }
         kernel.store(DIRECTORY_POINTER, low(DIRECTORY) | 3);
