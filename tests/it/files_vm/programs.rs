@@ -187,3 +187,34 @@ fn read_only_is_so_for_a_guests_root() {
         "kept"
     );
 }
+
+/// What a guest's root can do to the device without a kernel of its own: nothing but lose it.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_guests_root_does_not_get_at_the_device_itself() {
+    let host = Host::new("raw");
+    std::fs::write(host.0.join("file"), "kept").unwrap();
+    let script = "for way in /dev/mem /dev/kmem /dev/port /proc/kcore /proc/modules /sys/kernel/kexec_loaded; do \
+            [ ! -e $way ] || echo $way; done; \
+        cd /sys/bus/virtio/drivers/virtiofs && d=$(ls -d virtio*) && echo $d >unbind && ls -d virtio* 2>&1 | grep -c 'No such'; \
+        (echo over >/w/file) 2>/dev/null || echo refused; cat /w/file 2>/dev/null || echo gone; \
+        echo $d >bind; mkdir /m; timeout 20 mount -t virtiofs files /m 2>/dev/null && ls /m/0; \
+        echo lives";
+    let words = [
+        "-m",
+        "128m",
+        "--privileged",
+        "-v",
+        &host.at("/w"),
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    let done = run(Mode::Vm, words).exits(0);
+    assert_eq!(done.text(), "1\nrefused\ngone\nlives", "{done:?}");
+    assert_eq!(
+        std::fs::read_to_string(host.0.join("file")).unwrap(),
+        "kept"
+    );
+}
