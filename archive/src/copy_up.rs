@@ -224,22 +224,30 @@ impl Copier<'_> {
             let size = u64::try_from(stat.st_size).unwrap_or(0);
             let whole = [(0, size)];
             let map = sparse::map(&source, size);
+            let mut end = 0;
             for &(offset, len) in map.as_deref().unwrap_or(&whole) {
-                self.segment(&source, &target, offset, len)?;
+                let reached = self.segment(&source, &target, offset, len)?;
+                // The piece behind the last hole is an empty one.
+                if reached > offset {
+                    end = reached;
+                }
             }
-            rustix::fs::ftruncate(&target, size)?;
+            // A hole at the end. Otherwise nothing is missing, and to say so costs a file server two requests.
+            if end < size {
+                rustix::fs::ftruncate(&target, size)?;
+            }
         }
         dress(&source, &target, &stat)
     }
 
-    /// Copies a part of a file; less, if the file ends within.
+    /// Copies a part of a file; less, if the file ends within. Where that was.
     fn segment(
         &mut self,
         from: &OwnedFd,
         to: &OwnedFd,
         mut offset: u64,
         len: u64,
-    ) -> Result<(), Errno> {
+    ) -> Result<u64, Errno> {
         let end = offset + len;
         while offset < end {
             let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
@@ -256,7 +264,7 @@ impl Copier<'_> {
                 offset += written as u64;
             }
         }
-        Ok(())
+        Ok(offset)
     }
 }
 
