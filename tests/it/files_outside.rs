@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Whether there is a helper machine.
-fn is_in_machine() -> bool {
+pub(crate) fn is_in_machine() -> bool {
     on_the_machine("grep -q HULLBOX_ROLE=machine /proc/cmdline").code == 0
 }
 

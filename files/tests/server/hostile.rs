@@ -340,6 +340,23 @@ pub fn a_read_only_export_stays_as_it_is() -> Result<()> {
     Ok(())
 }
 
+/// No mapping of the host's page cache, through which a guest could write to what is read-only.
+pub fn there_is_no_window_into_the_hosts_cache() -> Result<()> {
+    let ground = Ground::new()?;
+    let mut client = Client::without_session(&[ground.export()])?;
+    // MAP_ALIGNMENT, and what INIT_EXT has beyond the first 32 features.
+    let agreed = client.init(u32::MAX)?;
+    ensure!(
+        agreed & (1 << 26) == 0 && agreed & (1 << 30) == 0,
+        "{agreed:x}"
+    );
+    let file = client.walk("0/file")?.node;
+    for (opcode, len) in [(48, 40), (49, 16)] {
+        ensure!(client.fails(opcode, file, &vec![0; len])? == libc::ENOSYS);
+    }
+    Ok(())
+}
+
 pub fn devices_are_not_made() -> Result<()> {
     let ground = Ground::new()?;
     let mut client = Client::new(&[ground.export()])?;

@@ -38,6 +38,7 @@ const CASES: &[Case] = &[
     case!(hostile::the_root_is_fixed),
     case!(hostile::symbolic_links_are_texts),
     case!(hostile::a_read_only_export_stays_as_it_is),
+    case!(hostile::there_is_no_window_into_the_hosts_cache),
     case!(hostile::devices_are_not_made),
     case!(hostile::sizes_and_numbers_may_lie),
     case!(hostile::a_message_that_is_none_ends_the_stream),
