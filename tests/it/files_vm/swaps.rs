@@ -7,6 +7,7 @@ use crate::life::Kept;
 use hullbox_tests::{Mode, both_modes, command};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
@@ -34,6 +35,7 @@ const WALKER: &str = r#"
             else { look($p); }
         }
     }
+    walk("/w"); print "begun\n";
     until (-e "/w/stop") { walk("/w"); look("/w/a/b/file"); $walks++; }
     print "$walks walks, $read files read\n";
 "#;
@@ -86,20 +88,23 @@ both_modes! {
         let before = server.map(descriptors);
 
         let limit = seconds("HULLBOX_TEST_SWAP_S", 5);
-        let (stop, begin) = (AtomicBool::new(false), Instant::now());
         let mut walk = command(["exec", &walker.name, "perl", "-e", WALKER]);
-        let child = walk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (turns, done) = std::thread::scope(|scope| {
+        let mut child = walk.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        output.read_line(&mut said).unwrap();
+        assert_eq!(said, "begun\n");
+        let (stop, begin) = (AtomicBool::new(false), Instant::now());
+        let turns = std::thread::scope(|scope| {
             let swapper = scope.spawn(|| swap(&host.0, &stop));
             std::thread::sleep(limit);
             fs::write(export.join("stop"), "").unwrap();
-            let done = child.wait_with_output().unwrap();
+            output.read_to_string(&mut said).unwrap();
             stop.store(true, Ordering::Relaxed);
-            (swapper.join().unwrap(), done)
+            swapper.join().unwrap()
         });
         assert!(begin.elapsed() < limit + Duration::from_secs(120), "it hung");
-        let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+        assert!(child.wait().unwrap().success(), "{said}");
         assert!(!said.contains("ESCAPED"), "{said}");
         let walks = said.lines().last().unwrap_or_default();
         let read: u64 = walks.split(' ').nth(2).and_then(|word| word.parse().ok()).unwrap();
