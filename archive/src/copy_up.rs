@@ -34,11 +34,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// mounted within `from` is left out: of a directory there is an empty one, of a file an empty one.
 ///
 /// Owners, nodes and attributes take the capabilities for them; a device that may not be made is left
-/// out. Both descriptors may be `O_PATH`.
+/// out. Both descriptors may be `O_PATH`. With `lasting` all of it is on the volume's disk at the end,
+/// and a volume that is not marked is whole whenever its kernel ends.
 ///
 /// # Errors
 /// [`Error::At`]. The volume may be half full then, and is emptied and filled by the next call.
-pub fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool, Error> {
+pub fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>, lasting: bool) -> Result<bool, Error> {
     let failed = || at(b"/");
     let to = root::open_dir(to, b".").map_err(failed())?;
     if !is_marked(&to) && !is_empty(&to).map_err(failed())? {
@@ -61,10 +62,17 @@ pub fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool, Error> 
         buffer: vec![0; CHUNK],
     };
     copier.directory(&from, &to, b"", 0)?;
+    if lasting {
+        rustix::fs::syncfs(&to).map_err(failed())?;
+    }
     let _ = fremovexattr(&to, MARK);
     // Its own time again, which the mark has not changed, but the names in it have.
     let stat = rustix::fs::fstat(&from).map_err(failed())?;
     rustix::fs::futimens(&to, &times(&stat)).map_err(failed())?;
+    if lasting {
+        // Whoever still found the mark would empty the volume, and what was written to it since.
+        rustix::fs::fsync(&to).map_err(failed())?;
+    }
     Ok(true)
 }
 
@@ -216,22 +224,30 @@ impl Copier<'_> {
             let size = u64::try_from(stat.st_size).unwrap_or(0);
             let whole = [(0, size)];
             let map = sparse::map(&source, size);
+            let mut end = 0;
             for &(offset, len) in map.as_deref().unwrap_or(&whole) {
-                self.segment(&source, &target, offset, len)?;
+                let reached = self.segment(&source, &target, offset, len)?;
+                // The piece behind the last hole is an empty one.
+                if reached > offset {
+                    end = reached;
+                }
             }
-            rustix::fs::ftruncate(&target, size)?;
+            // A hole at the end. Otherwise nothing is missing, and to say so costs a file server two requests.
+            if end < size {
+                rustix::fs::ftruncate(&target, size)?;
+            }
         }
         dress(&source, &target, &stat)
     }
 
-    /// Copies a part of a file; less, if the file ends within.
+    /// Copies a part of a file; less, if the file ends within. Where that was.
     fn segment(
         &mut self,
         from: &OwnedFd,
         to: &OwnedFd,
         mut offset: u64,
         len: u64,
-    ) -> Result<(), Errno> {
+    ) -> Result<u64, Errno> {
         let end = offset + len;
         while offset < end {
             let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
@@ -248,7 +264,7 @@ impl Copier<'_> {
                 offset += written as u64;
             }
         }
-        Ok(())
+        Ok(offset)
     }
 }
 
@@ -317,7 +333,7 @@ mod tests {
     }
 
     fn copy(from: &Path, to: &Path) -> bool {
-        copy_up(open(from).as_fd(), open(to).as_fd()).unwrap()
+        copy_up(open(from).as_fd(), open(to).as_fd(), true).unwrap()
     }
 
     fn pair() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {

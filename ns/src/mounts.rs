@@ -323,9 +323,11 @@ pub(super) fn prepare(
         let failed = |why: Errno| no_target(target, why.to_string());
         let stat = rustix::fs::fstat(&below).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            copy_up(below.as_fd(), source.found.as_fd()).map_err(|source| MountError::CopyUp {
-                target: target.clone(),
-                source,
+            copy_up(below.as_fd(), source.found.as_fd(), false).map_err(|source| {
+                MountError::CopyUp {
+                    target: target.clone(),
+                    source,
+                }
             })?;
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Whether there is a helper machine.
-fn is_in_machine() -> bool {
+pub(crate) fn is_in_machine() -> bool {
     on_the_machine("grep -q HULLBOX_ROLE=machine /proc/cmdline").code == 0
 }
 
@@ -77,18 +77,18 @@ fn the_machine_has_what_was_named_and_no_more() {
     }
 }
 
-/// The processes that serve files on the host, to whichever machine.
-fn servers() -> Vec<u32> {
+/// The processes that serve files on the host, to whichever machine or guest.
+pub(crate) fn servers() -> Vec<u32> {
     let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let is_server = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"hullbox\0__files\0--granted\0")
+        line.starts_with(b"hullbox\0__files\0")
     };
     let all = fs::read_dir("/proc").unwrap().flatten();
     all.filter_map(number).filter(is_server).collect()
 }
 
-fn sees(pid: u32, marker: &Path) -> bool {
+pub(crate) fn sees(pid: u32, marker: &Path) -> bool {
     let name = marker.file_name().expect("a name");
     Path::new(&format!("/proc/{pid}/root/0"))
         .join(name)

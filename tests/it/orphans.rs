@@ -9,8 +9,9 @@ use std::process::Stdio;
 /// what a process holds is free when the last of its threads has gone, which is after `kill` returns.
 pub(crate) fn kill_monitor(id: &str) {
     let script = format!(
-        r#"for p in $(ls /proc | grep '^[0-9]' | sort -n); do
-            tr '\0' ' ' </proc/$p/cmdline 2>/dev/null | grep -q "[_]_monitor {}" || continue
+        r#"for f in $(grep -lzx __monitor /proc/[0-9]*/cmdline 2>/dev/null | sort -t/ -k3n); do
+            grep -qszx {} $f || continue
+            p=${{f#/proc/}} p=${{p%/cmdline}}
             kill -9 $p
             for i in $(seq 1200); do
                 grep -hs '^State:' /proc/$p/task/*/status | grep -qv zombie || exit 0

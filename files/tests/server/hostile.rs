@@ -8,14 +8,14 @@ use std::fs;
 use std::path::Path;
 
 /// A directory with an export in it, and beside that what nobody may see or change.
-struct Ground {
+pub struct Ground {
     dir: tempfile::TempDir,
 }
 
 const SECRET: &str = "what nobody may see";
 
 impl Ground {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         fs::create_dir(dir.path().join("export"))?;
         fs::create_dir(dir.path().join("export/sub"))?;
@@ -24,12 +24,17 @@ impl Ground {
         Ok(Self { dir })
     }
 
-    fn export(&self) -> Export {
+    pub fn export(&self) -> Export {
         Export::of(self.dir.path().join("export"))
     }
 
+    /// The file in it.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.dir.path().join("export/file")
+    }
+
     /// Nothing outside the export has changed.
-    fn is_whole(&self) -> Result<()> {
+    pub fn is_whole(&self) -> Result<()> {
         let mut names: Vec<_> = fs::read_dir(self.dir.path())?
             .map(|entry| entry.map(|entry| entry.file_name()))
             .collect::<Result<_, _>>()?;
@@ -40,7 +45,7 @@ impl Ground {
     }
 }
 
-const BAD_NAMES: [&[u8]; 12] = [
+pub const BAD_NAMES: [&[u8]; 12] = [
     b"../secret\0",
     b"..\0",
     b".\0",
@@ -56,7 +61,7 @@ const BAD_NAMES: [&[u8]; 12] = [
 ];
 
 /// Each request with a name: its opcode, what comes before the name, and what behind it.
-fn requests_with_names(sub: u64, file: u64) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
+pub fn requests_with_names(sub: u64, file: u64) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
     let nothing = Vec::new;
     vec![
         (1, nothing(), nothing()),
@@ -107,6 +112,94 @@ pub fn names_lead_nowhere() -> Result<()> {
     ground.is_whole()?;
     ensure!(client.list(export)? == ["file", "sub"]);
     Ok(())
+}
+
+/// A directory that the host has removed, and another one of its name in its place: nothing is made, found or
+/// removed in either by way of the old one.
+pub fn a_deleted_directory_takes_nothing() -> Result<()> {
+    let ground = Ground::new()?;
+    let mut client = Client::new(&[ground.export()])?;
+    let export = client.look_up(ROOT, "0")?.node;
+    let sub = client.look_up(export, "sub")?.node;
+    let file = client.look_up(export, "file")?.node;
+    let directory = u64_at(&client.done(27, sub, &fields!(0u32, 0u32))?, 0);
+    let path = ground.dir.path().join("export/sub");
+    fs::remove_dir(&path)?;
+    fs::create_dir(&path)?;
+    fs::write(path.join("name"), "of the new one")?;
+    for (opcode, before, behind) in requests_with_names(sub, file) {
+        let body = [before, name("name"), behind].concat();
+        match client.ask(opcode, sub, &body)? {
+            // There is no such name.
+            Ok(entry) => ensure!(opcode == 1 && u64_at(&entry, 0) == 0, "{opcode} worked"),
+            Err(error) => ensure!(error == libc::ENOENT, "{opcode}: {error}"),
+        }
+    }
+    let body = fields!(directory, 0u64, 4096u32, 0u32, 0u64, 0u32, 0u32);
+    for opcode in [28, 44] {
+        let listed = client.ask(opcode, sub, &body)?;
+        ensure!(listed.as_ref().map_or(true, Vec::is_empty), "{listed:?}");
+    }
+    // A new name for it, and a file of it moved or linked into it.
+    let body = [fields!(sub), name("file"), name("name")].concat();
+    ensure!(client.fails(12, export, &body)? == libc::ENOENT);
+    ensure!(client.fails(13, sub, &[fields!(file), name("link")].concat())? == libc::ENOENT);
+    ensure!(fs::read_to_string(path.join("name"))? == "of the new one");
+    ensure!(fs::read_dir(&path)?.count() == 1);
+    ground.is_whole()
+}
+
+/// A directory that the host has moved out of the export: what is in it was the guest's, and what is beside
+/// it is not.
+pub fn a_directory_that_was_moved_out_leads_no_further() -> Result<()> {
+    let ground = Ground::new()?;
+    let mut client = Client::new(&[ground.export()])?;
+    let export = client.look_up(ROOT, "0")?.node;
+    let sub = client.look_up(export, "sub")?.node;
+    let outside = tempfile::tempdir_in(ground.dir.path().parent().context("a parent")?)?;
+    fs::write(outside.path().join("secret"), SECRET)?;
+    fs::rename(
+        ground.dir.path().join("export/sub"),
+        outside.path().join("sub"),
+    )?;
+    for up in ["..", "../secret", "../../secret", "/secret"] {
+        ensure!(client.fails(1, sub, &name(up))? == libc::EINVAL);
+    }
+    // Nor is it where it was.
+    let reply = client.done(1, export, &name("sub"))?;
+    ensure!(u64_at(&reply, 0) == 0);
+    ensure!(fs::read_to_string(outside.path().join("secret"))? == SECRET);
+    ensure!(fs::read_dir(outside.path())?.count() == 2);
+    ground.is_whole()
+}
+
+/// Numbers are a guest's own: what one guest has found and opened is nothing to another one's server.
+pub fn numbers_of_others_are_nothing() -> Result<()> {
+    let (ground, other) = (Ground::new()?, Ground::new()?);
+    let mut client = Client::new(&[ground.export()])?;
+    let mut neighbour = Client::new(&[other.export()])?;
+    let export = neighbour.look_up(ROOT, "0")?.node;
+    let mut known = vec![export];
+    for count in 0..20 {
+        let (made, handle) = neighbour.create(export, &format!("n{count}"), 0o644)?;
+        known.extend([made.node, handle]);
+    }
+    for number in known {
+        for opcode in [3, 5, 14, 27, 17, 23] {
+            let reply = client.ask(opcode, number, &[0; 16])?;
+            ensure!(reply.is_err(), "{opcode} of {number}");
+        }
+        let body = fields!(number, 0u64, 10u32, 0u32, 0u64, 0u32, 0u32);
+        ensure!(client.read(ROOT, number, 0, 10)?.is_err());
+        ensure!(client.ask(15, number, &body)?.is_err());
+        ensure!(
+            client
+                .ask(16, number, &[body, vec![0; 10]].concat())?
+                .is_err()
+        );
+    }
+    ensure!(other.file().exists() && fs::read_to_string(ground.file())? == "in the export");
+    ground.is_whole()
 }
 
 pub fn the_root_is_fixed() -> Result<()> {
@@ -244,6 +337,23 @@ pub fn a_read_only_export_stays_as_it_is() -> Result<()> {
     let body = [fields!(fixed.node), name("file"), new].concat();
     ensure!(client.fails(12, writable.node, &body)? == libc::EXDEV);
     ensure!(fs::read_to_string(ground.dir.path().join("export/file"))? == "in the export");
+    Ok(())
+}
+
+/// No mapping of the host's page cache, through which a guest could write to what is read-only.
+pub fn there_is_no_window_into_the_hosts_cache() -> Result<()> {
+    let ground = Ground::new()?;
+    let mut client = Client::without_session(&[ground.export()])?;
+    // MAP_ALIGNMENT, and what INIT_EXT has beyond the first 32 features.
+    let agreed = client.init(u32::MAX)?;
+    ensure!(
+        agreed & (1 << 26) == 0 && agreed & (1 << 30) == 0,
+        "{agreed:x}"
+    );
+    let file = client.walk("0/file")?.node;
+    for (opcode, len) in [(48, 40), (49, 16)] {
+        ensure!(client.fails(opcode, file, &vec![0; len])? == libc::ENOSYS);
+    }
     Ok(())
 }
 

@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod data;
 mod files;
+mod guest;
 mod host;
 mod hostile;
 mod locks;
@@ -30,13 +32,20 @@ const CASES: &[Case] = &[
     case!(files::files_are_read_and_written),
     case!(files::appends_go_to_the_end_and_pages_to_their_place),
     case!(hostile::names_lead_nowhere),
+    case!(hostile::a_deleted_directory_takes_nothing),
+    case!(hostile::a_directory_that_was_moved_out_leads_no_further),
+    case!(hostile::numbers_of_others_are_nothing),
     case!(hostile::the_root_is_fixed),
     case!(hostile::symbolic_links_are_texts),
     case!(hostile::a_read_only_export_stays_as_it_is),
+    case!(hostile::there_is_no_window_into_the_hosts_cache),
     case!(hostile::devices_are_not_made),
     case!(hostile::sizes_and_numbers_may_lie),
     case!(hostile::a_message_that_is_none_ends_the_stream),
     case!(hostile::chance_finds_no_way_out),
+    case!(guest::its_names_lead_nowhere),
+    case!(guest::it_changes_nothing_that_is_read_only),
+    case!(guest::its_queue_may_lie),
     case!(locks::record_locks_hold_among_guests),
     case!(locks::whole_locks_hold_with_the_host),
     case!(locks::who_waits_gets_it_or_is_called_back),
@@ -54,6 +63,8 @@ const CASES: &[Case] = &[
     case!(mounted::repositories_and_databases_work),
     case!(mounted::an_exclusive_volume_is_written_later),
     case!(mounted::a_server_that_is_gone_is_an_error),
+    case!(data::what_is_written_is_read),
+    case!(data::what_is_written_later_is_read),
     case!(locks::a_wal_index_is_one_guests_or_the_hosts),
     case!(mounted::databases_of_several_stay_whole),
     case!(user::the_callers_files_are_the_guests_roots),

@@ -236,7 +236,10 @@ impl<'a> Clones<'a> {
                     return Err(failed(what)(errno));
                 }
             };
-            hullbox_archive::copy_up(from.as_fd(), tree.as_fd()).map_err(|error| {
+            // A guest that is killed takes along what only its own kernel has; what the file server has been
+            // told is on the host.
+            let lasting = matches!(mount.source, FileSource::Disk(_));
+            hullbox_archive::copy_up(from.as_fd(), tree.as_fd(), lasting).map_err(|error| {
                 setup_failure(format_args!(
                     "cannot fill the volume for {}: {error}",
                     mount.target

@@ -2,7 +2,7 @@
 
 use super::{DEBIAN, Host, Named, debian, keep, with};
 use crate::life::Kept;
-use hullbox_tests::{hullbox, on_the_machine};
+use hullbox_tests::{Mode, hullbox, on_the_machine};
 
 /// Kills the servers in the machine.
 fn kill_servers() {
@@ -71,6 +71,20 @@ fn a_block_volume_has_one_writer() {
             .text(),
         "mine"
     );
+}
+
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_block_volume_that_was_filled_is_whole_when_its_guest_is_killed() {
+    let volume = Named::block("fv-filled", "64m");
+    let sum = ["sh", "-c", "cd /bin && md5sum busybox && ls | md5sum"];
+    let wanted = hullbox_tests::run(Mode::Vm, [&["busybox"][..], &sum].concat()).exits(0);
+    let kept = Kept::new("filled", Mode::Vm);
+    let mount = volume.at("/bin");
+    let id = kept.run(&["-v", &mount, "busybox", "sleep", "1000"]);
+    // Long before a kernel writes of itself what it has.
+    crate::orphans::kill_monitor(&id);
+    assert_eq!(with(&mount, "busybox", &sum).exits(0).text(), wanted.text());
 }
 
 #[test]

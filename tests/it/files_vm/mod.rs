@@ -5,11 +5,20 @@
 mod databases;
 mod ends;
 mod programs;
+mod sqlite;
+mod swaps;
 
 use crate::life::Kept;
 use crate::servers::import;
 use hullbox_tests::{Done, Mode, hullbox, run};
 use std::path::PathBuf;
+
+/// How long a test that can be long is to be, by a variable of the environment in seconds.
+fn seconds(variable: &str, usual: u64) -> std::time::Duration {
+    let given = std::env::var(variable).ok();
+    let given = given.and_then(|text| text.parse().ok());
+    std::time::Duration::from_secs(given.unwrap_or(usual))
+}
 
 /// Debian with perl, which makes system calls that shells do not.
 const DEBIAN: &str = "debian:servers";

@@ -1,7 +1,9 @@
 //! What programs in a guest do with files from outside.
 
 use super::{DEBIAN, Host, Named, debian, keep, with};
-use hullbox_tests::{Mode, run};
+use crate::files_outside::is_in_machine;
+use crate::life::Kept;
+use hullbox_tests::{Mode, both_modes, run};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
@@ -186,4 +188,72 @@ fn read_only_is_so_for_a_guests_root() {
         std::fs::read_to_string(host.0.join("file")).unwrap(),
         "kept"
     );
+}
+
+/// What a guest's root can do to the device without a kernel of its own: nothing but lose it.
+#[test]
+#[ignore = "needs the built program: make test"]
+fn a_guests_root_does_not_get_at_the_device_itself() {
+    let host = Host::new("raw");
+    std::fs::write(host.0.join("file"), "kept").unwrap();
+    // Nor is there a window into the host's page cache.
+    let script = "mkdir /d; mount -t virtiofs -o dax=always files /d 2>/dev/null && echo dax; \
+        for way in /dev/mem /dev/kmem /dev/port /proc/kcore /proc/modules /sys/kernel/kexec_loaded; do \
+            [ ! -e $way ] || echo $way; done; \
+        cd /sys/bus/virtio/drivers/virtiofs && d=$(ls -d virtio*) && echo $d >unbind && ls -d virtio* 2>&1 | grep -c 'No such'; \
+        (echo over >/w/file) 2>/dev/null || echo refused; cat /w/file 2>/dev/null || echo gone; \
+        echo $d >bind; mkdir /m; timeout 20 mount -t virtiofs files /m 2>/dev/null && ls /m/0; \
+        echo lives";
+    let words = [
+        "-m",
+        "128m",
+        "--privileged",
+        "-v",
+        &host.at("/w"),
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    let done = run(Mode::Vm, words).exits(0);
+    assert_eq!(done.text(), "1\nrefused\ngone\nlives", "{done:?}");
+    assert_eq!(
+        std::fs::read_to_string(host.0.join("file")).unwrap(),
+        "kept"
+    );
+}
+
+/// Says that it is ready, and then when it hears of a change, or sees one.
+const WATCHER: &str = r#"
+    $| = 1; alarm 60;
+    my $heard = syscall(294, 0); my $path = "/w/watched";
+    syscall(254, $heard, $path, 0x8) >= 0 or die "watch: $!";
+    open(my $ready, ">", "/w/ready"); close $ready;
+    if ($ARGV[0] eq "hear") {
+        open(my $events, "<&=", $heard) or die; my $event;
+        sysread($events, $event, 4096) >= 16 or die "read: $!";
+    }
+    for (;;) { open(my $f, "<", $path); last if <$f> eq "new"; select(undef, undef, undef, 0.05); }
+    print "$ARGV[0]";
+"#;
+
+both_modes! {
+    /// As the README says: whoever has the host's kernel hears of its changes, and a guest sees them.
+    fn changes_of_the_host_are_heard_or_seen(mode) {
+        debian();
+        let host = Host::new(if mode == Mode::Vm { "seen" } else { "heard" });
+        let watched = host.0.join("watched");
+        std::fs::write(&watched, "old").unwrap();
+        let how = if mode == Mode::Vm || is_in_machine() { "see" } else { "hear" };
+        let kept = Kept::new("watcher", mode);
+        let mount = host.at("/w");
+        kept.run(&["-m", "256m", "-v", &mount, DEBIAN, "perl", "-e", WATCHER, how]);
+        while !host.0.join("ready").exists() {
+            assert_eq!(kept.inspect("{{.State.Status}}"), "running");
+        }
+        std::fs::write(&watched, "new").unwrap();
+        kept.until("{{.State.Status}}", "exited");
+        let log = hullbox_tests::hullbox(["logs", &kept.name]).exits(0);
+        assert_eq!((log.text().as_str(), kept.inspect("{{.State.ExitCode}}").as_str()), (how, "0"), "{log:?}");
+    }
 }
