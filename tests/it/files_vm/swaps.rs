@@ -87,7 +87,7 @@ both_modes! {
         let server = servers().into_iter().find(|pid| sees(*pid, &marker));
         let before = server.map(descriptors);
 
-        let limit = seconds("HULLBOX_TEST_SWAP_S", 5);
+        let limit = seconds("HULLBOX_TEST_SWAP_S", 3);
         let mut walk = command(["exec", &walker.name, "perl", "-e", WALKER]);
         let mut child = walk.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
