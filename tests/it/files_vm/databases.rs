@@ -22,10 +22,10 @@ fn kills() -> usize {
 /// machine, so what belongs together is one command, and it waits in there.
 const WHEN_IT_ANSWERS: &str = r#"
     sql() { psql -h /tmp -U postgres -Atq "$@"; }
-    n=0
+    seconds() { read -r up rest </proc/uptime; echo "${up%.*}"; }
+    end=$(($(seconds) + 140))
     until sql -c 'select 1' >/dev/null 2>/tmp/why; do
-        n=$((n + 1))
-        [ $n -lt 300 ] || { cat /tmp/why >&2; ls -l /data /tmp >&2; exit 9; }
+        [ "$(seconds)" -lt $end ] || { cat /tmp/why >&2; ls -l /data /tmp >&2; exit 9; }
         sleep 0.5
     done
 "#;

@@ -31,7 +31,7 @@ fn sqlite(at: &Kept, query: &str) -> Done {
 #[ignore = "needs the built program: make test"]
 fn a_database_of_two_vms_and_a_container_stays_whole() {
     debian();
-    let limit = seconds("HULLBOX_TEST_SQLITE_S", 10);
+    let limit = seconds("HULLBOX_TEST_SQLITE_S", 6);
     let volume = Named::free("fv-sqlite");
     let mount = volume.at("/w");
     let members = [

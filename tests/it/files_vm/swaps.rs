@@ -76,18 +76,20 @@ both_modes! {
         for secret in ["secret", "outside/secret", "outside/b/file"] {
             fs::write(host.0.join(secret), "SECRET").unwrap();
         }
+        // A name by which its server is told from others on this host.
+        let marker = export.join(host.0.file_name().unwrap());
+        fs::write(&marker, "inside").unwrap();
         symlink("../outside", export.join("l")).unwrap();
         symlink(host.0.join("outside"), export.join("m")).unwrap();
         let walker = Kept::new("walker", mode);
         let mount = format!("{}:/w", export.display());
         walker.run(&["-m", "256m", "-v", &mount, DEBIAN, "sleep", "100000"]);
         let _ = walker.exec(&["ls", "-lR", "/w"]).exits(0);
-        let marker = export.join("a");
         // In container mode on this host itself there is none.
         let server = servers().into_iter().find(|pid| sees(*pid, &marker));
         let before = server.map(descriptors);
 
-        let limit = seconds("HULLBOX_TEST_SWAP_S", 5);
+        let limit = seconds("HULLBOX_TEST_SWAP_S", 3);
         let mut walk = command(["exec", &walker.name, "perl", "-e", WALKER]);
         let mut child = walk.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
