@@ -300,3 +300,14 @@ pub fn exchange(mut stream: TcpStream, bytes: usize) -> Result<()> {
     );
     Ok(())
 }
+
+/// A socket with a time limit can be interrupted without any signal handler, when its process was stopped
+/// and goes on (signal(7)).
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

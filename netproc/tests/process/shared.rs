@@ -74,7 +74,7 @@ fn resolve(socket: &UdpSocket, name: &str) -> Result<Option<IpAddr>> {
     query.extend(b"\0\0\x01\0\x01");
     socket.send_to(&query, (GATEWAY, 53))?;
     let mut answer = [0; 512];
-    let length = socket.recv(&mut answer)?;
+    let length = bed::uninterrupted(|| socket.recv(&mut answer))?;
     let answer = answer.get(..length).context("cut")?;
     ensure!(answer[..2] == query[..2], "an answer to something else");
     let address: Option<[u8; 4]> = answer.last_chunk().copied();

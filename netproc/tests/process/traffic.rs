@@ -59,7 +59,7 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
     // One question by each of the container's.
     let resolving = std::thread::spawn(move || -> Result<()> {
         let mut query = [0; 512];
-        let (length, from) = uninterrupted(|| server.recv_from(&mut query))?;
+        let (length, from) = bed::uninterrupted(|| server.recv_from(&mut query))?;
         server.send_to(&answer(&query[..length])?, from)?;
 
         let (mut stream, _) = streams.accept()?;
@@ -72,7 +72,7 @@ pub fn names_are_asked_of_the_hosts_resolver() -> Result<()> {
         socket.set_read_timeout(Some(LIMIT))?;
         socket.send_to(QUESTION, (GATEWAY, 53))?;
         let mut reply = [0; 512];
-        let (length, _) = uninterrupted(|| socket.recv_from(&mut reply))?;
+        let (length, _) = bed::uninterrupted(|| socket.recv_from(&mut reply))?;
 
         let mut stream = TcpStream::connect((GATEWAY, 53))?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -175,15 +175,4 @@ pub fn refusals_are_told(launcher: &Launcher) -> Result<()> {
     ensure!(targets[0].0 == wanted[0] && targets[0].1 >= 2, "{counts:?}");
     ensure!(targets[1].0 == wanted[1], "{counts:?}");
     Ok(())
-}
-
-/// A socket with a time limit can be interrupted without any signal handler, when its process was stopped
-/// and goes on (signal(7)).
-fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
