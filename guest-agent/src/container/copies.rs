@@ -6,7 +6,7 @@
 
 use super::cgroup::mount_proc;
 use super::dial::{dial, wait_connected};
-use super::{Agent, WORKLOAD, identity, machine_id, mounts};
+use super::{Agent, WORKLOAD, identity, machine_id, mounts, rootfs};
 use crate::failure::{failed, setup as setup_failure};
 use hullbox_protocol::{Failure, Frame, Hello, Hygiene, PROTOCOL_VERSION, Reply, Started};
 use hullbox_session::cgroup;
@@ -26,6 +26,9 @@ impl Agent {
         let Some(container) = container else {
             return Reply::Failed("the container is not running".to_owned());
         };
+        if let Some(Err(errno)) = container.writable.as_ref().map(rootfs::Writable::sync_mark) {
+            return Reply::Failed(format!("the writable layer cannot be synced: {errno}"));
+        }
         let was_frozen = container.cgroup.frozen;
         if !was_frozen && let Err(why) = cgroup::freeze(container.cgroup.fd(), true) {
             return Reply::Failed(why);

@@ -98,6 +98,15 @@ impl Writable {
         self.errors.end_failed(self.mounted.as_fd())
     }
 
+    /// Before this guest is copied: what says that nobody syncs its files is on its disk, for copies that end
+    /// before it would get there by itself.
+    pub(super) fn sync_mark(&self) -> Result<(), Errno> {
+        match volatile::is_marked(self.mounted.as_fd()) {
+            true => rustix::fs::syncfs(&self.mounted),
+            false => Ok(()),
+        }
+    }
+
     /// Everything on the disk, and the filesystem clean, now that nobody writes.
     pub(super) fn settle(&self) -> Result<(), Errno> {
         // An errand's root was its own. Whoever holds this one open writes nothing any more.
