@@ -2,7 +2,7 @@
 //! requests, and the process answers. A guest of Linux cannot do that (its kernel has no modules, no
 //! `/dev/mem` and no `kexec`), a guest that has taken its kernel over can.
 //!
-//! The kernel here is sixty bytes that carry out a table of orders. It needs `/dev/kvm`, but not one that
+//! The kernel here is 84 bytes that carry out a table of orders. It needs `/dev/kvm`, but not one that
 //! can run Linux.
 
 use crate::client::{LIMIT, ROOT, launcher, name, u32_at, u64_at};
